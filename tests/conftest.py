@@ -1,0 +1,32 @@
+"""Test-wide settings: strict dtypes and ranks, eight CPU devices, and where real sound is found.
+
+Real recordings are not part of the repository. Tests that need them take the `data_dir` fixture, which
+reads the folder from the environment variable RANN_TEST_DATA (default `../shared/data` beside the
+repository) and skips where it is absent.
+"""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+from absl import flags
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# grain reads absl flags; the command line parses them, tests have none to parse.
+flags.FLAGS.mark_as_parsed()
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real recordings, or a skip that says how to provide it."""
+    folder = Path(os.environ.get("RANN_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real recordings at {folder}: set RANN_TEST_DATA to a folder that holds them")
+    return folder
