@@ -1,0 +1,139 @@
+"""Metrics over a whole split, in numpy float64; they equal scikit-learn's.
+
+Arguments are `targets` (N, C), multi-hot or one-hot, and `scores` (N, C), greater meaning more likely.
+A class without positives has no average precision, AUC or F1, one without negatives no AUC: it is NaN in
+the per-class values and left out of the mean. `undefined_classes` lists the first kind for the report.
+"""
+
+import warnings
+
+import numpy as np
+from scipy.stats import norm
+
+Array = np.ndarray
+
+
+def average_precision(targets: Array, scores: Array) -> Array:
+    """Average precision of each class: sum over thresholds of precision times the gain in recall.
+
+    Returns:
+      (C,), NaN for a class without positives. mAP is `mean(average_precision(...))`.
+
+    Raises:
+      ValueError: shapes differ or are not (N, C), or a score is not finite.
+
+    >>> average_precision([[1], [0], [1]], [[0.9], [0.8], [0.7]]).round(4)
+    array([0.8333])
+    """
+    true, false, distinct = _cumulative_counts(targets, scores)
+    positives = true[-1]
+    with np.errstate(invalid="ignore"):
+        precision = true / (true + false)
+        recall = true / np.where(positives > 0, positives, np.nan)
+    # Equal scores share one threshold: only the last of each run of equals counts.
+    return np.array(
+        [
+            np.sum(p[d] * np.diff(r[d], prepend=0.0))
+            for p, r, d in zip(precision.T, recall.T, distinct.T, strict=True)
+        ]
+    )
+
+
+def roc_auc(targets: Array, scores: Array) -> Array:
+    """Area under the ROC curve of each class, ties counting one half.
+
+    Returns:
+      (C,), NaN for a class without positives or without negatives.
+
+    Raises:
+      ValueError: shapes differ or are not (N, C), or a score is not finite.
+    """
+    true, false, distinct = _cumulative_counts(targets, scores)
+    areas = np.full(true.shape[1], np.nan)
+    for c, (t, f, d) in enumerate(zip(true.T, false.T, distinct.T, strict=True)):
+        if t[-1] > 0 and f[-1] > 0:
+            areas[c] = np.trapezoid(np.r_[0, t[d]] / t[-1], np.r_[0, f[d]] / f[-1])
+    return areas
+
+
+def d_prime(auc: Array | float) -> Array:
+    """Sensitivity index sqrt(2) times the standard normal quantile of the AUC (a number or an array).
+
+    >>> float(d_prime(0.975).round(3))
+    2.772
+    """
+    return np.sqrt(2.0) * norm.ppf(auc)
+
+
+def accuracy(targets: Array, scores: Array) -> float:
+    """Share of examples whose greatest score is at a class that is true.
+
+    Raises:
+      ValueError: shapes differ or are not (N, C), or a score is not finite.
+    """
+    targets, scores = _checked(targets, scores)
+    best = scores.argmax(axis=1)
+    return float(targets[np.arange(len(targets)), best].mean())
+
+
+def f1(targets: Array, scores: Array, threshold: float | None = None) -> Array:
+    """F1 of each class, the predicted class being the greatest score, or all scores above a threshold.
+
+    Returns:
+      (C,), NaN for a class without positives. `macro_f1` is their mean.
+
+    Raises:
+      ValueError: shapes differ or are not (N, C), or a score is not finite.
+    """
+    targets, scores = _checked(targets, scores)
+    if threshold is None:
+        predicted = np.arange(scores.shape[1]) == scores.argmax(axis=1)[:, None]
+    else:
+        predicted = scores > threshold
+    hits = (targets * predicted).sum(axis=0)
+    positives = targets.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        values = 2 * hits / (positives + predicted.sum(axis=0))
+    return np.where(positives > 0, values, np.nan)
+
+
+def macro_f1(targets: Array, scores: Array, threshold: float | None = None) -> float:
+    """Mean F1 of the classes that have positives; arguments as in `f1`."""
+    return mean(f1(targets, scores, threshold))
+
+
+def mean(per_class: Array) -> float:
+    """Mean over the classes where the value exists; NaN where it exists for none."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        return float(np.nanmean(per_class))
+
+
+def undefined_classes(targets: Array) -> Array:
+    """Indices of the classes without positives: those that every mean leaves out."""
+    return np.flatnonzero(np.asarray(targets).sum(axis=0) == 0)
+
+
+def _cumulative_counts(targets: Array, scores: Array) -> tuple[Array, Array, Array]:
+    """True and false positives (N, C) at each score from the greatest down, and where a threshold lies."""
+    targets, scores = _checked(targets, scores)
+    order = np.argsort(-scores, axis=0, kind="stable")
+    ranked = np.take_along_axis(scores, order, axis=0)
+    true = np.cumsum(np.take_along_axis(targets, order, axis=0), axis=0)
+    false = np.arange(1, len(scores) + 1)[:, None] - true
+    distinct = np.concatenate([ranked[:-1] != ranked[1:], np.ones((1, scores.shape[1]), bool)])
+    return true, false, distinct
+
+
+def _checked(targets: Array, scores: Array) -> tuple[Array, Array]:
+    targets, scores = np.asarray(targets, np.float64), np.asarray(scores, np.float64)
+    if targets.ndim != 2 or targets.shape != scores.shape or 0 in targets.shape:
+        raise ValueError(
+            f"targets and scores must both be (N, C) and not empty, not {targets.shape} and "
+            f"{scores.shape}"
+        )
+    if not np.isin(targets, (0.0, 1.0)).all():
+        raise ValueError("targets must be 0 or 1")
+    if not np.isfinite(scores).all():
+        raise ValueError("scores must be finite")
+    return targets, scores

@@ -1,0 +1,7 @@
+"""Networks by name: `create("rann-8x4-6", num_classes=527)`, `complexity("rann-8x4-6")`."""
+
+from rann_jax.models.complexity import Complexity, complexity
+from rann_jax.models.rann import RANN, ResidualBlock
+from rann_jax.models.registry import create, crop_seconds
+
+__all__ = ["RANN", "Complexity", "ResidualBlock", "complexity", "create", "crop_seconds"]

@@ -1,0 +1,41 @@
+"""Which name builds which network. A new network is one file and one line here."""
+
+from collections.abc import Callable
+
+from flax import linen as nn
+
+from rann_jax.models import rann
+
+# Family (the name up to its first hyphen) -> builder(name, num_classes=..., **options).
+FAMILIES: dict[str, Callable[..., nn.Module]] = {
+    "rann": rann.from_name,
+}
+
+
+def create(name: str, *, num_classes: int, **options) -> nn.Module:
+    """The network of a name, as a flax.linen module: feature images (B, F, T) to logits.
+
+    Args:
+      name: `rann-{t_c}x{t_m}-{W}`, such as `rann-8x4-6`.
+      num_classes: number of logits.
+      **options: attributes of the module, such as dtype and shortcut_norm.
+
+    Raises:
+      ValueError: no such network, or no such option.
+
+    >>> from rann_jax import models
+    >>> models.create("rann-8x4-6", num_classes=527).width
+    6
+    """
+    family = name.partition("-")[0]
+    if family not in FAMILIES:
+        raise ValueError(f"no network is called {name!r}; families: {', '.join(sorted(FAMILIES))}")
+    try:
+        return FAMILIES[family](name, num_classes=num_classes, **options)
+    except TypeError as error:
+        raise ValueError(f"network {name!r}: {error}") from error
+
+
+def crop_seconds(name: str) -> float | None:
+    """Seconds of sound that a name itself prescribes (t_c of a RANN), or None."""
+    return rann.parse_name(name)[0] if name.startswith("rann-") else None

@@ -1,0 +1,60 @@
+"""What training carries from step to step."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a checkpoint must hold for a resumed run to repeat exactly.
+
+    Attributes:
+      step: updates done, int32 scalar.
+      params: trainable parameters, float32.
+      batch_stats: running mean and variance of the BatchNorms, float32.
+      ema_params: moving average of params; evaluation uses it.
+      ema_batch_stats: moving average of batch_stats.
+      opt_state: of the optax transformation.
+      seed: uint32 scalar; a step's random key is derived from it and the step number.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    ema_params: Any
+    ema_batch_stats: Any
+    opt_state: optax.OptState
+    seed: jax.Array
+
+    @property
+    def step_key(self) -> jax.Array:
+        """Random key of the coming step: a function of the seed and the step number alone."""
+        return jax.random.fold_in(jax.random.key(self.seed), self.step)
+
+    @property
+    def ema_variables(self) -> dict[str, Any]:
+        """The averaged weights and statistics, as `model.apply` takes them."""
+        return {"params": self.ema_params, "batch_stats": self.ema_batch_stats}
+
+
+def create_state(
+    model: nn.Module, tx: optax.GradientTransformation, features: jax.Array, seed: int
+) -> TrainState:
+    """A fresh state for feature images of the shape of `features` (B, F, T). Jittable."""
+    variables = model.init(jax.random.key(seed), features)
+    params, batch_stats = variables["params"], variables["batch_stats"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=batch_stats,
+        # Copies: training donates the state's buffers, and one buffer cannot be donated twice.
+        ema_params=jax.tree.map(jnp.copy, params),
+        ema_batch_stats=jax.tree.map(jnp.copy, batch_stats),
+        opt_state=tx.init(params),
+        seed=jnp.asarray(seed, jnp.uint32),
+    )

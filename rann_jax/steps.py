@@ -1,0 +1,100 @@
+"""One step of training and of evaluation: pure functions of (state, batch).
+
+A batch holds `audio`, int16 PCM or float (B, N), and for training `labels`, float32 (B, C). The only place
+where the network is applied in training.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from rann_jax import losses
+from rann_jax.optimizer import update_ema
+from rann_jax.state import TrainState
+
+Batch = dict[str, jax.Array]
+FrontEnd = Callable[[jax.Array], jax.Array]
+
+LOSSES = {
+    "classification": losses.categorical_cross_entropy,
+    "tagging": losses.binary_cross_entropy,
+}
+PROBABILITIES = {"classification": jax.nn.softmax, "tagging": jax.nn.sigmoid}
+
+
+def to_float(audio: jax.Array) -> jax.Array:
+    """PCM of int16 to float32 in [-1, 1); float sound passes unchanged."""
+    if audio.dtype == jnp.int16:
+        return audio.astype(jnp.float32) / 32768.0
+    return audio
+
+
+def make_train_step(
+    model: nn.Module,
+    front_end: FrontEnd,
+    tx: optax.GradientTransformation,
+    *,
+    task: str,
+    ema_decay: float,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """The training step of a network behind a front end.
+
+    Args:
+      model: feature images (B, F, T) to logits (B, C).
+      front_end: waveforms (B, N), float32, to feature images; stays in float32.
+      tx: optimiser.
+      task: "classification" (softmax) or "tagging" (sigmoid).
+      ema_decay: of the moving averages of parameters and batch statistics.
+
+    Returns:
+      (state, batch) -> (state, {"loss", "learning_rate"}), to be jitted by the caller.
+    """
+    loss_fn = LOSSES[task]
+
+    def loss_and_statistics(params, batch_stats, features, labels) -> tuple[jax.Array, Any]:
+        logits, updated = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            features,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return loss_fn(logits, labels).mean(), updated["batch_stats"]
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        features = front_end(to_float(batch["audio"]))
+        (loss, batch_stats), gradients = jax.value_and_grad(loss_and_statistics, has_aux=True)(
+            state.params, state.batch_stats, features, batch["labels"]
+        )
+        updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        step = state.step + 1
+        ema_params, ema_batch_stats = update_ema(
+            (state.ema_params, state.ema_batch_stats), (params, batch_stats), step, ema_decay
+        )
+        state = state.replace(
+            step=step,
+            params=params,
+            batch_stats=batch_stats,
+            ema_params=ema_params,
+            ema_batch_stats=ema_batch_stats,
+            opt_state=opt_state,
+        )
+        return state, {"loss": loss, "learning_rate": opt_state.hyperparams["learning_rate"]}
+
+    return train_step
+
+
+def make_eval_step(
+    model: nn.Module, front_end: FrontEnd, *, task: str
+) -> Callable[[dict[str, Any], jax.Array], jax.Array]:
+    """(variables, audio (B, N)) -> class probabilities (B, C), float32."""
+    probabilities = PROBABILITIES[task]
+
+    def eval_step(variables: dict[str, Any], audio: jax.Array) -> jax.Array:
+        return probabilities(model.apply(variables, front_end(to_float(audio)), train=False))
+
+    return eval_step

@@ -1,0 +1,78 @@
+"""RANN in PyTorch, written from the tables of the deck alone: the oracle of the parity tests.
+
+Layout (B, 1, F, T). Its entries are named as the flax module's, so that weights can be carried over by name.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+T_M = {1: 0, 2: 1, 4: 2, 8: 3}
+
+
+class Block(nn.Module):
+    def __init__(self, inputs: int, channels: int, strides: tuple[int, int]):
+        super().__init__()
+        kernel, padding = (6, 2) if strides[1] == 4 else (3, 1)
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, channels, (3, kernel), strides, (1, 1), bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        kernel = 5 if strides[1] == 4 else 3
+        self.conv2 = nn.Conv2d(channels, channels, (3, kernel), 1, (1, padding), bias=False)
+        self.projected = inputs != channels or strides != (1, 1)
+        if self.projected:
+            self.shortcut_conv = nn.Conv2d(inputs, channels, 1, strides, bias=False)
+            self.shortcut_norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x):
+        y = self.conv1(functional.leaky_relu(self.norm1(x), 0.01))
+        y = self.conv2(functional.leaky_relu(self.norm2(y), 0.01))
+        return y + (self.shortcut_norm(self.shortcut_conv(x)) if self.projected else x)
+
+
+class TorchRANN(nn.Module):
+    def __init__(self, num_classes: int, t_m: int, width: int, n_bins: int = 128):
+        super().__init__()
+        self.input_norm = nn.BatchNorm2d(n_bins)
+        inputs, self.block_names = 1, []
+        for stage in range(5):
+            channels = 8 * width * 2**stage
+            time_stride = 4 if 1 <= stage <= T_M[t_m] else 2
+            for block in range(4):
+                strides = (2, time_stride) if stage > 0 and block == 0 else (1, 1)
+                name = f"stage{stage}_block{block}"
+                self.add_module(name, Block(inputs, channels, strides))
+                self.block_names.append(name)
+                inputs = channels
+        self.fc1 = nn.Linear(inputs, inputs)
+        self.fc2 = nn.Linear(inputs, num_classes)
+
+    def forward(self, x):
+        x = self.input_norm(x[:, :, None])  # (B, F, 1, T): the bins are the channels
+        x = x.transpose(1, 2)
+        for name in self.block_names:
+            x = getattr(self, name)(x)
+        x = x.mean((2, 3)) + x.amax((2, 3))
+        return self.fc2(functional.leaky_relu(self.fc1(x), 0.01))
+
+
+def flax_to_torch(variables) -> dict[str, torch.Tensor]:
+    """Flax variables of a RANN as a state_dict of `TorchRANN`."""
+    entries = {}
+    names = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean"}
+    names["var"] = "running_var"
+
+    def visit(tree, prefix):
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                visit(value, [*prefix, key])
+                continue
+            array = np.asarray(value)
+            if key == "kernel":
+                array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+            entries[".".join([*prefix, names[key]])] = torch.tensor(np.ascontiguousarray(array))
+
+    visit(variables["params"], [])
+    visit(variables["batch_stats"], [])
+    return entries
