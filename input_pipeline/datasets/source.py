@@ -1,0 +1,121 @@
+"""The files of a data set as the user has them: what is there, and its tables."""
+
+import csv
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from input_pipeline.errors import DataError
+
+# Names that libsndfile can read; what is really in a file, decoding tells.
+AUDIO_SUFFIXES = frozenset(
+    [
+        ".wav",
+        ".wave",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".au",
+        ".caf",
+        ".w64",
+        ".rf64",
+    ]
+)
+
+# The largest official table (AudioSet's unbalanced segments) has 100 MB.
+_MAX_TABLE_BYTES = 1 << 30
+
+
+def scan(folder: Path) -> dict[str, int]:
+    """Sizes in bytes of all sound files and csv tables below a folder, by relative path, sorted.
+
+    Hidden files are left out, links to folders are followed once.
+
+    Raises:
+      DataError: no such folder, a folder that cannot be read, or no sound file in it.
+    """
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"config.data_dir: {folder} {problem}: name the folder of the data set")
+    files: dict[str, int] = {}
+    seen: set[tuple[int, int]] = set()
+    try:
+        for parent, folders, names in os.walk(folder, onerror=_reraise, followlinks=True):
+            status = os.stat(parent)
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            for path in (Path(parent, name) for name in names if not name.startswith(".")):
+                if is_audio(path.name) or path.suffix.lower() == ".csv":
+                    files[path.relative_to(folder).as_posix()] = path.stat().st_size
+    except OSError as error:
+        raise DataError(
+            f"config.data_dir: cannot read {error.filename}: {error.strerror}: mend its permissions"
+        ) from error
+    if not any(map(is_audio, files)):
+        raise DataError(
+            f"config.data_dir: no sound files in {folder}: "
+            f"expected some of {' '.join(sorted(AUDIO_SUFFIXES))}"
+        )
+    return dict(sorted(files.items()))
+
+
+def _reraise(error: OSError) -> None:
+    raise error
+
+
+def is_audio(name: str) -> bool:
+    """Whether a file name has the suffix of a sound file."""
+    return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
+
+
+def fingerprint(folder: Path, files: Mapping[str, int]) -> str:
+    """SHA-256 over the names and sizes of the files and the content of the tables."""
+    digest = hashlib.sha256()
+    for name, size in files.items():
+        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+        if name.lower().endswith(".csv"):
+            digest.update(hashlib.sha256(_read_table(folder / name)).digest())
+    return digest.hexdigest()
+
+
+def _read_table(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_TABLE_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}: mend its permissions") from error
+    if len(content) > _MAX_TABLE_BYTES:
+        raise DataError(f"{path} is larger than {_MAX_TABLE_BYTES} bytes: is it a table of clips?")
+    return content
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a csv file with a header line.
+
+    Raises:
+      DataError: not a UTF-8 table, a column that it lacks, or a row of another length.
+    """
+    try:
+        text = _read_table(path).decode("utf-8-sig")
+        reader = csv.DictReader(text.splitlines(), strict=True)
+        header = reader.fieldnames or []
+        for column in columns:
+            if column not in header:
+                raise DataError(f"{path} has no column {column!r}: it has {', '.join(header)}")
+        rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a csv table in UTF-8: {error}") from error
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise DataError(
+                f"{path}, line {number}: expected {len(header)} values as in the header"
+            )
+    return rows

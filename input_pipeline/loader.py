@@ -1,0 +1,170 @@
+"""The grain graph from stored clips to host batches: read, crop, batch, share out among processes.
+
+Every batch is a function of the seed and its step alone. Clips are cropped before batches are
+shared out, so the local batches of P processes, put one after another, are the batch that one
+process would see.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from input_pipeline.audio import pad_or_crop
+from input_pipeline.errors import DataError
+from input_pipeline.prepared import Prepared
+
+Batch = dict[str, np.ndarray]
+
+
+def train_batches(
+    prepared: Prepared,
+    split: str,
+    *,
+    crop_samples: int,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 4,
+    prefetch: int = 8,
+    num_workers: int = 0,
+) -> grain.DatasetIterator[Batch]:
+    """Endless training batches: reshuffled every epoch, cropped at random.
+
+    Args:
+      prepared: the data set.
+      split: its split, or several as in 'fold2+fold3'.
+      crop_samples: length of a crop in samples; shorter clips are padded with zeros at the end.
+      batch_size: global batch size, a multiple of process_count.
+      seed: of the order and of the crops.
+      start_step: number of the first batch; batch k is the same whatever the start.
+      process_index: which process this is.
+      process_count: how many processes share a batch.
+      num_threads: threads that read.
+      prefetch: batches read ahead.
+      num_workers: processes that read, beside this one; 0 is none. grain asks for parsed absl
+      flags.
+
+    Returns:
+      Iterator of {"audio": int16 (batch_size / process_count, crop_samples),
+      "labels": float32 (batch_size / process_count, classes)}. Close it with `.close()`.
+
+    Raises:
+      DataError: unknown split, or a batch size that the processes cannot share.
+    """
+    local = _local_batch_size(batch_size, process_count)
+    crop = functools.partial(
+        _random_crop, crop_samples=crop_samples, num_labels=len(prepared.labels)
+    )
+    examples = (
+        grain.MapDataset.source(prepared.source(split))
+        .seed(seed)
+        .shuffle()
+        .repeat()  # reshuffles: grain derives each epoch's order from the seed and the epoch
+        .random_map(crop)
+    )
+    batches = examples.batch(local)[start_step * process_count + process_index :: process_count]
+    return _read(batches, num_threads, prefetch, num_workers)
+
+
+def eval_batches(
+    prepared: Prepared,
+    split: str,
+    *,
+    crop_samples: int,
+    max_crops: int = 16,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int = 4,
+    prefetch: int = 8,
+    num_workers: int = 0,
+) -> grain.DatasetIterator[Batch]:
+    """Every clip of a split once, in evenly spaced crops; the last batch is filled up and masked.
+
+    Args:
+      prepared: the data set.
+      split: its split, or several as in 'fold2+fold3'.
+      crop_samples: length of a crop in samples; shorter clips are padded with zeros at the end.
+      max_crops: at most so many crops a clip; fewer than needed leave gaps between them.
+      batch_size: global batch size, a multiple of process_count.
+      process_index: which process this is.
+      process_count: how many processes share a batch.
+      num_threads: threads that read.
+      prefetch: batches read ahead.
+      num_workers: processes that read, beside this one; 0 is none. grain asks for parsed absl
+      flags.
+
+    Returns:
+      Iterator of {"audio": int16 (batch_size / process_count, crop_samples), "mask": bool
+      (batch_size /
+      process_count,), "clip": int32 (batch_size / process_count,)}: the index of the clip in the
+      split; 0
+      where the mask is False. Every process gets the same number of batches. Close it with
+      `.close()`.
+
+    Raises:
+      DataError: unknown split, or a batch size that the processes cannot share.
+    """
+    local = _local_batch_size(batch_size, process_count)
+    lengths = [row.samples for row in prepared.manifest(split).rows]
+    crops = crop_starts(lengths, crop_samples, max_crops)
+    read = functools.partial(
+        _read_crop, source=prepared.source(split), crops=crops, crop_samples=crop_samples
+    )
+    filled = -(-len(crops) // batch_size) * batch_size
+    batches = grain.MapDataset.range(filled).map(read).batch(local)[process_index::process_count]
+    return _read(batches, num_threads, prefetch, num_workers)
+
+
+def crop_starts(lengths: Sequence[int], crop_samples: int, max_crops: int) -> np.ndarray:
+    """Crops that cover clips of these lengths, int32 (crops, 2): clip, first sample."""
+    crops = []
+    for clip, length in enumerate(lengths):
+        count = min(max(1, -(-length // crop_samples)), max_crops)
+        starts = np.rint(np.linspace(0, max(0, length - crop_samples), count)).astype(np.int32)
+        crops += [(clip, start) for start in starts]
+    return np.array(crops, np.int32).reshape(-1, 2)
+
+
+def _random_crop(
+    example: dict[str, Any], rng: np.random.Generator, *, crop_samples: int, num_labels: int
+) -> Batch:
+    audio = example["audio"]
+    start = rng.integers(max(0, len(audio) - crop_samples), endpoint=True)
+    labels = np.zeros(num_labels, np.float32)
+    labels[example["labels"]] = 1
+    return {"audio": pad_or_crop(audio[start:], crop_samples), "labels": labels}
+
+
+def _read_crop(index: int, *, source: Sequence[Any], crops: np.ndarray, crop_samples: int) -> Batch:
+    real = index < len(crops)
+    clip, start = crops[index] if real else (0, 0)
+    audio = source[clip]["audio"] if real else np.zeros(0, np.int16)
+    return {
+        "audio": pad_or_crop(audio[start:], crop_samples),
+        "mask": np.asarray(real),
+        "clip": np.asarray(clip, np.int32),
+    }
+
+
+def _local_batch_size(batch_size: int, process_count: int) -> int:
+    if batch_size <= 0 or batch_size % process_count:
+        raise DataError(
+            f"config.batch_size={batch_size} is not a multiple of the process count, {process_count}"
+        )
+    return batch_size // process_count
+
+
+def _read(
+    batches: grain.MapDataset, num_threads: int, prefetch: int, num_workers: int
+) -> grain.DatasetIterator[Batch]:
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
+    reader = batches.to_iter_dataset(options)
+    if num_workers:
+        reader = reader.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+    return iter(reader)

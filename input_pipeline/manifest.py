@@ -1,0 +1,106 @@
+"""What is in a prepared split, and what was left out of it: one JSON object a line.
+
+The file lies beside the records of its split and is written before their folder gets its final
+name, so it is there exactly when they are. Rows of accepted clips are in the order of the records.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from input_pipeline.errors import DataError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One clip of a prepared split.
+
+    Attributes:
+      id: unique name of the clip in its data set.
+      sha256: of the source file (of the samples, where there is no file).
+      samples: stored length, in samples at the prepared rate.
+      source_rate: sampling rate of the source, Hz.
+      channels: channels of the source.
+      peak: largest absolute stored value, 1.0 is full scale.
+      clipped: samples that were out of range and had to be clipped.
+      labels: names of its classes.
+    """
+
+    id: str
+    sha256: str
+    samples: int
+    source_rate: int
+    channels: int
+    peak: float
+    clipped: int
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """One source that was quarantined, with the reason."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The rows of one split, in the order of its records, and its rejected sources."""
+
+    rows: tuple[Row, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the accepted rows: equal exactly where the prepared clips are the same."""
+        return hashlib.sha256("".join(_line(row) for row in self.rows).encode()).hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Writes the rows, then the rejected."""
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(_line(row) for row in self.rows)
+            file.writelines(_line(source) for source in self.rejected)
+
+
+def read(path: Path) -> Manifest:
+    """Reads what `Manifest.write` wrote."""
+    rows, rejected = [], []
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            fields = json.loads(line)
+            if "reason" in fields:
+                rejected.append(Rejected(**fields))
+            else:
+                rows.append(Row(**fields | {"labels": tuple(fields["labels"])}))
+    return Manifest(tuple(rows), tuple(rejected))
+
+
+def joined(manifests: Iterable[Manifest]) -> Manifest:
+    """The manifest of several splits taken as one, in the order given."""
+    parts = list(manifests)
+    return Manifest(
+        tuple(row for part in parts for row in part.rows),
+        tuple(source for part in parts for source in part.rejected),
+    )
+
+
+def check_share(manifest: Manifest, split: str, listed: Path, max_failed_share: float) -> None:
+    """Stops a run whose split lost too much.
+
+    Raises:
+      DataError: more than `max_failed_share` (0 to 1) of the split's files are rejected, or all
+      are.
+    """
+    failed, total = len(manifest.rejected), len(manifest.rejected) + len(manifest.rows)
+    if failed > max_failed_share * total or not manifest.rows:
+        first = f" ({manifest.rejected[0].id}: {manifest.rejected[0].reason})" if failed else ""
+        raise DataError(
+            f"{failed} of {total} files of split {split!r} are unusable{first}, more than "
+            f"max_failed_share={max_failed_share:g}, listed in {listed}: mend or remove them"
+        )
+
+
+def _line(row: Row | Rejected) -> str:
+    return json.dumps(asdict(row), sort_keys=True, ensure_ascii=False) + "\n"

@@ -1,0 +1,203 @@
+"""Makes a data set ready for training, once: find or fetch the files, decode, store, and keep the
+copy.
+
+A copy is known by everything it depends on (options, rate, listing of the source files), so a
+changed folder is prepared anew. TFDS writes into a folder with a temporary name and renames it
+when whole.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from absl import logging
+from tqdm import tqdm
+
+from input_pipeline import audio
+from input_pipeline.datasets import REGISTRY, source
+from input_pipeline.datasets.builder import AudioBuilder, AudioConfig, manifest_path
+from input_pipeline.errors import DataError
+from input_pipeline.manifest import check_share
+from input_pipeline.prepared import Prepared
+
+DEFAULT_PREPARED_DIR = "~/.cache/rann_jax"
+
+
+def prepare(
+    name: str,
+    *,
+    data_dir: str = "",
+    prepared_dir: str = "",
+    sample_rate: int,
+    max_seconds: float = audio.MAX_SECONDS,
+    max_failed_share: float = 0.05,
+    progress: bool = True,
+    **options: Any,
+) -> Prepared:
+    """Prepares a data set, or reuses the copy prepared earlier from the same files in the same way.
+
+    Args:
+      name: a name in `datasets.REGISTRY`.
+      data_dir: folder of the source files; '' downloads, where the data set can be downloaded.
+      prepared_dir: where prepared copies are kept; '' is ~/.cache/rann_jax.
+      sample_rate: stored rate, Hz.
+      max_seconds: longer files are rejected.
+      max_failed_share: the largest share of a split's files that may be rejected (0 to 1).
+      progress: whether to show a bar with rate and time left on stderr.
+      **options: the data set's own options (its OPTIONS).
+
+    Raises:
+      DataError: the data cannot be used as given; the message names the key or file and the mend.
+    """
+    builder_class = _find(name)
+    complete = _complete_options(name, builder_class, options)
+    root = Path(prepared_dir or DEFAULT_PREPARED_DIR).expanduser().absolute()
+    folder, files = _source_files(builder_class, data_dir, root, progress)
+    config = AudioConfig(
+        name=_identity(complete, sample_rate, max_seconds, source.fingerprint(folder, files)),
+        source=folder,
+        files=files,
+        sample_rate=sample_rate,
+        max_seconds=max_seconds,
+        max_failed_share=max_failed_share,
+        options=complete,
+    )
+    prepared = Prepared.open(name, _stored(builder_class, root, config, progress), sample_rate)
+    for split in prepared.splits:
+        _report_rejected(prepared, split, max_failed_share)
+    return prepared
+
+
+def _find(name: str) -> type[AudioBuilder]:
+    if name not in REGISTRY:
+        raise DataError(
+            f"unknown data set {name!r}: the data sets are {', '.join(sorted(REGISTRY))}"
+        )
+    return REGISTRY[name]
+
+
+def _complete_options(
+    name: str, builder_class: type[AudioBuilder], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    known = builder_class.OPTIONS
+    for key in given:
+        if key not in known:
+            takes = ", ".join(sorted(known)) or "no options"
+            raise DataError(f"unknown option {key!r} of data set {name!r}: it takes {takes}")
+    return {**known, **given}
+
+
+def _source_files(
+    builder_class: type[AudioBuilder], data_dir: str, root: Path, progress: bool
+) -> tuple[Path, dict[str, int]]:
+    if not builder_class.NEEDS_SOURCE:
+        return Path(), {}
+    if data_dir:
+        folder = Path(data_dir).expanduser().absolute()
+    else:
+        folder = builder_class.download(root / "downloads", progress=progress)
+    return folder, source.scan(folder)
+
+
+def _identity(
+    options: Mapping[str, Any], sample_rate: int, max_seconds: float, listing: str
+) -> str:
+    """The name of a prepared copy: readable options and rate, then a hash of all it depends on."""
+    depends = json.dumps([options, sample_rate, max_seconds, listing], sort_keys=True)
+    readable = "_".join(f"{key}-{value}" for key, value in sorted(options.items()) if value != "")
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", readable)[:60]
+    digest = hashlib.sha256(depends.encode()).hexdigest()[:12]
+    return "_".join(part for part in (readable, f"{sample_rate}hz", digest) if part)
+
+
+def _stored(
+    builder_class: type[AudioBuilder], root: Path, config: AudioConfig, progress: bool
+) -> Path:
+    """The folder of the finished copy, prepared now where there is none."""
+    parent = root / builder_class.name / config.name
+    final = parent / str(builder_class.VERSION)
+    if final.is_dir():
+        return final
+    try:
+        with _locked(parent):
+            if not final.is_dir():  # else another process finished it while this one waited
+                _remove_unfinished(parent)
+                _generate(builder_class, root, config, progress)
+    except OSError as error:
+        raise DataError(
+            f"cannot write prepared data to {root}: {error.strerror or error}: "
+            "free the disk or name another folder with --config.prepared_dir"
+        ) from error
+    return final
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds the folder for this process; the kernel lets go of it however the process ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that prepares {folder}", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_unfinished(parent: Path) -> None:
+    """Removes what killed preparations left; under the lock, so none of it is in use."""
+    for left_over in parent.glob("incomplete.*"):
+        shutil.rmtree(left_over)
+
+
+def _generate(
+    builder_class: type[AudioBuilder], root: Path, config: AudioConfig, progress: bool
+) -> None:
+    with _quiet_tfds():
+        builder = builder_class(data_dir=root, config=config, file_format="array_record")
+        total = sum(map(len, builder.listing.values()))
+        with tqdm(
+            total=total,
+            desc=f"preparing {builder.name}",
+            unit=" clips",
+            mininterval=0.5,
+            disable=not progress,
+        ) as bar:
+            config.advance = bar.update
+            builder.download_and_prepare(download_dir=root / "downloads")
+
+
+@contextlib.contextmanager
+def _quiet_tfds() -> Iterator[None]:
+    """Silences TFDS' bars, prints to stdout and log lines about custom configurations."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    tfds.display_progress_bar(False)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.display_progress_bar(True)
+        logging.set_verbosity(verbosity)
+
+
+def _report_rejected(prepared: Prepared, split: str, max_failed_share: float) -> None:
+    """One line on stderr where files were left out; an error where too many were."""
+    manifest, path = prepared.manifest(split), manifest_path(prepared.folder, split)
+    check_share(manifest, split, path, max_failed_share)
+    if manifest.rejected:
+        total = len(manifest.rejected) + len(manifest.rows)
+        print(
+            f"warning: {prepared.name}: {len(manifest.rejected)} of {total} files of split "
+            f"{split!r} were unusable and left out, listed in {path}",
+            file=sys.stderr,
+        )

@@ -1,0 +1,77 @@
+"""A prepared data set: its splits as random-access sources, its labels, and what it is made of."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from input_pipeline import manifest as manifests
+from input_pipeline import sampling
+from input_pipeline.datasets.builder import manifest_path
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A whole, readable copy on disk. A split may be several joined by '+', as in 'fold2+fold3'.
+
+    Attributes:
+      name: name of the data set.
+      labels: class names in the order of their indices.
+      sample_rate: rate of the stored clips, Hz.
+      splits: names of the splits.
+      folder: where the records and manifests are.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    sample_rate: int
+    splits: tuple[str, ...]
+    folder: Path
+
+    @classmethod
+    def open(cls, name: str, folder: Path, sample_rate: int) -> "Prepared":
+        """Opens a copy that `prepare` has finished."""
+        info = tfds.builder_from_directory(folder).info
+        labels = tuple(info.features["labels"].feature.names)
+        return cls(name, labels, sample_rate, tuple(info.splits), folder)
+
+    def manifest(self, split: str) -> manifests.Manifest:
+        """What is in the split, in the order of `source`, and what was rejected.
+
+        Raises:
+          DataError: unknown split; the message lists those there are.
+        """
+        return manifests.joined(map(self._manifest, sampling.split_names(split, self.splits)))
+
+    def source(self, split: str) -> Sequence[dict[str, Any]]:
+        """The clips of the split by index: audio int16 (n,), labels (class indices), id (bytes).
+
+        Raises:
+          DataError: unknown split; the message lists those there are.
+        """
+        joined = "+".join(sampling.split_names(split, self.splits))
+        return tfds.builder_from_directory(self.folder).as_data_source(split=joined)
+
+    def targets(self, split: str) -> np.ndarray:
+        """Multi-hot labels, float32 (clips, classes), in the order of `source`."""
+        index = {label: i for i, label in enumerate(self.labels)}
+        rows = self.manifest(split).rows
+        targets = np.zeros((len(rows), len(self.labels)), np.float32)
+        for target, row in zip(targets, rows, strict=True):
+            target[[index[label] for label in row.labels]] = 1
+        return targets
+
+    def fingerprint(self, split: str) -> str:
+        """SHA-256 that is equal exactly where the clips and labels of the split are the same."""
+        return self.manifest(split).fingerprint()
+
+    @functools.cached_property
+    def _manifests(self) -> dict[str, manifests.Manifest]:
+        return {split: manifests.read(manifest_path(self.folder, split)) for split in self.splits}
+
+    def _manifest(self, split: str) -> manifests.Manifest:
+        return self._manifests[split]
