@@ -1,0 +1,20 @@
+"""Audio features as pure functions of the waveform: `(..., N)` floating -> float32 `(..., F, T)`.
+
+Names, arguments and defaults are librosa's wherever librosa has the function. Every feature can be
+jitted, vmapped and differentiated, also at digital silence.
+"""
+
+from rann_jax.features.front_end import FRONT_ENDS, FrontEnd, front_end
+from rann_jax.features.mel import melspectrogram
+from rann_jax.features.stft import amplitude_to_db, istft, power_to_db, stft
+
+__all__ = [
+    "FRONT_ENDS",
+    "FrontEnd",
+    "amplitude_to_db",
+    "front_end",
+    "istft",
+    "melspectrogram",
+    "power_to_db",
+    "stft",
+]

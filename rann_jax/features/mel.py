@@ -1,0 +1,116 @@
+"""Mel spectrogram, equal to librosa's."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import librosa
+import numpy as np
+
+from rann_jax.features import signal
+from rann_jax.features.stft import FRAMING, check_framing, power_spectra, to_exponent
+
+
+@functools.lru_cache(maxsize=64)
+def mel_filter_bank(
+    sr: float, n_fft: int, n_mels: int, fmin: float, fmax: float, htk: bool, norm: Any
+) -> np.ndarray:
+    """Return librosa's triangular filters `(n_mels, 1 + n_fft // 2)`, float32."""
+    return librosa.filters.mel(
+        sr=sr, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax, htk=htk, norm=norm
+    ).astype(np.float32)
+
+
+def check_bank(
+    sr: float,
+    n_mels: int,
+    fmin: float,
+    fmax: float | None,
+    htk: bool,
+    norm: str | float | None,
+) -> dict[str, Any]:
+    """Check the arguments of a filter bank and return them, hashable, with `fmax` filled in."""
+    signal.check_positive(n_mels=n_mels)
+    fmax = signal.check_band(fmin, fmax, sr)
+    if isinstance(norm, str) and norm != "slaney":
+        raise ValueError(f"norm={norm!r} is not supported: use 'slaney', a number or None")
+    return {"sr": sr, "n_mels": n_mels, "fmin": fmin, "fmax": fmax, "htk": htk, "norm": norm}
+
+
+BANK = ("sr", "n_mels", "fmin", "fmax", "htk", "norm")
+
+
+def apply_bank(spectrum: jax.Array, bank: np.ndarray) -> jax.Array:
+    """Multiply `(..., T, bins)` by a bank `(F, bins)`, giving `(..., F, T)`."""
+    bands = jnp.matmul(spectrum, jnp.asarray(bank.T), precision=jax.lax.Precision.HIGHEST)
+    return jnp.swapaxes(bands, -1, -2)
+
+
+@functools.partial(jax.jit, static_argnames=(*FRAMING, "power", *BANK))
+def _melspectrogram(
+    y: jax.Array,
+    *,
+    n_fft: int,
+    power: float,
+    sr: float,
+    n_mels: int,
+    fmin: float,
+    fmax: float,
+    htk: bool,
+    norm: Any,
+    **framing: Any,
+) -> jax.Array:
+    spectrum = to_exponent(power_spectra(y, n_fft=n_fft, **framing), power)
+    return apply_bank(spectrum, mel_filter_bank(sr, n_fft, n_mels, fmin, fmax, htk, norm))
+
+
+def melspectrogram(
+    y: jax.Array,
+    *,
+    sr: float = 22050,
+    n_fft: int = 2048,
+    hop_length: int = 512,
+    win_length: int | None = None,
+    window: signal.WindowSpec = "hann",
+    center: bool = True,
+    pad_mode: str = "constant",
+    power: float = 2.0,
+    n_mels: int = 128,
+    fmin: float = 0.0,
+    fmax: float | None = None,
+    htk: bool = False,
+    norm: str | float | None = "slaney",
+) -> jax.Array:
+    """Mel spectrogram, equal to `librosa.feature.melspectrogram`.
+
+    Args:
+        y: waveform `(..., N)`, floating.
+        sr: sample rate in Hz.
+        n_fft: samples per frame; see `stft` for this and the framing arguments that follow.
+        hop_length: samples between frames.
+        win_length: window length; default `n_fft`.
+        window: window specification.
+        center: whether frames are centred.
+        pad_mode: how the ends are extended.
+        power: exponent of the magnitude, 2 for power, 1 for amplitude.
+        n_mels: number of bands.
+        fmin: lowest frequency in Hz.
+        fmax: highest frequency in Hz; default `sr / 2`.
+        htk: HTK's mel formula instead of Slaney's.
+        norm: 'slaney' for unit-area bands, a number for that norm, None for unit height.
+
+    Returns:
+        float32 `(..., n_mels, T)`.
+
+    Raises:
+        ValueError: as `stft`; `fmax` above Nyquist; `power` not positive.
+
+    >>> melspectrogram(np.ones((2, 8000), np.float32), sr=16000, n_mels=40).shape
+    (2, 40, 16)
+    """
+    if power <= 0:
+        raise ValueError(f"power={power} must be positive: 1 for amplitude, 2 for power")
+    bank = check_bank(sr, n_mels, fmin, fmax, htk, norm)
+    y, framing = check_framing(y, n_fft, hop_length, win_length, window, center, pad_mode)
+    return _melspectrogram(y, power=power, **framing, **bank)

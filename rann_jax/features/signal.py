@@ -1,0 +1,117 @@
+"""What every feature asks of its input: a floating waveform, a window, overlapping frames.
+
+A waveform is an array `(..., N)` of any floating type with any leading axes; the features compute
+in float32 whatever they are given. Arguments that cannot work are refused here, before anything is
+traced, with a ValueError that names the argument and says how to mend it.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.signal
+
+WindowSpec: TypeAlias = str | float | tuple | Callable[[int], np.ndarray] | np.ndarray
+
+# Modes that librosa.stft accepts and that jax.numpy.pad computes exactly.
+PAD_MODES = ("constant", "edge", "reflect", "symmetric")
+
+
+def as_waveform(y: Any, name: str = "y") -> jax.Array:
+    """Return `y` `(..., N)` as float32; ValueError if it is no floating, non-empty signal."""
+    if not hasattr(y, "dtype"):
+        y = np.asarray(y)
+    if not jnp.issubdtype(y.dtype, jnp.floating):
+        raise ValueError(
+            f"{name} must be floating, got {y.dtype}: scale it first, e.g. int16 by {name} / 32768"
+        )
+    if y.ndim == 0 or y.size == 0:
+        raise ValueError(
+            f"{name} must hold samples along its last axis, got shape {tuple(y.shape)}:"
+            " give at least one sample of at least one clip"
+        )
+    return jnp.asarray(y, dtype=jnp.float32)
+
+
+def check_positive(**counts: int) -> None:
+    """Raise ValueError unless every argument is a positive integer."""
+    for name, value in counts.items():
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value <= 0:
+            raise ValueError(f"{name} must be a positive integer, got {value!r}")
+
+
+def check_band(fmin: float, fmax: float | None, sr: float) -> float:
+    """Return fmax in Hz (Nyquist for None); ValueError unless 0 <= fmin < fmax <= sr / 2."""
+    if sr <= 0:
+        raise ValueError(f"sr must be a positive sample rate in Hz, got {sr!r}")
+    top = sr / 2 if fmax is None else fmax
+    if top > sr / 2:
+        raise ValueError(
+            f"fmax={top:g} Hz is above Nyquist, {sr / 2:g} Hz at sr={sr:g}:"
+            f" use fmax={sr / 2:g} or less, or fmax=None"
+        )
+    if not 0 <= fmin < top:
+        raise ValueError(f"fmin={fmin:g} Hz must be at least 0 and below fmax={top:g} Hz")
+    return float(top)
+
+
+def check_pad_mode(pad_mode: str) -> None:
+    """Raise ValueError unless `pad_mode` is one of PAD_MODES."""
+    if pad_mode not in PAD_MODES:
+        raise ValueError(f"pad_mode={pad_mode!r} is not supported: use one of {PAD_MODES}")
+
+
+def hashable_window(window: WindowSpec) -> Any:
+    """Return a window specification that can key a cache; an array becomes a tuple of floats."""
+    if isinstance(window, np.ndarray | list | jax.Array):
+        return tuple(np.asarray(window, dtype=np.float64).tolist())
+    return window
+
+
+@functools.lru_cache(maxsize=128)
+def window_samples(window: Any, win_length: int, n_fft: int) -> np.ndarray:
+    """Return the periodic window of `win_length`, zero-padded on both sides to `(n_fft,)`, float64.
+
+    `window` is what `scipy.signal.get_window` takes, a function of the length, or (as made by
+    `hashable_window`) the samples themselves.
+    """
+    if callable(window):
+        samples = np.asarray(window(win_length), dtype=np.float64)
+    elif isinstance(window, tuple) and window and not isinstance(window[0], str):
+        samples = np.asarray(window, dtype=np.float64)
+    else:
+        samples = scipy.signal.get_window(window, win_length, fftbins=True)
+    if samples.shape != (win_length,):
+        raise ValueError(
+            f"window has shape {samples.shape}, but win_length is {win_length}: they must agree"
+        )
+    left = (n_fft - win_length) // 2
+    return np.pad(samples, (left, n_fft - win_length - left))
+
+
+def n_frames(n_samples: int, frame_length: int, hop_length: int) -> int:
+    """Return how many whole frames fit in `n_samples` without padding."""
+    return 1 + (n_samples - frame_length) // hop_length
+
+
+def frame(y: jax.Array, frame_length: int, hop_length: int) -> jax.Array:
+    """Cut `(..., N)` into overlapping frames `(..., T, frame_length)`; a ragged end is dropped.
+
+    Whole slices are gathered: measured on CPU, this beats gathering single samples by a third, and
+    concatenating shifted blocks by three. (Framing by convolution, the other habit, starts long
+    autotuning on GPUs.)
+    """
+    if y.shape[-1] < frame_length:
+        raise ValueError(
+            f"y has {y.shape[-1]} samples, a frame needs {frame_length}:"
+            " give a longer signal, a shorter frame, or center=True"
+        )
+    starts = hop_length * np.arange(n_frames(y.shape[-1], frame_length, hop_length), dtype=np.int32)
+
+    def one_frame(start: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(y, start, frame_length, axis=-1)
+
+    return jax.vmap(one_frame, out_axes=-2)(jnp.asarray(starts))

@@ -1,0 +1,330 @@
+"""Short-time Fourier transform, its inverse, and decibels, equal to librosa's.
+
+Frame `t` is the `n_fft` samples centred at sample `t * hop_length` (`center=True`: the signal is
+padded by `n_fft // 2` on both sides, T = 1 + N // hop_length for even `n_fft`), or those that begin
+there (`center=False`, T = 1 + (N - n_fft) // hop_length).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rann_jax.features import signal
+
+
+def resolve_lengths(
+    n_fft: int, hop_length: int | None, win_length: int | None
+) -> tuple[int, int, int]:
+    """Return `(n_fft, hop_length, win_length)` with librosa's defaults filled in and checked."""
+    win_length = n_fft if win_length is None else win_length
+    signal.check_positive(n_fft=n_fft, win_length=win_length)
+    hop_length = max(1, win_length // 4) if hop_length is None else hop_length
+    signal.check_positive(hop_length=hop_length)
+    if n_fft < win_length:
+        raise ValueError(
+            f"n_fft={n_fft} is shorter than the window, win_length={win_length}:"
+            f" use n_fft={win_length} or more"
+        )
+    return int(n_fft), int(hop_length), int(win_length)
+
+
+def centered(y: jax.Array, n_fft: int, center: bool, pad_mode: str) -> jax.Array:
+    """Pad `(..., N)` by `n_fft // 2` on both sides if `center`, so that frames are centred."""
+    if not center:
+        return y
+    widths = [(0, 0)] * (y.ndim - 1) + [(n_fft // 2, n_fft // 2)]
+    return jnp.pad(y, widths, mode=pad_mode)
+
+
+def spectra(
+    y: jax.Array,
+    n_fft: int,
+    hop_length: int,
+    win_length: int,
+    window: Any,
+    center: bool,
+    pad_mode: str,
+) -> jax.Array:
+    """Return complex spectra `(..., T, 1 + n_fft // 2)`, frames first: the layout they come in."""
+    samples = signal.window_samples(window, win_length, n_fft).astype(np.float32)
+    frames = signal.frame(centered(y, n_fft, center, pad_mode), n_fft, hop_length)
+    return jnp.fft.rfft(frames * samples.reshape((1,) * (frames.ndim - 1) + (n_fft,)))
+
+
+def power_spectra(y: jax.Array, **framing: Any) -> jax.Array:
+    """Return `|spectra|**2`, `(..., T, 1 + n_fft // 2)`; its gradient at silence is zero."""
+    bins = spectra(y, **framing)
+    return jnp.square(bins.real) + jnp.square(bins.imag)
+
+
+def to_exponent(power_spectrum: jax.Array, power: float) -> jax.Array:
+    """Turn `|X|**2` into `|X|**power`, with gradient zero where `|X|` is zero."""
+    if power == 2:
+        return power_spectrum
+    silent = power_spectrum == 0
+    safe = jnp.where(silent, jnp.float32(1), power_spectrum)
+    return jnp.where(silent, jnp.float32(0), jnp.power(safe, jnp.float32(power / 2)))
+
+
+def check_framing(
+    y: Any,
+    n_fft: int,
+    hop_length: int | None,
+    win_length: int | None,
+    window: signal.WindowSpec,
+    center: bool,
+    pad_mode: str,
+) -> tuple[jax.Array, dict[str, Any]]:
+    """Check a waveform and its framing; return both, ready for `spectra(y, **framing)`."""
+    n_fft, hop_length, win_length = resolve_lengths(n_fft, hop_length, win_length)
+    signal.check_pad_mode(pad_mode)
+    y = signal.as_waveform(y)
+    if not center and y.shape[-1] < n_fft:
+        raise ValueError(
+            f"y has {y.shape[-1]} samples, fewer than n_fft={n_fft}:"
+            " use center=True, a shorter n_fft or a longer clip"
+        )
+    hashable = signal.hashable_window(window)
+    signal.window_samples(hashable, win_length, n_fft)
+    return y, {
+        "n_fft": n_fft,
+        "hop_length": hop_length,
+        "win_length": win_length,
+        "window": hashable,
+        "center": bool(center),
+        "pad_mode": pad_mode,
+    }
+
+
+FRAMING = ("n_fft", "hop_length", "win_length", "window", "center", "pad_mode")
+
+
+@functools.partial(jax.jit, static_argnames=FRAMING)
+def _stft(y: jax.Array, **framing: Any) -> jax.Array:
+    return jnp.swapaxes(spectra(y, **framing), -1, -2)
+
+
+def stft(
+    y: jax.Array,
+    *,
+    n_fft: int = 2048,
+    hop_length: int | None = None,
+    win_length: int | None = None,
+    window: signal.WindowSpec = "hann",
+    center: bool = True,
+    pad_mode: str = "constant",
+) -> jax.Array:
+    """Short-time Fourier transform, equal to `librosa.stft`.
+
+    Args:
+        y: waveform `(..., N)`, floating.
+        n_fft: samples per frame, and length of the FFT.
+        hop_length: samples between frames; default `win_length // 4`.
+        win_length: window length, zero-padded on both sides to `n_fft`; default `n_fft`.
+        window: what `scipy.signal.get_window` takes, a function of the length, or an array.
+        center: whether frame t is centred at sample `t * hop_length`.
+        pad_mode: how the ends are extended: constant (zeros), edge, reflect or symmetric.
+
+    Returns:
+        complex64 `(..., 1 + n_fft // 2, T)`.
+
+    Raises:
+        ValueError: empty or integer `y`, `n_fft` shorter than the window, a clip shorter than
+            `n_fft` with `center=False`, an unknown pad mode or window.
+
+    >>> stft(np.ones((2, 4000), np.float32), n_fft=512, hop_length=100).shape
+    (2, 257, 41)
+    """
+    y, framing = check_framing(y, n_fft, hop_length, win_length, window, center, pad_mode)
+    return _stft(y, **framing)
+
+
+@functools.lru_cache(maxsize=64)
+def _window_energy(
+    window: Any, win_length: int, n_fft: int, hop_length: int, frames: int
+) -> np.ndarray:
+    """Sum of the squared windows of all frames, `(n_fft + hop_length * (frames - 1),)`."""
+    squared = np.square(signal.window_samples(window, win_length, n_fft))
+    energy = np.zeros(n_fft + hop_length * (frames - 1))
+    for start in range(0, hop_length * frames, hop_length):
+        energy[start : start + n_fft] += squared
+    return energy
+
+
+@functools.partial(
+    jax.jit, static_argnames=("n_fft", "hop_length", "win_length", "window", "start", "length")
+)
+def _istft(
+    stft_matrix: jax.Array,
+    n_fft: int,
+    hop_length: int,
+    win_length: int,
+    window: Any,
+    start: int,
+    length: int,
+) -> jax.Array:
+    frames = stft_matrix.shape[-1]
+    samples = signal.window_samples(window, win_length, n_fft).astype(np.float32)
+    y = jnp.fft.irfft(jnp.swapaxes(stft_matrix, -1, -2), n=n_fft)
+    y = y * samples.reshape((1,) * (y.ndim - 1) + (n_fft,))
+    # Overlap-add is the transpose of framing.
+    padded = jax.ShapeDtypeStruct((*y.shape[:-2], n_fft + hop_length * (frames - 1)), jnp.float32)
+    framing = functools.partial(signal.frame, frame_length=n_fft, hop_length=hop_length)
+    (y,) = jax.linear_transpose(framing, padded)(y)
+    energy = _window_energy(window, win_length, n_fft, hop_length, frames)
+    tiny = np.finfo(np.float32).tiny
+    gain = np.divide(1, energy, out=np.ones_like(energy), where=energy > tiny).astype(np.float32)
+    y = (y * gain.reshape((1,) * (y.ndim - 1) + gain.shape))[..., start : start + length]
+    return jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(0, length - y.shape[-1])])
+
+
+def istft(
+    stft_matrix: jax.Array,
+    *,
+    hop_length: int | None = None,
+    win_length: int | None = None,
+    n_fft: int | None = None,
+    window: signal.WindowSpec = "hann",
+    center: bool = True,
+    length: int | None = None,
+) -> jax.Array:
+    """Inverse of `stft` by windowed overlap-add, equal to `librosa.istft`.
+
+    Args:
+        stft_matrix: complex `(..., 1 + n_fft // 2, T)`.
+        hop_length: samples between frames; default `win_length // 4`.
+        win_length: window length; default `n_fft`.
+        n_fft: FFT length; default `2 * (F - 1)`; needed where it was odd.
+        window: as in `stft`.
+        center: whether the frames were centred.
+        length: samples to return, cropped or zero-padded; default all that the frames cover.
+
+    Returns:
+        float32 waveform `(..., N)`.
+
+    Raises:
+        ValueError: a matrix that is not complex or has no frames, or whose bins do not fit `n_fft`.
+
+    >>> y = np.sin(np.arange(3000, dtype=np.float32) / 9)
+    >>> y_again = istft(stft(y, n_fft=256), n_fft=256, length=3000)
+    >>> bool(np.max(np.abs(y - y_again)) < 1e-5)
+    True
+    """
+    if not jnp.issubdtype(stft_matrix.dtype, jnp.complexfloating):
+        raise ValueError(f"stft_matrix must be complex, got {stft_matrix.dtype}")
+    if stft_matrix.ndim < 2 or stft_matrix.size == 0:
+        raise ValueError(f"stft_matrix must be (..., F, T), got shape {tuple(stft_matrix.shape)}")
+    n_fft = 2 * (stft_matrix.shape[-2] - 1) if n_fft is None else n_fft
+    n_fft, hop_length, win_length = resolve_lengths(n_fft, hop_length, win_length)
+    if stft_matrix.shape[-2] != 1 + n_fft // 2:
+        raise ValueError(
+            f"stft_matrix has {stft_matrix.shape[-2]} bins, n_fft={n_fft} gives {1 + n_fft // 2}"
+        )
+    start = n_fft // 2 if center else 0
+    frames = stft_matrix.shape[-1]
+    if length is None:
+        length = n_fft + hop_length * (frames - 1) - 2 * start
+    else:
+        signal.check_positive(length=length)
+        # Frames that begin beyond the wanted end contribute nothing to it.
+        frames = min(frames, -(-(length + 2 * start) // hop_length))
+    return _istft(
+        jnp.asarray(stft_matrix, jnp.complex64)[..., :frames],
+        n_fft=n_fft,
+        hop_length=hop_length,
+        win_length=win_length,
+        window=signal.hashable_window(window),
+        start=start,
+        length=int(length),
+    )
+
+
+def power_to_db(
+    S: jax.Array,
+    *,
+    ref: float | Callable = 1.0,
+    amin: float = 1e-10,
+    top_db: float | None = 80.0,
+) -> jax.Array:
+    """Power to decibels, `10 log10(max(S, amin) / max(ref, amin))`, as `librosa.power_to_db`.
+
+    A reference function and the `top_db` floor see one clip, the last two axes, and never the rest
+    of the batch: librosa 1.0's rule (0.11 takes the loudest of the whole batch).
+
+    Args:
+        S: power `(..., F, T)`, floating.
+        ref: reference power, or a function called as `ref(S, axis=(-2, -1), keepdims=True)`, for
+            instance `jnp.max` or `np.max`.
+        amin: floor of power, positive; its gradient is zero.
+        top_db: how far below the clip's peak values are floored, in dB; None for no floor.
+
+    Returns:
+        float32 dB, the shape of `S`.
+
+    Raises:
+        ValueError: integer or empty `S`, `amin` not positive, `top_db` negative.
+
+    >>> power_to_db(np.array([[1.0, 10.0, 0.0]], np.float32), top_db=30.0).tolist()
+    [[0.0, 10.0, -20.0]]
+    """
+    if amin <= 0:
+        raise ValueError(f"amin={amin} must be positive")
+    if top_db is not None and top_db < 0:
+        raise ValueError(f"top_db={top_db} must not be negative")
+    S = signal.as_waveform(S, "S")
+    axes = (-2, -1) if S.ndim > 1 else (-1,)
+    if callable(ref):
+        reference = jnp.abs(jnp.asarray(ref(S, axis=axes, keepdims=True), jnp.float32))
+    else:
+        reference = jnp.full((1,) * S.ndim, abs(ref), jnp.float32)
+    decibels = 10 * (
+        jnp.log10(jnp.maximum(S, jnp.float32(amin)))
+        - jnp.log10(jnp.maximum(reference, jnp.float32(amin)))
+    )
+    if top_db is None:
+        return decibels
+    return jnp.maximum(decibels, jnp.max(decibels, axis=axes, keepdims=True) - top_db)
+
+
+def amplitude_to_db(
+    S: jax.Array,
+    *,
+    ref: float | Callable = 1.0,
+    amin: float = 1e-5,
+    top_db: float | None = 80.0,
+) -> jax.Array:
+    """Amplitude to decibels, `20 log10(max(|S|, amin) / max(ref, amin))`, as in librosa.
+
+    Args:
+        S: amplitude `(..., F, T)`, floating or complex.
+        ref: reference amplitude, or a function of `|S|` as in `power_to_db`.
+        amin: floor of amplitude, positive.
+        top_db: as in `power_to_db`.
+
+    Returns:
+        float32 dB, the shape of `S`.
+
+    Raises:
+        ValueError: as `power_to_db`.
+
+    >>> amplitude_to_db(np.array([[1.0, 10.0]], np.float32)).tolist()
+    [[0.0, 20.0]]
+    """
+    if amin <= 0:
+        raise ValueError(f"amin={amin} must be positive")
+    if jnp.issubdtype(S.dtype, jnp.complexfloating):
+        power = jnp.square(jnp.real(S)) + jnp.square(jnp.imag(S))
+    else:
+        power = jnp.square(signal.as_waveform(S, "S"))
+    if callable(ref):
+        amplitude_ref = ref
+
+        def squared_ref(power: jax.Array, **axes: Any) -> jax.Array:
+            return jnp.square(amplitude_ref(to_exponent(power, 1.0), **axes))
+
+        return power_to_db(power, ref=squared_ref, amin=amin**2, top_db=top_db)
+    return power_to_db(power, ref=ref**2, amin=amin**2, top_db=top_db)

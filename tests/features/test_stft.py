@@ -1,0 +1,171 @@
+"""STFT, its inverse and decibels against librosa, on real clips and hostile signals."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import librosa
+import numpy as np
+import pytest
+
+from rann_jax import features
+
+
+def librosa_quietly(function, *args, **kwargs):
+    """Librosa warns about clips shorter than a frame; we compute them without comment."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return function(*args, **kwargs)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 32000, 44100, 48000])
+def test_stft_equals_librosa_on_real_clips(clip, relative_error, rate):
+    y = clip(rate)
+    assert relative_error(features.stft(y), librosa_quietly(librosa.stft, y)) < 3e-7
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"n_fft": 1380, "hop_length": 345},
+        {"n_fft": 512, "win_length": 400, "hop_length": 160, "window": "hamming"},
+        {"n_fft": 401, "hop_length": 100, "pad_mode": "reflect"},
+        {"n_fft": 256, "center": False},
+        {"n_fft": 300, "pad_mode": "edge", "window": ("kaiser", 4.0)},
+        {"n_fft": 256, "pad_mode": "symmetric", "window": np.hanning(256)},
+    ],
+    ids=lambda arguments: ",".join(arguments),
+)
+def test_stft_arguments(hostile, relative_error, arguments):
+    for y in hostile().values():
+        assert relative_error(features.stft(y, **arguments), librosa.stft(y, **arguments)) < 1e-6
+
+
+@pytest.mark.parametrize("length", [1, 7, 200, 1025])
+def test_clip_shorter_than_a_window(relative_error, length):
+    y = np.random.default_rng(length).normal(size=(2, length)).astype(np.float32)
+    expected = librosa_quietly(librosa.stft, y)
+    assert relative_error(features.stft(y), expected) < 5e-7
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"length": 8000},
+        {"length": 9100},
+        {"n_fft": 401, "win_length": 300, "hop_length": 100},
+        {"center": False, "window": "hamming"},
+    ],
+    ids=lambda arguments: ",".join(arguments),
+)
+def test_istft_equals_librosa(hostile, relative_error, arguments):
+    y = np.stack([hostile()["noise"], hostile()["chirp"]])
+    forward = {key: value for key, value in arguments.items() if key != "length"}
+    matrix = librosa.stft(y, **forward)
+    # In double: near the ends, where windows hardly overlap, librosa's own float32 loses digits.
+    expected = librosa.istft(matrix.astype(np.complex128), **arguments)
+    assert relative_error(features.istft(matrix, **arguments), expected) < 3e-6
+
+
+def test_istft_inverts_stft(clip):
+    y = clip(16000)
+    again = features.istft(features.stft(y, n_fft=512), n_fft=512, length=len(y))
+    np.testing.assert_allclose(again, y, atol=1e-6)
+
+
+@pytest.mark.parametrize("top_db", [None, 80.0])
+@pytest.mark.parametrize("ref", [1.0, 0.3, np.max])
+def test_decibels_equal_librosa(clip, ref, top_db):
+    power = librosa.feature.melspectrogram(y=clip(44100), sr=44100)
+    ours = features.power_to_db(power, ref=ref, top_db=top_db)
+    np.testing.assert_allclose(
+        ours, librosa.power_to_db(power, ref=ref, top_db=top_db), atol=5e-5, rtol=0
+    )
+    ours = features.amplitude_to_db(power, ref=ref, top_db=top_db)
+    np.testing.assert_allclose(
+        ours, librosa.amplitude_to_db(power, ref=ref, top_db=top_db), atol=5e-5, rtol=0
+    )
+
+
+def test_decibels_of_a_complex_matrix(clip):
+    matrix = librosa.stft(clip(22050))
+    for ref in (1.0, np.max):
+        np.testing.assert_allclose(
+            features.amplitude_to_db(matrix, ref=ref),
+            librosa.amplitude_to_db(np.abs(matrix), ref=ref),
+            atol=5e-5,
+            rtol=0,
+        )
+
+
+@pytest.mark.parametrize("ref", [1.0, jnp.max])
+def test_top_db_is_per_clip(ref):
+    loud_and_quiet = np.random.default_rng(0).uniform(1e-9, 1, (3, 2, 8, 20)).astype(np.float32)
+    loud_and_quiet *= np.array([1, 1e-4, 1e-8], np.float32).reshape(3, 1, 1, 1)
+    together = features.power_to_db(loud_and_quiet, ref=ref, top_db=20.0)
+    for index in np.ndindex(3, 2):
+        alone = features.power_to_db(loud_and_quiet[index], ref=ref, top_db=20.0)
+        np.testing.assert_array_equal(together[index], alone)
+
+
+def test_jit_vmap_and_leading_axes_agree():
+    y = np.random.default_rng(1).normal(size=(2, 3, 3001)).astype(np.float32)
+    eager = features.stft(y, n_fft=256)
+    assert eager.shape == (2, 3, 129, 47)
+    np.testing.assert_array_equal(eager, jax.jit(lambda y: features.stft(y, n_fft=256))(y))
+    mapped = jax.vmap(jax.vmap(lambda y: features.stft(y, n_fft=256)))(y)
+    np.testing.assert_allclose(mapped, eager, atol=1e-5)
+    assert features.stft(y.astype(np.float64), n_fft=256).dtype == jnp.complex64
+
+
+def test_gradients_at_silence_are_finite():
+    silence = jnp.zeros(2000)
+
+    def loss(y):
+        matrix = features.stft(y, n_fft=256)
+        decibels = features.amplitude_to_db(matrix, ref=jnp.max)
+        again = features.istft(matrix, n_fft=256)
+        return jnp.sum(decibels) + jnp.sum(jnp.square(again))
+
+    gradient = jax.grad(loss)(silence)
+    assert np.all(np.isfinite(gradient))
+
+
+@pytest.mark.parametrize(
+    ("y", "arguments", "message"),
+    [
+        (np.zeros(0, np.float32), {}, "at least one sample"),
+        (np.zeros((0, 5), np.float32), {}, "at least one clip"),
+        (np.float32(1), {}, "last axis"),
+        (np.zeros(5, np.int16), {}, "floating, got int16"),
+        (np.zeros(5, np.complex64), {}, "floating, got complex64"),
+        (np.zeros(500), {"n_fft": 256, "win_length": 400}, "shorter than the window"),
+        (np.zeros(500), {"n_fft": 0}, "n_fft must be a positive integer"),
+        (np.zeros(500), {"hop_length": 2.5}, "hop_length must be a positive integer"),
+        (np.zeros(500), {"center": False}, "center=True"),
+        (np.zeros(500), {"pad_mode": "wrap"}, "pad_mode='wrap'"),
+        (np.zeros(500), {"window": "hannn"}, "(?i)window"),
+        (np.zeros(500), {"window": np.ones(7)}, "win_length is 2048"),
+    ],
+)
+def test_arguments_that_cannot_work(y, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        features.stft(y, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"amin": 0.0}, "amin"), ({"top_db": -1.0}, "top_db")],
+)
+def test_decibel_arguments_that_cannot_work(arguments, message):
+    for function in (features.power_to_db, features.amplitude_to_db):
+        with pytest.raises(ValueError, match=message):
+            function(np.ones((2, 2)), **arguments)
+
+
+def test_istft_refuses_what_is_no_stft():
+    with pytest.raises(ValueError, match="complex"):
+        features.istft(np.ones((129, 5), np.float32))
+    with pytest.raises(ValueError, match="bins"):
+        features.istft(np.ones((129, 5), np.complex64), n_fft=300)
