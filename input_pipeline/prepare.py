@@ -7,7 +7,6 @@ when whole.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -26,6 +25,7 @@ from input_pipeline import audio
 from input_pipeline.datasets import REGISTRY, source
 from input_pipeline.datasets.builder import AudioBuilder, AudioConfig, manifest_path
 from input_pipeline.errors import DataError
+from input_pipeline.lock import locked
 from input_pipeline.manifest import check_share
 from input_pipeline.prepared import Prepared
 
@@ -128,7 +128,7 @@ def _stored(
     if final.is_dir():
         return final
     try:
-        with _locked(parent):
+        with locked(parent):
             if not final.is_dir():  # else another process finished it while this one waited
                 _remove_unfinished(parent)
                 _generate(builder_class, root, config, progress)
@@ -138,19 +138,6 @@ def _stored(
             "free the disk or name another folder with --config.prepared_dir"
         ) from error
     return final
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process; the kernel lets go of it however the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process that prepares {folder}", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _remove_unfinished(parent: Path) -> None:

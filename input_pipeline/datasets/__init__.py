@@ -1,9 +1,15 @@
 """One TFDS builder a data set; a new one is a new file and a line in the registry."""
 
 from input_pipeline.datasets.builder import AudioBuilder
+from input_pipeline.datasets.esc50 import Esc50
+from input_pipeline.datasets.folder import Folder
+from input_pipeline.datasets.fsdd import Fsdd
 from input_pipeline.datasets.quickstart import Quickstart
 
 REGISTRY: dict[str, type[AudioBuilder]] = {
+    "esc50": Esc50,
+    "folder": Folder,
+    "fsdd": Fsdd,
     "quickstart": Quickstart,
 }
 

@@ -11,6 +11,7 @@ records in the same order; the loader shuffles anyway.
 import abc
 import functools
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,8 +118,22 @@ class AudioBuilder(tfds.core.ShardBasedBuilder):
 
     @functools.cached_property
     def listing(self) -> Mapping[str, Sequence[Clip]]:
-        """The clips of each split, listed once."""
-        return self.clips()
+        """The clips of each split, listed once; splits without clips are left out.
+
+        Raises:
+          DataError: two clips of one id, or a label that is not among the label names.
+        """
+        listing = {split: clips for split, clips in self.clips().items() if clips}
+        known, seen = set(self.label_names()), set()
+        for clip in itertools.chain.from_iterable(listing.values()):
+            if clip.id in seen:
+                raise DataError(f"data set {self.name!r} lists {clip.id!r} twice: name it once")
+            if unknown := set(clip.labels) - known:
+                raise DataError(
+                    f"{clip.id!r} has the unknown label {min(unknown)!r}: mend its table"
+                )
+            seen.add(clip.id)
+        return listing
 
     def _info(self) -> tfds.core.DatasetInfo:
         labels = tfds.features.ClassLabel(names=list(self.label_names()))

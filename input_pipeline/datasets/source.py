@@ -3,8 +3,8 @@
 import csv
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 from input_pipeline.errors import DataError
 
@@ -119,3 +119,18 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
                 f"{path}, line {number}: expected {len(header)} values as in the header"
             )
     return rows
+
+
+def by_stem(files: Iterable[str]) -> dict[str, str]:
+    """The sound files by their names without folder and suffix.
+
+    Raises:
+      DataError: two files of one name, in other folders or formats.
+    """
+    stems: dict[str, str] = {}
+    for file in filter(is_audio, files):
+        stem = PurePosixPath(file).stem
+        if stem in stems:
+            raise DataError(f"{stems[stem]} and {file} have the same name: remove one of them")
+        stems[stem] = file
+    return stems

@@ -1,0 +1,99 @@
+"""Fetches and unpacks an official archive: whole or not at all, and nothing outside its folder."""
+
+import http.client
+import stat
+import tempfile
+import urllib.request
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from tqdm import tqdm
+
+from input_pipeline.errors import DataError
+from input_pipeline.lock import locked
+
+_TIMEOUT_SECONDS = 60
+_CHUNK_BYTES = 1 << 18
+
+
+def fetch_zip(url: str, folder: Path, *, max_bytes: int, progress: bool) -> Path:
+    """Downloads a zip archive and unpacks it as `folder`; what is there already is kept.
+
+    Args:
+      url: of the archive.
+      folder: where its content goes; its parent holds the unfinished download.
+      max_bytes: refuses more, packed or unpacked.
+      progress: whether to show a bar with rate and time left on stderr.
+
+    Raises:
+      DataError: no network, or an archive that is broken, too large or unsafe.
+    """
+    if folder.is_dir():
+        return folder
+    with locked(folder.parent):
+        if folder.is_dir():
+            return folder
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="incomplete.") as unfinished:
+            archive, unpacked = Path(unfinished, "archive.zip"), Path(unfinished, "unpacked")
+            _download(url, archive, max_bytes, progress)
+            _unpack(url, archive, unpacked, max_bytes)
+            unpacked.rename(folder)
+    return folder
+
+
+def _download(url: str, archive: Path, max_bytes: int, progress: bool) -> None:
+    try:
+        with (
+            urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response,
+            archive.open("wb") as file,
+        ):
+            total = int(response.headers.get("Content-Length") or 0) or None
+            bar = tqdm(
+                total=total,
+                desc=f"downloading {url}",
+                unit="B",
+                unit_scale=True,
+                disable=not progress,
+            )
+            with bar:
+                received = _copy(response, file, bar, max_bytes)
+            if total and received != total:
+                raise ValueError(f"{received} of {total} bytes came")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise DataError(
+            f"cannot download {url} ({error}): fetch and unpack it elsewhere, then name its folder "
+            "with --config.data_dir"
+        ) from error
+
+
+def _copy(response: IO[bytes], file: IO[bytes], bar: tqdm, max_bytes: int) -> int:
+    received = 0
+    while chunk := response.read(_CHUNK_BYTES):
+        received += len(chunk)
+        if received > max_bytes:
+            raise ValueError(f"more than {max_bytes} bytes")
+        file.write(chunk)
+        bar.update(len(chunk))
+    return received
+
+
+def _unpack(url: str, archive: Path, target: Path, max_bytes: int) -> None:
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            members = packed.infolist()
+            if sum(member.file_size for member in members) > max_bytes:
+                raise DataError(f"{url} unpacks to more than {max_bytes} bytes: not unpacked")
+            for member in members:
+                _refuse_unsafe(url, member)
+            for member in members:
+                packed.extract(member, target)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{url} is not a whole zip archive ({error}): try again later") from error
+
+
+def _refuse_unsafe(url: str, member: zipfile.ZipInfo) -> None:
+    path = PurePosixPath(member.filename.replace("\\", "/"))
+    link = stat.S_ISLNK(member.external_attr >> 16)
+    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or link:
+        raise DataError(f"{url} holds the unsafe member {member.filename!r}: nothing was unpacked")

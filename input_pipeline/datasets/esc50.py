@@ -1,0 +1,96 @@
+"""ESC-50 and its subset ESC-10: environmental sounds of 5 s in five official folds."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+import numpy as np
+
+from input_pipeline.audio import pad_or_crop
+from input_pipeline.datasets.builder import AudioBuilder, Clip
+from input_pipeline.datasets.download import fetch_zip
+from input_pipeline.datasets.source import by_stem, read_table
+from input_pipeline.errors import DataError
+
+SECONDS = 5
+_CLASSES = {"esc50": 50, "esc10": 10}
+_TABLES = ("meta/esc50.csv", "meta.csv")
+_ARCHIVE_BYTES = 2 << 30  # the archive has 0.6 GB, unpacked 0.9
+
+
+class Esc50(AudioBuilder):
+    """2000 clips, 50 classes (`subset='esc10'`: 400 clips, 10 classes), splits fold1 to fold5.
+
+    Layout as published: `audio/` and `meta/esc50.csv` (or `meta.csv`). The files may be in any
+    format; their names count up to the suffix. Clips are cut or zero-padded at the end to 5 s.
+    """
+
+    OPTIONS: ClassVar[dict[str, Any]] = {"subset": "esc50"}
+    ARCHIVE_URL: ClassVar[str] = "https://github.com/karoldvl/ESC-50/archive/master.zip"
+    HOMEPAGE = "https://github.com/karolpiczak/ESC-50"
+    LICENSE = "CC BY-NC 3.0 (ESC-10: CC BY 3.0)"
+    CITATION = (
+        "K. J. Piczak. ESC: Dataset for Environmental Sound Classification. "
+        "ACM Multimedia 2015. DOI 10.1145/2733373.2806390"
+    )
+
+    @classmethod
+    def download(cls, downloads: Path, *, progress: bool) -> Path:
+        """Fetches the official archive."""
+        return fetch_zip(
+            cls.ARCHIVE_URL, downloads / "esc50", max_bytes=_ARCHIVE_BYTES, progress=progress
+        )
+
+    def label_names(self) -> Sequence[str]:
+        """The categories in the order of the official numbers."""
+        return [name for _, name in sorted({(int(r["target"]), r["category"]) for r in self._rows})]
+
+    @functools.cached_property
+    def _table(self) -> Path:
+        for table in _TABLES:
+            if table in self.builder_config.files:
+                return self.builder_config.source / table
+        raise DataError(
+            f"config.data_dir: {self.builder_config.source} has neither {' nor '.join(_TABLES)}: "
+            "name the folder that holds them and audio/"
+        )
+
+    @functools.cached_property
+    def _rows(self) -> list[dict[str, str]]:
+        """The rows of the table that belong to the subset."""
+        subset = self.builder_config.options["subset"]
+        if subset not in _CLASSES:
+            raise DataError(f"subset={subset!r} of data set 'esc50' must be esc50 or esc10")
+        rows = read_table(self._table, ("filename", "fold", "target", "category", "esc10"))
+        for row in rows:
+            if not row["target"].isdecimal() or row["fold"] not in list("12345"):
+                raise DataError(f"{self._table}: {row['filename']} has no fold 1 to 5 or no target")
+        if subset == "esc10":
+            rows = [row for row in rows if row["esc10"].lower() == "true"]
+        classes = len({(row["target"], row["category"]) for row in rows})
+        if classes != _CLASSES[subset]:
+            raise DataError(
+                f"{self._table} has {classes} classes, {subset} has {_CLASSES[subset]}: "
+                "complete the folder or set subset"
+            )
+        return rows
+
+    def clips(self) -> Mapping[str, Sequence[Clip]]:
+        """Splits fold1 to fold5."""
+        files = by_stem(file for file in self.builder_config.files if file.startswith("audio/"))
+        splits: dict[str, list[Clip]] = {f"fold{fold}": [] for fold in range(1, 6)}
+        for row in self._rows:
+            name = PurePosixPath(row["filename"]).stem
+            if name not in files:
+                raise DataError(
+                    f"{self._table} names {row['filename']}, which is not in "
+                    f"{self.builder_config.source}: complete the folder"
+                )
+            clip = Clip(name, (row["category"],), self.builder_config.source / files[name])
+            splits[f"fold{row['fold']}"].append(clip)
+        return splits
+
+    def finish(self, samples: np.ndarray) -> np.ndarray:
+        """Exactly 5 s, the length of the official release."""
+        return pad_or_crop(samples, SECONDS * self.builder_config.sample_rate)
