@@ -129,8 +129,7 @@ def _checked(targets: Array, scores: Array) -> tuple[Array, Array]:
     targets, scores = np.asarray(targets, np.float64), np.asarray(scores, np.float64)
     if targets.ndim != 2 or targets.shape != scores.shape or 0 in targets.shape:
         raise ValueError(
-            f"targets and scores must both be (N, C) and not empty, not {targets.shape} and "
-            f"{scores.shape}"
+            f"targets and scores must both be (N, C) and not empty, not {targets.shape} and {scores.shape}"
         )
     if not np.isin(targets, (0.0, 1.0)).all():
         raise ValueError("targets must be 0 or 1")

@@ -54,15 +54,11 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Apply the block; `train` normalises by the batch and updates the running statistics."""
         norm = partial(_batch_norm, train=train, dtype=self.dtype)
-        conv = partial(
-            nn.Conv, self.channels, use_bias=False, kernel_init=conv_init, dtype=self.dtype
-        )
+        conv = partial(nn.Conv, self.channels, use_bias=False, kernel_init=conv_init, dtype=self.dtype)
         long = self.strides[1] == 4
         # Padding is explicit: 'SAME' at stride 2 is not the symmetric padding of the original.
         y = leaky_relu(norm(name="norm1")(x))
-        y = conv(
-            (3, 6 if long else 3), strides=self.strides, padding=((1, 1), (1, 1)), name="conv1"
-        )(y)
+        y = conv((3, 6 if long else 3), strides=self.strides, padding=((1, 1), (1, 1)), name="conv1")(y)
         y = leaky_relu(norm(name="norm2")(y))
         time_padding = (2, 2) if long else (1, 1)
         y = conv((3, 5 if long else 3), padding=((1, 1), time_padding), name="conv2")(y)

@@ -1,0 +1,66 @@
+"""What every experiment starts from: each key with its default and source.
+
+Values that neither the deck nor the paper states are marked (ours).
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def base() -> ConfigDict:
+    """A complete config; an experiment's file changes what is its own."""
+    return ConfigDict(
+        {
+            "seed": 0,
+            # Sound: the source files, and where the prepared copy is kept ('' is ~/.cache/rann_jax).
+            "data_dir": "",
+            "prepared_dir": "",
+            "dataset": {"name": "quickstart"},  # and the data set's own options
+            "splits": {"train": "train", "test": "test"},  # several are joined as in 'fold2+fold3'
+            "loader": {"num_threads": 4, "prefetch": 8},  # (ours) host threads, batches read ahead
+            # The task: "classification" (softmax) or "tagging" (sigmoid, several labels a clip).
+            "task": "classification",
+            "num_classes": 10,
+            # The input: rate in Hz, crop length in seconds, the front end and its options.
+            "sample_rate": 44100,
+            "t_c": 4.0,
+            "feature": {"name": "log_mel", "frames_per_second": 128, "n_bins": 128},
+            # The network; a RANN's name repeats t_c. float32, or bfloat16 on accelerators.
+            "model": {"name": "rann-4x4-1"},
+            "dtype": "float32",
+            # Optimisation: Adam and one cycle (deck), peak 1e-3 and batch 32 (paper, AudioSet).
+            "batch_size": 32,
+            "total_steps": 1000,
+            "optimizer": {"schedule": "one_cycle", "learning_rate": 1e-3},
+            "ema_decay": 0.999,  # the value of the code that the paper cites
+            # When: in steps. The best checkpoint is kept beside the latest; results are of the latest.
+            "log_every": 50,
+            "eval_every": 500,
+            "save_every": 500,
+            "best_metric": "test/mAP",
+            "eval": {"splits": ("test",), "batch_size": 32, "max_crops": 16},  # (ours)
+        }
+    )
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> dict[str, Any]:
+    """Presets of a config: `configs/esc50.py:fold=2,size=small` gives arg `fold=2,size=small`.
+
+    Args:
+      arg: comma-separated key=value, or None.
+      **defaults: every key there is; values are read in the type of the default.
+
+    Raises:
+      ValueError: an unknown key or a value of another type, named.
+    """
+    values = dict(defaults)
+    for item in filter(None, (arg or "").split(",")):
+        key, _, value = item.partition("=")
+        if key not in defaults:
+            raise ValueError(f"no preset {key!r} in {arg!r}; there are {', '.join(defaults)}")
+        try:
+            values[key] = type(defaults[key])(value)
+        except ValueError as error:
+            raise ValueError(f"preset {key}={value!r} is not a {type(defaults[key]).__name__}") from error
+    return values

@@ -1,0 +1,27 @@
+"""Quickstart: ten synthesised sound classes, a small RANN, a few minutes on two CPU cores. No download.
+
+python -m rann_jax.main --config configs/quickstart.py --workdir runs/quickstart
+"""
+
+from ml_collections import ConfigDict
+
+from configs.base import base, parse_arg
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Presets: feature."""
+    preset = parse_arg(arg, feature="log_mel")
+    config = base()
+    config.dataset = {"name": "quickstart"}
+    config.num_classes = 10
+    config.sample_rate = 16000
+    config.t_c = 1.0
+    config.feature = {"name": preset["feature"], "frames_per_second": 64, "n_bins": 64}
+    config.model.name = "rann-1x4-1"
+    config.batch_size = 16
+    config.total_steps = 400
+    config.log_every = 20
+    config.eval_every = 200
+    config.save_every = 100
+    config.best_metric = "test/accuracy"
+    return config

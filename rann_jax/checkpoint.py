@@ -1,0 +1,110 @@
+"""Saving and restoring a run: all of Orbax is here.
+
+A checkpoint is one folder with two items: `state` (every array) and `record` (what belongs to it: the
+position in the data, the time spent, and the bundle that inference needs). Orbax writes it under a
+temporary name and renames it when whole, so a killed run leaves no half checkpoint behind.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from rann_jax.state import TrainState
+
+KEEP_LATEST = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a checkpoint says beside its arrays; plain JSON.
+
+    Attributes:
+      batches: training batches taken from the data so far: the position that a resumed run goes on from.
+      seconds: training time so far.
+      bundle: config, labels and data fingerprints: all that is needed to use the weights.
+    """
+
+    batches: int
+    seconds: float
+    bundle: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of a workdir: the latest two and the best.
+
+    Args:
+      workdir: the run's folder; checkpoints are in its `checkpoints/`.
+      best_metric: name of the metric whose greatest value marks the best checkpoint; checkpoints that
+        were saved without it are kept only as latest.
+    """
+
+    def __init__(self, workdir: Path, best_metric: str):
+        policies = [checkpoint_managers.LatestN(KEEP_LATEST)]
+        if best_metric:
+            policies.append(
+                checkpoint_managers.BestN(
+                    get_metric_fn=lambda metrics: metrics[best_metric],
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+            enable_async_checkpointing=True,
+        )
+        self._best_metric = best_metric
+        self._manager = ocp.CheckpointManager(
+            (workdir / "checkpoints").absolute(),
+            options=options,
+            item_names=("state", "record"),
+        )
+
+    @property
+    def latest_step(self) -> int | None:
+        """Step of the newest checkpoint."""
+        return self._manager.latest_step()
+
+    @property
+    def best_step(self) -> int | None:
+        """Step of the checkpoint with the greatest metric."""
+        return self._manager.best_step()
+
+    def save(self, step: int, state: TrainState, record: Record, metrics: Mapping[str, float]) -> None:
+        """Start saving; arrays are copied before this returns, files are written behind it.
+
+        Raises:
+          OSError, ValueError: this save, or the one before it, could not be written.
+        """
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                record=ocp.args.JsonSave(dataclasses.asdict(record)),
+            ),
+            metrics=dict(metrics) if self._best_metric in metrics else None,
+        )
+
+    def restore(self, like: Any, step: int | None = None) -> tuple[TrainState, Record]:
+        """The state and record of a step, by default the latest.
+
+        Args:
+          like: a TrainState of arrays or ShapeDtypeStructs whose shapes and shardings the restored one gets.
+          step: which checkpoint.
+
+        Raises:
+          FileNotFoundError: there is no checkpoint.
+        """
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(state=ocp.args.StandardRestore(like), record=ocp.args.JsonRestore()),
+        )
+        return restored.state, Record(**restored.record)
+
+    def close(self) -> None:
+        """Wait for what is being written; raises what went wrong there."""
+        self._manager.wait_until_finished()
+        self._manager.close()

@@ -1,0 +1,5 @@
+"""Errors that a user can cause and mend."""
+
+
+class ConfigError(Exception):
+    """A config, workdir or option that cannot be used: one line that names the key and the mend."""

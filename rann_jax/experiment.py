@@ -1,0 +1,110 @@
+"""A config, checked and built: the front end, the network, the optimiser. No data is touched yet."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Sharding
+from ml_collections import ConfigDict
+
+from rann_jax import models, optimizer
+from rann_jax.errors import ConfigError
+from rann_jax.features.front_end import FrontEnd, front_end
+from rann_jax.state import TrainState, create_state
+from rann_jax.steps import LOSSES
+
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What training and evaluation share.
+
+    Attributes:
+      config: the whole config, as in `configs/`.
+      front_end: (B, crop_samples) float32 -> feature images (B, F, T).
+      model: feature images -> logits (B, num_classes).
+      tx: optimiser.
+    """
+
+    config: ConfigDict
+    front_end: FrontEnd
+    model: nn.Module
+    tx: optax.GradientTransformation
+
+    @property
+    def crop_samples(self) -> int:
+        """Samples of the crop that the network sees, t_c seconds."""
+        return self.front_end.n_samples
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(F, T) of the feature image."""
+        return self.front_end.n_bins, self.front_end.n_frames
+
+    def initial_state(self) -> TrainState:
+        """A fresh state, a function of config.seed. Jittable."""
+        image = jnp.zeros((1, *self.image_shape), jnp.float32)
+        return create_state(self.model, self.tx, image, self.config.seed)
+
+    def abstract_state(self, sharding: Sharding) -> TrainState:
+        """Shapes, types and placement of the state, for restoring; nothing is allocated."""
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            jax.eval_shape(self.initial_state),
+        )
+
+
+def build(config: ConfigDict) -> Experiment:
+    """Build an experiment, and trace it once, so that what cannot work is said before data is read.
+
+    Raises:
+      ConfigError: a key has a value that cannot work; the message names it.
+    """
+    if config.task not in LOSSES:
+        raise ConfigError(f"config.task must be one of {', '.join(LOSSES)}, not {config.task!r}")
+    if config.dtype not in DTYPES:
+        raise ConfigError(f"config.dtype must be one of {', '.join(DTYPES)}, not {config.dtype!r}")
+    with _blaming("config.feature, config.t_c or config.sample_rate"):
+        features = front_end(sample_rate=config.sample_rate, seconds=config.t_c, **config.feature.to_dict())
+    with _blaming("config.model"):
+        model = models.create(
+            num_classes=config.num_classes,
+            dtype=jnp.dtype(config.dtype),
+            **config.model.to_dict(),
+        )
+        name = config.model.name
+        prescribed = models.crop_seconds(name)
+    if prescribed not in (None, config.t_c):
+        raise ConfigError(
+            f"config.model.name={name} is for crops of {prescribed:g} s, but config.t_c={config.t_c:g}: "
+            "make them equal"
+        )
+    with _blaming("config.optimizer"):
+        tx = optimizer.adam(total_steps=config.total_steps, **config.optimizer.to_dict())
+    experiment = Experiment(config, features, model, tx)
+    with _blaming("config.t_c"):
+        jax.eval_shape(experiment.initial_state)
+    return experiment
+
+
+def check_labels(config: ConfigDict, labels: Sequence[str]) -> None:
+    """Raise ConfigError unless the data has as many classes as the config says."""
+    if len(labels) != config.num_classes:
+        raise ConfigError(
+            f"config.num_classes={config.num_classes}, but data set {config.dataset.name} has "
+            f"{len(labels)} classes: set --config.num_classes={len(labels)}"
+        )
+
+
+@contextmanager
+def _blaming(key: str) -> Iterator[None]:
+    """Name the config key whose value a builder refused."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{key}: {error}") from error

@@ -1,0 +1,129 @@
+"""Train, evaluate and resume.
+
+  python -m rann_jax.main --config configs/quickstart.py --workdir runs/quickstart
+
+trains to the end, or goes on from the last checkpoint in the workdir. The same with --mode=eval only
+scores it. Any key of the config can be set from here: --config.seed=1, --config.data_dir=DIR; presets
+follow the file after a colon: --config configs/esc50.py:fold=2,size=small.
+
+The workdir then holds config.json, metrics.jsonl, checkpoints/, predictions/SPLIT.npz, tensorboard/.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from input_pipeline.errors import DataError
+from input_pipeline.prepare import prepare
+from rann_jax import workdir as workdirs
+from rann_jax.errors import ConfigError
+from rann_jax.evaluate import evaluate_checkpoint
+from rann_jax.experiment import build, check_labels
+from rann_jax.train import DivergedError, train
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: configs/NAME.py[:presets].")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made where it does not exist.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train (or go on), or only evaluate.")
+_CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "latest", ["latest", "best"], "Which checkpoint --mode=eval scores."
+)
+_QUIET = flags.DEFINE_bool("quiet", False, "No progress bars and no overview.")
+
+
+def run(
+    config: ConfigDict | None, workdir: Path, *, mode: str, checkpoint: str, quiet: bool
+) -> dict[str, float]:
+    """What the command line does, and the scores of the last evaluation.
+
+    Raises:
+      ConfigError, DataError: what the user can mend, in one line.
+      DivergedError: the loss is not finite.
+    """
+    if mode == "eval":
+        saved = workdirs.load_config(workdir)
+        config = config or saved
+    elif config is None:
+        raise ConfigError("--config is missing: name one, such as configs/quickstart.py")
+    experiment = build(config)
+    workdirs.check_same_config(workdir, config)
+    options = config.dataset.to_dict()
+    prepared = prepare(
+        options.pop("name"),
+        data_dir=config.data_dir,
+        prepared_dir=config.prepared_dir,
+        sample_rate=config.sample_rate,
+        progress=not quiet,
+        **options,
+    )
+    check_labels(config, prepared.labels)
+    if mode == "eval":
+        return evaluate_checkpoint(experiment, prepared, workdir, checkpoint)
+    workdirs.save_config(workdir, config)
+    return train(experiment, prepared, workdir, show_progress=not quiet)
+
+
+def main() -> None:
+    """The program: exit code 0; 2 where the user can mend the error; 1 where the loss diverged."""
+    app.run(_guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+        _CONFIG.value  # noqa: B018  loading may have failed, which only reading it tells
+    except AttributeError as error:
+        _exit(f"{_unknown_key(argv, error)}: the config has no such key; configs/base.py lists them")
+    except (flags.Error, ValueError, TypeError, OSError) as error:
+        # A config file that fails is reported with its whole traceback: its last line says why.
+        _exit(str(error).strip().splitlines()[-1].removeprefix("ValueError: "))
+    if len(rest) > 1:
+        _exit(f"{rest[1]!r} is not understood: flags begin with --; see --help")
+    return rest
+
+
+def _unknown_key(argv: Sequence[str], error: AttributeError) -> str:
+    """The flag whose key ml_collections did not find; its error holds only the last part, quoted."""
+    name = str(error).strip("'\"")
+    given = (arg.partition("=")[0] for arg in argv if arg.startswith("--config."))
+    return next((flag for flag in given if flag.endswith(f".{name}")), f"config.{name}")
+
+
+def _guarded(_: Sequence[str]) -> None:
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes
+    if not _WORKDIR.value:
+        _exit("--workdir is missing: name the folder of the run, such as runs/quickstart")
+    try:
+        scores = run(
+            _CONFIG.value,
+            Path(_WORKDIR.value),
+            mode=_MODE.value,
+            checkpoint=_CHECKPOINT.value,
+            quiet=_QUIET.value,
+        )
+    except (ConfigError, DataError) as error:
+        _exit(str(error))
+    except DivergedError as error:
+        _exit(str(error), code=1)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        _exit(f"{_WORKDIR.value}: {os.strerror(error.errno)}: free space, then run this again")
+    for name, value in scores.items():
+        print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+
+
+def _exit(message: str, code: int = 2) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""The training loop. At every step, in this order: evaluate -> save -> take a batch -> step."""
+
+import dataclasses
+import math
+import sys
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import jax
+from grain import DatasetIterator
+from jax.sharding import Mesh
+
+from input_pipeline.loader import train_batches
+from input_pipeline.prepared import Prepared
+from rann_jax import distributed
+from rann_jax.checkpoint import Checkpoints, Record
+from rann_jax.errors import ConfigError
+from rann_jax.evaluate import SplitEvaluator, evaluate
+from rann_jax.experiment import Experiment
+from rann_jax.state import TrainState
+from rann_jax.steps import make_train_step
+from rann_jax.writers import MetricWriter, Progress, parameter_overview
+
+
+class DivergedError(Exception):
+    """The loss is not finite; the message says at which step."""
+
+
+def train(
+    experiment: Experiment, prepared: Prepared, workdir: Path, *, show_progress: bool = True
+) -> dict[str, float]:
+    """Train to config.total_steps, from the workdir's latest checkpoint where there is one.
+
+    Args:
+      experiment: what to train.
+      prepared: the data.
+      workdir: where checkpoints, metrics and predictions go.
+      show_progress: the bar and the overview on stderr.
+
+    Returns:
+      The metrics of the last evaluation.
+
+    Raises:
+      DivergedError: the loss is not finite.
+      ConfigError: the devices cannot share a batch, or the checkpoint is of other data.
+      DataError: the config names a split that the data does not have.
+    """
+    config = experiment.config
+    mesh = distributed.data_mesh()
+    distributed.check_batch_size("batch_size", config.batch_size, mesh)
+    evaluators = [SplitEvaluator(experiment, prepared, name, mesh) for name in config.eval.splits]
+    train_step = jax.jit(
+        make_train_step(
+            experiment.model,
+            experiment.front_end,
+            experiment.tx,
+            task=config.task,
+            ema_decay=config.ema_decay,
+        ),
+        donate_argnums=0,
+    )
+    with ExitStack() as stack:
+        checkpoints = stack.enter_context(closing(Checkpoints(workdir, config.best_metric)))
+        state, record = restore_or_create(experiment, prepared, checkpoints, mesh)
+        start, begin = record.batches, time.monotonic() - record.seconds
+        if show_progress:
+            print(introduction(experiment, state, start), file=sys.stderr)
+        writer = stack.enter_context(closing(MetricWriter(workdir, start)))
+        progress = stack.enter_context(closing(Progress(start, config.total_steps, show_progress)))
+        batches = stack.enter_context(closing(_batches(experiment, prepared, start)))
+        # Nothing may move between host and devices unasked: it would stall every step.
+        stack.enter_context(jax.transfer_guard("disallow"))
+        window = Window(writer, progress, start, config.batch_size)
+
+        for step in range(start, config.total_steps + 1):
+            last, scores = step == config.total_steps, {}
+            if step > start and (last or step % config.eval_every == 0):
+                window.flush()
+                scores = evaluate(evaluators, state)
+                writer.write(step, scores)
+                progress.say(step, scores)
+            if step > start and (last or step % config.save_every == 0):
+                window.flush()
+                record = dataclasses.replace(record, batches=step, seconds=time.monotonic() - begin)
+                checkpoints.save(step, state, record, scores)
+            if last:
+                break
+            batch = distributed.place_batch(next(batches), mesh)
+            state, metrics = train_step(state, batch)
+            window.append(metrics)
+            if (step + 1) % config.log_every == 0:
+                window.flush()
+
+        scores = scores or evaluate(evaluators, state)  # empty where the run was already finished
+    for evaluator in evaluators:
+        evaluator.save(workdir)
+    return scores
+
+
+def restore_or_create(
+    experiment: Experiment, prepared: Prepared, checkpoints: Checkpoints, mesh: Mesh
+) -> tuple[TrainState, Record]:
+    """The latest state and its record, or those of step 0.
+
+    Raises:
+      ConfigError: the checkpoint was trained on other data.
+    """
+    fingerprints = {name: prepared.fingerprint(split) for name, split in experiment.config.splits.items()}
+    if checkpoints.latest_step is None:
+        bundle = {
+            "config": experiment.config.to_dict(),
+            "labels": list(prepared.labels),
+            "fingerprints": fingerprints,
+        }
+        create = jax.jit(experiment.initial_state, out_shardings=distributed.replicated(mesh))
+        return create(), Record(batches=0, seconds=0.0, bundle=bundle)
+    state, record = checkpoints.restore(experiment.abstract_state(distributed.replicated(mesh)))
+    changed = [n for n in fingerprints if record.bundle["fingerprints"].get(n) != fingerprints[n]]
+    if changed:
+        raise ConfigError(
+            f"config.data_dir: the data of {', '.join(changed)} is not what this run was started with "
+            "(its fingerprint differs): use the same data or another --workdir"
+        )
+    return state, record
+
+
+def introduction(experiment: Experiment, state: TrainState, start: int) -> str:
+    """What a run says before its first step: every parameter array, the network, the devices."""
+    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    bins, frames = experiment.image_shape
+    return (
+        f"{parameter_overview(state.params)}\n{experiment.config.model.name}, {bins} x {frames} "
+        f"{experiment.front_end.name}, on {devices}" + (f", resumed at step {start}" * (start > 0))
+    )
+
+
+class Window:
+    """The steps since the last row of metrics, kept on the device until `flush`."""
+
+    def __init__(self, writer: MetricWriter, progress: Progress, start: int, batch_size: int):
+        self._writer, self._progress, self._batch_size = writer, progress, batch_size
+        self._step = start
+        self._pending: list[dict[str, jax.Array]] = []
+        self._begin = time.monotonic()
+
+    def append(self, metrics: dict[str, jax.Array]) -> None:
+        """Add one step, without waiting for it."""
+        if not self._pending:
+            self._begin = time.monotonic()
+        self._pending.append(metrics)
+        self._progress.advance()
+
+    def flush(self) -> None:
+        """Write the mean loss of the pending steps as one row.
+
+        Raises:
+          DivergedError: the loss of a pending step is not finite.
+        """
+        if not self._pending:
+            return
+        rows = jax.device_get(self._pending)
+        losses = [float(row["loss"]) for row in rows]
+        for step, loss in enumerate(losses, start=self._step + 1):
+            if not math.isfinite(loss):
+                raise DivergedError(
+                    f"the loss of step {step} is {loss}: lower config.optimizer.learning_rate or look "
+                    "for broken sound; the checkpoints before it are kept"
+                )
+        self._step += len(losses)
+        clips_per_second = self._batch_size * len(losses) / (time.monotonic() - self._begin)
+        loss = math.fsum(losses) / len(losses)
+        self._writer.write(
+            self._step,
+            {
+                "train/loss": loss,
+                "train/learning_rate": float(rows[-1]["learning_rate"]),
+                "time/clips_per_second": clips_per_second,
+            },
+        )
+        self._progress.report(loss, clips_per_second)
+        self._pending = []
+
+
+def _batches(experiment: Experiment, prepared: Prepared, start: int) -> DatasetIterator:
+    config = experiment.config
+    return train_batches(
+        prepared,
+        config.splits.train,
+        crop_samples=experiment.crop_samples,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        **config.loader.to_dict(),
+    )

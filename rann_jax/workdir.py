@@ -1,0 +1,112 @@
+"""The files of a run: config.json, metrics.jsonl, predictions/SPLIT.npz. Checkpoints are in checkpoint.py."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from rann_jax.errors import ConfigError
+
+CONFIG_FILE = "config.json"
+
+# Where the data lies and how it is read changes no result, so a run may go on with other values.
+LOCATIONS = ("data_dir", "prepared_dir", "loader")
+
+
+@contextmanager
+def replace_atomically(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary file that takes the place of `path` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open(mode) as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_same_config(workdir: Path, config: ConfigDict) -> None:
+    """Raise ConfigError where the workdir holds a run of another config; name the keys that differ."""
+    if not (workdir / CONFIG_FILE).exists():
+        return
+    before, now = _comparable(load_config(workdir)), _comparable(config)
+    differing = sorted(key for key in before | now if before.get(key) != now.get(key))
+    if differing:
+        shown = ", ".join(f"{key} ({before.get(key)!r} there)" for key in differing[:5])
+        raise ConfigError(
+            f"{workdir} holds a run with another config, differing in {shown}: use the same values or "
+            "another --workdir"
+        )
+
+
+def save_config(workdir: Path, config: ConfigDict) -> None:
+    """Write config.json."""
+    with replace_atomically(workdir / CONFIG_FILE) as file:
+        file.write(config.to_json_best_effort(indent=2) + "\n")
+
+
+def load_config(workdir: Path) -> ConfigDict:
+    """The config of the run in a workdir.
+
+    Raises:
+      ConfigError: there is none, or it is not readable.
+    """
+    path = workdir / CONFIG_FILE
+    try:
+        return ConfigDict(json.loads(path.read_text()))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist: --workdir must be the folder of a run") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}") from error
+
+
+def save_predictions(
+    workdir: Path,
+    split: str,
+    *,
+    ids: Sequence[str],
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    labels: Sequence[str],
+) -> Path:
+    """Write predictions/SPLIT.npz; every array loads with allow_pickle=False.
+
+    Args:
+      workdir: the run's folder.
+      split: name of the split, as in the config.
+      ids: (n,) clip ids.
+      targets: (n, C) multi-hot.
+      probabilities: (n, C).
+      labels: (C,) class names.
+    """
+    path = workdir / "predictions" / f"{split}.npz"
+    with replace_atomically(path, "wb") as file:
+        np.savez_compressed(
+            file,
+            ids=np.array(ids, np.str_),
+            targets=targets.astype(np.uint8),
+            probabilities=probabilities.astype(np.float32),
+            labels=np.array(labels, np.str_),
+        )
+    return path
+
+
+def _comparable(config: ConfigDict) -> dict[str, Any]:
+    """Dotted keys and values, in the types that JSON keeps, less the locations."""
+    flat: dict[str, Any] = {}
+
+    def visit(tree: dict[str, Any], prefix: str) -> None:
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                visit(value, f"{prefix}{key}.")
+            elif f"{prefix}{key}".partition(".")[0] not in LOCATIONS:
+                flat[prefix + key] = value
+
+    visit(json.loads(config.to_json_best_effort()), "")
+    return flat

@@ -1,0 +1,106 @@
+"""What a run tells while it goes on: metrics.jsonl, TensorBoard, the progress bar, the overview."""
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import traverse_util
+from tqdm import tqdm
+
+from rann_jax.workdir import replace_atomically
+
+
+class MetricWriter:
+    """Appends rows to metrics.jsonl, and to TensorBoard where tensorboardX is installed.
+
+    A row is one JSON object with `step` and named numbers; an undefined value is null. Names that begin with
+    `time/` depend on the machine; all others are the same in every run of the same config.
+
+    Args:
+      workdir: the run's folder.
+      resume_step: rows of later steps, which a killed run wrote after its last checkpoint, are removed:
+        they will be written again.
+    """
+
+    def __init__(self, workdir: Path, resume_step: int):
+        path = workdir / "metrics.jsonl"
+        rows = read_metrics(path)
+        with replace_atomically(path) as file:
+            for row in rows:
+                if row["step"] <= resume_step:
+                    file.write(json.dumps(row) + "\n")
+        self._file = path.open("a")
+        self._tensorboard = _tensorboard(workdir / "tensorboard", resume_step)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one row; it is on disk when this returns."""
+        finite = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        self._file.flush()
+        if self._tensorboard:
+            for name, value in metrics.items():
+                self._tensorboard.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._tensorboard:
+            self._tensorboard.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl; a last line that a killed run left half written is dropped."""
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    # Every whole row ends in a newline, so what follows the last newline is not one.
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def _tensorboard(folder: Path, resume_step: int) -> Any:
+    try:
+        import tensorboardX
+    except ImportError:
+        return None
+    return tensorboardX.SummaryWriter(str(folder), purge_step=resume_step + 1)
+
+
+class Progress:
+    """The bar on stderr: steps done, steps/s, time left, the last loss and clips/s."""
+
+    def __init__(self, start: int, total: int, show: bool):
+        self._bar = tqdm(initial=start, total=total, desc="train", unit=" steps", disable=not show)
+
+    def advance(self) -> None:
+        """One more step."""
+        self._bar.update()
+
+    def report(self, loss: float, clips_per_second: float) -> None:
+        """Show the mean loss and the speed since the last report."""
+        self._bar.set_postfix_str(f"loss {loss:.4f}, {clips_per_second:.0f} clips/s")
+
+    def say(self, step: int, scores: Mapping[str, float]) -> None:
+        """Print the scores of an evaluation above the bar."""
+        if not self._bar.disable:
+            shown = ", ".join(f"{k} {v:.4f}" for k, v in scores.items() if isinstance(v, float))
+            tqdm.write(f"step {step}: {shown}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()
+
+
+def parameter_overview(params: Any) -> str:
+    """A table of every parameter array: name, shape, type, size; and the total."""
+    rows = [
+        ("/".join(path), str(leaf.shape), str(leaf.dtype), leaf.size)
+        for path, leaf in traverse_util.flatten_dict(params).items()
+    ]
+    width = max(len(name) for name, *_ in rows)
+    lines = [f"{name:<{width}}  {shape:<18} {dtype} {size:>12,}" for name, shape, dtype, size in rows]
+    total = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return "\n".join([*lines, f"{'total parameters':<{width}}  {'':<26} {total:>12,}"])
