@@ -57,9 +57,7 @@ def train_batches(
       DataError: unknown split, or a batch size that the processes cannot share.
     """
     local = _local_batch_size(batch_size, process_count)
-    crop = functools.partial(
-        _random_crop, crop_samples=crop_samples, num_labels=len(prepared.labels)
-    )
+    crop = functools.partial(_random_crop, crop_samples=crop_samples, num_labels=len(prepared.labels))
     examples = (
         grain.MapDataset.source(prepared.source(split))
         .seed(seed)
@@ -67,7 +65,8 @@ def train_batches(
         .repeat()  # reshuffles: grain derives each epoch's order from the seed and the epoch
         .random_map(crop)
     )
-    batches = examples.batch(local)[start_step * process_count + process_index :: process_count]
+    shares = examples.batch(local, drop_remainder=True)
+    batches = shares[start_step * process_count + process_index :: process_count]
     return _read(batches, num_threads, prefetch, num_workers)
 
 

@@ -7,9 +7,11 @@ when whole.
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -79,9 +81,7 @@ def prepare(
 
 def _find(name: str) -> type[AudioBuilder]:
     if name not in REGISTRY:
-        raise DataError(
-            f"unknown data set {name!r}: the data sets are {', '.join(sorted(REGISTRY))}"
-        )
+        raise DataError(f"unknown data set {name!r}: the data sets are {', '.join(sorted(REGISTRY))}")
     return REGISTRY[name]
 
 
@@ -108,9 +108,7 @@ def _source_files(
     return folder, source.scan(folder)
 
 
-def _identity(
-    options: Mapping[str, Any], sample_rate: int, max_seconds: float, listing: str
-) -> str:
+def _identity(options: Mapping[str, Any], sample_rate: int, max_seconds: float, listing: str) -> str:
     """The name of a prepared copy: readable options and rate, then a hash of all it depends on."""
     depends = json.dumps([options, sample_rate, max_seconds, listing], sort_keys=True)
     readable = "_".join(f"{key}-{value}" for key, value in sorted(options.items()) if value != "")
@@ -119,9 +117,7 @@ def _identity(
     return "_".join(part for part in (readable, f"{sample_rate}hz", digest) if part)
 
 
-def _stored(
-    builder_class: type[AudioBuilder], root: Path, config: AudioConfig, progress: bool
-) -> Path:
+def _stored(builder_class: type[AudioBuilder], root: Path, config: AudioConfig, progress: bool) -> Path:
     """The folder of the finished copy, prepared now where there is none."""
     parent = root / builder_class.name / config.name
     final = parent / str(builder_class.VERSION)
@@ -132,9 +128,12 @@ def _stored(
             if not final.is_dir():  # else another process finished it while this one waited
                 _remove_unfinished(parent)
                 _generate(builder_class, root, config, progress)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        # array_record reports a full disk as a RuntimeError with the system's words in it.
+        if isinstance(error, RuntimeError) and os.strerror(errno.ENOSPC) not in str(error):
+            raise
         raise DataError(
-            f"cannot write prepared data to {root}: {error.strerror or error}: "
+            f"cannot write prepared data to {root}: {getattr(error, 'strerror', error)}: "
             "free the disk or name another folder with --config.prepared_dir"
         ) from error
     return final
@@ -146,9 +145,7 @@ def _remove_unfinished(parent: Path) -> None:
         shutil.rmtree(left_over)
 
 
-def _generate(
-    builder_class: type[AudioBuilder], root: Path, config: AudioConfig, progress: bool
-) -> None:
+def _generate(builder_class: type[AudioBuilder], root: Path, config: AudioConfig, progress: bool) -> None:
     with _quiet_tfds():
         builder = builder_class(data_dir=root, config=config, file_format="array_record")
         total = sum(map(len, builder.listing.values()))

@@ -86,9 +86,7 @@ class AudioBuilder(tfds.core.ShardBasedBuilder):
     @classmethod
     def download(cls, downloads: Path, *, progress: bool) -> Path:
         """Fetches the source into a folder under `downloads`, for a user who names no data_dir."""
-        raise DataError(
-            f"data set {cls.name!r} is not downloaded: name its folder with --config.data_dir"
-        )
+        raise DataError(f"data set {cls.name!r} is not downloaded: name its folder with --config.data_dir")
 
     @abc.abstractmethod
     def label_names(self) -> Sequence[str]:
@@ -106,11 +104,11 @@ class AudioBuilder(tfds.core.ShardBasedBuilder):
         """
         assert clip.path is not None
         try:
-            content = clip.path.read_bytes()
+            with clip.path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise audio.AudioError(f"not readable: {error.strerror}") from error
-        decoded = audio.decode(content, max_seconds=self.builder_config.max_seconds)
-        return decoded, hashlib.sha256(content).hexdigest()
+        return audio.decode(clip.path, max_seconds=self.builder_config.max_seconds), sha256
 
     def finish(self, samples: np.ndarray) -> np.ndarray:
         """Last change to the samples (n,) at the stored rate, such as an official length."""
@@ -129,18 +127,14 @@ class AudioBuilder(tfds.core.ShardBasedBuilder):
             if clip.id in seen:
                 raise DataError(f"data set {self.name!r} lists {clip.id!r} twice: name it once")
             if unknown := set(clip.labels) - known:
-                raise DataError(
-                    f"{clip.id!r} has the unknown label {min(unknown)!r}: mend its table"
-                )
+                raise DataError(f"{clip.id!r} has the unknown label {min(unknown)!r}: mend its table")
             seen.add(clip.id)
         return listing
 
     def _info(self) -> tfds.core.DatasetInfo:
         labels = tfds.features.ClassLabel(names=list(self.label_names()))
         # Encoded as bytes: a list of varints (the default) reads six times slower.
-        samples = tfds.features.Tensor(
-            shape=(None,), dtype=np.int16, encoding=tfds.features.Encoding.BYTES
-        )
+        samples = tfds.features.Tensor(shape=(None,), dtype=np.int16, encoding=tfds.features.Encoding.BYTES)
         return tfds.core.DatasetInfo(
             builder=self,
             description=type(self).__doc__ or "",

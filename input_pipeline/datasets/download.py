@@ -1,6 +1,7 @@
 """Fetches and unpacks an official archive: whole or not at all, and nothing outside its folder."""
 
 import http.client
+import shutil
 import stat
 import tempfile
 import urllib.request
@@ -26,20 +27,29 @@ def fetch_zip(url: str, folder: Path, *, max_bytes: int, progress: bool) -> Path
       max_bytes: refuses more, packed or unpacked.
       progress: whether to show a bar with rate and time left on stderr.
 
+    Returns:
+      The folder, or the one folder in it: archives of repositories wrap their content in one.
+
     Raises:
       DataError: no network, or an archive that is broken, too large or unsafe.
     """
-    if folder.is_dir():
-        return folder
-    with locked(folder.parent):
-        if folder.is_dir():
-            return folder
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="incomplete.") as unfinished:
-            archive, unpacked = Path(unfinished, "archive.zip"), Path(unfinished, "unpacked")
-            _download(url, archive, max_bytes, progress)
-            _unpack(url, archive, unpacked, max_bytes)
-            unpacked.rename(folder)
-    return folder
+    if not folder.is_dir():
+        with locked(folder.parent):
+            if not folder.is_dir():  # else another process finished it while this one waited
+                _fetch(url, folder, max_bytes, progress)
+    content = list(folder.iterdir())
+    return content[0] if len(content) == 1 and content[0].is_dir() else folder
+
+
+def _fetch(url: str, folder: Path, max_bytes: int, progress: bool) -> None:
+    prefix = f"incomplete.{folder.name}."
+    for left_over in folder.parent.glob(f"{prefix}*"):
+        shutil.rmtree(left_over)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as unfinished:
+        archive, unpacked = Path(unfinished, "archive.zip"), Path(unfinished, "unpacked")
+        _download(url, archive, max_bytes, progress)
+        _unpack(url, archive, unpacked, max_bytes)
+        unpacked.rename(folder)
 
 
 def _download(url: str, archive: Path, max_bytes: int, progress: bool) -> None:

@@ -38,9 +38,7 @@ class Esc50(AudioBuilder):
     @classmethod
     def download(cls, downloads: Path, *, progress: bool) -> Path:
         """Fetches the official archive."""
-        return fetch_zip(
-            cls.ARCHIVE_URL, downloads / "esc50", max_bytes=_ARCHIVE_BYTES, progress=progress
-        )
+        return fetch_zip(cls.ARCHIVE_URL, downloads / "esc50", max_bytes=_ARCHIVE_BYTES, progress=progress)
 
     def label_names(self) -> Sequence[str]:
         """The categories in the order of the official numbers."""

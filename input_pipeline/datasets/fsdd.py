@@ -33,9 +33,7 @@ class Fsdd(AudioBuilder):
         for file in filter(is_audio, self.builder_config.files):
             name = PurePosixPath(file).stem
             if not (fields := _NAME.fullmatch(name)):
-                raise DataError(
-                    f"{file} is not named digit_speaker_take: remove it from the folder"
-                )
+                raise DataError(f"{file} is not named digit_speaker_take: remove it from the folder")
             digit, take = map(int, fields.groups())
             clip = Clip(name, (digits[digit],), self.builder_config.source / file)
             splits["test" if take < 5 else "train"].append(clip)

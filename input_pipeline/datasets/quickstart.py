@@ -66,9 +66,7 @@ def synthesise(label: str, rng: Rng) -> np.ndarray:
 def _noise(n: int, rng: Rng, slope: float, low: float = 20.0, high: float = RATE / 2) -> np.ndarray:
     """Gaussian noise (n,), unit power, amplitude ~ frequency^-slope from low to high Hz."""
     frequency = np.fft.rfftfreq(n, 1 / RATE)
-    shape = np.where(
-        (frequency >= low) & (frequency <= high), np.maximum(frequency, 1) ** -slope, 0
-    )
+    shape = np.where((frequency >= low) & (frequency <= high), np.maximum(frequency, 1) ** -slope, 0)
     noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(n)) * shape, n)
     return noise / noise.std()
 

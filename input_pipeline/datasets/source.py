@@ -2,7 +2,9 @@
 
 import csv
 import hashlib
+import io
 import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -52,12 +54,13 @@ def scan(folder: Path) -> dict[str, int]:
                 folders.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
-            for path in (Path(parent, name) for name in names if not name.startswith(".")):
-                if is_audio(path.name) or path.suffix.lower() == ".csv":
-                    files[path.relative_to(folder).as_posix()] = path.stat().st_size
+            for name in names:
+                if not name.startswith(".") and (is_audio(name) or name.lower().endswith(".csv")):
+                    path = Path(parent, name)
+                    files[_relative(path, folder)] = _size(path)
     except OSError as error:
         raise DataError(
-            f"config.data_dir: cannot read {error.filename}: {error.strerror}: mend its permissions"
+            f"config.data_dir: cannot read {error.filename}: {error.strerror}: mend or remove it"
         ) from error
     if not any(map(is_audio, files)):
         raise DataError(
@@ -65,6 +68,20 @@ def scan(folder: Path) -> dict[str, int]:
             f"expected some of {' '.join(sorted(AUDIO_SUFFIXES))}"
         )
     return dict(sorted(files.items()))
+
+
+def _relative(path: Path, folder: Path) -> str:
+    name = path.relative_to(folder).as_posix()
+    if not name.isprintable():  # a newline, or bytes that are not UTF-8
+        raise DataError(f"config.data_dir: the name {name!r} is not printable text: rename it")
+    return name
+
+
+def _size(path: Path) -> int:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe or device would never end
+        raise DataError(f"config.data_dir: {path} is not a regular file: remove it")
+    return status.st_size
 
 
 def _reraise(error: OSError) -> None:
@@ -80,7 +97,7 @@ def fingerprint(folder: Path, files: Mapping[str, int]) -> str:
     """SHA-256 over the names and sizes of the files and the content of the tables."""
     digest = hashlib.sha256()
     for name, size in files.items():
-        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{name}\0{size}\n".encode())
         if name.lower().endswith(".csv"):
             digest.update(hashlib.sha256(_read_table(folder / name)).digest())
     return digest.hexdigest()
@@ -101,23 +118,23 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a csv file with a header line.
 
     Raises:
-      DataError: not a UTF-8 table, a column that it lacks, or a row of another length.
+      DataError: not a UTF-8 table, a column that it lacks, no rows, or a row of another length.
     """
     try:
         text = _read_table(path).decode("utf-8-sig")
-        reader = csv.DictReader(text.splitlines(), strict=True)
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         header = reader.fieldnames or []
         for column in columns:
             if column not in header:
                 raise DataError(f"{path} has no column {column!r}: it has {', '.join(header)}")
         rows = list(reader)
+        if not rows:
+            raise DataError(f"{path} has no rows: list one file a line")
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a csv table in UTF-8: {error}") from error
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():
-            raise DataError(
-                f"{path}, line {number}: expected {len(header)} values as in the header"
-            )
+            raise DataError(f"{path}, line {number}: expected {len(header)} values as in the header")
     return rows
 
 

@@ -1,0 +1,129 @@
+"""Decoding, against soundfile and soxr called on their own."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from input_pipeline import audio
+from tests.input_pipeline.conftest import noise
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        "esc10_44k1/audio/1-100032-A-0.ogg",
+        "fsdd/audio/7_jackson_3.flac",
+        "ravdess/audio/03-01-01-01-01-01-01.ogg",
+    ],
+)
+def test_real_clip_is_what_soundfile_and_soxr_give(data_dir, clip):
+    samples, rate = soundfile.read(data_dir / clip, dtype="float32")
+    expected = soxr.resample(samples, rate, 16000, "HQ")
+    got = audio.resample(audio.decode(data_dir / clip), 16000)
+    np.testing.assert_array_equal(got.samples, expected)
+    assert (got.rate, got.source_rate, got.channels) == (16000, rate, 1)
+
+
+def test_real_stereo_clip_is_averaged(data_dir):
+    stereo = [
+        path
+        for path in sorted((data_dir / "ravdess" / "audio").iterdir())
+        if soundfile.info(path).channels == 2
+    ]
+    assert len(stereo) == 5  # as the data set's own notes say
+    samples, _ = soundfile.read(stereo[0], dtype="float32")
+    got = audio.decode(stereo[0])
+    assert got.channels == 2
+    np.testing.assert_allclose(got.samples, (samples[:, 0] + samples[:, 1]) / 2, atol=1e-7)
+
+
+@pytest.mark.fast
+def test_pcm_16_passes_through_bit_for_bit(tmp_path):
+    pcm = np.random.default_rng(0).integers(-32768, 32767, 5000, np.int16, endpoint=True)
+    soundfile.write(tmp_path / "a.wav", pcm, 16000, subtype="PCM_16")
+    samples, clipped = audio.to_int16(audio.decode(tmp_path / "a.wav").samples)
+    np.testing.assert_array_equal(samples, pcm)
+    assert clipped == 0
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype", "atol"),
+    [
+        ("wav", "PCM_U8", 1 / 127),
+        ("wav", "PCM_24", 1e-6),
+        ("wav", "PCM_32", 1e-6),
+        ("wav", "DOUBLE", 1e-6),
+        ("flac", "PCM_16", 1 / 32767),
+        ("ogg", "VORBIS", None),
+        ("mp3", "MPEG_LAYER_III", None),
+    ],
+)
+def test_formats(tmp_path, suffix, subtype, atol):
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(22050) / 22050)
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, np.stack([tone] * 2, axis=1), 22050, subtype=subtype)
+    got = audio.decode(path)
+    assert (len(got.samples), got.source_rate, got.channels) == (22050, 22050, 2)
+    assert got.samples.dtype == np.float32
+    lossy = atol is None
+    np.testing.assert_allclose(got.samples, tone, rtol=0, atol=0.05 if lossy else atol)
+
+
+def test_six_channels_and_a_wrong_suffix(tmp_path):
+    channels = noise(6 * 1000).reshape(1000, 6).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", channels, 192000, subtype="FLOAT")
+    (tmp_path / "a.wav").rename(tmp_path / "a.mp3")
+    got = audio.decode(tmp_path / "a.mp3")
+    np.testing.assert_allclose(got.samples, channels.mean(axis=1), atol=1e-7)
+
+
+@pytest.mark.fast
+def test_rounding_and_clipping():
+    samples, clipped = audio.to_int16(np.float32([0, 0.5 / 32768, 1.5 / 32768, -1, 1, 1.5, -2]))
+    np.testing.assert_array_equal(samples, [0, 0, 2, -32768, 32767, 32767, -32768])
+    assert clipped == 3  # 1.0 too: int16 ends one step below it
+
+
+def encoded(samples: np.ndarray, **options) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, 8000, format="WAV", **options)
+    return file.getvalue()
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "not decodable"),
+        (b"RIFF and then nothing of the kind", "not decodable"),
+        (encoded(np.zeros(0)), "no samples"),
+        (encoded(np.array([0.1, np.nan]), subtype="FLOAT"), "NaN or infinite"),
+        (encoded(np.array([0.1, np.inf]), subtype="FLOAT"), "NaN or infinite"),
+        (encoded(np.zeros(8001)), "longer than max_seconds=1"),
+    ],
+)
+def test_reasons_for_rejection(content, reason):
+    with pytest.raises(audio.AudioError, match=reason) as caught:
+        audio.decode(content, max_seconds=1.0)
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_flac_is_rejected(tmp_path):
+    soundfile.write(tmp_path / "a.flac", noise(48000), 16000)
+    content = (tmp_path / "a.flac").read_bytes()
+    with pytest.raises(audio.AudioError, match="not decodable"):
+        audio.decode(content[: len(content) // 2])
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(audio.AudioError, match="not decodable"):
+        audio.decode(tmp_path / "absent.wav")
+
+
+@pytest.mark.fast
+def test_pad_or_crop():
+    np.testing.assert_array_equal(audio.pad_or_crop(np.arange(1, 4), 5), [1, 2, 3, 0, 0])
+    np.testing.assert_array_equal(audio.pad_or_crop(np.arange(1, 4), 2), [1, 2])

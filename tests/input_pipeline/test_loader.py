@@ -1,0 +1,195 @@
+"""Batches: the same after a restart, the same for any number of processes, every clip counted once."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from input_pipeline import DataError, eval_batches, train_batches
+from input_pipeline.loader import crop_starts
+
+CROP = 6000  # shorter than every clip of the fixture
+TRAIN = {"crop_samples": CROP, "batch_size": 8, "seed": 3}
+
+
+def take(iterator, count=None):
+    batches = list(itertools.islice(iterator, count))
+    iterator.close()
+    return batches
+
+
+def assert_same(one, other):
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key], strict=True)
+
+
+def clips_of(prepared, split, batches):
+    """For each row of the batches, which clip of the split its crop was cut from."""
+    stored = [record["audio"].tobytes() for record in prepared.source(split)]
+    rows = [row.tobytes() for batch in batches for row in batch["audio"]]
+    return [next(i for i, clip in enumerate(stored) if row in clip) for row in rows]
+
+
+@pytest.mark.fast
+def test_shapes_and_types(quickstart):
+    (batch,) = take(train_batches(quickstart, "train", **TRAIN), 1)
+    assert batch["audio"].shape == (8, CROP)
+    assert batch["audio"].dtype == np.int16
+    assert batch["labels"].shape == (8, 10)
+    assert batch["labels"].dtype == np.float32
+    np.testing.assert_array_equal(batch["labels"].sum(axis=1), 1)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("start", [1, 7, 13])
+def test_restart_continues_bit_for_bit(quickstart, start):
+    whole = take(train_batches(quickstart, "train", **TRAIN), 16)
+    rest = take(train_batches(quickstart, "train", **TRAIN, start_step=start), 16 - start)
+    assert_same(rest, whole[start:])
+
+
+@pytest.mark.parametrize("threads", [0, 1, 8])
+def test_threads_change_nothing(quickstart, threads):
+    expected = take(train_batches(quickstart, "train", **TRAIN), 10)
+    got = take(train_batches(quickstart, "train", **TRAIN, num_threads=threads, prefetch=9), 10)
+    assert_same(got, expected)
+
+
+def test_worker_processes_change_nothing(quickstart):
+    expected = take(train_batches(quickstart, "train", **TRAIN, start_step=2), 5)
+    got = take(train_batches(quickstart, "train", **TRAIN, start_step=2, num_workers=2), 5)
+    assert_same(got, expected)
+
+
+@pytest.mark.parametrize("processes", [2, 8])
+@pytest.mark.parametrize("start", [0, 5])
+def test_processes_share_the_global_batch_in_order(quickstart, processes, start):
+    whole = take(train_batches(quickstart, "train", **TRAIN, start_step=start), 9)
+    parts = [
+        take(
+            train_batches(
+                quickstart,
+                "train",
+                **TRAIN,
+                start_step=start,
+                process_index=index,
+                process_count=processes,
+            ),
+            9,
+        )
+        for index in range(processes)
+    ]
+    joined = [
+        {key: np.concatenate([part[key] for part in step]) for key in step[0]}
+        for step in zip(*parts, strict=True)
+    ]
+    assert_same(joined, whole)
+
+
+def test_every_epoch_is_another_permutation_and_crops_differ(quickstart):
+    batches = take(train_batches(quickstart, "train", **TRAIN), 25)  # 200 rows: 4 epochs of 50
+    order = np.reshape(clips_of(quickstart, "train", batches), (4, 50))
+    for epoch in order:
+        assert sorted(epoch) == list(range(50))
+    assert len({tuple(epoch) for epoch in order}) == 4
+    rows = np.concatenate([batch["audio"] for batch in batches])
+    assert len({row.tobytes() for row in rows}) == 200
+    targets = quickstart.targets("train")[order.ravel()]
+    np.testing.assert_array_equal(np.concatenate([b["labels"] for b in batches]), targets)
+
+
+def test_the_seed_decides(quickstart):
+    one, other = (
+        take(train_batches(quickstart, "train", crop_samples=CROP, batch_size=8, seed=seed), 2)
+        for seed in (0, 1)
+    )
+    assert not np.array_equal(one[0]["audio"], other[0]["audio"])
+
+
+def test_crops_reach_both_ends(quickstart):
+    """All starts are possible, the first and the last possible one too."""
+    length = min(row.samples for row in quickstart.manifest("test").rows)
+    batches = take(train_batches(quickstart, "test", crop_samples=length - 1, batch_size=13, seed=0), 60)
+    shortest = next(r["audio"] for r in quickstart.source("test") if len(r["audio"]) == length)
+    rows = {row.tobytes() for batch in batches for row in batch["audio"]}
+    assert {shortest[1:].tobytes(), shortest[:-1].tobytes()} <= rows
+
+
+def test_short_clips_are_padded_at_the_end(quickstart):
+    batches = take(train_batches(quickstart, "test", crop_samples=20000, batch_size=13, seed=0), 1)
+    lengths = {r["audio"].tobytes(): len(r["audio"]) for r in quickstart.source("test")}
+    for row in batches[0]["audio"]:
+        clip = next(clip for clip in lengths if row.tobytes().startswith(clip))
+        assert not row[lengths[clip] :].any()
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("processes", [1, 2, 8])
+@pytest.mark.parametrize("batch_size", [8, 16])
+def test_evaluation_covers_every_clip_exactly(quickstart, processes, batch_size):
+    split = "train+test"
+    parts = [
+        take(
+            eval_batches(
+                quickstart,
+                split,
+                crop_samples=CROP,
+                batch_size=batch_size,
+                process_index=index,
+                process_count=processes,
+            )
+        )
+        for index in range(processes)
+    ]
+    assert len({len(part) for part in parts}) == 1
+    clips = quickstart.source(split)
+    seen = {}
+    for batch in itertools.chain.from_iterable(zip(*parts, strict=True)):
+        assert batch["audio"].shape == (batch_size // processes, CROP)
+        assert batch["audio"].dtype == np.int16
+        assert batch["mask"].dtype == np.bool_
+        assert batch["clip"].dtype == np.int32
+        assert not batch["audio"][~batch["mask"]].any()
+        for row, clip in zip(batch["audio"][batch["mask"]], batch["clip"][batch["mask"]], strict=True):
+            seen.setdefault(int(clip), []).append(row)
+    assert sorted(seen) == list(range(63))
+    for index, rows in seen.items():
+        audio = clips[index]["audio"]
+        count = -(-len(audio) // CROP)
+        starts = [round(k * (len(audio) - CROP) / (count - 1)) for k in range(count)]
+        np.testing.assert_array_equal(rows, [audio[start : start + CROP] for start in starts])
+
+
+def test_clips_shorter_than_a_crop_are_evaluated_once(quickstart):
+    batches = take(eval_batches(quickstart, "test", crop_samples=20000, batch_size=4))
+    assert [int(batch["mask"].sum()) for batch in batches] == [4, 4, 4, 1]
+    clip = quickstart.source("test")[12]["audio"]
+    np.testing.assert_array_equal(batches[-1]["audio"][0], np.pad(clip, (0, 20000 - len(clip))))
+
+
+@pytest.mark.fast
+def test_crop_starts():
+    crops = crop_starts([4, 5, 10, 11, 100], 5, max_crops=3)
+    np.testing.assert_array_equal(
+        crops,
+        [[0, 0], [1, 0], [2, 0], [2, 5], [3, 0], [3, 3], [3, 6], [4, 0], [4, 48], [4, 95]],
+    )
+
+
+@pytest.mark.fast
+def test_a_batch_that_processes_cannot_share(quickstart):
+    with pytest.raises(DataError, match=r"config.batch_size=8.* 3"):
+        train_batches(quickstart, "train", **TRAIN, process_count=3)
+
+
+def test_unknown_split(quickstart):
+    with pytest.raises(DataError, match="unknown split 'valid': the splits are train, test"):
+        eval_batches(quickstart, "valid", crop_samples=CROP, batch_size=8)
+
+
+def test_an_iterator_closed_early_or_dropped_leaves_nothing(quickstart):
+    take(train_batches(quickstart, "train", **TRAIN), 1)
+    next(train_batches(quickstart, "train", **TRAIN))
