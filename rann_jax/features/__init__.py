@@ -4,17 +4,22 @@ Names, arguments and defaults are librosa's wherever librosa has the function. E
 jitted, vmapped and differentiated, also at digital silence.
 """
 
+from rann_jax.features.cqt import cqt, vqt
 from rann_jax.features.front_end import FRONT_ENDS, FrontEnd, front_end
 from rann_jax.features.mel import melspectrogram
+from rann_jax.features.resample import resample
 from rann_jax.features.stft import amplitude_to_db, istft, power_to_db, stft
 
 __all__ = [
     "FRONT_ENDS",
     "FrontEnd",
     "amplitude_to_db",
+    "cqt",
     "front_end",
     "istft",
     "melspectrogram",
     "power_to_db",
+    "resample",
     "stft",
+    "vqt",
 ]

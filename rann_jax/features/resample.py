@@ -1,0 +1,224 @@
+"""Resampling, equal to libsoxr's linear-phase filters and to scipy's polyphase filter.
+
+libsoxr is linear, and away from the first samples time-invariant, so its answer to one impulse
+says nearly all about it. That answer is read once per pair of rates, on the host; on the device the
+filter is applied to overlapping blocks through their spectra (overlap-save). A block holds whole
+periods of the two rates, so changing the rate is cutting the spectrum short or extending it with
+zeros. Where libsoxr works in several stages, each forgets what it would have answered before time
+zero; that is a linear function of the first samples, read off and added.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.fft
+import scipy.signal
+import soxr
+
+from rann_jax.features import signal
+
+# Beyond this many periods of the lower rate on either side, the filter's answer to an impulse is
+# under 1e-6 of its peak (measured on soxr 1.1); soxr_hq at 2:1 is a symmetric FIR of 367 taps.
+HALF_WIDTH = {"soxr_vhq": 124, "soxr_hq": 100, "soxr_mq": 100, "soxr_lq": 64}
+
+# Samples in a block, the larger side: bigger saves overlap, smaller stays in the cache.
+BLOCK = 8192
+
+
+@functools.lru_cache(maxsize=32)
+def impulse_response(up: int, down: int, res_type: str) -> np.ndarray:
+    """Return soxr's answer to a unit impulse when resampling by `up / down` (in lowest terms).
+
+    Odd length, float64, the impulse's own instant in the middle; made exactly symmetric.
+    """
+    half = math.ceil(HALF_WIDTH[res_type] * max(1.0, up / down))
+    periods = 2 * math.ceil((half + 64) / up)
+    pulse = np.zeros(2 * periods * down)
+    pulse[periods * down] = 1.0
+    answer = soxr.resample(pulse, down, up, quality=res_type)
+    middle = periods * up
+    taps = answer[middle - half : middle + half + 1]
+    return (taps + taps[::-1]) / 2
+
+
+@functools.lru_cache(maxsize=32)
+def _start_correction(up: int, down: int, res_type: str) -> np.ndarray | None:
+    """Return what soxr's first outputs lack to be time-invariant, `(inputs, outputs)`, or None."""
+    half = len(impulse_response(up, down, res_type)) // 2
+    # The sharp filter is the last stage of a whole decimation, which the short ones before it feed
+    # from at most 4.4 periods away (measured); otherwise it is the first and sees all its width.
+    inputs = 5 * down if up == 1 else math.ceil(half * down / up)
+    # Pulses this many periods later miss nothing any more.
+    late = math.ceil(2 * inputs / down)
+    correction = np.empty((inputs, half))
+    for sample in range(inputs):
+        pulse = np.zeros((late + 2 + math.ceil(half / up)) * down + inputs)
+        pulse[sample] = 1.0
+        pulses = np.stack([pulse, np.roll(pulse, late * down)], axis=1)
+        answers = soxr.resample(pulses, down, up, quality=res_type)
+        correction[sample] = answers[:half, 0] - answers[late * up :][:half, 1]
+    inputs_that_count, outputs_that_count = np.nonzero(np.abs(correction) > 1e-7)
+    if np.max(np.abs(correction)) < 1e-6:
+        return None
+    kept = correction[: inputs_that_count.max() + 1, : outputs_that_count.max() + 1]
+    return kept.astype(np.float32)
+
+
+@functools.lru_cache(maxsize=64)
+def _block_plan(up: int, down: int, res_type: str, n: int) -> tuple[int, int, int, np.ndarray]:
+    """Plan the blocks for `n` samples: periods in a block and in its margin, count, response.
+
+    A period is `down` samples in and `up` samples out. The response `(K,)` is that of a
+    filter symmetric about time zero, so its imaginary part is zero.
+    """
+    taps = impulse_response(up, down, res_type)
+    margin = math.ceil((len(taps) // 2) / up)
+    whole = math.ceil(n / down)
+    periods = min(whole, max(2 * margin, BLOCK // max(up, down))) + 2 * margin
+    if periods < whole + 2 * margin:
+        periods = 2 * scipy.fft.next_fast_len(math.ceil(periods / 2), real=True)
+    count = math.ceil(whole / (periods - 2 * margin))
+    block = np.zeros(periods * up)
+    block[: len(taps)] = taps
+    response = np.fft.rfft(np.roll(block, -(len(taps) // 2))).real
+    kept = min(periods * up, periods * down) // 2 + 1
+    return periods, margin, count, response[:kept].astype(np.complex64)
+
+
+def soxr_resample(y: jax.Array, up: int, down: int, res_type: str = "soxr_hq") -> jax.Array:
+    """Resample `(..., N)` by `up / down` in lowest terms to `(..., round(N up / down))`."""
+    n = y.shape[-1]
+    periods, margin, count, response = _block_plan(up, down, res_type, n)
+    step = (periods - 2 * margin) * down
+    right = count * step + margin * down - n
+    padded = jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(margin * down, right)])
+    blocks = signal.frame(padded, periods * down, step)
+    spectra = jnp.fft.rfft(blocks)[..., : len(response)]
+    spectra = spectra * response.reshape((1,) * (spectra.ndim - 1) + response.shape)
+    out = jnp.fft.irfft(spectra, n=periods * up)[..., margin * up : (periods - margin) * up]
+    out = out.reshape(*out.shape[:-2], -1)[..., : (2 * n * up + down) // (2 * down)]
+    correction = _start_correction(up, down, res_type)
+    if correction is None:
+        return out
+    inputs, outputs = min(n, correction.shape[0]), min(out.shape[-1], correction.shape[1])
+    start = jnp.matmul(
+        y[..., :inputs],
+        jnp.asarray(correction[:inputs, :outputs]),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return out.at[..., :outputs].add(start)
+
+
+# Outputs computed by one matrix in the polyphase method: enough to keep the matrix units busy, few
+# enough to keep the matrices small.
+GROUP = 64
+
+
+@functools.lru_cache(maxsize=32)
+def _polyphase_plan(up: int, down: int) -> tuple[int, int, np.ndarray, np.ndarray]:
+    """Plan one period: periods per block, margin, first samples `(G,)` and weights `(G, W, M)`.
+
+    The filter is that of `scipy.signal.resample_poly`: a Kaiser window of beta 5, ten zero
+    crossings of the lower rate on either side. Group `g` of a block is the product of the `W` samples from
+    `first[g]` on, counted from the block's start less the margin, with `weights[g]`.
+    """
+    rate = max(up, down)
+    half = 10 * rate
+    taps = scipy.signal.firwin(2 * half + 1, 1 / rate, window=("kaiser", 5.0)) * up
+    periods = math.ceil(GROUP / up)
+    groups = math.ceil(periods * up / GROUP)
+    outputs = math.ceil(periods * up / groups)
+    margin = half // up + 1
+    instants = np.arange(groups * outputs).reshape(groups, outputs) * down
+    first = instants[:, 0] // up - margin
+    width = (outputs - 1) * down // up + 2 * margin + 2
+    samples = first[:, None] + np.arange(width)
+    index = instants[:, None, :] - samples[:, :, None] * up + half
+    weights = np.where((index >= 0) & (index <= 2 * half), taps[np.clip(index, 0, 2 * half)], 0.0)
+    return periods, margin, (first + margin).astype(np.int32), weights.astype(np.float32)
+
+
+def polyphase_resample(y: jax.Array, up: int, down: int) -> jax.Array:
+    """Resample `(..., N)` by `up / down` in lowest terms to `(..., ceil(N up / down))`."""
+    n = y.shape[-1]
+    periods, margin, first, weights = _polyphase_plan(up, down)
+    step = periods * down
+    count = math.ceil(n / step)
+    width = int(first[-1]) + weights.shape[1]
+    right = (count - 1) * step + width - margin - n
+    y = jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(margin, max(0, right))])
+    blocks = signal.frame(y, width, step)
+
+    def samples_of_group(start: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(blocks, start, weights.shape[1], axis=-1)
+
+    groups = jax.vmap(samples_of_group)(jnp.asarray(first)).reshape(len(first), -1, weights.shape[1])
+    out = jnp.matmul(groups, jnp.asarray(weights), precision=jax.lax.Precision.HIGHEST)
+    out = jnp.moveaxis(out, 0, 1).reshape(*blocks.shape[:-1], -1)[..., : periods * up]
+    return out.reshape(*out.shape[:-2], -1)[..., : -(-n * up // down)]
+
+
+@functools.partial(jax.jit, static_argnames=("up", "down", "res_type", "length", "gain"))
+def _resample(y: jax.Array, *, up: int, down: int, res_type: str, length: int, gain: float) -> jax.Array:
+    polyphase = res_type == "polyphase"
+    out = polyphase_resample(y, up, down) if polyphase else soxr_resample(y, up, down, res_type)
+    missing = max(0, length - out.shape[-1])
+    out = jnp.pad(out, [(0, 0)] * (out.ndim - 1) + [(0, missing)])[..., :length]
+    return out * jnp.float32(gain)
+
+
+def resample(
+    y: Any,
+    *,
+    orig_sr: float,
+    target_sr: float,
+    res_type: str = "soxr_hq",
+    fix: bool = True,
+    scale: bool = False,
+) -> jax.Array:
+    """Change the sample rate, equal to `librosa.resample`.
+
+    Measured against it on white noise: within 1e-6 of the peak for soxr_hq, soxr_vhq and polyphase,
+    2e-5 for soxr_mq and soxr_lq.
+
+    Args:
+        y: waveform `(..., N)`, floating.
+        orig_sr: its sample rate in Hz; whole numbers, as is `target_sr`.
+        target_sr: the wanted sample rate in Hz.
+        res_type: soxr_vhq, soxr_hq, soxr_mq or soxr_lq for libsoxr's linear-phase filters,
+            polyphase for that of `scipy.signal.resample_poly`.
+        fix: pad or cut to `ceil(N * target_sr / orig_sr)` samples; libsoxr itself rounds.
+        scale: keep the energy rather than the level: divide by `sqrt(target_sr / orig_sr)`.
+
+    Returns:
+        float32 `(..., ceil(N * target_sr / orig_sr))`.
+
+    Raises:
+        ValueError: empty or integer `y`, rates that are not positive whole numbers, an unknown
+            `res_type`, a clip so short that nothing is left of it.
+
+    >>> resample(np.ones((2, 4410), np.float32), orig_sr=44100, target_sr=16000).shape
+    (2, 1600)
+    """
+    y = signal.as_waveform(y)
+    for name, rate in (("orig_sr", orig_sr), ("target_sr", target_sr)):
+        if rate <= 0 or int(rate) != rate:
+            raise ValueError(f"{name} must be a positive whole number of Hz, got {rate!r}")
+    if res_type != "polyphase" and res_type not in HALF_WIDTH:
+        known = (*HALF_WIDTH, "polyphase")
+        raise ValueError(f"res_type={res_type!r} is not supported: use one of {known}")
+    if orig_sr == target_sr:
+        return y
+    common = math.gcd(int(orig_sr), int(target_sr))
+    up, down = int(target_sr) // common, int(orig_sr) // common
+    n = y.shape[-1]
+    rounded = (2 * n * up + down) // (2 * down)
+    length = -(-n * up // down) if fix or res_type == "polyphase" else rounded
+    if length == 0:
+        raise ValueError(f"y has {n} samples, of which {target_sr} Hz keeps none: give a longer y")
+    gain = math.sqrt(down / up) if scale else 1.0
+    return _resample(y, up=up, down=down, res_type=res_type, length=length, gain=gain)

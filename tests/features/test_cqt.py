@@ -1,0 +1,126 @@
+"""Constant-Q and variable-Q transforms against librosa's."""
+
+import jax
+import jax.numpy as jnp
+import librosa
+import numpy as np
+import pytest
+
+from rann_jax.features import cqt, vqt
+
+# librosa warns where a decimated signal is shorter than its filters.
+pytestmark = pytest.mark.filterwarnings("ignore:n_fft=:UserWarning")
+
+# Of the peak. What is left is libsoxr's rounding, 1e-7 of the loudest input: it shows most where a
+# clip is loud above the highest bin.
+TOLERANCE = 1e-5
+
+# Arguments that change the rates, the hops, the filters or what follows them.
+VARIANTS = [
+    {},
+    {"hop_length": 256},
+    {"n_bins": 252, "bins_per_octave": 36},
+    {"n_bins": 30, "fmin": 110.0},
+    {"filter_scale": 2.0, "n_bins": 60},
+    {"filter_scale": 0.5, "window": "hamming", "norm": 2},
+    {"sparsity": 0.0, "scale": False, "n_bins": 36},
+    {"tuning": 0.3, "pad_mode": "reflect", "fmin": 65.4, "n_bins": 48},
+    {"n_bins": 1, "fmin": 1000.0},
+]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("arguments", VARIANTS, ids=str)
+def test_cqt_equals_librosas(arguments, clip, relative_error):
+    y = clip(22050)
+    assert relative_error(cqt(y, **arguments), librosa.cqt(y, **arguments)) < TOLERANCE
+
+
+@pytest.mark.parametrize(("rate", "n_bins"), [(8000, 72), (16000, 84), (32000, 84), (44100, 84), (48000, 96)])
+def test_cqt_at_other_rates(rate, n_bins, clip, relative_error):
+    y = clip(rate, 0.5)
+    ours = cqt(y, sr=rate, n_bins=n_bins)
+    assert relative_error(ours, librosa.cqt(y, sr=rate, n_bins=n_bins)) < TOLERANCE
+
+
+def test_decimation_by_several_octaves_at_once(clip, relative_error):
+    arguments = {"sr": 48000, "n_bins": 24, "hop_length": 1024}
+    y = clip(48000, 0.5)
+    assert relative_error(cqt(y, **arguments), librosa.cqt(y, **arguments)) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"gamma": 20.0}, {"intervals": "ji5", "n_bins": 36}, {"intervals": [1, 4 / 3, 3 / 2]}],
+    ids=str,
+)
+def test_vqt_equals_librosas(arguments, clip, relative_error):
+    arguments = {"n_bins": 21, "fmin": 65.4, **arguments}
+    y = clip(22050)
+    assert relative_error(vqt(y, **arguments), librosa.vqt(y, **arguments)) < TOLERANCE
+
+
+def test_hostile_signals_in_one_batch(hostile, relative_error):
+    y = np.stack(list(hostile(9001).values()))
+    ours = cqt(y[None])
+    for clip, image in zip(y, ours[0], strict=True):
+        assert relative_error(image, librosa.cqt(clip)) < TOLERANCE
+    assert not np.any(cqt(np.zeros(9001, np.float32)))
+
+
+@pytest.mark.parametrize("n", [1, 200, 513])
+def test_clips_shorter_than_a_filter(n, hostile, relative_error):
+    y = hostile(9001)["noise"][:n]
+    assert relative_error(cqt(y), librosa.cqt(y)) < TOLERANCE
+
+
+def test_bins_near_nyquist_follow_librosa_1(hostile, relative_error):
+    """The octave below a top above 0.4 sr is not decimated: librosa 0.11 would lose 5% of it."""
+    y = hostile(9001)["noise"]
+    theirs = librosa.cqt(y, n_bins=98)
+    tolerance = TOLERANCE if librosa.__version__ >= "1" else 0.1
+    assert relative_error(cqt(y, n_bins=98), theirs) < tolerance
+
+
+def test_jit_vmap_and_gradients(hostile):
+    y = jnp.asarray(np.stack([hostile(4001)["noise"], hostile(4001)["click"]]))
+
+    def octaves(y):
+        return cqt(y, n_bins=24, fmin=500.0)
+
+    eager = octaves(y)
+    np.testing.assert_array_equal(jax.jit(octaves)(y), eager)
+    np.testing.assert_allclose(jax.vmap(octaves)(y), eager, atol=1e-6)
+
+    def energy(y):
+        bins = octaves(y)
+        return jnp.sum(jnp.square(bins.real) + jnp.square(bins.imag))
+
+    at_silence = jax.grad(energy)(jnp.zeros_like(y))
+    assert np.all(np.asarray(at_silence) == 0)
+    # The energy is quadratic: its derivative along y is twice itself.
+    np.testing.assert_allclose(jnp.vdot(jax.grad(energy)(y), y), 2 * energy(y), rtol=1e-4)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"tuning": None}, "tuning=None"),
+        ({"hop_length": 500}, "hop_length=500 must be a multiple of 64.*use hop_length=512"),
+        ({"hop_length": 0}, "hop_length"),
+        ({"n_bins": 110}, "above Nyquist"),
+        ({"fmin": -1.0}, "fmin"),
+        ({"sr": 0}, "sr"),
+        ({"pad_mode": "wrap"}, "pad_mode"),
+        ({"pad_mode": "reflect"}, "too few to reflect"),
+        ({"res_type": "fft"}, "res_type"),
+        ({"y": np.zeros(3, np.float32), "n_bins": 12, "sr": 48000}, "fewer than the"),
+        ({"y": np.zeros(1000, np.int16)}, "y must be floating"),
+        ({"y": np.zeros((2, 0), np.float32)}, "y must hold samples"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused(change, named):
+    arguments = {"y": np.zeros(1000, np.float32), **change}
+    with pytest.raises(ValueError, match=named):
+        cqt(arguments.pop("y"), **arguments)
