@@ -81,7 +81,9 @@ def prepare(
 
 def _find(name: str) -> type[AudioBuilder]:
     if name not in REGISTRY:
-        raise DataError(f"unknown data set {name!r}: the data sets are {', '.join(sorted(REGISTRY))}")
+        raise DataError(
+            f"config.dataset.name: unknown data set {name!r}: the data sets are {', '.join(sorted(REGISTRY))}"
+        )
     return REGISTRY[name]
 
 
@@ -92,7 +94,7 @@ def _complete_options(
     for key in given:
         if key not in known:
             takes = ", ".join(sorted(known)) or "no options"
-            raise DataError(f"unknown option {key!r} of data set {name!r}: it takes {takes}")
+            raise DataError(f"config.dataset.{key}: data set {name!r} has no such option: it takes {takes}")
     return {**known, **given}
 
 

@@ -14,9 +14,9 @@ def split_names(expression: str, known: Sequence[str]) -> tuple[str, ...]:
     names = tuple(part.strip() for part in expression.split("+"))
     for name in names:
         if name not in known:
-            raise DataError(f"unknown split {name!r}: the splits are {', '.join(known)}")
+            raise DataError(f"config.splits: unknown split {name!r}: the splits are {', '.join(known)}")
         if names.count(name) > 1:
-            raise DataError(f"split {expression!r} names {name!r} twice: name each split once")
+            raise DataError(f"config.splits: {expression!r} names {name!r} twice: name each split once")
     return names
 
 

@@ -59,7 +59,7 @@ class Esc50(AudioBuilder):
         """The rows of the table that belong to the subset."""
         subset = self.builder_config.options["subset"]
         if subset not in _CLASSES:
-            raise DataError(f"subset={subset!r} of data set 'esc50' must be esc50 or esc10")
+            raise DataError(f"config.dataset.subset={subset!r} must be 'esc50' or 'esc10'")
         rows = read_table(self._table, ("filename", "fold", "target", "category", "esc10"))
         for row in rows:
             if not row["target"].isdecimal() or row["fold"] not in list("12345"):
@@ -70,7 +70,7 @@ class Esc50(AudioBuilder):
         if classes != _CLASSES[subset]:
             raise DataError(
                 f"{self._table} has {classes} classes, {subset} has {_CLASSES[subset]}: "
-                "complete the folder or set subset"
+                "complete the folder or set config.dataset.subset"
             )
         return rows
 

@@ -80,13 +80,13 @@ class Folder(AudioBuilder):
         named, files = self.builder_config.options["csv"], self.builder_config.files
         if named:
             if named not in files:
-                raise DataError(f"csv={named!r}: no such file in {self.builder_config.source}")
+                raise DataError(f"config.dataset.csv={named!r}: no such file in {self.builder_config.source}")
             return named
         found = [file for file in files if "/" not in file and file.lower().endswith(".csv")]
         if len(found) > 1:
             raise DataError(
                 f"config.data_dir: {self.builder_config.source} holds several tables, "
-                f"{', '.join(found)}: name one with the option csv"
+                f"{', '.join(found)}: name one with config.dataset.csv"
             )
         return found[0] if found else None
 
@@ -112,7 +112,7 @@ class Folder(AudioBuilder):
         if not label_column:
             raise DataError(
                 f"{path} has none of the columns {', '.join(_LABEL_COLUMNS)}: "
-                "name its column of labels with the option label_column"
+                "name its column of labels with config.dataset.label_column"
             )
         split_column = options["split_column"] or _first(_SPLIT_COLUMNS, rows[0])
         entries = [
@@ -165,7 +165,7 @@ def _split_name(value: str) -> str:
 def _deal_out(entries: list[_Entry], folds: int) -> list[_Entry]:
     """Gives each class's files in turn to the folds, ordered by a hash of their names."""
     if not isinstance(folds, int) or folds < 2:
-        raise DataError(f"folds={folds!r} must be a whole number of at least 2")
+        raise DataError(f"config.dataset.folds={folds!r} must be a whole number of at least 2")
     by_class: defaultdict[tuple[str, ...], list[_Entry]] = defaultdict(list)
     for entry in entries:
         by_class[entry.labels].append(entry)

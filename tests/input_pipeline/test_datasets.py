@@ -1,0 +1,263 @@
+"""Each data set, from its official layout and from the copies that people have."""
+
+import collections
+import csv
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from input_pipeline import DataError, prepare
+from tests.input_pipeline.conftest import noise
+
+
+def prepare_quietly(name, folder, root, **options):
+    options = {"sample_rate": 8000, "progress": False, **options}
+    return prepare(name, data_dir=str(folder), prepared_dir=str(root), **options)
+
+
+def ids(prepared, split):
+    return [row.id for row in prepared.manifest(split).rows]
+
+
+class TestQuickstart:
+    @pytest.mark.fast
+    def test_is_determined_by_the_seed(self, tmp_path):
+        one, again, other = (
+            prepare(
+                "quickstart",
+                prepared_dir=str(tmp_path / place),
+                sample_rate=16000,
+                train_clips=20,
+                test_clips=20,
+                seed=seed,
+                progress=False,
+            )
+            for place, seed in (("a", 0), ("b", 0), ("a", 1))
+        )
+        assert one.fingerprint("train+test") == again.fingerprint("train+test")
+        hashes = [row.sha256 for part in (one, other) for row in part.manifest("train+test").rows]
+        assert len(set(hashes)) == 80
+
+    @pytest.mark.fast
+    def test_ten_classes_in_equal_shares_of_1_to_2_s(self, quickstart):
+        assert len(quickstart.labels) == 10
+        assert quickstart.splits == ("train", "test")
+        np.testing.assert_array_equal(quickstart.targets("train").sum(axis=0), 5)
+        lengths = [row.samples for row in quickstart.manifest("train").rows]
+        assert 8000 <= min(lengths) < 9000
+        assert 15000 < max(lengths) <= 16000
+
+    def test_says_that_it_is_synthetic(self, quickstart):
+        info = (quickstart.folder / "dataset_info.json").read_text()
+        assert "Synthetic: no sound here was ever recorded" in info
+        assert '"synthetic": true' in (quickstart.folder / "metadata.json").read_text()
+
+
+class TestFsdd:
+    def test_real_copy_has_the_official_split(self, data_dir, tmp_path):
+        prepared = prepare_quietly("fsdd", data_dir / "fsdd", tmp_path)
+        with (data_dir / "fsdd" / "meta.csv").open() as file:
+            table = list(csv.DictReader(file))
+        for split in ("train", "test"):
+            expected = {
+                row["filename"].removesuffix(".flac"): row["category"]
+                for row in table
+                if row["split"] == split
+            }
+            rows = prepared.manifest(split).rows
+            assert {row.id: row.labels[0] for row in rows} == expected
+            assert not prepared.manifest(split).rejected
+        for index in (0, 1234, 2699):
+            record = prepared.source("train")[index]
+            stored, _ = soundfile.read(
+                data_dir / "fsdd" / "audio" / f"{record['id'].decode()}.flac", dtype="int16"
+            )
+            np.testing.assert_array_equal(record["audio"], stored)
+
+    @pytest.mark.fast
+    def test_official_layout(self, write_sounds, tmp_path):
+        names = [f"recordings/{d}_theo_{take}.wav" for d in (0, 7) for take in (0, 4, 5, 49)]
+        prepared = prepare_quietly("fsdd", write_sounds(dict.fromkeys(names, 100)), tmp_path)
+        assert ids(prepared, "test") == ["0_theo_0", "0_theo_4", "7_theo_0", "7_theo_4"]
+        assert ids(prepared, "train") == ["0_theo_49", "0_theo_5", "7_theo_49", "7_theo_5"]
+        assert prepared.labels[7] == "seven"
+        np.testing.assert_array_equal(prepared.targets("test").argmax(axis=1), [0, 0, 7, 7])
+
+    def test_a_name_of_another_kind(self, write_sounds, tmp_path):
+        folder = write_sounds({"recordings/0_theo_0.wav": 100, "recordings/hello.wav": 100})
+        with pytest.raises(DataError, match=r"recordings/hello.wav is not named digit_speaker"):
+            prepare_quietly("fsdd", folder, tmp_path)
+
+    def test_the_same_clip_twice(self, write_sounds, tmp_path):
+        folder = write_sounds({"recordings/0_theo_0.wav": 100, "audio/0_theo_0.flac": 100})
+        with pytest.raises(DataError, match="lists '0_theo_0' twice"):
+            prepare_quietly("fsdd", folder, tmp_path)
+
+
+@pytest.fixture
+def esc(data_dir, tmp_path):
+    """The first five clips of each class and fold of ESC-10 in the official layout, table and all."""
+    folder, taken = tmp_path / "ESC-50-master", collections.Counter()
+    (folder / "audio").mkdir(parents=True)
+    (folder / "meta").mkdir()
+    with (data_dir / "esc10_44k1" / "meta.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    with (folder / "meta" / "esc50.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        for row in rows:
+            taken[row["fold"], row["target"]] += 1
+            if taken[row["fold"], row["target"]] <= 2:
+                name = row["filename"]
+                shutil.copy(data_dir / "esc10_44k1" / "audio" / name, folder / "audio" / name)
+                writer.writerow(row | {"filename": name.replace(".ogg", ".wav")})
+    return folder
+
+
+class TestEsc50:
+    def test_official_table_names_wav_where_files_are_ogg(self, esc, tmp_path, data_dir):
+        prepared = prepare_quietly("esc50", esc, tmp_path / "p", subset="esc10", sample_rate=16000)
+        assert prepared.splits == ("fold1", "fold2", "fold3", "fold4", "fold5")
+        assert prepared.labels[:3] == ("dog", "rooster", "rain")
+        assert prepared.targets("fold1+fold5").shape == (40, 10)
+        for split in prepared.splits:
+            assert all(name.startswith(split[-1]) for name in ids(prepared, split))
+            np.testing.assert_array_equal(prepared.targets(split).sum(axis=0), 2)
+            assert {len(record["audio"]) for record in prepared.source(split)} == {80000}
+
+    def test_clips_are_cut_or_padded_to_5_s(self, esc, tmp_path, data_dir):
+        prepared = prepare_quietly("esc50", esc, tmp_path / "p", subset="esc10", sample_rate=16000)
+        lengths = set()
+        for record in prepared.source("fold1"):
+            name = f"{record['id'].decode()}.ogg"
+            decoded, _ = soundfile.read(esc / "audio" / name, dtype="float32")
+            lengths.add(len(decoded) > 220500)
+            expected = np.rint(soxr.resample(decoded, 44100, 16000, "HQ") * 32768)[:80000]
+            expected = np.clip(np.pad(expected, (0, 80000 - len(expected))), -32768, 32767)
+            np.testing.assert_array_equal(record["audio"], expected)
+        assert True in lengths
+
+    def test_the_whole_set_is_asked_for_where_the_subset_is_there(self, esc, tmp_path):
+        with pytest.raises(DataError, match=r"has 10 classes, esc50 has 50.*config.dataset.subset"):
+            prepare_quietly("esc50", esc, tmp_path / "p")
+
+    def test_unknown_subset(self, esc, tmp_path):
+        with pytest.raises(DataError, match="'esc20' must be 'esc50' or 'esc10'"):
+            prepare_quietly("esc50", esc, tmp_path / "p", subset="esc20")
+
+    def test_a_file_is_absent(self, esc, tmp_path):
+        next((esc / "audio").iterdir()).unlink()
+        with pytest.raises(DataError, match=r"esc50.csv names .*\.wav, which is not in"):
+            prepare_quietly("esc50", esc, tmp_path / "p", subset="esc10")
+
+    @pytest.mark.fast
+    def test_no_table(self, write_sounds, tmp_path):
+        folder = write_sounds({"audio/1-100032-A-0.wav": 100})
+        with pytest.raises(DataError, match=r"has neither meta/esc50.csv nor meta.csv"):
+            prepare_quietly("esc50", folder, tmp_path / "p")
+
+
+class TestFolder:
+    @pytest.mark.fast
+    def test_a_folder_for_each_class_is_dealt_out_to_folds(self, animals, tmp_path):
+        prepared = prepare_quietly("folder", animals, tmp_path)
+        assert prepared.labels == ("cat", "dog")
+        assert prepared.splits == ("fold1", "fold2", "fold3", "fold4", "fold5")
+        for split in prepared.splits:
+            np.testing.assert_array_equal(prepared.targets(split).sum(axis=0), [2, 2])
+        every = ids(prepared, "+".join(prepared.splits))
+        assert sorted(every) == sorted(f"{k}/{i}.wav" for k in ("cat", "dog") for i in range(10))
+
+    def test_folders_of_splits(self, write_sounds, tmp_path):
+        names = ["train/cat/a.wav", "train/dog/b.wav", "Test/cat/c.wav"]
+        prepared = prepare_quietly("folder", write_sounds(dict.fromkeys(names, 100)), tmp_path)
+        assert prepared.labels == ("cat", "dog")
+        assert ids(prepared, "train") == ["train/cat/a.wav", "train/dog/b.wav"]
+        assert ids(prepared, "test") == ["Test/cat/c.wav"]
+
+    @pytest.mark.fast
+    def test_table_with_several_labels_and_a_split(self, write_sounds, tmp_path):
+        folder = write_sounds(dict.fromkeys(["audio/a.wav", "audio/b.wav", "c.wav"], 100))
+        (folder / "tags.csv").write_text(
+            '\ufefffilename,labels,split\na.wav,cat; dog,train\nb.wav,"dog,bird",train\nc.wav,cat,test\n'
+        )
+        prepared = prepare_quietly("folder", folder, tmp_path)
+        assert prepared.labels == ("bird", "cat", "dog")
+        assert ids(prepared, "train") == ["audio/a.wav", "audio/b.wav"]
+        np.testing.assert_array_equal(prepared.targets("train"), [[0, 1, 1], [1, 0, 1]])
+        np.testing.assert_array_equal(prepared.targets("test"), [[0, 1, 0]])
+
+    def test_columns_by_name_and_numbered_folds(self, write_sounds, tmp_path, capsys):
+        folder = write_sounds(dict.fromkeys(["a.wav", "b.wav", "c.wav"], 100))
+        (folder / "one.csv").write_text("file,animal,part\na.wav,cat,1\nb.wav,dog,2\n")
+        (folder / "other.csv").write_text("nothing\nhere\n")
+        options = {"filename_column": "file", "label_column": "animal", "split_column": "part"}
+        with pytest.raises(DataError, match=r"several tables, one.csv, other.csv: .*csv"):
+            prepare_quietly("folder", folder, tmp_path, **options)
+        prepared = prepare_quietly("folder", folder, tmp_path, csv="one.csv", **options)
+        assert prepared.splits == ("fold1", "fold2")
+        assert "1 sound files are not in" in capsys.readouterr().err
+
+    def test_real_clips(self, data_dir, tmp_path):
+        for kind, target in (("dog", 0), ("clock_tick", 38)):
+            (tmp_path / "sounds" / kind).mkdir(parents=True)
+            for path in (data_dir / "esc10_44k1" / "audio").glob(f"1-*-{target}.ogg"):
+                shutil.copy(path, tmp_path / "sounds" / kind)
+        prepared = prepare_quietly("folder", tmp_path / "sounds", tmp_path / "p", folds=2)
+        assert prepared.targets("fold1+fold2").sum(axis=0).tolist() == [8, 8]
+
+    @pytest.mark.parametrize(
+        ("table", "message"),
+        [
+            ("filename,label\na.wav,cat\nx.wav,dog\n", r"names 1 files .* 'x.wav'"),
+            ("filename,label\n../a.wav,cat\nb.wav,dog\n", r"names 1 files .* '../a.wav'"),
+            ("name,label\na.wav,cat\n", "no column 'filename': it has name, label"),
+            ("filename,kind\na.wav,cat\n", "none of the columns .*config.dataset.label_column"),
+            ("filename,label\n", "has no rows"),
+            ("", "no column 'filename'"),
+            ("filename,label\na.wav\n", "line 2: expected 2 values"),
+            ("filename,label\na.wav,cat,7\n", "line 2: expected 2 values"),
+            ("filename,label\na.wav,\n", "a.wav has no label"),
+            ("filename,label\na.wav,cat\na.wav,dog\n", "'a.wav' twice"),
+            ("filename,label\na.wav,cat\nb.wav,cat\n", "single class 'cat'"),
+            ("filename,label,split\na.wav,cat,x y\nb.wav,dog,\n", "'x y' names no split"),
+            ('filename,label\n"a.wav,cat\n', "is not a csv table"),
+            ("filename,label\na.wav,\xff\n", "is not a csv table in UTF-8"),
+        ],
+    )
+    def test_wrong_tables(self, write_sounds, tmp_path, table, message):
+        folder = write_sounds({"a.wav": 100, "b.wav": 100})
+        (folder / "labels.csv").write_bytes(table.encode("latin-1"))
+        with pytest.raises(DataError, match=message) as caught:
+            prepare_quietly("folder", folder, tmp_path)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.fast
+    def test_a_single_class_folder(self, write_sounds, tmp_path):
+        folder = write_sounds({"cat/a.wav": 100, "cat/b.wav": 100})
+        with pytest.raises(DataError, match=r"config.data_dir: .*single class 'cat'"):
+            prepare_quietly("folder", folder, tmp_path)
+
+    def test_a_file_in_no_class(self, write_sounds, tmp_path):
+        folder = write_sounds({"cat/a.wav": 100, "b.wav": 100})
+        with pytest.raises(DataError, match=r"b.wav in .* is in no class folder"):
+            prepare_quietly("folder", folder, tmp_path)
+
+    def test_a_name_that_is_not_text(self, animals, tmp_path):
+        soundfile.write(animals / "cat" / "new\nline.wav", noise(100), 8000)
+        with pytest.raises(DataError, match="not printable text: rename it") as caught:
+            prepare_quietly("folder", animals, tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.fast
+def test_splits_are_checked(quickstart):
+    with pytest.raises(DataError, match="unknown split 'valid': the splits are train, test"):
+        quickstart.manifest("train+valid")
+    with pytest.raises(DataError, match="names 'test' twice"):
+        quickstart.targets("test+test")
+    with pytest.raises(DataError, match="unknown split"):
+        quickstart.source("train[:50%]")

@@ -1,0 +1,111 @@
+"""The official archive, served from this machine: whole or not at all, nothing outside its folder."""
+
+import functools
+import http.server
+import stat
+import threading
+import zipfile
+
+import pytest
+
+from input_pipeline import DataError, prepare
+from input_pipeline.datasets.download import fetch_zip
+from input_pipeline.datasets.esc50 import Esc50
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Serves archive.zip, made from names and contents; gives its address."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def archive(members) -> str:
+        with zipfile.ZipFile(folder / "archive.zip", "w") as packed:
+            for name, content in members.items():
+                packed.writestr(name, content)
+        return f"http://127.0.0.1:{server.server_port}/archive.zip"
+
+    yield archive
+    server.shutdown()
+    server.server_close()
+
+
+def fetch(url, tmp_path, max_bytes=10**6):
+    return fetch_zip(url, tmp_path / "downloads" / "set", max_bytes=max_bytes, progress=False)
+
+
+def nothing_left(tmp_path):
+    return [path.name for path in (tmp_path / "downloads").iterdir()] == [".lock"]
+
+
+def test_whole_and_once(serve, tmp_path):
+    url = serve({"set-master/meta.csv": "a", "set-master/audio/b.wav": "b"})
+    folder = fetch(url, tmp_path)
+    assert (folder / "meta.csv").read_text() == "a"
+    assert (folder / "audio" / "b.wav").read_text() == "b"
+    assert fetch("http://127.0.0.1:9/", tmp_path) == folder
+
+
+@pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "..\\evil", "C:\\evil"])
+def test_a_member_outside_the_folder(serve, tmp_path, name):
+    url = serve({"a/good": "", name: "evil"})
+    with pytest.raises(DataError, match="unsafe member"):
+        fetch(url, tmp_path)
+    assert nothing_left(tmp_path)
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+def test_a_member_that_is_a_link(serve, tmp_path):
+    link = zipfile.ZipInfo("link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with pytest.raises(DataError, match="unsafe member 'link'"):
+        fetch(serve({link: "/etc/passwd"}), tmp_path)
+
+
+def test_too_large_packed_or_unpacked(serve, tmp_path):
+    url = serve({"a": "x" * 5000})
+    with pytest.raises(DataError, match="more than 1000 bytes"):
+        fetch(url, tmp_path, max_bytes=1000)
+    with zipfile.ZipFile(tmp_path / "served" / "archive.zip", "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("a", b"\0" * 10**6)
+    with pytest.raises(DataError, match="unpacks to more than 10000 bytes"):
+        fetch(url, tmp_path, max_bytes=10000)
+    assert nothing_left(tmp_path)
+
+
+def test_a_broken_archive(serve, tmp_path):
+    url = serve({"a": "x" * 5000})
+    archive = tmp_path / "served" / "archive.zip"
+    archive.write_bytes(archive.read_bytes()[:3000])
+    with pytest.raises(DataError, match="not a whole zip archive"):
+        fetch(url, tmp_path)
+    assert nothing_left(tmp_path)
+
+
+def test_no_network_names_data_dir(tmp_path, monkeypatch):
+    monkeypatch.setattr(Esc50, "ARCHIVE_URL", "http://127.0.0.1:9/master.zip")
+    with pytest.raises(DataError, match=r"--config.data_dir") as caught:
+        prepare("esc50", prepared_dir=str(tmp_path), sample_rate=16000, progress=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_esc50_is_downloaded_and_prepared(serve, tmp_path, monkeypatch, data_dir):
+    clips = [f"{fold}-{fold}-A-{target}" for fold in range(1, 6) for target in range(10)]
+    sound = (data_dir / "esc10_44k1" / "audio" / "1-100032-A-0.ogg").read_bytes()
+    table = "filename,fold,target,category,esc10,src_file,take\n" + "".join(
+        f"{clip}.wav,{clip[0]},{clip.rsplit('-')[-1]},kind{clip[6:]},True,1,A\n" for clip in clips
+    )
+    members = {f"ESC-50-master/audio/{clip}.wav": sound for clip in clips}
+    url = serve({**members, "ESC-50-master/meta/esc50.csv": table})
+    monkeypatch.setattr(Esc50, "ARCHIVE_URL", url)
+    prepared = prepare(
+        "esc50", prepared_dir=str(tmp_path / "p"), sample_rate=8000, subset="esc10", progress=False
+    )
+    assert prepared.targets("fold1+fold2").sum() == 20

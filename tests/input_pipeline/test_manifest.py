@@ -1,0 +1,121 @@
+"""What a prepared split says about itself, and what happens to files that cannot be used."""
+
+import hashlib
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from input_pipeline import DataError, manifest, prepare
+
+
+def prepare_folder(folder, root, **options):
+    options = {"sample_rate": 8000, "progress": False, **options}
+    return prepare("folder", data_dir=str(folder), prepared_dir=str(root), **options)
+
+
+@pytest.mark.fast
+def test_rows_are_what_the_files_are(tmp_path):
+    folder = tmp_path / "sounds"
+    (folder / "cat").mkdir(parents=True)
+    (folder / "dog").mkdir()
+    loud = np.array([0.25, -1.5, 1.25, 0.0] * 100)
+    soundfile.write(folder / "cat" / "a.wav", np.stack([loud, loud], axis=1), 8000, subtype="FLOAT")
+    soundfile.write(folder / "dog" / "b.flac", np.full(1600, -0.5), 16000)
+    prepared = prepare_folder(folder, tmp_path / "prepared")
+    a, b = prepared.manifest("fold1").rows
+    assert a == manifest.Row(
+        id="cat/a.wav",
+        sha256=hashlib.sha256((folder / "cat" / "a.wav").read_bytes()).hexdigest(),
+        samples=400,
+        source_rate=8000,
+        channels=2,
+        peak=1.0,
+        clipped=200,
+        labels=("cat",),
+    )
+    assert (b.id, b.samples, b.source_rate, b.channels) == ("dog/b.flac", 800, 16000, 1)
+    assert b.labels == ("dog",)
+    records = prepared.source("fold1")
+    assert [record["id"].decode() for record in records] == ["cat/a.wav", "dog/b.flac"]
+    assert [len(record["audio"]) for record in records] == [400, 800]
+    assert records[0]["audio"].tolist()[:4] == [8192, -32768, 32767, 0]
+
+
+@pytest.mark.fast
+def test_rows_records_and_targets_are_in_one_order(animals, tmp_path):
+    prepared = prepare_folder(animals, tmp_path / "prepared")
+    for split in (*prepared.splits, "fold3+fold1"):
+        rows, records = prepared.manifest(split).rows, prepared.source(split)
+        assert [row.id for row in rows] == [record["id"].decode() for record in records]
+        assert [row.samples for row in rows] == [len(record["audio"]) for record in records]
+        for row, record, target in zip(rows, records, prepared.targets(split), strict=True):
+            assert [prepared.labels[i] for i in record["labels"]] == list(row.labels)
+            assert [prepared.labels[i] for i in np.flatnonzero(target)] == list(row.labels)
+
+
+def test_the_fingerprint_follows_content_and_labels(animals, tmp_path):
+    first = prepare_folder(animals, tmp_path / "one")
+    again = prepare_folder(animals, tmp_path / "two")
+    assert [first.fingerprint(s) for s in first.splits] == [again.fingerprint(s) for s in again.splits]
+    assert first.fingerprint("fold1") != first.fingerprint("fold2")
+    assert first.fingerprint("fold1+fold2") not in (
+        first.fingerprint("fold1"),
+        first.fingerprint("fold2+fold1"),
+    )
+    (animals / "cat").rename(animals / "lion")
+    renamed = prepare_folder(animals, tmp_path / "one")
+    assert renamed.fingerprint("fold1") != first.fingerprint("fold1")
+
+
+@pytest.mark.fast
+def test_a_bad_file_is_left_out_and_said_so(animals, tmp_path, capsys):
+    (animals / "cat" / "3.wav").write_bytes(b"not a sound")
+    prepared = prepare_folder(animals, tmp_path / "prepared", max_failed_share=0.5)
+    splits = [prepared.manifest(split) for split in prepared.splits]
+    rejected = [source for split in splits for source in split.rejected]
+    assert [source.id for source in rejected] == ["cat/3.wav"]
+    assert rejected[0].reason.startswith("not decodable")
+    assert sum(len(split.rows) for split in splits) == 19
+    warning = capsys.readouterr().err.strip()
+    assert "\n" not in warning
+    assert "1 of 4 files" in warning
+    assert str(prepared.folder) in warning
+
+
+def test_too_many_bad_files_stop_the_run_until_mended(animals, tmp_path):
+    for i in range(4):
+        (animals / "dog" / f"{i}.wav").write_bytes(b"")
+    with pytest.raises(DataError, match=r"max_failed_share=0.05") as caught:
+        prepare_folder(animals, tmp_path / "prepared", folds=2)
+    assert "\n" not in str(caught.value)
+    listed = str(caught.value).split("listed in ")[1].split(":")[0]
+    with open(listed) as file:
+        assert file.read().count("not decodable") == 2
+    for i in range(4):
+        shutil.copy(animals / "cat" / f"{i}.wav", animals / "dog" / f"{i}.wav")
+    prepared = prepare_folder(animals, tmp_path / "prepared", folds=2)
+    assert not prepared.manifest("fold1+fold2").rejected
+
+
+def test_a_stricter_share_is_checked_on_reuse(animals, tmp_path):
+    (animals / "cat" / "3.wav").write_bytes(b"not a sound")
+    prepare_folder(animals, tmp_path / "prepared", folds=2, max_failed_share=0.5)
+    with pytest.raises(DataError, match="1 of 10 files"):
+        prepare_folder(animals, tmp_path / "prepared", folds=2)
+
+
+def test_a_split_without_one_good_file(animals, tmp_path):
+    for i in range(10):
+        for kind in ("cat", "dog"):
+            (animals / kind / f"{i}.wav").write_bytes(b"")
+    with pytest.raises(DataError, match="4 of 4 files of split 'fold1' are unusable"):
+        prepare_folder(animals, tmp_path / "prepared", max_failed_share=1.0)
+
+
+def test_an_overlong_file_is_rejected(animals, tmp_path):
+    soundfile.write(animals / "cat" / "3.wav", np.zeros(16001), 8000)
+    prepared = prepare_folder(animals, tmp_path / "p", max_failed_share=0.5, max_seconds=2.0)
+    rejected = prepared.manifest("+".join(prepared.splits)).rejected
+    assert [source.reason for source in rejected] == ["longer than max_seconds=2"]
