@@ -6,20 +6,32 @@ jitted, vmapped and differentiated, also at digital silence.
 
 from rann_jax.features.cqt import cqt, vqt
 from rann_jax.features.front_end import FRONT_ENDS, FrontEnd, front_end
+from rann_jax.features.gammatone import gammatonegram, gfcc
 from rann_jax.features.mel import melspectrogram
+from rann_jax.features.mfcc import delta, mfcc
+from rann_jax.features.pcen import pcen
 from rann_jax.features.resample import resample
 from rann_jax.features.stft import amplitude_to_db, istft, power_to_db, stft
+from rann_jax.features.wavelet import cwt, dwt, wavedec
 
 __all__ = [
     "FRONT_ENDS",
     "FrontEnd",
     "amplitude_to_db",
     "cqt",
+    "cwt",
+    "delta",
+    "dwt",
     "front_end",
+    "gammatonegram",
+    "gfcc",
     "istft",
     "melspectrogram",
+    "mfcc",
+    "pcen",
     "power_to_db",
     "resample",
     "stft",
     "vqt",
+    "wavedec",
 ]

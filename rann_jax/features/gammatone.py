@@ -1,0 +1,233 @@
+"""Gammatone spectrogram and cepstral coefficients (GFCC), with the values of spafe.
+
+Chain: pre-emphasis, Hamming frames, power spectrum over `n_fft`, gammatone filters of the fourth
+order on the ERB scale weighting its bins, cube root (not a logarithm), DCT.
+
+The filters are M. Slaney's, "An efficient implementation of the Patterson-Holdsworth auditory
+filter bank", Apple Technical Report 35, 1993, applied to FFT bins as D. P. W. Ellis,
+"Gammatone-like spectrograms", 2009, does; spafe scales each to a peak of 1.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rann_jax.features import signal
+from rann_jax.features.mel import apply_bank
+from rann_jax.features.mfcc import dct_rows
+from rann_jax.features.stft import centered, resolve_lengths
+
+# Glasberg and Moore: quality factor at high frequencies, bandwidth at low ones in Hz.
+EAR_Q = 9.26449
+MINIMUM_BANDWIDTH = 24.7
+
+
+def erb_centers(n_filters: int, fmin: float, fmax: float) -> np.ndarray:
+    """Return centre frequencies in Hz, equally spaced on the ERB scale from fmin to below fmax."""
+    corner = EAR_Q * MINIMUM_BANDWIDTH
+    steps = np.arange(n_filters, 0, -1) / n_filters
+    return (fmax + corner) * np.exp(steps * np.log((fmin + corner) / (fmax + corner))) - corner
+
+
+@functools.lru_cache(maxsize=64)
+def gammatone_filter_bank(sr: float, n_fft: int, n_filters: int, fmin: float, fmax: float) -> np.ndarray:
+    """Return magnitude responses `(n_filters, 1 + n_fft // 2)`, each with peak 1, float32.
+
+    A fourth-order gammatone filter is four cascaded second-order sections with one pole pair and,
+    each, one real zero.
+    """
+    center = erb_centers(n_filters, fmin, fmax)[:, None]
+    bandwidth = ((center / EAR_Q) ** 4 + MINIMUM_BANDWIDTH**4) ** 0.25
+    decay = np.exp(-1.019 * 2 * np.pi * bandwidth / sr)
+    angle = 2 * np.pi * center / sr
+    bins = np.exp(2j * np.pi * np.arange(1 + n_fft // 2) / n_fft)[None, :]
+    response = np.ones((n_filters, bins.shape[1]))
+    for root in (3 + 2**1.5, 3 - 2**1.5):
+        for sign in (1, -1):
+            zero = decay * (np.cos(angle) + sign * np.sqrt(root) * np.sin(angle))
+            response *= np.abs(bins - zero)
+    pole = decay * np.exp(1j * angle)
+    response *= np.abs((bins - pole) * (bins - pole.conj())) ** -4.0
+    return (response / response.max(axis=1, keepdims=True)).astype(np.float32)
+
+
+GAMMATONE = (
+    "sr",
+    "n_filters",
+    "n_fft",
+    "hop_length",
+    "win_length",
+    "fmin",
+    "fmax",
+    "pre_emphasis",
+    "center",
+)
+
+
+def _band_power(
+    y: jax.Array,
+    *,
+    sr: float,
+    n_filters: int,
+    n_fft: int,
+    hop_length: int,
+    win_length: int,
+    fmin: float,
+    fmax: float,
+    pre_emphasis: float,
+    center: bool,
+) -> jax.Array:
+    if pre_emphasis:
+        before = jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(1, 0)])[..., :-1]
+        y = y - jnp.float32(pre_emphasis) * before
+    # spafe's frames are as long as the window and its Hamming window is the symmetric one.
+    frames = signal.frame(centered(y, win_length, center, "constant"), win_length, hop_length)
+    # The 1 / n_fft of the power spectrum goes into the window.
+    window = (np.hamming(win_length) / np.sqrt(n_fft)).astype(np.float32)
+    bins = jnp.fft.rfft(frames * window.reshape((1,) * (frames.ndim - 1) + (-1,)), n=n_fft)
+    power = jnp.square(bins.real) + jnp.square(bins.imag)
+    return apply_bank(power, gammatone_filter_bank(sr, n_fft, n_filters, fmin, fmax))
+
+
+_gammatonegram = jax.jit(_band_power, static_argnames=GAMMATONE)
+
+
+@functools.partial(jax.jit, static_argnames=("n_gfcc", *GAMMATONE))
+def _gfcc(y: jax.Array, n_gfcc: int, **arguments: Any) -> jax.Array:
+    power = _band_power(y, **arguments)
+    silent = power <= 0
+    loudness = jnp.where(silent, 0, jnp.cbrt(jnp.where(silent, jnp.float32(1), power)))
+    return dct_rows(loudness, n_gfcc)
+
+
+def _check(y: Any, **arguments: Any) -> tuple[jax.Array, dict[str, Any]]:
+    signal.check_positive(n_filters=arguments["n_filters"])
+    n_fft, hop_length, win_length = resolve_lengths(
+        arguments["n_fft"], arguments["hop_length"], arguments["win_length"]
+    )
+    fmax = signal.check_band(arguments["fmin"], arguments["fmax"], arguments["sr"])
+    y = signal.as_waveform(y)
+    if not arguments["center"] and y.shape[-1] < win_length:
+        raise ValueError(
+            f"y has {y.shape[-1]} samples, fewer than win_length={win_length}:"
+            " use center=True, a shorter window or a longer clip"
+        )
+    lengths = {"n_fft": n_fft, "hop_length": hop_length, "win_length": win_length, "fmax": fmax}
+    return y, {**arguments, **lengths, "center": bool(arguments["center"])}
+
+
+def gammatonegram(
+    y: jax.Array,
+    *,
+    sr: float,
+    n_filters: int = 128,
+    n_fft: int = 2048,
+    hop_length: int = 512,
+    win_length: int | None = None,
+    fmin: float = 50.0,
+    fmax: float | None = None,
+    pre_emphasis: float = 0.97,
+    center: bool = True,
+) -> jax.Array:
+    """Gammatone power spectrogram; with `center=False`, `spafe.features.gfcc.erb_spectrogram`.
+
+    Args:
+        y: waveform `(..., N)`, floating.
+        sr: sample rate in Hz.
+        n_filters: number of filters, equally spaced on the ERB scale from `fmin` on.
+        n_fft: FFT length; it must cover the window (spafe cuts a longer one off without a word).
+        hop_length: samples between frames.
+        win_length: length of the symmetric Hamming window and of a frame; default `n_fft`.
+        fmin: centre of the lowest filter in Hz.
+        fmax: edge just above the highest centre, in Hz; default `sr / 2`.
+        pre_emphasis: a of `y[n] - a * y[n - 1]`; 0 for none.
+        center: whether frame t is centred at sample `t * hop_length` of the signal, zero beyond its
+            ends (ours, as in `stft`); False begins it there, as spafe does.
+
+    Returns:
+        float32 power `(..., n_filters, T)`.
+
+    Raises:
+        ValueError: empty or integer `y`, `n_fft` shorter than the window, `fmax` above Nyquist, a
+            clip shorter than the window with `center=False`.
+
+    >>> gammatonegram(np.ones((2, 8000), np.float32), sr=16000, n_filters=64).shape
+    (2, 64, 16)
+    """
+    y, arguments = _check(
+        y,
+        sr=sr,
+        n_filters=n_filters,
+        n_fft=n_fft,
+        hop_length=hop_length,
+        win_length=win_length,
+        fmin=fmin,
+        fmax=fmax,
+        pre_emphasis=pre_emphasis,
+        center=center,
+    )
+    return _gammatonegram(y, **arguments)
+
+
+def gfcc(
+    y: jax.Array,
+    *,
+    sr: float,
+    n_gfcc: int = 20,
+    n_filters: int = 128,
+    n_fft: int = 2048,
+    hop_length: int = 512,
+    win_length: int | None = None,
+    fmin: float = 50.0,
+    fmax: float | None = None,
+    pre_emphasis: float = 0.97,
+    center: bool = True,
+) -> jax.Array:
+    """Gammatone-frequency cepstral coefficients; with `center=False`, `spafe.features.gfcc.gfcc`.
+
+    The orthonormal DCT over filters of the cube root of `gammatonegram`.
+
+    Args:
+        y: waveform `(..., N)`, floating.
+        sr: sample rate in Hz.
+        n_gfcc: number of coefficients, at most `n_filters`.
+        n_filters: see `gammatonegram` for this and the arguments that follow.
+        n_fft: FFT length.
+        hop_length: samples between frames.
+        win_length: window and frame length.
+        fmin: centre of the lowest filter in Hz.
+        fmax: edge just above the highest centre, in Hz.
+        pre_emphasis: its coefficient.
+        center: whether frames are centred.
+
+    Returns:
+        float32 `(..., n_gfcc, T)`.
+
+    Raises:
+        ValueError: as `gammatonegram`; more coefficients than filters.
+
+    >>> gfcc(np.ones((2, 8000), np.float32), sr=16000, n_gfcc=13).shape
+    (2, 13, 16)
+    """
+    signal.check_positive(n_gfcc=n_gfcc)
+    if n_gfcc > n_filters:
+        raise ValueError(
+            f"n_gfcc={n_gfcc} coefficients need as many filters, n_filters={n_filters}:"
+            " use fewer coefficients or more filters"
+        )
+    y, arguments = _check(
+        y,
+        sr=sr,
+        n_filters=n_filters,
+        n_fft=n_fft,
+        hop_length=hop_length,
+        win_length=win_length,
+        fmin=fmin,
+        fmax=fmax,
+        pre_emphasis=pre_emphasis,
+        center=center,
+    )
+    return _gfcc(y, n_gfcc=int(n_gfcc), **arguments)

@@ -1,0 +1,163 @@
+"""Mel-frequency cepstral coefficients and their derivatives, equal to librosa's."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.fft
+import scipy.signal
+
+from rann_jax.features import signal
+from rann_jax.features.mel import melspectrogram
+from rann_jax.features.stft import power_to_db
+
+
+@functools.lru_cache(maxsize=64)
+def dct_matrix(n_out: int, n_in: int, dct_type: int, norm: str | None, lifter: float) -> np.ndarray:
+    """Return the first `n_out` rows of SciPy's DCT, liftered, `(n_out, n_in)` float32.
+
+    The lifter is `1 + lifter / 2 * sin(pi * (k + 1) / lifter)` on row k; none where it is 0.
+    """
+    rows = scipy.fft.dct(np.eye(n_in), type=dct_type, norm=norm, axis=0)[:n_out]
+    if lifter > 0:
+        rows *= 1 + lifter / 2 * np.sin(np.pi * np.arange(1, n_out + 1) / lifter)[:, None]
+    return rows.astype(np.float32)
+
+
+def dct_rows(
+    S: jax.Array, n_out: int, dct_type: int = 2, norm: str | None = "ortho", lifter: float = 0.0
+) -> jax.Array:
+    """Apply `dct_matrix` along the second to last axis: `(..., F, T)` -> `(..., n_out, T)`."""
+    matrix = dct_matrix(n_out, S.shape[-2], dct_type, norm, lifter)
+    return jnp.einsum("kf,...ft->...kt", matrix, S, precision=jax.lax.Precision.HIGHEST)
+
+
+_dct_rows = jax.jit(dct_rows, static_argnames=("n_out", "dct_type", "norm", "lifter"))
+
+
+def mfcc(
+    y: jax.Array | None = None,
+    *,
+    sr: float = 22050,
+    S: jax.Array | None = None,
+    n_mfcc: int = 20,
+    dct_type: int = 2,
+    norm: str | None = "ortho",
+    lifter: float = 0.0,
+    mel_norm: str | float | None = "slaney",
+    **mel: Any,
+) -> jax.Array:
+    """Mel-frequency cepstral coefficients, equal to `librosa.feature.mfcc`.
+
+    The DCT over bands of `power_to_db(melspectrogram(y))`, floored 80 dB under the clip's peak.
+
+    Args:
+        y: waveform `(..., N)`, floating; not needed where `S` is given.
+        sr: sample rate in Hz.
+        S: log-power mel spectrogram `(..., n_mels, T)` to use instead of `y`.
+        n_mfcc: number of coefficients.
+        dct_type: 1, 2, 3 or 4.
+        norm: 'ortho' or None, see `scipy.fft.dct`.
+        lifter: cepstral lifter L, weights `1 + L / 2 * sin(pi * (k + 1) / L)`; 0 for none.
+        mel_norm: `norm` of `melspectrogram`.
+        **mel: other arguments of `melspectrogram`, such as `n_mels`, `n_fft`, `fmax`.
+
+    Returns:
+        float32 `(..., n_mfcc, T)`.
+
+    Raises:
+        ValueError: as `melspectrogram`; more coefficients than bands; an unknown DCT; a negative
+            lifter; neither `y` nor `S`.
+
+    >>> mfcc(np.ones((2, 8000), np.float32), sr=16000, n_mfcc=13, n_mels=40).shape
+    (2, 13, 16)
+    """
+    signal.check_positive(n_mfcc=n_mfcc)
+    if dct_type not in (1, 2, 3, 4):
+        raise ValueError(f"dct_type={dct_type!r} does not exist: use 1, 2, 3 or 4")
+    if norm not in ("ortho", None):
+        raise ValueError(f"norm={norm!r} is not supported: use 'ortho' or None")
+    if lifter < 0:
+        raise ValueError(f"lifter={lifter} must not be negative: 0 is no lifter")
+    if S is None:
+        if y is None:
+            raise ValueError("mfcc needs a waveform y or a log-mel spectrogram S")
+        S = power_to_db(melspectrogram(y, sr=sr, norm=mel_norm, **mel))
+    S = signal.as_waveform(S, "S")
+    if S.ndim < 2 or n_mfcc > S.shape[-2]:
+        raise ValueError(
+            f"n_mfcc={n_mfcc} coefficients need as many bands, S has shape {S.shape}:"
+            " use fewer coefficients or more n_mels"
+        )
+    return _dct_rows(S, n_mfcc, dct_type=dct_type, norm=norm, lifter=float(lifter))
+
+
+DELTA_MODES = {"interp": "", "mirror": "reflect", "nearest": "edge", "constant": "constant"}
+
+
+@functools.lru_cache(maxsize=64)
+def _derivative_matrix(width: int, order: int) -> np.ndarray:
+    """Return `(width, width)`: the derivative at each sample of a polynomial fitted to all."""
+    return scipy.signal.savgol_filter(
+        np.eye(width), width, polyorder=order, deriv=order, axis=0, mode="interp"
+    ).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnames=("width", "order", "axis", "mode"))
+def _delta(data: jax.Array, width: int, order: int, axis: int, mode: str) -> jax.Array:
+    data = jnp.moveaxis(data, axis, -1)
+    matrix = _derivative_matrix(width, order)
+    half = width // 2
+    inner = data
+    if mode != "interp":
+        widths = [(0, 0)] * (data.ndim - 1) + [(half, half)]
+        inner = jnp.pad(data, widths, mode=DELTA_MODES[mode])
+    length = inner.shape[-1] - width + 1
+    slopes = sum(float(matrix[half, i]) * inner[..., i : i + length] for i in range(width))
+    if mode == "interp":
+        fit = functools.partial(jnp.einsum, "...w,hw->...h", precision=jax.lax.Precision.HIGHEST)
+        first = fit(data[..., :width], matrix[:half])
+        last = fit(data[..., -width:], matrix[half + 1 :])
+        slopes = jnp.concatenate([first, slopes, last], axis=-1)
+    return jnp.moveaxis(slopes, -1, axis)
+
+
+def delta(
+    data: jax.Array, *, width: int = 9, order: int = 1, axis: int = -1, mode: str = "interp"
+) -> jax.Array:
+    """Derivative along time by a Savitzky-Golay filter, equal to `librosa.feature.delta`.
+
+    Args:
+        data: features `(..., F, T)`, floating.
+        width: frames that each local polynomial is fitted to, odd, at least 3.
+        order: of the derivative and of the polynomial, below `width`.
+        axis: of time.
+        mode: what happens at the ends: 'interp' (the first and last polynomial are continued),
+            'mirror', 'nearest' or 'constant' (zeros).
+
+    Returns:
+        float32, the shape of `data`, per frame to the power `order`.
+
+    Raises:
+        ValueError: an even or small `width`, `order` not in 1..width-1, fewer than `width` frames
+            with mode 'interp', an unknown mode.
+
+    >>> delta(np.arange(12, dtype=np.float32)[None, :] * 3)[0, :3].round(4).tolist()
+    [3.0, 3.0, 3.0]
+    """
+    signal.check_positive(width=width, order=order)
+    data = signal.as_waveform(data, "data")
+    if width < 3 or width % 2 == 0:
+        raise ValueError(f"width={width} must be odd and at least 3")
+    if order >= width:
+        raise ValueError(f"order={order} must be below width={width}")
+    if mode not in DELTA_MODES:
+        raise ValueError(f"mode={mode!r} is not supported: use one of {tuple(DELTA_MODES)}")
+    if mode == "interp" and data.shape[axis] < width:
+        raise ValueError(
+            f"data has {data.shape[axis]} frames, fewer than width={width}:"
+            " use a smaller width or another mode"
+        )
+    return _delta(data, width=int(width), order=int(order), axis=axis, mode=mode)

@@ -1,0 +1,133 @@
+"""Per-channel energy normalisation, equal to librosa's.
+
+Source: Y. Wang et al., "Trainable frontend for robust and far-field keyword spotting", ICASSP 2017;
+the filter coefficient: V. Lostanlen et al., IEEE Signal Processing Letters 26(1), 2019.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rann_jax.features import signal
+
+
+@functools.lru_cache(maxsize=64)
+def _decay_matrix(length: int, decay: float, gain: float) -> np.ndarray:
+    """Return the lower triangle of `gain * decay ** (i - j)`, `(length, length)` float32."""
+    lag = np.arange(length)[:, None] - np.arange(length)[None, :]
+    powers = np.power(float(decay), np.maximum(lag, 0))
+    return (gain * np.where(lag >= 0, powers, 0.0)).astype(np.float32)
+
+
+def leaky_average(x: jax.Array, b: float, before: jax.Array) -> jax.Array:
+    """Run `M[t] = (1 - b) M[t - 1] + b x[t]` along the last axis, `M[-1] = before` `(..., 1)`.
+
+    Exact and without a loop: blocks of about sqrt(T) frames are filtered by one triangular matrix,
+    the blocks' last values by a second one, and each block then gets what came before it.
+    """
+    frames = x.shape[-1]
+    block = math.isqrt(frames - 1) + 1
+    blocks = -(-frames // block)
+    decay = 1 - b
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, block * blocks - frames)])
+    x = x.reshape(*x.shape[:-1], blocks, block)
+    product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+    inside = product("...nj,ij->...ni", x, _decay_matrix(block, decay, b))
+    # What each block starts from: the first from `before`, the others from the blocks before.
+    steps = jnp.concatenate([jnp.broadcast_to(before, (*x.shape[:-2], 1)), inside[..., :-1, -1]], axis=-1)
+    starts = product("...j,ij->...i", steps, _decay_matrix(blocks, decay**block, 1.0))
+    fade = np.power(float(decay), np.arange(1, block + 1)).astype(np.float32)
+    carried = starts[..., None] * fade.reshape((1,) * starts.ndim + (block,))
+    return (inside + carried).reshape(*x.shape[:-2], blocks * block)[..., :frames]
+
+
+def _loudest_neighbour(S: jax.Array, size: int) -> jax.Array:
+    """Maximum over `size` neighbouring bins, the second to last axis."""
+    window = (1,) * (S.ndim - 2) + (size, 1)
+    padding = [(0, 0)] * (S.ndim - 2) + [(size // 2, (size - 1) // 2), (0, 0)]
+    return jax.lax.reduce_window(S, -np.inf, jax.lax.max, window, (1,) * S.ndim, padding)
+
+
+@functools.partial(jax.jit, static_argnames=("gain", "bias", "power", "eps", "b", "max_size"))
+def _pcen(
+    S: jax.Array, *, gain: float, bias: float, power: float, eps: float, b: float, max_size: int
+) -> jax.Array:
+    reference = S if max_size == 1 else _loudest_neighbour(S, max_size)
+    # librosa starts the filter as if it had always heard ones.
+    smooth = leaky_average(reference, b, jnp.ones((1,) * S.ndim, jnp.float32))
+    controlled = S * jnp.exp(-gain * jnp.log(jnp.float32(eps) + smooth))
+    if power == 0:
+        return jnp.log1p(controlled)
+    if bias == 0:
+        silent = controlled <= 0
+        return jnp.where(silent, 0, jnp.power(jnp.where(silent, 1, controlled), power))
+    return jnp.float32(bias**power) * jnp.expm1(power * jnp.log1p(controlled / bias))
+
+
+def pcen(
+    S: jax.Array,
+    *,
+    sr: float = 22050,
+    hop_length: int = 512,
+    gain: float = 0.98,
+    bias: float = 2.0,
+    power: float = 0.5,
+    time_constant: float = 0.4,
+    eps: float = 1e-6,
+    b: float | None = None,
+    max_size: int = 1,
+) -> jax.Array:
+    """Per-channel energy normalisation, equal to `librosa.pcen`.
+
+    `(S / (eps + M)**gain + bias)**power - bias**power`, where `M[t] = (1 - b) M[t - 1] + b S[t]`.
+    The defaults suit samples of -2**31 to 2**31: scale a waveform in -1..1 first.
+
+    Args:
+        S: magnitude or mel spectrogram `(..., F, T)`, floating, not negative.
+        sr: sample rate of the sound in Hz.
+        hop_length: samples between frames.
+        gain: of the automatic gain control; at least 0.
+        bias: of the compression; at least 0.
+        power: of the compression; at least 0, where 0 is the logarithm.
+        time_constant: of the filter, in seconds.
+        eps: positive, keeps silence finite.
+        b: filter coefficient in 0..1; default from `time_constant`.
+        max_size: number of neighbouring bins whose loudest is followed by M.
+
+    Returns:
+        float32 `(..., F, T)`.
+
+    Raises:
+        ValueError: empty or integer `S`; an argument outside its range.
+
+    >>> loud_after_quiet = np.float32([[1e3, 1e3, 1e5, 1e5]])
+    >>> pcen(loud_after_quiet, b=0.5).round(2).tolist()
+    [[0.32, 0.25, 0.38, 0.25]]
+    """
+    signal.check_positive(hop_length=hop_length, max_size=max_size)
+    for name, value in (("gain", gain), ("bias", bias), ("power", power)):
+        if value < 0:
+            raise ValueError(f"{name}={value} must not be negative")
+    for name, value in (("eps", eps), ("time_constant", time_constant), ("sr", sr)):
+        if value <= 0:
+            raise ValueError(f"{name}={value} must be positive")
+    if b is None:
+        frames = time_constant * sr / hop_length
+        b = (math.sqrt(1 + 4 * frames**2) - 1) / (2 * frames**2)
+    if not 0 < b <= 1:
+        raise ValueError(f"b={b} must be above 0 and at most 1")
+    S = signal.as_waveform(S, "S")
+    if S.ndim < 2 and max_size > 1:
+        raise ValueError(f"max_size={max_size} needs bins: S must be (..., F, T)")
+    return _pcen(
+        S,
+        gain=float(gain),
+        bias=float(bias),
+        power=float(power),
+        eps=float(eps),
+        b=float(b),
+        max_size=int(max_size),
+    )
