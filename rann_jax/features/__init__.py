@@ -4,6 +4,7 @@ Names, arguments and defaults are librosa's wherever librosa has the function. E
 jitted, vmapped and differentiated, also at digital silence.
 """
 
+from rann_jax.features.chroma import chroma_cens, chroma_cqt, chroma_stft
 from rann_jax.features.cqt import cqt, vqt
 from rann_jax.features.front_end import FRONT_ENDS, FrontEnd, front_end
 from rann_jax.features.gammatone import gammatonegram, gfcc
@@ -12,26 +13,39 @@ from rann_jax.features.mfcc import delta, mfcc
 from rann_jax.features.pcen import pcen
 from rann_jax.features.resample import resample
 from rann_jax.features.stft import amplitude_to_db, istft, power_to_db, stft
+from rann_jax.features.tempogram import (
+    cyclic_tempogram,
+    fourier_tempogram,
+    onset_strength,
+    tempogram,
+)
 from rann_jax.features.wavelet import cwt, dwt, wavedec
 
 __all__ = [
     "FRONT_ENDS",
     "FrontEnd",
     "amplitude_to_db",
+    "chroma_cens",
+    "chroma_cqt",
+    "chroma_stft",
     "cqt",
     "cwt",
+    "cyclic_tempogram",
     "delta",
     "dwt",
+    "fourier_tempogram",
     "front_end",
     "gammatonegram",
     "gfcc",
     "istft",
     "melspectrogram",
     "mfcc",
+    "onset_strength",
     "pcen",
     "power_to_db",
     "resample",
     "stft",
+    "tempogram",
     "vqt",
     "wavedec",
 ]

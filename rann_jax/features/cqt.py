@@ -27,6 +27,16 @@ from rann_jax.features.resample import HALF_WIDTH, soxr_resample
 DECIMATED_BELOW = 0.2
 
 
+def check_tuning(tuning: float | None) -> float:
+    """Return `tuning`, or raise ValueError if it is None: estimated tuning depends on the data."""
+    if tuning is None:
+        raise ValueError(
+            "tuning=None would be estimated from the data, which no compiled transform can do:"
+            " give tuning=0.0, or the result of librosa.estimate_tuning"
+        )
+    return float(tuning)
+
+
 class Octave(NamedTuple):
     """Filters of one octave, and how its signal comes from that of the octave above."""
 
@@ -231,17 +241,13 @@ def vqt(
         complex64 `(..., n_bins, T)`, T = 1 + N // hop_length.
 
     Raises:
-        ValueError: empty or integer `y`, `tuning=None` (estimated tuning depends on the data), bins
+        ValueError: empty or integer `y`, `tuning=None`, bins
             above Nyquist, a `hop_length` that cannot be halved as often as needed.
 
     >>> vqt(np.ones((2, 22050), np.float32), n_bins=24).shape
     (2, 24, 44)
     """
-    if tuning is None:
-        raise ValueError(
-            "tuning=None would be estimated from the data, which no compiled transform can do:"
-            " give tuning=0.0, or librosa.estimate_tuning's result"
-        )
+    deviation = check_tuning(tuning)
     y = signal.as_waveform(y)
     if not isinstance(intervals, str):
         intervals = tuple(float(ratio) for ratio in intervals)
@@ -257,7 +263,7 @@ def vqt(
     arguments = {
         "sr": float(sr),
         "hop_length": int(hop_length),
-        "fmin": lowest * 2.0 ** (tuning / bins_per_octave),
+        "fmin": lowest * 2.0 ** (deviation / bins_per_octave),
         "n_bins": int(n_bins),
         "intervals": intervals,
         "gamma": gamma,

@@ -1,0 +1,267 @@
+"""Chromagrams, equal to librosa's with `tuning=0.0`.
+
+librosa estimates the tuning from the data where it is not given; a compiled transform cannot, so
+the default here is 0.0 and `tuning=None` is refused.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import librosa
+import numpy as np
+
+from rann_jax.features import signal
+from rann_jax.features.cqt import check_tuning, cqt
+from rann_jax.features.mel import apply_bank
+from rann_jax.features.normalize import check_norm, normalize
+from rann_jax.features.stft import FRAMING, check_framing, power_spectra
+
+# Thresholds of CENS, each worth a quarter (Mueller and Ewert, "Chroma Toolbox", ISMIR 2011).
+QUANTIZATION_STEPS = (0.4, 0.2, 0.1, 0.05)
+
+
+@functools.lru_cache(maxsize=32)
+def _chroma_bank(sr: float, n_fft: int, **arguments: Any) -> np.ndarray:
+    return librosa.filters.chroma(sr=sr, n_fft=n_fft, **arguments)
+
+
+BANK = ("sr", "tuning", "n_chroma", "ctroct", "octwidth", "base_c")
+
+
+@functools.partial(jax.jit, static_argnames=(*FRAMING, *BANK, "norm"))
+def _chroma_stft(y: jax.Array, *, norm: float | None, n_fft: int, **arguments: Any) -> jax.Array:
+    bank = _chroma_bank(n_fft=n_fft, **{name: arguments.pop(name) for name in BANK})
+    chroma = apply_bank(power_spectra(y, n_fft=n_fft, **arguments), bank)
+    return normalize(chroma, norm, axis=-2)
+
+
+def chroma_stft(
+    y: Any,
+    *,
+    sr: float = 22050,
+    norm: float | None = math.inf,
+    n_fft: int = 2048,
+    hop_length: int = 512,
+    win_length: int | None = None,
+    window: signal.WindowSpec = "hann",
+    center: bool = True,
+    pad_mode: str = "constant",
+    tuning: float | None = 0.0,
+    n_chroma: int = 12,
+    ctroct: float = 5.0,
+    octwidth: float | None = 2,
+    base_c: bool = True,
+) -> jax.Array:
+    """Chromagram of a power spectrogram, equal to `librosa.feature.chroma_stft`.
+
+    Args:
+        y: waveform `(..., N)`, floating.
+        sr: sample rate in Hz.
+        norm: norm of each column: inf for its maximum, p for the p-norm, None for none.
+        n_fft: samples per frame; see `stft` for this and the framing arguments that follow.
+        hop_length: samples between frames.
+        win_length: window length; default `n_fft`.
+        window: window specification.
+        center: whether frames are centred.
+        pad_mode: how the ends are extended.
+        tuning: deviation from A440, in chroma bins.
+        n_chroma: bins of an octave.
+        ctroct: centre of the weighting over octaves, in octaves above A0, 27.5 Hz.
+        octwidth: its width in octaves; None for no weighting.
+        base_c: whether bin 0 is C; otherwise A.
+
+    Returns:
+        float32 `(..., n_chroma, T)`.
+
+    Raises:
+        ValueError: as `stft`; `tuning=None`; a negative `norm`.
+
+    >>> y = np.sin(2 * np.pi * 440 * np.arange(22050) / 22050).astype(np.float32)
+    >>> np.argmax(chroma_stft(y).mean(axis=-1)).item()  # A is 9 semitones above C
+    9
+    """
+    check_tuning(tuning)
+    check_norm(norm)
+    signal.check_positive(n_chroma=n_chroma)
+    y, framing = check_framing(y, n_fft, hop_length, win_length, window, center, pad_mode)
+    return _chroma_stft(
+        y,
+        norm=norm,
+        sr=sr,
+        tuning=tuning,
+        n_chroma=n_chroma,
+        ctroct=ctroct,
+        octwidth=octwidth,
+        base_c=base_c,
+        **framing,
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _merging_bank(
+    n_bins: int, bins_per_octave: int, n_chroma: int, fmin: float | None, window: Any
+) -> np.ndarray:
+    return librosa.filters.cq_to_chroma(
+        n_bins,
+        bins_per_octave=bins_per_octave,
+        n_chroma=n_chroma,
+        fmin=fmin,
+        window=None if window is None else np.asarray(window),
+    ).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnames=("threshold", "norm", "merging"))
+def _merge_octaves(
+    bins: jax.Array, *, threshold: float | None, norm: float | None, merging: tuple
+) -> jax.Array:
+    """Sum the octaves of a constant-Q transform `(..., bins, T)`, complex."""
+    bank = jnp.asarray(_merging_bank(bins.shape[-2], *merging))
+    chroma = jnp.matmul(bank, jnp.abs(bins), precision=jax.lax.Precision.HIGHEST)
+    if threshold is not None:
+        chroma = jnp.where(chroma < threshold, jnp.float32(0), chroma)
+    return normalize(chroma, norm, axis=-2)
+
+
+def chroma_cqt(
+    y: Any,
+    *,
+    sr: float = 22050,
+    hop_length: int = 512,
+    fmin: float | None = None,
+    norm: float | None = math.inf,
+    threshold: float | None = 0.0,
+    tuning: float | None = 0.0,
+    n_chroma: int = 12,
+    n_octaves: int = 7,
+    window: Any = None,
+    bins_per_octave: int | None = 36,
+) -> jax.Array:
+    """Chromagram of a constant-Q transform, equal to `librosa.feature.chroma_cqt`.
+
+    Args:
+        y: waveform `(..., N)`, floating.
+        sr: sample rate in Hz.
+        hop_length: samples between frames; see `cqt`.
+        fmin: lowest frequency in Hz; default C1, 32.7 Hz.
+        norm: norm of each column: inf for its maximum, p for the p-norm, None for none.
+        threshold: values below it, before normalisation, become zero; None for none.
+        tuning: deviation from A440 in bins of the transform.
+        n_chroma: bins of an octave of the result.
+        n_octaves: octaves that are summed.
+        window: weights `(width,)` by which the transform's bins are spread; None for none.
+        bins_per_octave: of the transform, a multiple of `n_chroma`; None for `n_chroma`.
+
+    Returns:
+        float32 `(..., n_chroma, T)`, T = 1 + N // hop_length.
+
+    Raises:
+        ValueError: as `cqt`; `bins_per_octave` that is no multiple of `n_chroma`.
+
+    >>> y = np.sin(2 * np.pi * 440 * np.arange(22050) / 22050).astype(np.float32)
+    >>> np.argmax(chroma_cqt(y, n_octaves=5).mean(axis=-1)).item()  # A is 9 semitones above C
+    9
+    """
+    check_norm(norm)
+    signal.check_positive(n_chroma=n_chroma, n_octaves=n_octaves)
+    bins_per_octave = n_chroma if bins_per_octave is None else bins_per_octave
+    if bins_per_octave % n_chroma:
+        raise ValueError(f"bins_per_octave={bins_per_octave} must be a multiple of n_chroma={n_chroma}")
+    bins = cqt(
+        y,
+        sr=sr,
+        hop_length=hop_length,
+        fmin=fmin,
+        n_bins=n_octaves * bins_per_octave,
+        bins_per_octave=bins_per_octave,
+        tuning=tuning,
+    )
+    weights = None if window is None else tuple(np.asarray(window, float).tolist())
+    merging = (bins_per_octave, n_chroma, fmin, weights)
+    return _merge_octaves(bins, threshold=threshold, norm=norm, merging=merging)
+
+
+@functools.partial(jax.jit, static_argnames=("norm", "win_len_smooth", "smoothing_window"))
+def _energy_statistics(
+    chroma: jax.Array, *, norm: float | None, win_len_smooth: int | None, smoothing_window: Any
+) -> jax.Array:
+    """Quantise and smooth a chromagram `(..., n_chroma, T)` that is not normalised yet."""
+    chroma = normalize(chroma, 1, axis=-2)
+    steps = jnp.stack([chroma > step for step in QUANTIZATION_STEPS])
+    smooth = jnp.mean(steps.astype(jnp.float32), axis=0)
+    if win_len_smooth:
+        n = win_len_smooth + 2
+        samples = librosa.filters.get_window(smoothing_window, n, fftbins=False)
+        weights = jnp.asarray(samples[::-1] / np.sum(samples), jnp.float32)
+        widths = [(0, 0)] * (chroma.ndim - 1) + [((n - 1) // 2, n // 2)]
+        frames = signal.frame(jnp.pad(smooth, widths), n, 1)
+        smooth = jnp.matmul(frames, weights, precision=jax.lax.Precision.HIGHEST)
+    return normalize(smooth, norm, axis=-2)
+
+
+def chroma_cens(
+    y: Any,
+    *,
+    sr: float = 22050,
+    hop_length: int = 512,
+    fmin: float | None = None,
+    tuning: float | None = 0.0,
+    n_chroma: int = 12,
+    n_octaves: int = 7,
+    bins_per_octave: int = 36,
+    window: Any = None,
+    norm: float | None = 2,
+    win_len_smooth: int | None = 41,
+    smoothing_window: signal.WindowSpec = "hann",
+) -> jax.Array:
+    """Chroma energy normalised statistics (CENS), equal to `librosa.feature.chroma_cens`.
+
+    The chromagram of `chroma_cqt` is divided by its sum, quantised in steps and smoothed over time.
+    Its gradient is zero: quantisation has no other.
+
+    Args:
+        y: waveform `(..., N)`, floating.
+        sr: sample rate in Hz.
+        hop_length: samples between frames; see `cqt`.
+        fmin: lowest frequency in Hz; default C1, 32.7 Hz.
+        tuning: deviation from A440 in bins of the transform.
+        n_chroma: bins of an octave of the result.
+        n_octaves: octaves that are summed.
+        bins_per_octave: of the transform, a multiple of `n_chroma`.
+        window: weights by which the transform's bins are spread; None for none.
+        norm: norm of each column at the end.
+        win_len_smooth: frames of the smoothing window; None for no smoothing.
+        smoothing_window: its specification.
+
+    Returns:
+        float32 `(..., n_chroma, T)`, T = 1 + N // hop_length.
+
+    Raises:
+        ValueError: as `chroma_cqt`; `win_len_smooth` that is not positive.
+
+    >>> chroma_cens(np.ones((2, 22050), np.float32), n_octaves=3).shape
+    (2, 12, 44)
+    """
+    check_norm(norm)
+    if win_len_smooth is not None:
+        signal.check_positive(win_len_smooth=win_len_smooth)
+    chroma = chroma_cqt(
+        y,
+        sr=sr,
+        hop_length=hop_length,
+        fmin=fmin,
+        norm=None,
+        tuning=tuning,
+        n_chroma=n_chroma,
+        n_octaves=n_octaves,
+        window=window,
+        bins_per_octave=bins_per_octave,
+    )
+    return _energy_statistics(
+        chroma,
+        norm=norm,
+        win_len_smooth=win_len_smooth,
+        smoothing_window=signal.hashable_window(smoothing_window),
+    )

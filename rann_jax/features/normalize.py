@@ -1,0 +1,47 @@
+"""Normalisation of columns, as `librosa.util.normalize` does it with its defaults."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+TINY = float(np.finfo(np.float32).tiny)
+
+
+def check_norm(norm: float | None) -> None:
+    """Raise ValueError unless `norm` is None, infinite, or at least 0."""
+    if norm is not None and (math.isnan(norm) or (norm < 0 and norm != -math.inf)):
+        raise ValueError(f"norm={norm!r} must be a number from 0 on, infinity or None")
+
+
+def normalize(S: jax.Array, norm: float | None, axis: int) -> jax.Array:
+    """Divide real `S` by its norm along `axis`; what is zero stays zero, with a finite gradient.
+
+    Args:
+        S: float32, any shape.
+        norm: inf for the maximum, -inf for the minimum, 0 for the number of non-zeros, p > 0 for
+            the p-norm of the magnitudes; None to leave `S` as it is.
+        axis: along which the norm is taken.
+    """
+    if norm is None:
+        return S
+    magnitude = jnp.abs(S)
+    if norm == -math.inf:
+        length = jnp.min(magnitude, axis=axis, keepdims=True)
+        return S / jnp.where(length < TINY, jnp.float32(1), length)
+    if norm == 0:
+        length = jnp.sum((magnitude > 0).astype(jnp.float32), axis=axis, keepdims=True)
+        return S / jnp.maximum(length, jnp.float32(1))
+    peak = jnp.max(magnitude, axis=axis, keepdims=True)
+    silent = peak < TINY
+    peak = jnp.where(silent, jnp.float32(1), peak)
+    if norm == math.inf:
+        return S / peak
+    # Relative to the peak, so that no power of a magnitude leaves float32.
+    relative = magnitude / peak
+    nonzero = relative > 0
+    powers = jnp.power(jnp.where(nonzero, relative, jnp.float32(1)), jnp.float32(norm))
+    total = jnp.sum(jnp.where(nonzero, powers, jnp.float32(0)), axis=axis, keepdims=True)
+    total = jnp.where(silent, jnp.float32(1), total)
+    return S / peak / jnp.power(total, jnp.float32(1 / norm))

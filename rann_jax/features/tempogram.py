@@ -1,0 +1,316 @@
+"""Onset strength and tempograms, equal to librosa's, and the cyclic tempogram, as in libfmp.
+
+A tempogram shows the rhythm of a sound: the onset envelope, one value per frame, is cut into windows
+of `win_length` frames, one around every frame, and each window is analysed for its periods.
+"""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.fft
+
+from rann_jax.features import signal
+from rann_jax.features.mel import melspectrogram
+from rann_jax.features.normalize import check_norm, normalize
+from rann_jax.features.stft import power_to_db, stft
+
+
+def _local_maximum(S: jax.Array, size: int) -> jax.Array:
+    """Maximum over `size` neighbouring bands of `(..., F, T)`, mirrored at the ends."""
+    widths = [(0, 0)] * (S.ndim - 2) + [(size // 2, size - 1 - size // 2), (0, 0)]
+    window = (1,) * (S.ndim - 2) + (size, 1)
+    padded = jnp.pad(S, widths, mode="symmetric")
+    return jax.lax.reduce_window(padded, -jnp.inf, jax.lax.max, window, (1,) * S.ndim, padding="VALID")
+
+
+def _detrend(envelope: jax.Array) -> jax.Array:
+    """Take out the slow part: `out[t] = x[t] - x[t - 1] + 0.99 out[t - 1]`, along the last axis."""
+    widths = [(0, 0)] * (envelope.ndim - 1) + [(1, 0)]
+    steps = jnp.diff(jnp.pad(envelope, widths), axis=-1)
+
+    def after(first: tuple, second: tuple) -> tuple:
+        return first[0] * second[0], first[1] * second[0] + second[1]
+
+    decay = jnp.full_like(steps, 0.99)
+    return jax.lax.associative_scan(after, (decay, steps), axis=-1)[1]
+
+
+def onset_strength(
+    y: Any,
+    *,
+    sr: float = 22050,
+    n_fft: int = 2048,
+    hop_length: int = 512,
+    lag: int = 1,
+    max_size: int = 1,
+    detrend: bool = False,
+    center: bool = True,
+    aggregate: Callable | None = None,
+    n_mels: int = 128,
+    fmin: float = 0.0,
+    fmax: float | None = None,
+) -> jax.Array:
+    """Onset strength envelope, equal to `librosa.onset.onset_strength`.
+
+    The rise of each mel band's level in dB over `lag` frames, averaged over the bands. As in
+    `power_to_db`, levels more than 80 dB under a clip's own peak are floored.
+
+    Args:
+        y: waveform `(..., N)`, floating.
+        sr: sample rate in Hz.
+        n_fft: samples per frame.
+        hop_length: samples between frames.
+        lag: frames over which the rise is taken.
+        max_size: bands over which the earlier frame's level is the maximum, against vibrato.
+        detrend: take out the slow part of the envelope.
+        center: shift the envelope by half a frame, so that an onset is where it sounds.
+        aggregate: how bands are combined, called with `axis=-2`; default `jax.numpy.mean`.
+        n_mels: number of mel bands.
+        fmin: lowest frequency in Hz.
+        fmax: highest frequency in Hz; default `sr / 2`.
+
+    Returns:
+        float32 `(..., T)`, T = 1 + N // hop_length.
+
+    Raises:
+        ValueError: as `melspectrogram`; `lag` or `max_size` that is not a positive integer.
+
+    >>> y = np.zeros(22050, np.float32)
+    >>> y[10000:] = np.sin(np.arange(12050) / 2)  # between the frames 19 and 20
+    >>> np.argmax(onset_strength(y)).item()
+    20
+    """
+    signal.check_positive(lag=lag, max_size=max_size)
+    power = melspectrogram(y, sr=sr, n_fft=n_fft, hop_length=hop_length, n_mels=n_mels, fmin=fmin, fmax=fmax)
+    return _rise(
+        power,
+        lag=lag,
+        max_size=max_size,
+        delay=lag + n_fft // (2 * hop_length) if center else lag,
+        detrend=detrend,
+        aggregate=jnp.mean if aggregate is None else aggregate,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("lag", "max_size", "delay", "detrend", "aggregate"))
+def _rise(
+    power: jax.Array, *, lag: int, max_size: int, delay: int, detrend: bool, aggregate: Callable
+) -> jax.Array:
+    """Aggregate the rises of `(..., F, T)` to `(..., T)`, `delay` zeros first."""
+    level = power_to_db(power)
+    before = level if max_size == 1 else _local_maximum(level, max_size)
+    rise = jnp.maximum(level[..., lag:] - before[..., :-lag], jnp.float32(0))
+    envelope = aggregate(rise, axis=-2)
+    envelope = jnp.pad(envelope, [(0, 0)] * (envelope.ndim - 1) + [(delay, 0)])
+    if detrend:
+        envelope = _detrend(envelope)
+    return envelope[..., : level.shape[-1]]
+
+
+def _envelope(
+    y: Any, sr: float, onset_envelope: Any, hop_length: int, win_length: int, center: bool
+) -> jax.Array:
+    """Check what the tempograms share, and return the onset envelope `(..., T)`."""
+    signal.check_positive(hop_length=hop_length, win_length=win_length)
+    if (y is None) == (onset_envelope is None):
+        raise ValueError("give either y or onset_envelope, and not both")
+    if onset_envelope is None:
+        envelope = onset_strength(y, sr=sr, hop_length=hop_length)
+    else:
+        envelope = signal.as_waveform(onset_envelope, "onset_envelope")
+    if not center and envelope.shape[-1] < win_length:
+        raise ValueError(
+            f"win_length={win_length} is longer than the onset envelope, {envelope.shape[-1]}"
+            " frames: use center=True, a shorter window or a longer clip"
+        )
+    return envelope
+
+
+@functools.partial(jax.jit, static_argnames=("win_length", "center", "window", "norm"))
+def _autocorrelation(
+    envelope: jax.Array, *, win_length: int, center: bool, window: Any, norm: float | None
+) -> jax.Array:
+    n_frames = envelope.shape[-1] if center else envelope.shape[-1] - win_length + 1
+    if center:
+        ramp = np.arange(win_length // 2, dtype=np.float32) / max(1, win_length // 2)
+        ramp = ramp.reshape((1,) * (envelope.ndim - 1) + ramp.shape)
+        rising, falling = envelope[..., :1] * ramp, envelope[..., -1:] * ramp[..., ::-1]
+        envelope = jnp.concatenate([rising, envelope, falling], axis=-1)
+    samples = signal.window_samples(window, win_length, win_length).astype(np.float32)
+    frames = signal.frame(envelope, win_length, 1)[..., :n_frames, :]
+    frames = frames * samples.reshape((1,) * (frames.ndim - 1) + samples.shape)
+    # Twice the length, so that the correlation is not circular.
+    n_fft = scipy.fft.next_fast_len(2 * win_length - 1, real=True)
+    spectra = jnp.fft.rfft(frames, n=n_fft)
+    power = jnp.square(spectra.real) + jnp.square(spectra.imag)
+    lags = jnp.fft.irfft(power.astype(jnp.complex64), n=n_fft)[..., :win_length]
+    return jnp.swapaxes(normalize(lags, norm, axis=-1), -1, -2)
+
+
+def tempogram(
+    y: Any = None,
+    *,
+    sr: float = 22050,
+    onset_envelope: Any = None,
+    hop_length: int = 512,
+    win_length: int = 384,
+    center: bool = True,
+    window: signal.WindowSpec = "hann",
+    norm: float | None = math.inf,
+) -> jax.Array:
+    """Autocorrelation tempogram, equal to `librosa.feature.tempogram`.
+
+    Args:
+        y: waveform `(..., N)`, floating; or None and `onset_envelope` given.
+        sr: sample rate in Hz.
+        onset_envelope: `(..., T)`, as made by `onset_strength`.
+        hop_length: samples between frames.
+        win_length: frames of the window, and number of lags.
+        center: whether windows are centred on their frame; the ends fade linearly to zero.
+        window: of the autocorrelation.
+        norm: norm of each column: inf for its maximum, p for the p-norm, None for none.
+
+    Returns:
+        float32 `(..., win_length, T)`: row k is a lag of k frames, `60 * sr / hop_length / k` BPM.
+
+    Raises:
+        ValueError: as `onset_strength`; neither or both of `y` and `onset_envelope`; a window
+            longer than the envelope with `center=False`; a negative `norm`.
+
+    >>> beat = np.zeros(200, np.float32)
+    >>> beat[::10] = 1
+    >>> np.argmax(tempogram(onset_envelope=beat, win_length=64)[5:, 100]).item() + 5
+    10
+    """
+    check_norm(norm)
+    envelope = _envelope(y, sr, onset_envelope, hop_length, win_length, center)
+    window = signal.hashable_window(window)
+    return _autocorrelation(envelope, win_length=int(win_length), center=center, window=window, norm=norm)
+
+
+def fourier_tempogram(
+    y: Any = None,
+    *,
+    sr: float = 22050,
+    onset_envelope: Any = None,
+    hop_length: int = 512,
+    win_length: int = 384,
+    center: bool = True,
+    window: signal.WindowSpec = "hann",
+) -> jax.Array:
+    """Fourier tempogram, complex, equal to `librosa.feature.fourier_tempogram`.
+
+    Args:
+        y: waveform `(..., N)`, floating; or None and `onset_envelope` given.
+        sr: sample rate in Hz.
+        onset_envelope: `(..., T)`, as made by `onset_strength`.
+        hop_length: samples between frames.
+        win_length: frames of the window.
+        center: whether windows are centred on their frame, with zeros beyond the ends.
+        window: of the transform.
+
+    Returns:
+        complex64 `(..., 1 + win_length // 2, T + 1)` for T frames (even `win_length`, centred); row
+        k is `60 * sr / hop_length * k / win_length` BPM.
+
+    Raises:
+        ValueError: as `tempogram`.
+
+    >>> beat = np.zeros(200, np.float32)
+    >>> beat[::10] = 1
+    >>> fourier_tempogram(onset_envelope=beat, win_length=64).shape
+    (33, 201)
+    """
+    envelope = _envelope(y, sr, onset_envelope, hop_length, win_length, center)
+    return stft(envelope, n_fft=win_length, hop_length=1, center=center, window=window)
+
+
+@functools.lru_cache(maxsize=32)
+def _cyclic_bank(
+    frame_rate: float, win_length: int, tempo_ref: float, octave_bin: int, octave_num: int
+) -> np.ndarray:
+    """Return `(octave_bin, 1 + win_length // 2)`: interpolation to log tempo, mean over octaves."""
+    tempi = 60 * frame_rate * np.arange(1 + win_length // 2) / win_length
+    wanted = tempo_ref * 2.0 ** (np.arange(octave_bin * octave_num) / octave_bin)
+    if wanted[-1] > tempi[-1]:
+        raise ValueError(
+            f"octave_num={octave_num} octaves from tempo_ref={tempo_ref:g} BPM reach"
+            f" {wanted[-1]:.0f} BPM, but {frame_rate:g} frames a second and win_length={win_length}"
+            f" only {tempi[-1]:.0f}: use fewer octaves, a lower tempo_ref or a shorter hop_length"
+        )
+    identity = np.eye(len(tempi))
+    bank = np.stack([np.interp(wanted, tempi, column) for column in identity], axis=1)
+    return bank.reshape(octave_num, octave_bin, len(tempi)).mean(axis=0).astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnames=tuple(inspect.signature(_cyclic_bank).parameters))
+def _fold_octaves(bins: jax.Array, **arguments: Any) -> jax.Array:
+    bank = jnp.asarray(_cyclic_bank(**arguments))
+    return jnp.matmul(bank, jnp.abs(bins), precision=jax.lax.Precision.HIGHEST)
+
+
+def cyclic_tempogram(
+    y: Any = None,
+    *,
+    sr: float = 22050,
+    onset_envelope: Any = None,
+    hop_length: int = 512,
+    win_length: int = 384,
+    center: bool = True,
+    window: signal.WindowSpec = "hann",
+    tempo_ref: float = 30.0,
+    octave_bin: int = 40,
+    octave_num: int = 4,
+) -> jax.Array:
+    """Cyclic tempogram: tempi an octave apart count as one.
+
+    The magnitude of `fourier_tempogram` is interpolated linearly to the tempi
+    `tempo_ref * 2 ** (k / octave_bin)` BPM, and their octaves are averaged: Grosche, Mueller and
+    Kurth, "Cyclic tempogram", ICASSP 2010, as computed by libfmp, whose names the arguments have.
+
+    Args:
+        y: waveform `(..., N)`, floating; or None and `onset_envelope` given.
+        sr: sample rate in Hz.
+        onset_envelope: `(..., T)`, as made by `onset_strength`.
+        hop_length: samples between frames.
+        win_length: frames of the window; tempi are told apart by `60 * sr / hop_length /
+            win_length` BPM.
+        center: whether windows are centred on their frame.
+        window: of the Fourier tempogram.
+        tempo_ref: lowest tempo in BPM.
+        octave_bin: tempo classes in an octave.
+        octave_num: octaves that are averaged.
+
+    Returns:
+        float32 `(..., octave_bin, T + 1)`, columns as in `fourier_tempogram`; row k is the class of
+        `tempo_ref * 2 ** (k / octave_bin)` BPM.
+
+    Raises:
+        ValueError: as `tempogram`; tempi beyond what the frame rate can show.
+
+    >>> beat = np.zeros(800, np.float32)
+    >>> beat[::20] = 1  # 43.07 frames a second: 129.2 BPM, of the class of 32.3 BPM
+    >>> image = cyclic_tempogram(onset_envelope=beat, octave_num=3)
+    >>> 30 * 2 ** (np.argmax(image[:, 400]).item() / 40)
+    32.15...
+    """
+    signal.check_positive(octave_bin=octave_bin, octave_num=octave_num)
+    if tempo_ref <= 0:
+        raise ValueError(f"tempo_ref must be positive, in BPM, got {tempo_ref!r}")
+    bank = {
+        "frame_rate": sr / hop_length,
+        "win_length": int(win_length),
+        "tempo_ref": float(tempo_ref),
+        "octave_bin": int(octave_bin),
+        "octave_num": int(octave_num),
+    }
+    envelope = _envelope(y, sr, onset_envelope, hop_length, win_length, center)
+    _cyclic_bank(**bank)
+    bins = fourier_tempogram(onset_envelope=envelope, win_length=win_length, center=center, window=window)
+    return _fold_octaves(bins, **bank)
