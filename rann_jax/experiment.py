@@ -12,6 +12,7 @@ from jax.sharding import Sharding
 from ml_collections import ConfigDict
 
 from rann_jax import models, optimizer
+from rann_jax.augment import Policy, policy
 from rann_jax.errors import ConfigError
 from rann_jax.features.front_end import FrontEnd, front_end
 from rann_jax.state import TrainState, create_state
@@ -29,12 +30,14 @@ class Experiment:
       front_end: (B, crop_samples) float32 -> feature images (B, F, T).
       model: feature images -> logits (B, num_classes).
       tx: optimiser.
+      augment: the augmentations of training.
     """
 
     config: ConfigDict
     front_end: FrontEnd
     model: nn.Module
     tx: optax.GradientTransformation
+    augment: Policy
 
     @property
     def crop_samples(self) -> int:
@@ -86,7 +89,9 @@ def build(config: ConfigDict) -> Experiment:
         )
     with _blaming("config.optimizer"):
         tx = optimizer.adam(total_steps=config.total_steps, **config.optimizer.to_dict())
-    experiment = Experiment(config, features, model, tx)
+    with _blaming("config.augment"):
+        augment = policy(config.augment.to_dict())
+    experiment = Experiment(config, features, model, tx, augment)
     with _blaming("config.t_c"):
         jax.eval_shape(experiment.initial_state)
     return experiment

@@ -4,6 +4,7 @@ A batch holds `audio`, int16 PCM or float (B, N), and for training `labels`, flo
 where the network is applied in training.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import optax
 from flax import linen as nn
 
 from rann_jax import losses
+from rann_jax.augment import Policy
 from rann_jax.optimizer import update_ema
 from rann_jax.state import TrainState
 
@@ -23,6 +25,7 @@ LOSSES = {
     "classification": losses.categorical_cross_entropy,
     "tagging": losses.binary_cross_entropy,
 }
+NO_AUGMENTATION = Policy()
 PROBABILITIES = {"classification": jax.nn.softmax, "tagging": jax.nn.sigmoid}
 
 
@@ -40,6 +43,7 @@ def make_train_step(
     *,
     task: str,
     ema_decay: float,
+    augment: Policy = NO_AUGMENTATION,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """The training step of a network behind a front end.
 
@@ -49,6 +53,7 @@ def make_train_step(
       tx: optimiser.
       task: "classification" (softmax) or "tagging" (sigmoid).
       ema_decay: of the moving averages of parameters and batch statistics.
+      augment: what changes waveforms, features and labels; random by the state's seed and step.
 
     Returns:
       (state, batch) -> (state, {"loss", "learning_rate"}), to be jitted by the caller.
@@ -65,9 +70,11 @@ def make_train_step(
         return loss_fn(logits, labels).mean(), updated["batch_stats"]
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        features = front_end(to_float(batch["audio"]))
+        key = state.step_key
+        audio, labels = augment.on_audio(key, to_float(batch["audio"]), batch["labels"])
+        features, labels = augment.on_features(key, front_end(audio), labels)
         (loss, batch_stats), gradients = jax.value_and_grad(loss_and_statistics, has_aux=True)(
-            state.params, state.batch_stats, features, batch["labels"]
+            state.params, state.batch_stats, features, labels
         )
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -75,7 +82,8 @@ def make_train_step(
         ema_params, ema_batch_stats = update_ema(
             (state.ema_params, state.ema_batch_stats), (params, batch_stats), step, ema_decay
         )
-        state = state.replace(
+        state = dataclasses.replace(
+            state,
             step=step,
             params=params,
             batch_stats=batch_stats,
@@ -95,6 +103,7 @@ def make_eval_step(
     probabilities = PROBABILITIES[task]
 
     def eval_step(variables: dict[str, Any], audio: jax.Array) -> jax.Array:
-        return probabilities(model.apply(variables, front_end(to_float(audio)), train=False))
+        logits = model.apply(variables, front_end(to_float(audio)), train=False)
+        return probabilities(jnp.asarray(logits))
 
     return eval_step

@@ -57,6 +57,7 @@ def train(
             experiment.tx,
             task=config.task,
             ema_decay=config.ema_decay,
+            augment=experiment.augment,
         ),
         donate_argnums=0,
     )

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 
 from rann_jax.models.registry import create, crop_seconds
@@ -73,7 +74,7 @@ def count_macs(jaxpr) -> int:
 def _equations(jaxpr) -> Iterator:
     for equation in jaxpr.eqns:
         yield equation
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
             yield from _equations(inner)
 
 

@@ -6,7 +6,6 @@ holds the crop length t_c in seconds, the temporal decrease t_m in {1, 2, 4, 8} 
 """
 
 import re
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -57,15 +56,15 @@ class ResidualBlock(nn.Module):
         conv = partial(nn.Conv, self.channels, use_bias=False, kernel_init=conv_init, dtype=self.dtype)
         long = self.strides[1] == 4
         # Padding is explicit: 'SAME' at stride 2 is not the symmetric padding of the original.
-        y = leaky_relu(norm(name="norm1")(x))
+        y = leaky_relu(norm(x, name="norm1"))
         y = conv((3, 6 if long else 3), strides=self.strides, padding=((1, 1), (1, 1)), name="conv1")(y)
-        y = leaky_relu(norm(name="norm2")(y))
+        y = leaky_relu(norm(y, name="norm2"))
         time_padding = (2, 2) if long else (1, 1)
         y = conv((3, 5 if long else 3), padding=((1, 1), time_padding), name="conv2")(y)
         if x.shape[-1] != self.channels or self.strides != (1, 1):
             x = conv((1, 1), strides=self.strides, padding="VALID", name="shortcut_conv")(x)
             if self.shortcut_norm:
-                x = norm(name="shortcut_norm")(x)
+                x = norm(x, name="shortcut_norm")
         return x + y
 
 
@@ -105,7 +104,7 @@ class RANN(nn.Module):
     def embed(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Embeddings (B, 128 W), float32: what the last layer sees."""
         check_frames(x.shape, self.t_m)
-        x = _batch_norm(name="input_norm", axis=1, train=train, dtype=self.dtype)(x)[..., None]
+        x = _batch_norm(x, name="input_norm", axis=1, train=train, dtype=self.dtype)[..., None]
         for stage, time_stride in enumerate(temporal_strides(self.t_m)):
             channels = BASE_CHANNELS * self.width * 2**stage
             for block in range(BLOCKS_PER_STAGE):
@@ -162,6 +161,8 @@ def from_name(name: str, **options) -> RANN:
     return RANN(t_m=t_m, width=width, **options)
 
 
-def _batch_norm(*, train: bool, **options) -> Callable[[jax.Array], jax.Array]:
-    # flax's momentum 0.9 is torch's 0.1.
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, **options)
+def _batch_norm(x: jax.Array, *, train: bool, **options) -> jax.Array:
+    # flax subtracts float32 statistics from bfloat16 values, which strict promotion would refuse.
+    with jax.numpy_dtype_promotion("standard"):
+        # flax's momentum 0.9 is torch's 0.1.
+        return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, **options)(x)

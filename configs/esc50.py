@@ -1,0 +1,56 @@
+"""ESC-50 or its subset ESC-10: environmental sounds of 5 s, five official folds, from scratch.
+
+    python -m rann_jax.main --config configs/esc50.py:subset=esc10,fold=1,size=small \
+        --config.data_dir=DIR --workdir runs/esc10_fold1
+
+DIR is a copy in the official layout (meta/esc50.csv or meta.csv, and audio/); without it the official
+archive is downloaded. Training is on the four other folds.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.base import base, parse_arg
+
+CLASSES = {"esc50": 50, "esc10": 10}
+FOLDS = (1, 2, 3, 4, 5)
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Presets: subset (esc50, esc10), fold (1 to 5, the one tested on), size (deck, small), feature."""
+    preset = parse_arg(arg, subset="esc50", fold=1, size="deck", feature="log_mel")
+    if preset["subset"] not in CLASSES or preset["fold"] not in FOLDS:
+        raise ValueError("presets: subset is esc50 or esc10, fold is 1 to 5")
+    config = base()
+    config.dataset = {"name": "esc50", "subset": preset["subset"]}
+    config.num_classes = CLASSES[preset["subset"]]
+    config.splits = {
+        "train": "+".join(f"fold{fold}" for fold in FOLDS if fold != preset["fold"]),
+        "test": f"fold{preset['fold']}",
+    }
+    config.feature.name = preset["feature"]
+    config.best_metric = "test/accuracy"
+    SIZES[preset["size"]](config)
+    return config
+
+
+def deck(config: ConfigDict) -> None:
+    """The deck's network at its geometry, for an accelerator; steps and rate are ours."""
+    config.model.name = "rann-4x4-6"
+    config.t_c = 4.0
+    config.dtype = "bfloat16"
+    config.total_steps = 6000
+
+
+def small(config: ConfigDict) -> None:
+    """For two CPU cores: an eighth of the pixels, a sixth of the width."""
+    config.model.name = "rann-4x4-1"
+    config.t_c = 4.0
+    config.feature.frames_per_second = 64
+    config.feature.n_bins = 64
+    config.batch_size = 16
+    config.total_steps = 1200
+    config.eval_every = 300
+    config.save_every = 300
+
+
+SIZES = {"deck": deck, "small": small}

@@ -1,0 +1,28 @@
+"""Free Spoken Digit Dataset: ten digits, six speakers, 8 kHz; the official train/test split.
+
+    python -m rann_jax.main --config configs/fsdd.py --config.data_dir=DIR --workdir runs/fsdd
+
+DIR holds meta.csv and audio/, or the official recordings/.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.base import base, parse_arg
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Presets: feature."""
+    preset = parse_arg(arg, feature="log_mel")
+    config = base()
+    config.dataset = {"name": "fsdd"}
+    config.num_classes = 10
+    config.sample_rate = 8000
+    config.t_c = 1.0
+    config.feature = {"name": preset["feature"], "frames_per_second": 64, "n_bins": 64}
+    config.model.name = "rann-1x4-1"
+    config.batch_size = 32
+    config.total_steps = 1000
+    config.eval_every = 500
+    config.save_every = 250
+    config.best_metric = "test/accuracy"
+    return config

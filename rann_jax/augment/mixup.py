@@ -1,0 +1,54 @@
+"""Mixup: every example is mixed with another of its batch, and so are their labels."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+
+def mixup(key: jax.Array, x: jax.Array, labels: jax.Array, *, alpha: float) -> tuple[jax.Array, jax.Array]:
+    """Mix each example with a partner: r x1 + (1 - r) x2, r ~ Beta(alpha, alpha) for each example.
+
+    Source: Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018. The partners are a random
+    permutation of the batch.
+
+    Args:
+      key: random key.
+      x: (B, ...) waveforms or features.
+      labels: (B, C), one-hot or multi-hot; they mix in the same proportion.
+      alpha: of the Beta distribution; 1 is uniform, less mixes more weakly.
+
+    Returns:
+      x and labels, mixed.
+    """
+    ratio_key, partner_key = jax.random.split(key)
+    ratio = jax.random.beta(ratio_key, alpha, alpha, (len(x),))
+    partner = jax.random.permutation(partner_key, len(x))
+
+    def mix(values: jax.Array) -> jax.Array:
+        r = ratio.reshape(-1, *(1,) * (values.ndim - 1)).astype(values.dtype)
+        return r * values + (1 - r) * values[partner]
+
+    return mix(x), mix(labels)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mixup:
+    """`mixup` of the waveforms.
+
+    Attributes:
+      alpha: of the Beta distribution.
+    """
+
+    on: ClassVar[str] = "audio"
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.alpha <= 0:
+            raise ValueError(f"mixup: alpha must be positive, not {self.alpha}")
+
+    def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Waveforms (B, N) and labels (B, C), mixed."""
+        return mixup(key, audio, jnp.asarray(labels), alpha=self.alpha)

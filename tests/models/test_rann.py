@@ -1,0 +1,139 @@
+"""RANN: the deck's counts to the last digit, shapes, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from rann_jax import models
+from rann_jax.models.rann import temporal_strides
+
+# The deck's Table XII: name, parameters, multiply-adds in 1e9 with three decimals, last feature map.
+TABLE_XII = [
+    ("rann-4x4-6", 54_919_313, 23.569, 23_568_788_736, (8, 8)),
+    ("rann-8x1-6", 54_435_473, 101.231, 101_230_521_600, (8, 64)),
+    ("rann-8x2-6", 54_532_241, 61.745, 61_745_343_744, (8, 32)),
+    ("rann-8x4-6", 54_919_313, 47.137, 47_136_582_912, (8, 16)),
+    ("rann-8x8-6", 56_467_601, 42.399, 42_399_116_544, (8, 8)),
+    ("rann-8x4-5", 38_198_545, 32.743, 32_742_532_480, None),
+    ("rann-8x4-4", 24_504_849, 20.964, 20_963_663_360, None),
+]
+
+
+def macs_by_hand(t_c: int, t_m: int, width: int, num_classes: int) -> int:
+    """Multiply-adds from the layer table alone: output positions times kernel times channels."""
+    bins, frames, inputs, total = 128, 128 * t_c, 1, 0
+    for stage in range(5):
+        channels = 8 * width * 2**stage
+        for block in range(4):
+            x = y = 1
+            if stage > 0 and block == 0:
+                x, y = 2, 4 if stage <= {1: 0, 2: 1, 4: 2, 8: 3}[t_m] else 2
+            bins, frames = bins // x, frames // y
+            first, second = (18, 15) if y == 4 else (9, 9)
+            total += bins * frames * channels * (inputs * first + channels * second)
+            if inputs != channels or (x, y) != (1, 1):
+                total += bins * frames * channels * inputs
+            inputs = channels
+    return total + inputs * inputs + inputs * num_classes
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("name", "params", "giga_macs", "macs"), [row[:4] for row in TABLE_XII])
+def test_counts_equal_the_deck(name, params, giga_macs, macs):
+    cost = models.complexity(name)
+    assert cost.params == params
+    assert cost.macs == macs
+    assert round(cost.macs / 1e9, 3) == giga_macs
+    t_c, t_m, width = int(name[5]), int(name[7]), int(name[9])
+    assert cost.macs == macs_by_hand(t_c, t_m, width, 527)
+    assert cost.flops == 2 * macs
+    assert cost.input_shape == (128, 128 * t_c)
+    assert cost.seconds == t_c
+
+
+@pytest.mark.parametrize(("name", "out"), [(row[0], row[4]) for row in TABLE_XII if row[4]])
+def test_last_feature_map_has_the_decks_size(name, out):
+    model = models.create(name, num_classes=527)
+    x = jnp.zeros((1, 128, 128 * int(name[5])), jnp.float32)
+
+    def last_map(key):
+        _, state = model.init_with_output(
+            key, x, capture_intermediates=lambda module, _: module.name == "stage4_block3"
+        )
+        return state["intermediates"]["stage4_block3"]["__call__"][0]
+
+    assert jax.eval_shape(last_map, jax.random.key(0)).shape[1:3] == out
+
+
+@pytest.mark.parametrize("t_m", [1, 2, 4, 8])
+@pytest.mark.parametrize(("bins", "width"), [(128, 1), (12, 3), (84, 2), (1, 1)])
+def test_any_bins_any_width(t_m, bins, width):
+    model = models.create(f"rann-1x{t_m}-{width}", num_classes=5)
+    x = jax.ShapeDtypeStruct((2, bins, 128), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    assert jax.eval_shape(model.apply, variables, x).shape == (2, 5)
+    norm = variables["params"]["input_norm"]
+    assert norm["scale"].shape == norm["bias"].shape == (bins,)
+
+
+@pytest.mark.fast
+def test_bfloat16_keeps_parameters_and_logits_float32():
+    model = models.create("rann-1x4-1", num_classes=5, dtype=jnp.bfloat16)
+    x = jax.ShapeDtypeStruct((2, 16, 64), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    logits, updated = jax.eval_shape(
+        lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]), variables, x
+    )
+    assert logits.dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(updated)} == {jnp.dtype("float32")}
+
+
+def test_embedding_is_what_the_last_layer_sees():
+    model = models.create("rann-1x4-1", num_classes=5)
+    x = jax.ShapeDtypeStruct((2, 16, 64), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    embedding = jax.eval_shape(lambda v, x: model.apply(v, x, method="embed"), variables, x)
+    assert embedding.shape == (2, 128)
+
+
+def test_without_shortcut_norm_the_counts_differ():
+    with_norm = models.complexity("rann-8x4-6").params
+    without = models.complexity("rann-8x4-6", shortcut_norm=False).params
+    assert with_norm - without == 2 * 48 * (1 + 2 + 4 + 8 + 16)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("t_m", "strides"), [(1, (1, 2, 2, 2, 2)), (8, (1, 4, 4, 4, 2))])
+def test_temporal_strides(t_m, strides):
+    assert temporal_strides(t_m) == strides
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("resnet9000", "no network is called"),
+        ("rann-8x3-6", "t_m must be one of"),
+        ("rann-8x4", "is not rann-"),
+        ("rann-0x4-6", "is not rann-"),
+        ("rann-8x4-0", "is not rann-"),
+    ],
+)
+def test_wrong_names_are_refused(name, says):
+    with pytest.raises(ValueError, match=says):
+        models.create(name, num_classes=5)
+
+
+@pytest.mark.fast
+def test_unknown_option_is_refused():
+    with pytest.raises(ValueError, match="colour"):
+        models.create("rann-8x4-6", num_classes=5, colour="red")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("shape", [(1, 128, 1000), (1, 128, 0), (128, 1024)])
+def test_wrong_shapes_are_refused(shape):
+    model = models.create("rann-8x4-1", num_classes=5)
+    with pytest.raises(ValueError, match=r"multiple of 16|feature images"):
+        jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))

@@ -1,0 +1,84 @@
+"""The schedules and Adam against numpy float64 transcriptions; torch itself is in tests/parity."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rann_jax import optimizer
+
+
+def one_cycle_float64(step: int, total: int, begin: float, peak: float, end: float, pct: float):
+    """PyTorch's documented OneCycleLR, two phases with cosine annealing."""
+    edge = pct * total - 1
+    if step <= edge:
+        low, high, share = begin, peak, step / edge
+    else:
+        low, high, share = peak, end, (step - edge) / (total - 1 - edge)
+    return high + (low - high) / 2 * (1 + np.cos(np.pi * share))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("total", "pct"), [(100, 0.3), (1234, 0.3), (10, 0.5), (600_000, 0.3)])
+def test_one_cycle_at_every_phase(total, pct):
+    steps = np.unique(np.linspace(0, total - 1, 200).astype(int))
+    schedule = optimizer.one_cycle(total, initial=4e-5, peak=1e-3, final=4e-9, pct_start=pct)
+    got = np.asarray(jax.vmap(schedule)(jnp.asarray(steps)))
+    expected = [one_cycle_float64(s, total, 4e-5, 1e-3, 4e-9, pct) for s in steps]
+    # Two steps before the end of 600,000 the rate is within 1e-9 of its last value: float32's limit.
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.fast
+def test_one_cycle_stays_at_its_end():
+    schedule = optimizer.one_cycle(10, initial=1.0, peak=2.0, final=0.5)
+    assert float(schedule(9)) == float(schedule(1000)) == 0.5
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("total", "pct"), [(1, 0.3), (10, 0.0), (10, 1.0)])
+def test_impossible_cycles_are_refused(total, pct):
+    with pytest.raises(ValueError, match="one_cycle needs"):
+        optimizer.one_cycle(total, initial=1.0, peak=2.0, final=0.5, pct_start=pct)
+
+
+@pytest.mark.fast
+def test_unknown_schedule_is_refused():
+    with pytest.raises(ValueError, match="'one_cycle' or 'constant'"):
+        optimizer.adam(schedule="cosine", learning_rate=1.0, total_steps=10)
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "constant"])
+def test_adam_against_float64(schedule):
+    total = 40
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=7)
+    tx = optimizer.adam(schedule=schedule, learning_rate=1e-2, total_steps=total)
+    params = jnp.asarray(weights, jnp.float32)
+    state = tx.init(params)
+    m, v = np.zeros(7), np.zeros(7)
+    update = jax.jit(tx.update)
+    for step in range(total):
+        gradient = rng.normal(size=7)
+        updates, state = update(jnp.asarray(gradient, jnp.float32), state, params)
+        params = optax.apply_updates(params, updates)
+        rate, beta1 = 1e-2, 0.9
+        if schedule == "one_cycle":
+            rate = one_cycle_float64(step, total, 1e-2 / 25, 1e-2, 1e-2 / 25e4, 0.3)
+            beta1 = one_cycle_float64(step, total, 0.95, 0.85, 0.95, 0.3)
+        m = beta1 * m + (1 - beta1) * gradient
+        v = 0.999 * v + 0.001 * gradient**2
+        corrected = np.sqrt(v / (1 - 0.999 ** (step + 1))) + 1e-8
+        weights = weights - rate * m / (1 - beta1 ** (step + 1)) / corrected
+    np.testing.assert_allclose(params, weights, rtol=1e-5)
+
+
+@pytest.mark.fast
+def test_ema_warms_up_and_then_keeps_its_decay():
+    average = {"w": jnp.zeros((), jnp.float32)}
+    new = {"w": jnp.ones((), jnp.float32)}
+    first = optimizer.update_ema(average, new, jnp.asarray(1), 0.999)
+    late = optimizer.update_ema(average, new, jnp.asarray(100_000), 0.999)
+    assert float(first["w"]) == pytest.approx(1 - 2 / 11)
+    assert float(late["w"]) == pytest.approx(1e-3, rel=1e-4)
