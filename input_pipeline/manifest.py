@@ -98,7 +98,8 @@ def check_share(manifest: Manifest, split: str, listed: Path, max_failed_share: 
         first = f" ({manifest.rejected[0].id}: {manifest.rejected[0].reason})" if failed else ""
         raise DataError(
             f"{failed} of {total} files of split {split!r} are unusable{first}, more than "
-            f"max_failed_share={max_failed_share:g}, all listed in {listed}: mend or remove them"
+            f"config.dataset.max_failed_share={max_failed_share:g}, "
+            f"all listed in {listed}: mend or remove them"
         )
 
 

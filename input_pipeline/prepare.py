@@ -1,9 +1,7 @@
-"""Makes a data set ready for training, once: find or fetch the files, decode, store, and keep the
-copy.
+"""Makes a data set ready for training, once: find or fetch its files, decode them, keep the copy.
 
-A copy is known by everything it depends on (options, rate, listing of the source files), so a
-changed folder is prepared anew. TFDS writes into a folder with a temporary name and renames it
-when whole.
+A copy is known by everything it depends on (options, rate, listing of the source files), so a changed folder
+is prepared anew. TFDS writes into a folder with a temporary name and renames it when whole.
 """
 
 import contextlib
@@ -95,12 +93,15 @@ def _complete_options(
         if key not in known:
             takes = ", ".join(sorted(known)) or "no options"
             raise DataError(f"config.dataset.{key}: data set {name!r} has no such option: it takes {takes}")
+        if type(given[key]) is not type(known[key]):
+            wanted = type(known[key]).__name__
+            raise DataError(f"config.dataset.{key}={given[key]!r} must be of type {wanted}")
     return {**known, **given}
 
 
 def _source_files(
     builder_class: type[AudioBuilder], data_dir: str, root: Path, progress: bool
-) -> tuple[Path, dict[str, int]]:
+) -> tuple[Path, dict[str, source.Stamp]]:
     if not builder_class.NEEDS_SOURCE:
         return Path(), {}
     if data_dir:

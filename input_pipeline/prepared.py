@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from input_pipeline import manifest as manifests
 from input_pipeline import sampling
 from input_pipeline.datasets.builder import manifest_path
+from input_pipeline.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,15 @@ class Prepared:
 
     @classmethod
     def open(cls, name: str, folder: Path, sample_rate: int) -> "Prepared":
-        """Opens a copy that `prepare` has finished."""
+        """Opens a copy that `prepare` has finished.
+
+        Raises:
+          DataError: files of it were taken away.
+        """
+        _check_present([folder / "dataset_info.json", folder / "features.json"])
         info = tfds.builder_from_directory(folder).info
+        for split, parts in info.splits.items():
+            _check_present([manifest_path(folder, split), *parts.filepaths])
         labels = tuple(info.features["labels"].feature.names)
         return cls(name, labels, sample_rate, tuple(info.splits), folder)
 
@@ -75,3 +83,9 @@ class Prepared:
 
     def _manifest(self, split: str) -> manifests.Manifest:
         return self._manifests[split]
+
+
+def _check_present(files: Sequence[Path]) -> None:
+    for file in files:
+        if not file.exists():
+            raise DataError(f"the prepared copy {file.parent} is damaged, it lacks {file.name}: delete it")

@@ -21,10 +21,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from input_pipeline import audio, manifest
+from input_pipeline.datasets.source import Stamp
 from input_pipeline.errors import DataError
 
-# TFDS holds the clips of one shard in memory while it writes: 256 clips of 10 s at 32 kHz are 164
-# MB.
+# TFDS holds the clips of one shard in memory while it writes: 256 clips of 10 s at 32 kHz are 164 MB.
 _CLIPS_PER_SHARD = 256
 
 
@@ -43,7 +43,7 @@ class AudioConfig(tfds.core.BuilderConfig):
 
     Attributes:
       source: folder of the source files.
-      files: their sizes in bytes by path relative to it.
+      files: what `source.scan` found in it, by path relative to it.
       sample_rate: stored rate, Hz.
       max_seconds: longer files are rejected.
       max_failed_share: share of a split's files that may be rejected.
@@ -52,7 +52,7 @@ class AudioConfig(tfds.core.BuilderConfig):
     """
 
     source: Path = Path()
-    files: Mapping[str, int] = field(default_factory=dict)
+    files: Mapping[str, Stamp] = field(default_factory=dict)
     sample_rate: int = 16000
     max_seconds: float = audio.MAX_SECONDS
     max_failed_share: float = 0.05
@@ -69,8 +69,7 @@ class AudioBuilder(tfds.core.ShardBasedBuilder):
     """Stores what a data set lists; the data set says which clips, splits and classes."""
 
     VERSION = tfds.core.Version("1.0.0")
-    # TFDS looks for checksum files beside the code with importlib_resources, which it does not
-    # install.
+    # TFDS looks for checksum files beside the code with importlib_resources, which it does not install.
     code_path = None
 
     # Options of the data set and their defaults.
@@ -119,9 +118,11 @@ class AudioBuilder(tfds.core.ShardBasedBuilder):
         """The clips of each split, listed once; splits without clips are left out.
 
         Raises:
-          DataError: two clips of one id, or a label that is not among the label names.
+          DataError: no clips, two clips of one id, or a label that is not among the label names.
         """
         listing = {split: clips for split, clips in self.clips().items() if clips}
+        if not listing:
+            raise DataError(f"data set {self.name!r} lists no clips: see its options and its folder")
         known, seen = set(self.label_names()), set()
         for clip in itertools.chain.from_iterable(listing.values()):
             if clip.id in seen:

@@ -10,6 +10,7 @@ from input_pipeline.audio import Audio
 from input_pipeline.datasets.builder import AudioBuilder, Clip
 
 RATE = 16000
+_LONGEST = 2 * RATE  # samples; transforms of this length are fast, those of a random one are not
 
 Rng = np.random.Generator
 
@@ -65,9 +66,9 @@ def synthesise(label: str, rng: Rng) -> np.ndarray:
 
 def _noise(n: int, rng: Rng, slope: float, low: float = 20.0, high: float = RATE / 2) -> np.ndarray:
     """Gaussian noise (n,), unit power, amplitude ~ frequency^-slope from low to high Hz."""
-    frequency = np.fft.rfftfreq(n, 1 / RATE)
+    frequency = np.fft.rfftfreq(_LONGEST, 1 / RATE)
     shape = np.where((frequency >= low) & (frequency <= high), np.maximum(frequency, 1) ** -slope, 0)
-    noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(n)) * shape, n)
+    noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(_LONGEST)) * shape, _LONGEST)[:n]
     return noise / noise.std()
 
 

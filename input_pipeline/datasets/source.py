@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from input_pipeline.errors import DataError
 
@@ -34,8 +35,15 @@ AUDIO_SUFFIXES = frozenset(
 _MAX_TABLE_BYTES = 1 << 30
 
 
-def scan(folder: Path) -> dict[str, int]:
-    """Sizes in bytes of all sound files and csv tables below a folder, by relative path, sorted.
+class Stamp(NamedTuple):
+    """What tells a changed file without reading it: clips of one length have one size, so the time too."""
+
+    bytes: int
+    modified_ns: int
+
+
+def scan(folder: Path) -> dict[str, Stamp]:
+    """Stamps of all sound files and csv tables below a folder, by relative path, sorted.
 
     Hidden files are left out, links to folders are followed once.
 
@@ -45,7 +53,7 @@ def scan(folder: Path) -> dict[str, int]:
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise DataError(f"config.data_dir: {folder} {problem}: name the folder of the data set")
-    files: dict[str, int] = {}
+    files: dict[str, Stamp] = {}
     seen: set[tuple[int, int]] = set()
     try:
         for parent, folders, names in os.walk(folder, onerror=_reraise, followlinks=True):
@@ -57,7 +65,7 @@ def scan(folder: Path) -> dict[str, int]:
             for name in names:
                 if not name.startswith(".") and (is_audio(name) or name.lower().endswith(".csv")):
                     path = Path(parent, name)
-                    files[_relative(path, folder)] = _size(path)
+                    files[_relative(path, folder)] = _stamp(path)
     except OSError as error:
         raise DataError(
             f"config.data_dir: cannot read {error.filename}: {error.strerror}: mend or remove it"
@@ -77,11 +85,11 @@ def _relative(path: Path, folder: Path) -> str:
     return name
 
 
-def _size(path: Path) -> int:
+def _stamp(path: Path) -> Stamp:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # reading a pipe or device would never end
         raise DataError(f"config.data_dir: {path} is not a regular file: remove it")
-    return status.st_size
+    return Stamp(status.st_size, status.st_mtime_ns)
 
 
 def _reraise(error: OSError) -> None:
@@ -93,13 +101,13 @@ def is_audio(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
 
 
-def fingerprint(folder: Path, files: Mapping[str, int]) -> str:
-    """SHA-256 over the names and sizes of the files and the content of the tables."""
+def fingerprint(folder: Path, files: Mapping[str, Stamp]) -> str:
+    """SHA-256 over names and stamps of the sound files, and names and content of the tables."""
     digest = hashlib.sha256()
-    for name, size in files.items():
-        digest.update(f"{name}\0{size}\n".encode())
-        if name.lower().endswith(".csv"):
-            digest.update(hashlib.sha256(_read_table(folder / name)).digest())
+    for name, stamp in files.items():
+        table = not is_audio(name)
+        content = hashlib.sha256(_read_table(folder / name)).hexdigest() if table else str(stamp)
+        digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
 
 

@@ -60,8 +60,9 @@ def test_a_second_run_reuses_the_copy(animals, tmp_path, decoded):
         lambda folder: (folder / "cat" / "0.wav").unlink(),
         lambda folder: (folder / "cat" / "0.wav").rename(folder / "dog" / "cat.wav"),
         lambda folder: (folder / "cat" / "0.wav").write_bytes((folder / "cat" / "0.wav").read_bytes()[:-100]),
+        lambda folder: (folder / "cat" / "0.wav").write_bytes((folder / "cat" / "1.wav").read_bytes()),
     ],
-    ids=["added", "removed", "moved", "shortened"],
+    ids=["added", "removed", "moved", "shortened", "rewritten"],
 )
 def test_a_changed_folder_is_prepared_anew(animals, tmp_path, decoded, change):
     first = prepare_folder(animals, tmp_path / "prepared")
@@ -185,6 +186,14 @@ def test_prepared_dir_that_cannot_be_made(animals, tmp_path):
         prepare_folder(animals, tmp_path / "file" / "prepared")
 
 
+@pytest.mark.parametrize("taken", ["*.array_record*", "*.manifest.jsonl", "dataset_info.json"])
+def test_a_damaged_copy(animals, tmp_path, taken):
+    folder = prepare_folder(animals, tmp_path / "prepared").folder
+    next(folder.glob(taken)).unlink()
+    with pytest.raises(DataError, match=r"damaged, it lacks .*: delete it"):
+        prepare_folder(animals, tmp_path / "prepared")
+
+
 def one_line(caught) -> str:
     message = str(caught.value)
     assert "\n" not in message
@@ -200,6 +209,10 @@ def test_unknown_data_set_and_option(tmp_path):
     one_line(caught)
     with pytest.raises(DataError, match=r"config.dataset.sub: .*'esc50'.* takes subset"):
         prepare("esc50", data_dir=str(tmp_path), sample_rate=8000, sub="esc10")
+    with pytest.raises(DataError, match=r"config.dataset.seed='1' must be of type int"):
+        prepare("quickstart", prepared_dir=str(tmp_path), sample_rate=8000, seed="1")
+    with pytest.raises(DataError, match="lists no clips"):
+        prepare("quickstart", prepared_dir=str(tmp_path), sample_rate=8000, train_clips=0, test_clips=0)
 
 
 @pytest.mark.fast
