@@ -6,12 +6,14 @@ jitted, vmapped and differentiated, also at digital silence.
 
 from rann_jax.features.chroma import chroma_cens, chroma_cqt, chroma_stft
 from rann_jax.features.cqt import cqt, vqt
-from rann_jax.features.front_end import FRONT_ENDS, FrontEnd, front_end
+from rann_jax.features.front_end import FRONT_ENDS, front_end
 from rann_jax.features.gammatone import gammatonegram, gfcc
+from rann_jax.features.image import FrontEnd
 from rann_jax.features.mel import melspectrogram
 from rann_jax.features.mfcc import delta, mfcc
 from rann_jax.features.pcen import pcen
 from rann_jax.features.resample import resample
+from rann_jax.features.scalogram import scalogram
 from rann_jax.features.stft import amplitude_to_db, istft, power_to_db, stft
 from rann_jax.features.tempogram import (
     cyclic_tempogram,
@@ -44,6 +46,7 @@ __all__ = [
     "pcen",
     "power_to_db",
     "resample",
+    "scalogram",
     "stft",
     "tempogram",
     "vqt",

@@ -2,15 +2,8 @@
 
 A front end is made once, `front_end("log_mel", sample_rate=44100, seconds=8.0)`, and then called on
 waveforms `(B, N)`, inside or outside `jax.jit`; it returns `(B, n_bins, n_frames)` with `n_frames`
-exactly `frames_per_second * seconds`, as the network's strides need it. It does not normalise: the
-network has a BatchNorm over the bins.
-
-How the size is made exact, the same for every front end:
-
-1. The waveform is cropped, or padded with zeros at its end, to `n_samples = sample_rate * seconds`.
-2. `hop_length` is `sample_rate / frames_per_second` rounded to the nearest integer (halves up).
-3. Frame t is centred at sample `t * hop_length`. Where the last frame's centre lies beyond the end,
-   zeros are appended; frames beyond the last are dropped.
+exactly `frames_per_second * seconds` (`image.py` says how). It does not normalise: the network has
+a BatchNorm over the bins.
 
 Defaults of `log_mel` (paper): 44.1 kHz, Hann window of 1380 samples, hop 345 (128 frames a second),
 128 bins, 50-14000 Hz. At other rates the window keeps its duration and the upper edge is at most
@@ -22,97 +15,66 @@ To add a front end, write one dataclass with `name` and `features`, and list it 
 
 import dataclasses
 import difflib
-import functools
 import math
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from rann_jax.features import signal
+from rann_jax.features.chroma import chroma_stft
+from rann_jax.features.cqt import cqt
+from rann_jax.features.gammatone import gfcc
+from rann_jax.features.image import FrontEnd
 from rann_jax.features.mel import melspectrogram
-from rann_jax.features.stft import power_to_db
+from rann_jax.features.mfcc import mfcc
+from rann_jax.features.scalogram import scalogram
+from rann_jax.features.stft import amplitude_to_db, power_to_db, to_exponent
+from rann_jax.features.tempogram import tempogram
 
 # The paper's window, 1380 samples at 44.1 kHz, as a duration.
 WINDOW_SECONDS = 1380 / 44100
 FMIN, FMAX = 50.0, 14000.0
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FrontEnd:
-    """What all front ends share: the rate, the size of the image, and how a clip is fitted to it.
-
-    Attributes:
-        sample_rate: of the waveforms, in Hz.
-        seconds: length of a clip.
-        frames_per_second: frames of the image in a second of sound.
-        n_bins: rows of the image.
-    """
-
-    name: ClassVar[str]
-
-    sample_rate: int = 44100
-    seconds: float = 8.0
-    frames_per_second: float = 128
-    n_bins: int = 128
-
-    def __post_init__(self) -> None:
-        signal.check_positive(sample_rate=self.sample_rate, n_bins=self.n_bins)
-        if self.frames_per_second <= 0 or self.seconds <= 0:
-            raise ValueError("seconds and frames_per_second must be positive")
-        frames = self.frames_per_second * self.seconds
-        if abs(frames - round(frames)) > 1e-6 * frames or round(frames) < 1:
-            nearest = max(1, round(frames)) / self.frames_per_second
-            raise ValueError(
-                f"frames_per_second={self.frames_per_second:g} times seconds={self.seconds:g} is"
-                f" {frames:g} frames, not a whole number: use seconds={nearest!r}"
-            )
-
-    @property
-    def n_frames(self) -> int:
-        """Columns of the image."""
-        return round(self.frames_per_second * self.seconds)
-
-    @property
-    def n_samples(self) -> int:
-        """Samples of the clip that the image shows."""
-        return math.floor(self.sample_rate * self.seconds + 0.5)
-
-    @property
-    def hop_length(self) -> int:
-        """Samples between frames."""
-        return max(1, math.floor(self.sample_rate / self.frames_per_second + 0.5))
-
-    def features(self, y: jax.Array) -> jax.Array:
-        """Return the image `(..., n_bins, T)` of a fitted waveform, T at least `n_frames`."""
-        raise NotImplementedError
-
-    def __call__(self, y: jax.Array) -> jax.Array:
-        """Return float32 `(..., n_bins, n_frames)` of a waveform `(..., N)` at `sample_rate`."""
-        return _image(self, signal.as_waveform(y))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _image(front_end: FrontEnd, y: jax.Array) -> jax.Array:
-    y = y[..., : front_end.n_samples]
-    length = max(front_end.n_samples, (front_end.n_frames - 1) * front_end.hop_length)
-    if y.shape[-1] < length:
-        y = jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(0, length - y.shape[-1])])
-    image = front_end.features(y)[..., : front_end.n_frames]
-    wanted = (*y.shape[:-1], front_end.n_bins, front_end.n_frames)
-    assert image.shape == wanted, f"{front_end.name} made {image.shape}, not {wanted}"
-    return image
+# librosa's lowest note of the CQT, in Hz.
+C1 = 32.70319566257483
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LogMel(FrontEnd):
-    """Log-mel spectrogram in dB: `power_to_db(melspectrogram(y))`.
+class Spectral(FrontEnd):
+    """What front ends made of one spectrum per frame share.
 
     Attributes:
         fmin: lowest frequency in Hz.
         fmax: highest frequency in Hz; None for the lower of 14000 Hz and Nyquist.
         win_length: window in samples; None for 1380 / 44100 seconds, or the hop if that is longer.
-        n_fft: FFT length; None for `win_length`.
+        n_fft: FFT length, at least `win_length`; None for `win_length`.
+    """
+
+    fmin: float = FMIN
+    fmax: float | None = None
+    win_length: int | None = None
+    n_fft: int | None = None
+
+    def spectrum(self) -> dict[str, Any]:
+        """Return what every spectral feature takes, with the defaults filled in."""
+        longest = max(round(self.sample_rate * WINDOW_SECONDS), self.hop_length)
+        win_length = longest if self.win_length is None else self.win_length
+        return {
+            "sr": self.sample_rate,
+            "hop_length": self.hop_length,
+            "win_length": win_length,
+            "n_fft": win_length if self.n_fft is None else self.n_fft,
+            "fmin": self.fmin,
+            "fmax": min(FMAX, self.sample_rate / 2) if self.fmax is None else self.fmax,
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogMel(Spectral):
+    """Log-mel spectrogram in dB: `power_to_db(melspectrogram(y))`.
+
+    Attributes:
         pad_mode: how the ends are extended, see `stft`.
         top_db: floor below the clip's peak in dB; None for none.
         htk: HTK's mel formula instead of Slaney's.
@@ -121,10 +83,6 @@ class LogMel(FrontEnd):
 
     name: ClassVar[str] = "log_mel"
 
-    fmin: float = FMIN
-    fmax: float | None = None
-    win_length: int | None = None
-    n_fft: int | None = None
     pad_mode: str = "constant"
     top_db: float | None = None
     htk: bool = False
@@ -132,34 +90,187 @@ class LogMel(FrontEnd):
 
     def features(self, y: jax.Array) -> jax.Array:
         """Return dB `(..., n_bins, T)`."""
-        win_length = self.win_length or default_window(self)
         power = melspectrogram(
             y,
-            sr=self.sample_rate,
-            n_fft=self.n_fft or win_length,
-            win_length=win_length,
-            hop_length=self.hop_length,
-            pad_mode=self.pad_mode,
             n_mels=self.n_bins,
-            fmin=self.fmin,
-            fmax=default_fmax(self.fmax, self.sample_rate),
+            pad_mode=self.pad_mode,
             htk=self.htk,
             norm=self.norm,
+            **self.spectrum(),
         )
         return power_to_db(power, top_db=self.top_db)
 
 
-def default_window(front_end: FrontEnd) -> int:
-    """Return the paper's window at this rate in samples; the hop, if that is longer."""
-    return max(round(front_end.sample_rate * WINDOW_SECONDS), front_end.hop_length)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mfcc(Spectral):
+    """Mel-frequency cepstral coefficients; as many as there are bands by default (ours).
+
+    Attributes:
+        n_mels: mel bands; None for `n_bins`.
+        lifter: cepstral lifter, see `mfcc`.
+    """
+
+    name: ClassVar[str] = "mfcc"
+
+    n_mels: int | None = None
+    lifter: float = 0.0
+
+    def features(self, y: jax.Array) -> jax.Array:
+        """Return coefficients `(..., n_bins, T)`."""
+        n_mels = self.n_bins if self.n_mels is None else self.n_mels
+        return mfcc(y, n_mfcc=self.n_bins, n_mels=n_mels, lifter=self.lifter, **self.spectrum())
 
 
-def default_fmax(fmax: float | None, sample_rate: int) -> float:
-    """Return `fmax`, or for None the paper's 14000 Hz held below Nyquist."""
-    return min(FMAX, sample_rate / 2) if fmax is None else fmax
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gfcc(Spectral):
+    """Gammatone-frequency cepstral coefficients; as many as there are filters by default (ours).
+
+    Attributes:
+        n_filters: gammatone filters; None for `n_bins`.
+        pre_emphasis: coefficient, 0 for none.
+    """
+
+    name: ClassVar[str] = "gfcc"
+
+    n_filters: int | None = None
+    pre_emphasis: float = 0.97
+
+    def features(self, y: jax.Array) -> jax.Array:
+        """Return coefficients `(..., n_bins, T)`."""
+        return gfcc(
+            y,
+            n_gfcc=self.n_bins,
+            n_filters=self.n_bins if self.n_filters is None else self.n_filters,
+            pre_emphasis=self.pre_emphasis,
+            **self.spectrum(),
+        )
 
 
-FRONT_ENDS: dict[str, type[FrontEnd]] = {cls.name: cls for cls in (LogMel,)}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chroma(FrontEnd):
+    """Chromagram of the STFT, `chroma_stft`, one row per pitch class.
+
+    Attributes:
+        n_fft: FFT length; None for the power of two nearest to librosa's 2048 / 22050 seconds.
+    """
+
+    name: ClassVar[str] = "chroma"
+
+    n_bins: int = 12
+    n_fft: int | None = None
+
+    def features(self, y: jax.Array) -> jax.Array:
+        """Return chroma in 0..1, `(..., n_bins, T)`."""
+        usual = 2 ** round(math.log2(2048 / 22050 * self.sample_rate))
+        return chroma_stft(
+            y,
+            sr=self.sample_rate,
+            n_fft=usual if self.n_fft is None else self.n_fft,
+            hop_length=self.hop_length,
+            n_chroma=self.n_bins,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cqt(FrontEnd):
+    """Constant-Q transform in dB: `amplitude_to_db(|cqt(y)|)` (range and resolution are ours).
+
+    The transform halves its hop from octave to octave, so its hop must be a multiple of a power of
+    two. It is computed at the multiple nearest to `hop_length`, and its magnitude at the centre of
+    each frame is interpolated linearly between the two frames on either side.
+
+    Attributes:
+        fmin: lowest centre frequency in Hz.
+        bins_per_octave: None for the fewest that keep the highest bin below 14000 Hz and 0.8 times
+            Nyquist.
+    """
+
+    name: ClassVar[str] = "cqt"
+
+    fmin: float = C1
+    bins_per_octave: int | None = None
+
+    def features(self, y: jax.Array) -> jax.Array:
+        """Return dB `(..., n_bins, T)`."""
+        top = min(FMAX, 0.4 * self.sample_rate)
+        fewest = max(1, math.ceil(self.n_bins / math.log2(top / self.fmin)))
+        bins_per_octave = fewest if self.bins_per_octave is None else self.bins_per_octave
+        octaves = -(-self.n_bins // bins_per_octave)
+        multiple = 2 ** (octaves - 1)
+        hop_length = max(1, round(self.hop_length / multiple)) * multiple
+        transform = cqt(
+            y,
+            sr=self.sample_rate,
+            hop_length=hop_length,
+            fmin=self.fmin,
+            n_bins=self.n_bins,
+            bins_per_octave=bins_per_octave,
+        )
+        magnitude = to_exponent(jnp.square(transform.real) + jnp.square(transform.imag), 1.0)
+        place = np.arange(self.n_frames) * self.hop_length / hop_length
+        before = np.minimum(np.floor(place).astype(int), magnitude.shape[-1] - 1)
+        after = np.minimum(before + 1, magnitude.shape[-1] - 1)
+        share = (place - np.floor(place)).astype(np.float32).reshape((1,) * y.ndim + (-1,))
+        magnitude = magnitude[..., before] * (1 - share) + magnitude[..., after] * share
+        return amplitude_to_db(magnitude, top_db=None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tempogram(FrontEnd):
+    """Autocorrelation tempogram: rows are lags of 0, 1, 2... frames (their number is ours).
+
+    Attributes:
+        win_length: frames of the autocorrelation's window, at least `n_bins`; librosa's 384.
+    """
+
+    name: ClassVar[str] = "tempogram"
+
+    win_length: int = 384
+
+    def features(self, y: jax.Array) -> jax.Array:
+        """Return autocorrelation, at most 1, `(..., n_bins, T)`."""
+        if self.win_length < self.n_bins:
+            raise ValueError(
+                f"win_length={self.win_length} frames have no {self.n_bins} lags:"
+                f" use win_length={self.n_bins} or more, or fewer n_bins"
+            )
+        lags = tempogram(y, sr=self.sample_rate, hop_length=self.hop_length, win_length=self.win_length)
+        return lags[..., : self.n_bins, :]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cwt(FrontEnd):
+    """Scalogram in dB: `power_to_db(scalogram(y))`, complex Morlet wavelet power over each hop (ours).
+
+    Attributes:
+        fmin: lowest centre frequency in Hz.
+        fmax: highest; None for the lower of 14000 Hz and 0.8 times Nyquist.
+        wavelet: 'cmorB-C' with bandwidth B and centre C.
+    """
+
+    name: ClassVar[str] = "cwt"
+
+    fmin: float = FMIN
+    fmax: float | None = None
+    wavelet: str = "cmor1.5-1.0"
+
+    def features(self, y: jax.Array) -> jax.Array:
+        """Return dB `(..., n_bins, T)`."""
+        power = scalogram(
+            y,
+            sr=self.sample_rate,
+            hop_length=self.hop_length,
+            n_bins=self.n_bins,
+            fmin=self.fmin,
+            fmax=min(FMAX, 0.4 * self.sample_rate) if self.fmax is None else self.fmax,
+            wavelet=self.wavelet,
+        )
+        return power_to_db(power, top_db=None)
+
+
+FRONT_ENDS: dict[str, type[FrontEnd]] = {
+    cls.name: cls for cls in (LogMel, Mfcc, Gfcc, Chroma, Cqt, Tempogram, Cwt)
+}
 
 
 def _closest(word: str, words: list[str]) -> str:
@@ -197,9 +308,7 @@ def front_end(
     """
     if name not in FRONT_ENDS:
         known = sorted(FRONT_ENDS)
-        raise ValueError(
-            f"unknown front end {name!r}: there are {', '.join(known)}" + _closest(name, known)
-        )
+        raise ValueError(f"unknown front end {name!r}: there are {', '.join(known)}" + _closest(name, known))
     known = [field.name for field in dataclasses.fields(FRONT_ENDS[name])]
     for option in options:
         if option not in known:

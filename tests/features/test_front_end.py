@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import librosa
 import numpy as np
 import pytest
@@ -34,6 +35,8 @@ def test_real_sound_and_silence_give_finite_images(clip, name):
     assert image.shape == (2, made.n_bins, 32)
     assert np.all(np.isfinite(image))
     assert np.std(image[0]) > 0
+    gradient = jax.grad(lambda y: jnp.sum(made(y)))(jnp.zeros(16000))
+    assert np.all(np.isfinite(gradient))
 
 
 @pytest.mark.parametrize("name", sorted(FRONT_ENDS))
@@ -62,6 +65,69 @@ def test_log_mel_is_the_papers(clip, rate):
     np.testing.assert_allclose(made(y), expected, atol=2e-3, rtol=0)
 
 
+@pytest.fixture(scope="module")
+def second(clip):
+    """One second at 22.05 kHz and, as the front ends see it, with zeros after it."""
+    y = np.resize(clip(22050), 22050)
+    return y, np.pad(y, (0, 1000))
+
+
+def test_mfcc_is_librosas(second, relative_error):
+    y, padded = second
+    expected = librosa.feature.mfcc(
+        y=padded, sr=22050, n_mfcc=40, n_mels=40, n_fft=690, hop_length=172, fmin=50
+    )
+    image = front_end("mfcc", sample_rate=22050, seconds=1.0, n_bins=40)(y)
+    # The floor of 80 dB is under the same peak: the zeros after the clip are no louder.
+    assert relative_error(image, expected[:, :128]) < 2e-6
+
+
+def test_gfcc_is_spafes(second, relative_error):
+    gfcc = pytest.importorskip("spafe.features.gfcc").gfcc
+    window = pytest.importorskip("spafe.utils.preprocessing").SlidingWindow
+    y, padded = second
+    emphasised = np.append(padded[0], padded[1:] - 0.97 * padded[:-1])
+    expected = gfcc(
+        np.pad(emphasised, (345, 345)),
+        fs=22050,
+        num_ceps=40,
+        pre_emph=False,
+        window=window(690.5 / 22050, 172.5 / 22050, "hamming"),
+        nfilts=64,
+        nfft=690,
+        low_freq=50,
+        high_freq=11025,
+    ).T
+    made = front_end("gfcc", sample_rate=22050, seconds=1.0, n_bins=40, n_filters=64)
+    assert relative_error(made(y)[:, :126], expected[:, :126]) < 1e-5
+
+
+def test_chroma_is_librosas(second, relative_error):
+    y, padded = second
+    expected = librosa.feature.chroma_stft(y=padded, sr=22050, hop_length=172, tuning=0.0)
+    image = front_end("chroma", sample_rate=22050, seconds=1.0)(y)
+    assert relative_error(image, expected[:, :128]) < 5e-5
+
+
+def test_cqt_is_librosas_at_the_frames_in_between(second, relative_error):
+    y, padded = second
+    made = front_end("cqt", sample_rate=22050, seconds=1.0, n_bins=60, bins_per_octave=12)
+    # Five octaves: the hop is a multiple of 16, and 176 is nearest to 172.
+    magnitude = np.abs(librosa.cqt(padded, sr=22050, hop_length=176, n_bins=60, tuning=0.0))
+    place, known = np.arange(128) * 172.0, np.arange(magnitude.shape[1]) * 176.0
+    between = np.array([np.interp(place, known, row) for row in magnitude])
+    amplitude = 10 ** (np.asarray(made(y)) / 20)
+    assert relative_error(amplitude[:, :120], np.maximum(between, 1e-5)[:, :120]) < 2e-5
+
+
+def test_tempogram_is_librosas(second, relative_error):
+    y, padded = second
+    padded = padded[: 127 * 172 + 1] if len(y) < 127 * 172 + 1 else y
+    expected = librosa.feature.tempogram(y=padded, sr=22050, hop_length=172, win_length=100)
+    made = front_end("tempogram", sample_rate=22050, seconds=1.0, n_bins=80, win_length=100)
+    assert relative_error(made(y)[:, :128], expected[:80, :128]) < 2e-5
+
+
 def test_short_and_long_clips_are_fitted(clip):
     made = front_end("log_mel", sample_rate=16000, seconds=1.0)
     y = clip(16000)[:9000]
@@ -72,14 +138,10 @@ def test_short_and_long_clips_are_fitted(clip):
 
 
 def test_options_reach_the_feature(clip):
-    made = front_end(
-        "log_mel", sample_rate=16000, seconds=1.0, frames_per_second=50, n_bins=40, fmin=20.0
-    )
+    made = front_end("log_mel", sample_rate=16000, seconds=1.0, frames_per_second=50, n_bins=40, fmin=20.0)
     y = np.resize(clip(16000), 16000)
     expected = features.power_to_db(
-        features.melspectrogram(
-            y, sr=16000, n_fft=501, hop_length=320, n_mels=40, fmin=20.0, fmax=8000.0
-        ),
+        features.melspectrogram(y, sr=16000, n_fft=501, hop_length=320, n_mels=40, fmin=20.0, fmax=8000.0),
         top_db=None,
     )
     np.testing.assert_allclose(made(y), expected[:, :50], atol=1e-4)
@@ -95,6 +157,11 @@ def test_options_reach_the_feature(clip):
         ("log_mel", {"sample_rate": 0}, "sample_rate"),
         ("log_mel", {"sample_rate": 8000, "fmax": 5000.0}, "above Nyquist"),
         ("log_mel", {"n_fft": 512}, "shorter than the window"),
+        ("gfcc", {"n_fft": 1024}, "shorter than the window"),
+        ("mfcc", {"n_mels": 64}, "as many bands"),
+        ("tempogram", {"n_bins": 400}, "have no 400 lags"),
+        ("cwt", {"wavelet": "haar"}, "no 'cmorB-C'"),
+        ("cqt", {"bins_per_octave": 4}, "Nyquist"),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(name, options, message):

@@ -1,0 +1,87 @@
+"""What every front end shares: a clip of any length becomes an image of exactly one size.
+
+The network's strides need a fixed number of frames, `frames_per_second * seconds`.
+
+How it is made exact, the same for every front end:
+
+1. The waveform is cropped, or padded with zeros at its end, to `n_samples = sample_rate * seconds`.
+2. `hop_length` is `sample_rate / frames_per_second` rounded to the nearest integer (halves up).
+3. Frame t is centred at sample `t * hop_length`. Zeros are appended where the last frame's centre
+   lies beyond the end; frames after the last are dropped.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from rann_jax.features import signal
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FrontEnd:
+    """What all front ends share: the rate, the size of the image, and how a clip is fitted to it.
+
+    Attributes:
+        sample_rate: of the waveforms, in Hz.
+        seconds: length of a clip.
+        frames_per_second: frames of the image in a second of sound.
+        n_bins: rows of the image.
+    """
+
+    name: ClassVar[str]
+
+    sample_rate: int = 44100
+    seconds: float = 8.0
+    frames_per_second: float = 128
+    n_bins: int = 128
+
+    def __post_init__(self) -> None:
+        signal.check_positive(sample_rate=self.sample_rate, n_bins=self.n_bins)
+        if self.frames_per_second <= 0 or self.seconds <= 0:
+            raise ValueError("seconds and frames_per_second must be positive")
+        frames = self.frames_per_second * self.seconds
+        if abs(frames - round(frames)) > 1e-6 * frames or round(frames) < 1:
+            nearest = max(1, round(frames)) / self.frames_per_second
+            raise ValueError(
+                f"frames_per_second={self.frames_per_second:g} times seconds={self.seconds:g} is"
+                f" {frames:g} frames, not a whole number: use seconds={nearest!r}"
+            )
+
+    @property
+    def n_frames(self) -> int:
+        """Columns of the image."""
+        return round(self.frames_per_second * self.seconds)
+
+    @property
+    def n_samples(self) -> int:
+        """Samples of the clip that the image shows."""
+        return math.floor(self.sample_rate * self.seconds + 0.5)
+
+    @property
+    def hop_length(self) -> int:
+        """Samples between frames."""
+        return max(1, math.floor(self.sample_rate / self.frames_per_second + 0.5))
+
+    def features(self, y: jax.Array) -> jax.Array:
+        """Return the image `(..., n_bins, T)` of a fitted waveform, T at least `n_frames`."""
+        raise NotImplementedError
+
+    def __call__(self, y: jax.Array) -> jax.Array:
+        """Return float32 `(..., n_bins, n_frames)` of a waveform `(..., N)` at `sample_rate`."""
+        return _image(self, signal.as_waveform(y))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _image(front_end: FrontEnd, y: jax.Array) -> jax.Array:
+    y = y[..., : front_end.n_samples]
+    length = max(front_end.n_samples, (front_end.n_frames - 1) * front_end.hop_length + 1)
+    if y.shape[-1] < length:
+        y = jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(0, length - y.shape[-1])])
+    image = front_end.features(y)[..., : front_end.n_frames]
+    wanted = (*y.shape[:-1], front_end.n_bins, front_end.n_frames)
+    assert image.shape == wanted, f"{front_end.name} made {image.shape}, not {wanted}"
+    return image
