@@ -17,6 +17,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from rann_jax.features import signal
 
@@ -70,7 +71,7 @@ class FrontEnd:
         """Return the image `(..., n_bins, T)` of a fitted waveform, T at least `n_frames`."""
         raise NotImplementedError
 
-    def __call__(self, y: jax.Array) -> jax.Array:
+    def __call__(self, y: ArrayLike) -> jax.Array:
         """Return float32 `(..., n_bins, n_frames)` of a waveform `(..., N)` at `sample_rate`."""
         return _image(self, signal.as_waveform(y))
 

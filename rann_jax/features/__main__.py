@@ -1,0 +1,105 @@
+"""Draw every feature of a recording: `python -m rann_jax.features FILE --out features.png`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from rann_jax.features.plot import draw
+
+DESCRIPTION = """\
+Draw the waveform of a recording and the seven features that the networks can hear it through, at its
+own sample rate, on one page:
+
+  log-mel spectrogram   energy in 128 mel bands; what the main network sees
+  wavelet scalogram     energy at 128 wavelet scales; sharp in time where frequencies are high
+  constant-Q transform  energy at musical notes, two bins a semitone
+  MFCC, GFCC            shape of the mel or gammatone spectrum, as cepstral coefficients
+  chromagram            the twelve pitch classes, octaves folded
+  tempogram             which tempo the onsets repeat at
+"""
+EXAMPLES = """\
+examples:
+  python -m rann_jax.features dog.ogg                            writes features.png
+  python -m rann_jax.features song.wav --start 60 --seconds 8 --out chorus.pdf
+
+Any sound file that libsndfile reads will do (wav, flac, ogg, mp3, aiff...); channels are averaged.
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m rann_jax.features",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="the recording")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("features.png"),
+        help="picture to write; its suffix says the format: png, pdf, svg (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--start", type=float, default=0.0, help="first second to draw (default: %(default)g)"
+    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="how many at most (default: %(default)g)")
+    return parser
+
+
+def check_out(out: Path) -> None:
+    """Raise ValueError where no picture can be written, before any work is done."""
+    known = FigureCanvasAgg.get_supported_filetypes()
+    if out.suffix.lstrip(".").lower() not in known:
+        raise ValueError(f"--out {out}: its suffix must be a picture format, such as .png or .pdf")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}")
+
+
+def read(file: Path, start: float, seconds: float) -> tuple[np.ndarray, int]:
+    """Return a part of a recording, mono float32 `(N,)`, and its sample rate.
+
+    Raises:
+        ValueError: no such file, no sound that can be read, nothing in the part asked for.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file}: " + ("not a file" if file.exists() else "no such file"))
+    if start < 0 or seconds <= 0:
+        raise ValueError("--start must not be negative and --seconds must be positive")
+    try:
+        with soundfile.SoundFile(file) as sound:
+            rate, length = sound.samplerate, sound.frames
+            if round(start * rate) >= length:
+                raise ValueError(f"{file}: nothing from --start {start:g} on, it lasts {length / rate:.3g} s")
+            sound.seek(round(start * rate))
+            y = sound.read(max(1, round(seconds * rate)), dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{file}: not a sound file that can be read ({error.error_string})") from None
+    return y.mean(axis=1), rate
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; return 0, or 2 where the user can mend what is wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        check_out(options.out)
+        y, rate = read(options.file, options.start, options.seconds)
+        title = f"{options.file.name}   {len(y) / rate:.2f} s at {rate / 1000:g} kHz"
+        draw(y, rate, title).savefig(options.out)
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except ValueError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    print(options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

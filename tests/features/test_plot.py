@@ -1,0 +1,79 @@
+"""The program that draws a recording: what is on its axes, and what it says when it cannot."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from rann_jax.features.__main__ import main
+from rann_jax.features.plot import draw
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    """Half a second of A4 in stereo at 8 kHz."""
+    file = tmp_path_factory.mktemp("sound") / "a4.wav"
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(4000) / 8000)
+    soundfile.write(file, np.stack([tone, tone], axis=1), 8000)
+    return file
+
+
+def test_axes_are_labelled_and_show_the_tone():
+    y = np.sin(2 * np.pi * 440 * np.arange(8000) / 8000).astype(np.float32)
+    figure = draw(y, 8000, "A4")
+    panels = {axes.get_title(loc="left"): axes for axes in figure.axes if axes.get_title(loc="left")}
+    assert len(panels) == 8
+    assert {axes.get_xlabel() for axes in panels.values()} == {"seconds"}
+    labels = {name: axes.get_ylabel() for name, axes in panels.items()}
+    assert labels["Log-mel spectrogram"] == "frequency (Hz)"
+    assert labels["Tempogram"] == "tempo (BPM)"
+    assert [tick.get_text() for tick in panels["Chromagram"].get_yticklabels()][9] == "A"
+    assert [tick.get_text() for tick in panels["Constant-Q transform"].get_yticklabels()][3] == "C4"
+
+    def loudest_row(name):
+        return int(np.argmax(np.mean(panels[name].images[0].get_array(), axis=1)))
+
+    assert loudest_row("Chromagram") == 9
+    # 440 Hz is nine semitones over C4, and a semitone is two rows.
+    assert loudest_row("Constant-Q transform") == 3 * 24 + 18
+
+
+def test_writes_a_picture(recording, tmp_path, capsys):
+    out = tmp_path / "features.png"
+    assert main([str(recording), "--out", str(out), "--seconds", "0.25"]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out.strip() == str(out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{folder}/none.wav"], "none.wav: no such file"),
+        (["{folder}"], "not a file"),
+        (["{folder}/text.wav"], "not a sound file"),
+        (["{folder}/a4.wav", "--start", "3"], "it lasts 0.5 s"),
+        (["{folder}/a4.wav", "--seconds", "0"], "--seconds must be positive"),
+        (["{folder}/a4.wav", "--out", "{folder}/a.xyz"], "picture format"),
+        (["{folder}/a4.wav", "--out", "{folder}/no/a.png"], "there is no folder"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(recording, arguments, message, capsys):
+    folder = recording.parent
+    (folder / "text.wav").write_text("not sound")
+    assert main([part.format(folder=folder) for part in arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_help_names_every_feature():
+    run = subprocess.run(
+        [sys.executable, "-m", "rann_jax.features", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in ("log-mel", "scalogram", "constant-Q", "MFCC, GFCC", "chromagram", "tempogram"):
+        assert name in run.stdout
