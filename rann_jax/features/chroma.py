@@ -14,7 +14,9 @@ import librosa
 import numpy as np
 
 from rann_jax.features import signal
-from rann_jax.features.cqt import check_tuning, cqt
+from rann_jax.features.clipwise import clipwise
+from rann_jax.features.cqt import TRANSFORM, check_transform, transform
+from rann_jax.features.cqt_plan import check_tuning
 from rann_jax.features.mel import apply_bank
 from rann_jax.features.normalize import check_norm, normalize
 from rann_jax.features.stft import FRAMING, check_framing, power_spectra
@@ -34,8 +36,12 @@ BANK = ("sr", "tuning", "n_chroma", "ctroct", "octwidth", "base_c")
 @functools.partial(jax.jit, static_argnames=(*FRAMING, *BANK, "norm"))
 def _chroma_stft(y: jax.Array, *, norm: float | None, n_fft: int, **arguments: Any) -> jax.Array:
     bank = _chroma_bank(n_fft=n_fft, **{name: arguments.pop(name) for name in BANK})
-    chroma = apply_bank(power_spectra(y, n_fft=n_fft, **arguments), bank)
-    return normalize(chroma, norm, axis=-2)
+
+    def chromagram(clips: jax.Array) -> jax.Array:
+        chroma = apply_bank(power_spectra(clips, n_fft=n_fft, **arguments), bank)
+        return normalize(chroma, norm, axis=-2)
+
+    return clipwise(chromagram, y)
 
 
 def chroma_stft(
@@ -113,16 +119,25 @@ def _merging_bank(
     ).astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnames=("threshold", "norm", "merging"))
-def _merge_octaves(
-    bins: jax.Array, *, threshold: float | None, norm: float | None, merging: tuple
+@functools.partial(jax.jit, static_argnames=("threshold", "chroma_norm", "merging", *TRANSFORM))
+def _chroma_cqt(
+    y: jax.Array,
+    *,
+    threshold: float | None,
+    chroma_norm: float | None,
+    merging: tuple,
+    **arguments: Any,
 ) -> jax.Array:
-    """Sum the octaves of a constant-Q transform `(..., bins, T)`, complex."""
-    bank = jnp.asarray(_merging_bank(bins.shape[-2], *merging))
-    chroma = jnp.matmul(bank, jnp.abs(bins), precision=jax.lax.Precision.HIGHEST)
-    if threshold is not None:
-        chroma = jnp.where(chroma < threshold, jnp.float32(0), chroma)
-    return normalize(chroma, norm, axis=-2)
+    bank = jnp.asarray(_merging_bank(*merging))
+
+    def chromagram(clips: jax.Array) -> jax.Array:
+        loudness = jnp.abs(transform(clips, **arguments))
+        chroma = jnp.matmul(bank, loudness, precision=jax.lax.Precision.HIGHEST)
+        if threshold is not None:
+            chroma = jnp.where(chroma < threshold, jnp.float32(0), chroma)
+        return normalize(chroma, chroma_norm, axis=-2)
+
+    return clipwise(chromagram, y)
 
 
 def chroma_cqt(
@@ -169,7 +184,7 @@ def chroma_cqt(
     bins_per_octave = n_chroma if bins_per_octave is None else bins_per_octave
     if bins_per_octave % n_chroma:
         raise ValueError(f"bins_per_octave={bins_per_octave} must be a multiple of n_chroma={n_chroma}")
-    bins = cqt(
+    y, transform_arguments = check_transform(
         y,
         sr=sr,
         hop_length=hop_length,
@@ -179,8 +194,13 @@ def chroma_cqt(
         tuning=tuning,
     )
     weights = None if window is None else tuple(np.asarray(window, float).tolist())
-    merging = (bins_per_octave, n_chroma, fmin, weights)
-    return _merge_octaves(bins, threshold=threshold, norm=norm, merging=merging)
+    return _chroma_cqt(
+        y,
+        threshold=threshold,
+        chroma_norm=norm,
+        merging=(n_octaves * bins_per_octave, bins_per_octave, n_chroma, fmin, weights),
+        **transform_arguments,
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("norm", "win_len_smooth", "smoothing_window"))

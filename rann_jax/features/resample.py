@@ -20,6 +20,7 @@ import scipy.signal
 import soxr
 
 from rann_jax.features import signal
+from rann_jax.features.clipwise import clipwise
 
 # Beyond this many periods of the lower rate on either side, the filter's answer to an impulse is
 # under 1e-6 of its peak (measured on soxr 1.1); soxr_hq at 2:1 is a symmetric FIR of 367 taps.
@@ -164,8 +165,12 @@ def polyphase_resample(y: jax.Array, up: int, down: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames=("up", "down", "res_type", "length", "gain"))
 def _resample(y: jax.Array, *, up: int, down: int, res_type: str, length: int, gain: float) -> jax.Array:
-    polyphase = res_type == "polyphase"
-    out = polyphase_resample(y, up, down) if polyphase else soxr_resample(y, up, down, res_type)
+    def resampled(clips: jax.Array) -> jax.Array:
+        if res_type == "polyphase":
+            return polyphase_resample(clips, up, down)
+        return soxr_resample(clips, up, down, res_type)
+
+    out = clipwise(resampled, y)
     missing = max(0, length - out.shape[-1])
     out = jnp.pad(out, [(0, 0)] * (out.ndim - 1) + [(0, missing)])[..., :length]
     return out * jnp.float32(gain)

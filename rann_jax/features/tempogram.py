@@ -16,7 +16,8 @@ import numpy as np
 import scipy.fft
 
 from rann_jax.features import signal
-from rann_jax.features.mel import melspectrogram
+from rann_jax.features.clipwise import clipwise
+from rann_jax.features.mel import check_bank, melspectrogram
 from rann_jax.features.normalize import check_norm, normalize
 from rann_jax.features.stft import power_to_db, stft
 
@@ -86,19 +87,34 @@ def onset_strength(
     >>> np.argmax(onset_strength(y)).item()
     20
     """
-    signal.check_positive(lag=lag, max_size=max_size)
-    power = melspectrogram(y, sr=sr, n_fft=n_fft, hop_length=hop_length, n_mels=n_mels, fmin=fmin, fmax=fmax)
-    return _rise(
-        power,
+    signal.check_positive(lag=lag, max_size=max_size, n_fft=n_fft, hop_length=hop_length)
+    check_bank(sr, n_mels, fmin, fmax, False, "slaney")
+    return _onset_strength(
+        signal.as_waveform(y),
         lag=lag,
         max_size=max_size,
         delay=lag + n_fft // (2 * hop_length) if center else lag,
         detrend=detrend,
         aggregate=jnp.mean if aggregate is None else aggregate,
+        sr=sr,
+        n_fft=n_fft,
+        hop_length=hop_length,
+        n_mels=n_mels,
+        fmin=fmin,
+        fmax=fmax,
     )
 
 
-@functools.partial(jax.jit, static_argnames=("lag", "max_size", "delay", "detrend", "aggregate"))
+RISE = ("lag", "max_size", "delay", "detrend", "aggregate")
+MEL = ("sr", "n_fft", "hop_length", "n_mels", "fmin", "fmax")
+
+
+@functools.partial(jax.jit, static_argnames=(*RISE, *MEL))
+def _onset_strength(y: jax.Array, **arguments: Any) -> jax.Array:
+    rise = {name: arguments.pop(name) for name in RISE}
+    return clipwise(lambda clips: _rise(melspectrogram(clips, **arguments), **rise), y)
+
+
 def _rise(
     power: jax.Array, *, lag: int, max_size: int, delay: int, detrend: bool, aggregate: Callable
 ) -> jax.Array:
@@ -133,6 +149,10 @@ def _envelope(
 
 
 @functools.partial(jax.jit, static_argnames=("win_length", "center", "window", "norm"))
+def _tempogram(envelope: jax.Array, **arguments: Any) -> jax.Array:
+    return clipwise(functools.partial(_autocorrelation, **arguments), envelope)
+
+
 def _autocorrelation(
     envelope: jax.Array, *, win_length: int, center: bool, window: Any, norm: float | None
 ) -> jax.Array:
@@ -191,7 +211,12 @@ def tempogram(
     check_norm(norm)
     envelope = _envelope(y, sr, onset_envelope, hop_length, win_length, center)
     window = signal.hashable_window(window)
-    return _autocorrelation(envelope, win_length=int(win_length), center=center, window=window, norm=norm)
+    return _tempogram(envelope, win_length=int(win_length), center=center, window=window, norm=norm)
+
+
+@functools.partial(jax.jit, static_argnames=("n_fft", "center", "window"))
+def _fourier_tempogram(envelope: jax.Array, **arguments: Any) -> jax.Array:
+    return clipwise(functools.partial(stft, hop_length=1, **arguments), envelope)
 
 
 def fourier_tempogram(
@@ -228,7 +253,8 @@ def fourier_tempogram(
     (33, 201)
     """
     envelope = _envelope(y, sr, onset_envelope, hop_length, win_length, center)
-    return stft(envelope, n_fft=win_length, hop_length=1, center=center, window=window)
+    window = signal.hashable_window(window)
+    return _fourier_tempogram(envelope, n_fft=int(win_length), center=center, window=window)
 
 
 @functools.lru_cache(maxsize=32)
@@ -249,10 +275,20 @@ def _cyclic_bank(
     return bank.reshape(octave_num, octave_bin, len(tempi)).mean(axis=0).astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnames=tuple(inspect.signature(_cyclic_bank).parameters))
-def _fold_octaves(bins: jax.Array, **arguments: Any) -> jax.Array:
-    bank = jnp.asarray(_cyclic_bank(**arguments))
-    return jnp.matmul(bank, jnp.abs(bins), precision=jax.lax.Precision.HIGHEST)
+BANK = tuple(inspect.signature(_cyclic_bank).parameters)
+
+
+@functools.partial(jax.jit, static_argnames=(*BANK, "center", "window"))
+def _cyclic_tempogram(
+    envelope: jax.Array, *, win_length: int, center: bool, window: Any, **arguments: Any
+) -> jax.Array:
+    bank = jnp.asarray(_cyclic_bank(win_length=win_length, **arguments))
+
+    def folded(envelopes: jax.Array) -> jax.Array:
+        bins = stft(envelopes, n_fft=win_length, hop_length=1, center=center, window=window)
+        return jnp.matmul(bank, jnp.abs(bins), precision=jax.lax.Precision.HIGHEST)
+
+    return clipwise(folded, envelope)
 
 
 def cyclic_tempogram(
@@ -312,5 +348,5 @@ def cyclic_tempogram(
     }
     envelope = _envelope(y, sr, onset_envelope, hop_length, win_length, center)
     _cyclic_bank(**bank)
-    bins = fourier_tempogram(onset_envelope=envelope, win_length=win_length, center=center, window=window)
-    return _fold_octaves(bins, **bank)
+    window = signal.hashable_window(window)
+    return _cyclic_tempogram(envelope, center=center, window=window, **bank)

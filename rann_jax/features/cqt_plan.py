@@ -1,0 +1,151 @@
+"""What a constant-Q transform does that does not depend on the signal: rates, hops and filters."""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import librosa
+import numpy as np
+import scipy.fft
+
+# An octave is decimated only where its highest centre frequency is at most this part of the rate, 80%
+# of the new Nyquist frequency, so that it lies in the decimator's passband. That is librosa 1.0's
+# rule; 0.11 always decimates, and so attenuates the second octave if the top bin is above 0.4 sr.
+DECIMATED_BELOW = 0.2
+
+
+def check_tuning(tuning: float | None) -> float:
+    """Return `tuning`, or raise ValueError if it is None: estimated tuning depends on the data."""
+    if tuning is None:
+        raise ValueError(
+            "tuning=None would be estimated from the data, which no compiled transform can do:"
+            " give tuning=0.0, or the result of librosa.estimate_tuning"
+        )
+    return float(tuning)
+
+
+class Octave(NamedTuple):
+    """Filters of one octave, and how its signal comes from that of the octave above."""
+
+    decimate: bool  # halve the rate of the signal first
+    hop_length: int
+    kernel: np.ndarray  # (2 * bins, n_fft) float32: real parts of all bins, then imaginary parts
+
+
+class Plan(NamedTuple):
+    """All of a transform that does not depend on the signal."""
+
+    early_factor: int  # decimation before the first octave
+    octaves: tuple[Octave, ...]  # from the highest to the lowest
+
+
+def relative_bandwidth(freqs: np.ndarray, bins_per_octave: int) -> np.ndarray:
+    """Return each filter's bandwidth over its centre frequency, from where its neighbours are."""
+    spacing = np.gradient(np.log2(freqs)) if len(freqs) > 1 else np.array([1 / bins_per_octave])
+    ratio = 2.0 ** (2 * spacing)
+    return (ratio - 1) / (ratio + 1)
+
+
+def _kernel(
+    freqs: np.ndarray,
+    sr: float,
+    norm: float | None,
+    sparsity: float,
+    **shape: Any,
+) -> np.ndarray:
+    """Return the filters as `(bins, n_fft)` complex: response = kernel @ frame.
+
+    librosa filters in the frequency domain and drops the weakest part of each spectrum, `sparsity`
+    of its sum. Here the same spectrum is brought back to the time domain, where one real matrix
+    product replaces the FFT of every frame.
+    """
+    basis, lengths = librosa.filters.wavelet(freqs=freqs, sr=sr, norm=norm, **shape)
+    n_fft = basis.shape[1]
+    # complex64 as in librosa: which of the weak parts are dropped depends on the rounding.
+    basis *= (lengths[:, np.newaxis] / n_fft).astype(np.float32)
+    spectra = scipy.fft.fft(basis, axis=1)[:, : n_fft // 2 + 1]
+    spectra = librosa.util.sparsify_rows(spectra, quantile=sparsity, dtype=np.complex64)
+    return np.fft.fft(spectra.toarray().astype(np.complex128), n=n_fft, axis=1)
+
+
+def early_decimation(sr: float, cutoff: float, hop_length: int, n_octaves: int) -> int:
+    """Return the power of two by which librosa decimates before the first octave."""
+    by_rate = math.ceil(math.log2(sr / 2 / cutoff)) - 2
+    halvings = (hop_length & -hop_length).bit_length() - 1
+    return 2 ** max(0, min(by_rate, halvings - n_octaves + 1))
+
+
+def _check_hop(hop_length: int, halvings: int, n_bins: int) -> None:
+    step = 2**halvings
+    if hop_length % step:
+        nearest = max(step, round(hop_length / step) * step)
+        raise ValueError(
+            f"hop_length={hop_length} must be a multiple of {step}: the octaves of n_bins={n_bins}"
+            f" halve it {halvings} times; use hop_length={nearest}, or fewer bins"
+        )
+
+
+@functools.lru_cache(maxsize=32)
+def make_plan(
+    sr: float,
+    hop_length: int,
+    fmin: float,
+    n_bins: int,
+    intervals: str | tuple[float, ...],
+    gamma: float | None,
+    bins_per_octave: int,
+    filter_scale: float,
+    norm: float | None,
+    sparsity: float,
+    window: Any,
+    scale: bool,
+) -> Plan:
+    """Return the plan of `vqt` with these arguments, or raise ValueError if there can be none."""
+    freqs = librosa.interval_frequencies(
+        n_bins, fmin=fmin, intervals=intervals, bins_per_octave=bins_per_octave, sort=True
+    )
+    alpha = relative_bandwidth(freqs, bins_per_octave)
+    shape = {"window": window, "filter_scale": filter_scale, "gamma": gamma}
+    lengths, cutoff = librosa.filters.wavelet_lengths(freqs=freqs, sr=sr, alpha=alpha, **shape)
+    if cutoff > sr / 2:
+        raise ValueError(
+            f"n_bins={n_bins} from fmin={fmin:g} Hz reach {cutoff:g} Hz, above Nyquist,"
+            f" {sr / 2:g} Hz at sr={sr:g}: use fewer bins or a lower fmin"
+        )
+    n_octaves = math.ceil(n_bins / bins_per_octave)
+    early = early_decimation(sr, cutoff, hop_length, n_octaves)
+    lengths = lengths / early
+    # Decimation keeps the energy, not the level; scale=False undoes it for the early one too.
+    gain = math.sqrt(early) * (1.0 if scale else math.sqrt(early))
+    octaves, halvings = [], 0
+    for top in range(n_bins, 0, -bins_per_octave):
+        bins = slice(max(0, top - bins_per_octave), top)
+        my_sr = sr / early / 2**halvings
+        decimate = top < n_bins and freqs[top - 1] <= DECIMATED_BELOW * my_sr
+        if decimate:
+            halvings, my_sr = halvings + 1, my_sr / 2
+        kernel = _kernel(freqs[bins], my_sr, norm, sparsity, alpha=alpha[bins], **shape)
+        # One factor for the energy lost by decimation, one for the filters shortened by it.
+        kernel = kernel * gain * 2.0**halvings
+        if scale:
+            kernel = kernel / np.sqrt(lengths[bins, np.newaxis])
+        kernel = np.concatenate([kernel.real, kernel.imag]).astype(np.float32)
+        octaves.append(Octave(decimate, hop_length // early >> halvings, kernel))
+    _check_hop(hop_length, halvings + early.bit_length() - 1, n_bins)
+    return Plan(early, tuple(octaves))
+
+
+def check_length(n: int, plan: Plan, pad_mode: str) -> None:
+    """Raise ValueError if `n` samples are too few to be decimated and padded as planned."""
+    if n < plan.early_factor:
+        raise ValueError(
+            f"y has {n} samples, fewer than the {plan.early_factor} that decimation makes one of:"
+            " give a longer clip or a higher fmin"
+        )
+    lowest = plan.octaves[-1]
+    n_left = n * lowest.hop_length // plan.octaves[0].hop_length // plan.early_factor
+    if pad_mode == "reflect" and n_left <= lowest.kernel.shape[1] // 2:
+        raise ValueError(
+            f"y has {n} samples, too few to reflect for the lowest filters:"
+            " use pad_mode='constant', a longer clip or a higher fmin"
+        )
