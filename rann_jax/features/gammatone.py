@@ -16,9 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rann_jax.features import signal
-from rann_jax.features.mel import apply_bank
 from rann_jax.features.mfcc import dct_rows
-from rann_jax.features.stft import centered, resolve_lengths
+from rann_jax.features.stft import centered, filtered, resolve_lengths
 
 # Glasberg and Moore: quality factor at high frequencies, bandwidth at low ones in Hz.
 EAR_Q = 9.26449
@@ -83,13 +82,11 @@ def _band_power(
     if pre_emphasis:
         before = jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(1, 0)])[..., :-1]
         y = y - jnp.float32(pre_emphasis) * before
-    # spafe's frames are as long as the window and its Hamming window is the symmetric one.
-    frames = signal.frame(centered(y, win_length, center, "constant"), win_length, hop_length)
-    # The 1 / n_fft of the power spectrum goes into the window.
-    window = (np.hamming(win_length) / np.sqrt(n_fft)).astype(np.float32)
-    bins = jnp.fft.rfft(frames * window.reshape((1,) * (frames.ndim - 1) + (-1,)), n=n_fft)
-    power = jnp.square(bins.real) + jnp.square(bins.imag)
-    return apply_bank(power, gammatone_filter_bank(sr, n_fft, n_filters, fmin, fmax))
+    # spafe's frames are as long as the window, which is the symmetric Hamming window; the 1 / n_fft
+    # of its power spectrum goes into the window too.
+    window = np.hamming(win_length) / np.sqrt(n_fft)
+    bank = gammatone_filter_bank(sr, n_fft, n_filters, fmin, fmax)
+    return filtered(centered(y, win_length, center, "constant"), window, n_fft, hop_length, bank)
 
 
 _gammatonegram = jax.jit(_band_power, static_argnames=GAMMATONE)

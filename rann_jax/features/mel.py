@@ -9,7 +9,7 @@ import librosa
 import numpy as np
 
 from rann_jax.features import signal
-from rann_jax.features.stft import FRAMING, check_framing, power_spectra, to_exponent
+from rann_jax.features.stft import FRAMING, centered, check_framing, filtered
 
 
 @functools.lru_cache(maxsize=64)
@@ -52,6 +52,11 @@ def _melspectrogram(
     y: jax.Array,
     *,
     n_fft: int,
+    hop_length: int,
+    win_length: int,
+    window: Any,
+    center: bool,
+    pad_mode: str,
     power: float,
     sr: float,
     n_mels: int,
@@ -59,10 +64,10 @@ def _melspectrogram(
     fmax: float,
     htk: bool,
     norm: Any,
-    **framing: Any,
 ) -> jax.Array:
-    spectrum = to_exponent(power_spectra(y, n_fft=n_fft, **framing), power)
-    return apply_bank(spectrum, mel_filter_bank(sr, n_fft, n_mels, fmin, fmax, htk, norm))
+    bank = mel_filter_bank(sr, n_fft, n_mels, fmin, fmax, htk, norm)
+    samples = signal.window_samples(window, win_length, n_fft)
+    return filtered(centered(y, n_fft, center, pad_mode), samples, n_fft, hop_length, bank, power)
 
 
 def melspectrogram(

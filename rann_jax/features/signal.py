@@ -19,6 +19,9 @@ WindowSpec: TypeAlias = str | float | tuple | Callable[[int], np.ndarray] | np.n
 # Modes that librosa.stft accepts and that jax.numpy.pad computes exactly.
 PAD_MODES = ("constant", "edge", "reflect", "symmetric")
 
+# How many frames of every clip a CPU transforms at a time, see `map_frames`.
+FRAMES_PER_CHUNK = 32
+
 
 def as_waveform(y: Any, name: str = "y") -> jax.Array:
     """Return `y` `(..., N)` as float32; ValueError if it is no floating, non-empty signal."""
@@ -85,9 +88,7 @@ def window_samples(window: Any, win_length: int, n_fft: int) -> np.ndarray:
     else:
         samples = scipy.signal.get_window(window, win_length, fftbins=True)
     if samples.shape != (win_length,):
-        raise ValueError(
-            f"window has shape {samples.shape}, but win_length is {win_length}: they must agree"
-        )
+        raise ValueError(f"window has shape {samples.shape}, but win_length is {win_length}: they must agree")
     left = (n_fft - win_length) // 2
     return np.pad(samples, (left, n_fft - win_length - left))
 
@@ -115,3 +116,35 @@ def frame(y: jax.Array, frame_length: int, hop_length: int) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(y, start, frame_length, axis=-1)
 
     return jax.vmap(one_frame, out_axes=-2)(jnp.asarray(starts))
+
+
+def map_frames(
+    function: Callable[[jax.Array], jax.Array], y: jax.Array, frame_length: int, hop_length: int
+) -> jax.Array:
+    """Apply `function`, `(..., T, frame_length)` -> `(..., T, K)`, to the frames of `(..., N)`.
+
+    Frames are independent, so a CPU takes them a few at a time and stays in its cache, which
+    measured halves the time of a mel spectrogram; other devices take them all at once.
+    """
+
+    def at_once(y: jax.Array) -> jax.Array:
+        return function(frame(y, frame_length, hop_length))
+
+    def in_chunks(y: jax.Array) -> jax.Array:
+        chunks = -(-frames // FRAMES_PER_CHUNK)
+        samples = (FRAMES_PER_CHUNK - 1) * hop_length + frame_length
+        missing = (chunks * FRAMES_PER_CHUNK - 1) * hop_length + frame_length - y.shape[-1]
+        y = jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(0, max(0, missing))])
+
+        def one_chunk(start: jax.Array) -> jax.Array:
+            return at_once(jax.lax.dynamic_slice_in_dim(y, start, samples, axis=-1))
+
+        starts = np.arange(chunks, dtype=np.int32) * (FRAMES_PER_CHUNK * hop_length)
+        parts = jnp.moveaxis(jax.lax.map(one_chunk, jnp.asarray(starts)), 0, -3)
+        rows = parts.reshape(*parts.shape[:-3], chunks * FRAMES_PER_CHUNK, parts.shape[-1])
+        return rows[..., :frames, :]
+
+    frames = n_frames(y.shape[-1], frame_length, hop_length)
+    if frames <= FRAMES_PER_CHUNK:
+        return at_once(y)
+    return jax.lax.platform_dependent(y, cpu=in_chunks, default=at_once)

@@ -16,9 +16,7 @@ import numpy as np
 from rann_jax.features import signal
 
 
-def resolve_lengths(
-    n_fft: int, hop_length: int | None, win_length: int | None
-) -> tuple[int, int, int]:
+def resolve_lengths(n_fft: int, hop_length: int | None, win_length: int | None) -> tuple[int, int, int]:
     """Return `(n_fft, hop_length, win_length)` with librosa's defaults filled in and checked."""
     win_length = n_fft if win_length is None else win_length
     signal.check_positive(n_fft=n_fft, win_length=win_length)
@@ -68,6 +66,28 @@ def to_exponent(power_spectrum: jax.Array, power: float) -> jax.Array:
     silent = power_spectrum == 0
     safe = jnp.where(silent, jnp.float32(1), power_spectrum)
     return jnp.where(silent, jnp.float32(0), jnp.power(safe, jnp.float32(power / 2)))
+
+
+def filtered(
+    y: jax.Array,
+    window: np.ndarray,
+    n_fft: int,
+    hop_length: int,
+    bank: np.ndarray,
+    power: float = 2.0,
+) -> jax.Array:
+    """Weigh the spectra of `(..., N)`, already padded, by a bank `(F, bins)`, giving `(..., F, T)`.
+
+    Frames are as long as `window`, and zero-padded to `n_fft`.
+    """
+    samples, weights = window.astype(np.float32), jnp.asarray(bank.T)
+
+    def bands(frames: jax.Array) -> jax.Array:
+        bins = jnp.fft.rfft(frames * samples.reshape((1,) * (frames.ndim - 1) + (-1,)), n=n_fft)
+        spectrum = to_exponent(jnp.square(bins.real) + jnp.square(bins.imag), power)
+        return jnp.matmul(spectrum, weights, precision=jax.lax.Precision.HIGHEST)
+
+    return jnp.swapaxes(signal.map_frames(bands, y, len(window), hop_length), -1, -2)
 
 
 def check_framing(
@@ -144,9 +164,7 @@ def stft(
 
 
 @functools.lru_cache(maxsize=64)
-def _window_energy(
-    window: Any, win_length: int, n_fft: int, hop_length: int, frames: int
-) -> np.ndarray:
+def _window_energy(window: Any, win_length: int, n_fft: int, hop_length: int, frames: int) -> np.ndarray:
     """Sum of the squared windows of all frames, `(n_fft + hop_length * (frames - 1),)`."""
     squared = np.square(signal.window_samples(window, win_length, n_fft))
     energy = np.zeros(n_fft + hop_length * (frames - 1))
@@ -282,8 +300,7 @@ def power_to_db(
     else:
         reference = jnp.full((1,) * S.ndim, abs(ref), jnp.float32)
     decibels = 10 * (
-        jnp.log10(jnp.maximum(S, jnp.float32(amin)))
-        - jnp.log10(jnp.maximum(reference, jnp.float32(amin)))
+        jnp.log10(jnp.maximum(S, jnp.float32(amin))) - jnp.log10(jnp.maximum(reference, jnp.float32(amin)))
     )
     if top_db is None:
         return decibels
