@@ -1,0 +1,1 @@
+"""Measurements of speed and accuracy; each module is a program, `python -m benchmarks.NAME`."""

@@ -1,0 +1,267 @@
+"""Time every feature, and measure its error, beside the libraries that compute it too.
+
+    python -m benchmarks.features --batch 1 16 --json benchmarks/results/features_cpu.json
+
+Sounds are synthesised: 8 seconds at 44.1 kHz, seeded. Ours runs on jax's default device, PyTorch's
+peers on its GPU where there is one, the others on the CPU. All contenders of a line are called in
+turn, round after round, and medians are reported. The error is the maximum absolute difference over
+the maximum absolute value of the reference (librosa, spafe or PyWavelets, clip by clip); complex
+references are compared by magnitude where a peer gives magnitudes. A dash is a peer that has no
+such feature or is not installed. With --json OUT.json, the table goes to OUT.md too.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.feature_cases import CASES, SR, Case
+
+SECONDS = 8
+# A contender that has taken this long is not called again in its line; its first call counts then.
+CONTENDER_SECONDS = 3
+REFERENCES = ("librosa", "spafe", "pywt")
+OTHERS = ("torch", "torchlibrosa", "nnAudio", "librosax")
+LIBRARIES = [
+    "jax",
+    "numpy",
+    "scipy",
+    "librosa",
+    "soxr",
+    "spafe",
+    "PyWavelets",
+    "torch",
+    "torchlibrosa",
+    "nnAudio",
+    "librosax",
+]
+
+
+def synthesise(batch: int, seed: int = 0) -> np.ndarray:
+    """Return `(batch, N)` float32: decaying notes of five partials on a beat, over quiet noise."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(SECONDS * SR) / SR
+    sounds = []
+    for _ in range(batch):
+        y = rng.normal(0, 0.01, len(t))
+        beat = rng.uniform(0.2, 0.5)
+        for onset in np.arange(0.05, SECONDS, beat):
+            after = t[t >= onset] - onset
+            pitch = 55 * 2 ** (rng.integers(0, 48) / 12)
+            note = sum(np.sin(2 * np.pi * k * pitch * after) / k for k in range(1, 6))
+            y[t >= onset] += 0.2 * note * np.exp(-6 * after)
+        sounds.append(y / np.max(np.abs(y)))
+    return np.stack(sounds).astype(np.float32)
+
+
+def to_numpy(out: Any) -> np.ndarray:
+    """Bring any contender's result to the reference's layout `(B, ..., F, T)`."""
+    if isinstance(out, tuple | list):  # torchlibrosa: real and imaginary parts
+        return to_numpy(out[0]) + 1j * to_numpy(out[1])
+    if hasattr(out, "cpu"):
+        out = out.cpu().numpy()
+        if out.ndim == 4 and out.shape[1] == 1:  # torchlibrosa: (B, 1, T, F)
+            return np.swapaxes(out[:, 0], -1, -2)
+        if out.ndim == 4 and out.shape[-1] == 2:  # nnAudio: real and imaginary parts
+            return out[..., 0] + 1j * out[..., 1]
+    return np.asarray(out)
+
+
+def relative_error(out: Any, reference: np.ndarray) -> float | None:
+    """Maximum error over maximum reference; None where the shapes differ."""
+    out = to_numpy(out)
+    if out.shape != reference.shape:
+        return None
+    if np.iscomplexobj(reference) and not np.iscomplexobj(out):
+        reference = np.abs(reference)
+    return float(np.max(np.abs(out - reference)) / np.max(np.abs(reference)))
+
+
+def measure(case: Case, batch: int, repeats: int, bandwidth: float | None) -> dict[str, Any]:
+    """Time all contenders of one line, interleaved; return what the table shows of it."""
+    sounds = case.prepare(synthesise(batch))
+    reference = np.stack([case.reference(clip) for clip in sounds])
+    y = jnp.asarray(sounds)
+    calls = {"ours": lambda: jax.block_until_ready(case.ours(y))}
+    missing = {}
+    for name, peer in case.peers.items():
+        try:
+            calls[name] = peer(sounds)
+        except ImportError as error:
+            missing[name] = str(error)
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    contenders: dict[str, Any] = {}
+    for name, call in list(calls.items()):
+        start = time.perf_counter()
+        try:
+            out = call()
+        except Exception as error:  # whatever a peer does, the table goes on
+            if name == "ours":
+                raise
+            missing[name] = repr(error)
+            del calls[name]
+            continue
+        first = time.perf_counter() - start
+        contenders[name] = {"first_s": first, "error": relative_error(out, reference)}
+        if first > CONTENDER_SECONDS and name != "ours":
+            times[name].append(first)
+        if name == "ours":
+            moved = sum(leaf.nbytes for leaf in jax.tree.leaves((y, out)))
+    for _ in range(repeats):
+        for name, call in calls.items():
+            if sum(times[name]) < CONTENDER_SECONDS:
+                start = time.perf_counter()
+                call()
+                times[name].append(time.perf_counter() - start)
+    for name, measured in contenders.items():
+        measured["median_s"] = statistics.median(times[name])
+        measured["calls"] = len(times[name])
+        measured["times_ours"] = measured["median_s"] / statistics.median(times["ours"])
+    ours = contenders["ours"]
+    ours["compile_s"] = max(0.0, ours["first_s"] - ours["median_s"])
+    if bandwidth:
+        ours["bandwidth_share"] = moved / ours["median_s"] / bandwidth
+    return {"feature": case.name, "batch": batch, "contenders": contenders, "missing": missing}
+
+
+def measured_bandwidth() -> float:
+    """Bytes per second that a plain addition over a gibibyte reads and writes."""
+    x = jnp.zeros(2**28, jnp.float32)
+    add = jax.jit(lambda x: x + 1)
+    jax.block_until_ready(add(x))
+    times = []
+    for _ in range(10):
+        start = time.perf_counter()
+        jax.block_until_ready(add(x))
+        times.append(time.perf_counter() - start)
+    return 2 * x.nbytes / statistics.median(times)
+
+
+def device_name() -> str:
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    name = models[0] if models else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _cell(line: dict[str, Any], name: str, with_name: bool = False) -> str:
+    measured = line["contenders"].get(name)
+    if measured is None:
+        return "-"
+    text = f"{measured['median_s'] * 1e3:.1f} ms, {measured['times_ours']:.2f}x"
+    if with_name:
+        return f"{name} {text}"
+    error = measured["error"]
+    return f"{text}, {'shape' if error is None else f'{error:.0e}'}"
+
+
+def table(lines: list[dict[str, Any]], on_gpu: bool) -> str:
+    """Return the lines as a Markdown table; a peer's ratio is its time over ours."""
+    heads = ["feature", "batch", "ours", "error", "compile", "reference", *OTHERS]
+    rows = []
+    for line in lines:
+        ours = line["contenders"]["ours"]
+        reference = next((name for name in REFERENCES if name in line["contenders"]), "")
+        row = [line["feature"], str(line["batch"]), f"{ours['median_s'] * 1e3:.1f} ms"]
+        row += ["shape" if ours["error"] is None else f"{ours['error']:.0e}"]
+        row += [f"{ours['compile_s']:.1f} s", _cell(line, reference, with_name=True)]
+        row += [_cell(line, name) for name in OTHERS]
+        if on_gpu:
+            row += [f"{ours['bandwidth_share']:.0%}"]
+        rows.append(row)
+    if on_gpu:
+        heads.append("of bandwidth")
+    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
+
+    def joined(cells: list[str]) -> str:
+        return "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |"
+
+    return "\n".join([joined(heads), joined(["-" * w for w in widths]), *map(joined, rows)])
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [case.name for case in CASES]
+    parser.add_argument("--features", nargs="+", choices=names, default=names, metavar="NAME")
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 16])
+    parser.add_argument("--repeats", type=int, default=11, help="rounds of calls per line")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write results here, and OUT.md")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print, and write where asked to."""
+    options = parse(arguments)
+    warnings.simplefilter("ignore")
+    on_gpu = jax.default_backend() == "gpu"
+    bandwidth = measured_bandwidth() if on_gpu else None
+    given = sys.argv[1:] if arguments is None else arguments
+    report: dict[str, Any] = {
+        "command": shlex.join(["python", "-m", "benchmarks.features", *given]),
+        "device": device_name(),
+        "date": datetime.date.today().isoformat(),
+        "versions": versions(),
+        "load_before": round(os.getloadavg()[0], 2),
+        "bandwidth_bytes_per_s": bandwidth,
+        "seconds": SECONDS,
+        "sample_rate": SR,
+        "lines": [],
+    }
+    for case in CASES:
+        for batch in options.batch if case.name in options.features else []:
+            report["lines"].append(measure(case, batch, options.repeats, bandwidth))
+            print(f"{case.name}, batch {batch}: done", file=sys.stderr, flush=True)
+    report["load_after"] = round(os.getloadavg()[0], 2)
+    shown = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    text = "\n".join(
+        [
+            f"`{report['command']}`\n",
+            f"{report['device']}, {report['date']}; load {report['load_before']} before,"
+            f" {report['load_after']} after, the measurement's own included.\n",
+            f"{shown}.\n",
+            f"{SECONDS} s at {SR} Hz. Cells of others: median time, its ratio to ours (above 1: ours"
+            " is faster), error against the reference.\n",
+            table(report["lines"], on_gpu),
+        ]
+    )
+    print(text)
+    for line in report["lines"]:
+        for name, reason in line["missing"].items():
+            print(f"{line['feature']}, {name}: {reason}", file=sys.stderr)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        options.json.with_suffix(".md").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
