@@ -6,10 +6,16 @@ temporary name and renames it when whole, so a killed run leaves no half checkpo
 """
 
 import dataclasses
-from collections.abc import Mapping
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -77,16 +83,24 @@ class Checkpoints:
         """Start saving; arrays are copied before this returns, files are written behind it.
 
         Raises:
-          OSError, ValueError: this save, or the one before it, could not be written.
+          OSError: this save, or the one before it, could not be written.
         """
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                record=ocp.args.JsonSave(dataclasses.asdict(record)),
-            ),
-            metrics=dict(metrics) if self._best_metric in metrics else None,
-        )
+        self._check_space(state)
+        with _system_errors():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    record=ocp.args.JsonSave(dataclasses.asdict(record)),
+                ),
+                metrics=dict(metrics) if self._best_metric in metrics else None,
+            )
+
+    def _check_space(self, state: TrainState) -> None:
+        """Say that the disk is full before anything is written, rather than in the middle of it."""
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        if shutil.disk_usage(self._manager.directory).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._manager.directory))
 
     def restore(self, like: Any, step: int | None = None) -> tuple[TrainState, Record]:
         """The state and record of a step, by default the latest.
@@ -105,6 +119,22 @@ class Checkpoints:
         return restored.state, Record(**restored.record)
 
     def close(self) -> None:
-        """Wait for what is being written; raises what went wrong there."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Wait for what is being written.
+
+        Raises:
+          OSError: it could not be written.
+        """
+        with _system_errors():
+            self._manager.close()
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """Raise as OSError what TensorStore reports as a ValueError that ends in os_error_code='N'."""
+    try:
+        yield
+    except ValueError as error:
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if not code:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error

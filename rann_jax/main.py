@@ -10,7 +10,9 @@ The workdir then holds config.json, metrics.jsonl, checkpoints/, predictions/SPL
 """
 
 import errno
+import logging as stdlib_logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,7 +79,8 @@ def main() -> None:
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
-        _CONFIG.value  # noqa: B018  loading may have failed, which only reading it tells
+        if _CONFIG.value is not None:
+            _CONFIG.value.keys()  # a file that could not be loaded is told only now
     except AttributeError as error:
         _exit(f"{_unknown_key(argv, error)}: the config has no such key; configs/base.py lists them")
     except (flags.Error, ValueError, TypeError, OSError) as error:
@@ -89,8 +92,9 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def _unknown_key(argv: Sequence[str], error: AttributeError) -> str:
-    """The flag whose key ml_collections did not find; its error holds only the last part, quoted."""
-    name = str(error).strip("'\"")
+    """The flag whose key ml_collections did not find; its error begins with the last part, quoted."""
+    quoted = re.search(r"\w+", str(error).replace("\\'", "'"))
+    name = quoted[0] if quoted else ""
     given = (arg.partition("=")[0] for arg in argv if arg.startswith("--config."))
     return next((flag for flag in given if flag.endswith(f".{name}")), f"config.{name}")
 
@@ -98,6 +102,8 @@ def _unknown_key(argv: Sequence[str], error: AttributeError) -> str:
 def _guarded(_: Sequence[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes
+    # Where a save fails, each of its hundreds of writes would add a traceback to the one line that counts.
+    stdlib_logging.getLogger("asyncio").setLevel(stdlib_logging.CRITICAL)
     if not _WORKDIR.value:
         _exit("--workdir is missing: name the folder of the run, such as runs/quickstart")
     try:

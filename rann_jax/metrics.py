@@ -8,7 +8,7 @@ the per-class values and left out of the mean. `undefined_classes` lists the fir
 import warnings
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 Array = np.ndarray
 
@@ -62,7 +62,7 @@ def d_prime(auc: Array | float) -> Array:
     >>> float(d_prime(0.975).round(3))
     2.772
     """
-    return np.sqrt(2.0) * norm.ppf(auc)
+    return np.sqrt(2.0) * ndtri(auc)
 
 
 def accuracy(targets: Array, scores: Array) -> float:

@@ -49,6 +49,7 @@ def train(
     config = experiment.config
     mesh = distributed.data_mesh()
     distributed.check_batch_size("batch_size", config.batch_size, mesh)
+    distributed.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     evaluators = [SplitEvaluator(experiment, prepared, name, mesh) for name in config.eval.splits]
     train_step = jax.jit(
         make_train_step(

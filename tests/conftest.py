@@ -30,3 +30,17 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real recordings at {folder}: set RANN_TEST_DATA to a folder that holds them")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    """A folder for compiled programs, shared by the programs that the tests launch."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+def cached(folder: Path) -> dict[str, str]:
+    """The environment in which a launched program keeps and finds compiled programs."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }

@@ -16,7 +16,7 @@ from rann_jax.checkpoint import Checkpoints
 from rann_jax.experiment import build
 from rann_jax.workdir import load_config
 from rann_jax.writers import read_metrics
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, cached
 
 TOTAL = 12
 
@@ -24,9 +24,7 @@ TOTAL = 12
 def launch(workdir: Path, prepared: Path, cache: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "rann_jax.main", "--config", f"tests/tiny.py:steps={TOTAL}"]
     command += ["--workdir", str(workdir), f"--config.prepared_dir={prepared}", "--quiet"]
-    # Compiled programs are shared between the launches: it saves most of the test's time.
-    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
-    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    environment = {**os.environ, **cached(cache)}
     return subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -73,11 +71,11 @@ def repeatable_rows(workdir: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, cache):
     """An uninterrupted run and one that was killed at four moments."""
     folder = tmp_path_factory.mktemp("resume")
     whole, killed = folder / "whole", folder / "killed"
-    prepared, cache = folder / "prepared", folder / "cache"
+    prepared = folder / "prepared"
     finish(launch(whole, prepared, cache))
 
     moments = [
@@ -113,8 +111,8 @@ def test_predictions_are_bit_identical(runs):
     np.testing.assert_allclose(first["probabilities"].sum(axis=1), 1, rtol=1e-5)
 
 
-def test_a_finished_run_changes_nothing_when_launched_again(runs, tmp_path):
+def test_a_finished_run_changes_nothing_when_launched_again(runs, cache):
     whole, _ = runs
     before = (whole / "metrics.jsonl").read_text()
-    finish(launch(whole, whole.parent / "prepared", whole.parent / "cache"))
+    finish(launch(whole, whole.parent / "prepared", cache))
     assert (whole / "metrics.jsonl").read_text() == before

@@ -12,7 +12,7 @@ from configs.base import base, parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    preset = parse_arg(arg, steps=12, devices=1)
+    preset = parse_arg(arg, steps=12)
     config = base()
     config.dataset = {"name": "quickstart", "train_clips": 40, "test_clips": 10, "seed": 0}
     config.sample_rate = 16000

@@ -11,10 +11,12 @@ from typing import Any
 
 import jax
 
+from rann_jax.augment.gain import Gain
 from rann_jax.augment.mixup import Mixup
 from rann_jax.augment.specaugment import SpecAugment
 
 AUGMENTATIONS: dict[str, type] = {
+    "gain": Gain,
     "mixup": Mixup,
     "spec_augment": SpecAugment,
 }

@@ -1,0 +1,46 @@
+"""Random gain: recordings differ in level."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+
+def gain(key: jax.Array, audio: jax.Array, *, low_db: float, high_db: float) -> jax.Array:
+    """Scale each waveform by a level drawn from U(low_db, high_db).
+
+    Args:
+      key: random key.
+      audio: (B, N); the result is not clipped.
+      low_db: least gain in dB.
+      high_db: greatest gain in dB.
+
+    Returns:
+      (B, N).
+    """
+    level = jax.random.uniform(key, (len(audio), 1), audio.dtype, low_db, high_db)
+    return audio * jnp.power(10.0, level / 20)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gain:
+    """`gain` of the waveforms; the default range is ours.
+
+    Attributes:
+      low_db: least gain in dB.
+      high_db: greatest gain in dB.
+    """
+
+    on: ClassVar[str] = "audio"
+
+    low_db: float = -6.0
+    high_db: float = 6.0
+
+    def __post_init__(self) -> None:
+        if self.low_db > self.high_db:
+            raise ValueError(f"gain: low_db={self.low_db} exceeds high_db={self.high_db}")
+
+    def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Waveforms (B, N) at another level; labels unchanged."""
+        return gain(key, audio, low_db=self.low_db, high_db=self.high_db), labels

@@ -1,0 +1,256 @@
+"""What a user can break: one line that names the key or file and the mend, exit code 2, nothing lost."""
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import configs.folder
+from input_pipeline import DataError
+from rann_jax.errors import ConfigError
+from rann_jax.experiment import build
+from rann_jax.main import run
+from tests.conftest import REPOSITORY, cached
+from tests.tiny import get_config
+
+TINY = "tests/tiny.py"
+
+
+def rann(
+    *arguments: object, cache: Path | None = None, prefix: Sequence[str] = ()
+) -> subprocess.CompletedProcess:
+    """Run the program; a cache of compiled programs saves most of the time of those that train."""
+    return subprocess.run(
+        [*prefix, sys.executable, "-m", "rann_jax.main", *map(str, arguments)],
+        cwd=REPOSITORY,
+        env={**os.environ, **cached(cache)} if cache else None,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def assert_one_line(result: subprocess.CompletedProcess, *says: str) -> None:
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert result.returncode == 2, result.stderr
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    for text in says:
+        assert text in lines[0]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("prepared")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, prepared, cache) -> Path:
+    """A finished run of a few steps."""
+    workdir = tmp_path_factory.mktemp("trained")
+    result = rann("--config", f"{TINY}:steps=4", "--workdir", workdir, f"--config.prepared_dir={prepared}")
+    assert result.returncode == 0, result.stderr
+    assert "total parameters" in result.stderr
+    assert "clips/s" in result.stderr
+    assert "test/accuracy" in result.stdout
+    return workdir
+
+
+def tiny(prepared: Path, **overrides) -> ConfigDict:
+    config = get_config("steps=4")
+    config.prepared_dir = str(prepared)
+    config.update_from_flattened_dict(overrides)
+    return config
+
+
+def run_tiny(config: ConfigDict | None, workdir: Path, mode: str = "train") -> None:
+    run(config, workdir, mode=mode, checkpoint="latest", quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--config", TINY, "--config.seeed=1"], ["--config.seeed", "no such key"]),
+        (["--config", TINY, "--config.model.wdith=1"], ["--config.model.wdith"]),
+        (["--config", TINY, "--config.seed=one"], ["config.seed", "one"]),
+        (["--config", "configs/absent.py"], ["configs/absent.py"]),
+        (["--config", f"{TINY}:speed=1"], ["speed", "steps"]),
+        (["--confg", TINY], ["confg"]),
+        (["--config", TINY, "please"], ["please"]),
+        (["--config", TINY, "--config.t_c=0.7"], ["config.t_c"]),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else None,
+)
+def test_wrong_flags(arguments, says, tmp_path):
+    result = rann(*arguments, "--workdir", tmp_path / "run")
+    assert_one_line(result, *says)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"feature.name": "mels"}, ["config.feature", "log_mel"]),
+        ({"feature.n_bins": 0}, ["config.feature", "n_bins"]),
+        ({"model.name": "vgg"}, ["config.model", "vgg", "rann"]),
+        ({"model.name": "rann-1x4-1"}, ["config.model.name=rann-1x4-1", "config.t_c=0.5"]),
+        ({"t_c": 0.75, "model.name": "rann-0.75x4-1"}, ["config.t_c", "multiple of 16"]),
+        ({"t_c": 0.33, "model.name": "rann-0.33x4-1"}, ["config.t_c", "frames"]),
+        ({"task": "regression"}, ["config.task", "tagging"]),
+        ({"dtype": "int8"}, ["config.dtype", "bfloat16"]),
+        ({"optimizer.schedule": "sgd"}, ["config.optimizer", "sgd"]),
+        ({"total_steps": 1}, ["config.optimizer", "total_steps"]),
+        ({"augment.mixup.alpha": -1.0}, ["config.augment", "alpha"]),
+        ({"num_classes": 7}, ["--config.num_classes=10", "quickstart"]),
+        ({"splits.test": "dev"}, ["dev", "train"]),
+        ({"batch_size": 0}, ["config.batch_size"]),
+        ({"eval.batch_size": 12}, ["config.eval.batch_size=12", "8 devices"]),
+        ({"dataset.name": "audiosat"}, ["audiosat", "quickstart"]),
+        ({"dataset": {"name": "fsdd"}}, ["config.data_dir"]),
+        ({"dataset": {"name": "fsdd"}, "data_dir": "/absent"}, ["/absent"]),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else None,
+)
+def test_wrong_values(overrides, says, tmp_path, prepared):
+    config = tiny(prepared)
+    if "dataset" in overrides:
+        config.dataset = overrides.pop("dataset")
+    config.update_from_flattened_dict(overrides)
+    with pytest.raises((ConfigError, DataError)) as error:
+        run_tiny(config, tmp_path / "run")
+    assert "\n" not in str(error.value)
+    for text in says:
+        assert text in str(error.value)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_missing_config(mode, tmp_path):
+    with pytest.raises(ConfigError, match=r"--config is missing|config\.json does not exist"):
+        run_tiny(None, tmp_path, mode)
+
+
+def test_every_experiment_is_complete():
+    """Each config of the repository builds, with the class count and split names of its data."""
+    for path in sorted((REPOSITORY / "configs").glob("*.py")):
+        if path.stem not in ("__init__", "base"):
+            config = importlib.import_module(f"configs.{path.stem}").get_config()
+            experiment = build(config)
+            assert experiment.image_shape[1] == config.feature.frames_per_second * config.t_c
+
+
+def test_missing_workdir():
+    assert_one_line(rann("--config", TINY), "--workdir")
+
+
+def test_help_teaches():
+    result = rann("--help")
+    assert "--config configs/quickstart.py" in result.stdout
+    assert "--mode" in result.stdout
+
+
+@pytest.mark.parametrize("make", ["empty", "no_audio"])
+def test_folder_without_audio(make, tmp_path, prepared):
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    if make == "no_audio":
+        (folder / "notes.txt").write_text("nothing to hear")
+    config = configs.folder.get_config()
+    config.data_dir, config.prepared_dir = str(folder), str(prepared)
+    with pytest.raises(DataError, match=str(folder)):
+        run_tiny(config, tmp_path / "run")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_unreadable_folder(tmp_path, prepared):
+    folder = tmp_path / "sounds"
+    folder.mkdir(mode=0)
+    config = configs.folder.get_config()
+    config.data_dir, config.prepared_dir = str(folder), str(prepared)
+    with pytest.raises(DataError, match=str(folder)):
+        run_tiny(config, tmp_path / "run")
+
+
+def test_workdir_of_another_config(trained, prepared):
+    before = (trained / "config.json").read_text()
+    with pytest.raises(ConfigError, match=r"optimizer\.learning_rate \(0\.001 there\).*--workdir"):
+        run_tiny(tiny(prepared, **{"optimizer.learning_rate": 0.5}), trained)
+    assert (trained / "config.json").read_text() == before
+
+
+def test_other_data_than_the_checkpoints(trained, prepared, tmp_path):
+    """The same config, but the stored copy holds other clips: said before anything is trained."""
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    for path in copy.glob("checkpoints/*/record/metadata"):
+        record = json.loads(path.read_text())
+        record["bundle"]["fingerprints"]["train"] = "0" * 64
+        path.write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"config\.data_dir.*train.*fingerprint"):
+        run_tiny(tiny(prepared), copy)
+
+
+def test_eval_mode_needs_only_the_workdir(trained, cache):
+    before = (trained / "metrics.jsonl").read_text()
+    predictions = np.load(trained / "predictions" / "test.npz")["probabilities"]
+    (trained / "predictions" / "test.npz").unlink()
+    result = rann("--mode=eval", "--workdir", trained, cache=cache)
+    assert result.returncode == 0, result.stderr
+    last = json.loads(before.splitlines()[-1])
+    assert f"test/mAP: {last['test/mAP']:.4f}" in result.stdout
+    again = np.load(trained / "predictions" / "test.npz")["probabilities"]
+    np.testing.assert_array_equal(again, predictions)
+    assert (trained / "metrics.jsonl").read_text() == before
+
+
+def test_eval_of_the_best_checkpoint(trained, cache):
+    result = rann("--mode=eval", "--checkpoint=best", "--workdir", trained, cache=cache)
+    assert result.returncode == 0, result.stderr
+
+
+def test_divergence_names_the_step(tmp_path, prepared, cache):
+    result = rann(
+        "--config",
+        f"{TINY}:steps=8",
+        "--config.optimizer.schedule=constant",
+        "--config.optimizer.learning_rate=1e30",
+        "--workdir",
+        tmp_path,
+        f"--config.prepared_dir={prepared}",
+        "--quiet",
+        cache=cache,
+    )
+    assert result.returncode == 1
+    assert "error: the loss of step" in result.stderr.splitlines()[-1]
+
+
+def test_full_disk_is_said_before_anything_is_written(tmp_path, prepared, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match="No space left"):
+        run_tiny(tiny(prepared), tmp_path / "run")
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_disk_that_fills_while_saving_loses_nothing(trained, tmp_path, prepared, cache):
+    """A limit on the size of files stands for the disk: writes fail in the same place, without root."""
+    workdir = tmp_path / "run"
+    arguments = ["--config", f"{TINY}:steps=4", "--workdir", workdir, "--quiet"]
+    arguments.append(f"--config.prepared_dir={prepared}")
+    limited = ["sh", "-c", 'ulimit -f 200 && exec "$@"', "sh"]
+    result = rann(*arguments, cache=cache, prefix=limited)
+    assert result.returncode == 2, result.stderr
+    assert f"error: {workdir}: File too large: free space" in result.stderr
+    # With room again, the same command ends well and as the undisturbed run did.
+    assert rann(*arguments, cache=cache).returncode == 0
+    first, second = (np.load(run / "predictions" / "test.npz") for run in (trained, workdir))
+    np.testing.assert_array_equal(first["probabilities"], second["probabilities"])
