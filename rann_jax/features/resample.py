@@ -27,7 +27,7 @@ from rann_jax.features.clipwise import clipwise
 HALF_WIDTH = {"soxr_vhq": 124, "soxr_hq": 100, "soxr_mq": 100, "soxr_lq": 64}
 
 # Samples in a block, the larger side: bigger saves overlap, smaller stays in the cache.
-BLOCK = 8192
+BLOCK = 4096
 
 
 @functools.lru_cache(maxsize=32)
