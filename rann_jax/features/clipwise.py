@@ -7,22 +7,27 @@ of 16 clips of 8 seconds at 44.1 kHz).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
 
-def clipwise(feature: Callable[[jax.Array], jax.Array], y: jax.Array) -> jax.Array:
-    """Return `feature(y)` for `y` `(..., N)`; on a CPU, clip by clip.
+def clipwise(feature: Callable[[jax.Array], Any], y: jax.Array, axes: int = 1) -> Any:
+    """Return `feature(y)` for clips of `axes` axes under any leading ones; on a CPU, one by one.
 
-    `feature` maps `(B, N)` to `(B, ...)`, each clip by itself.
+    `feature` maps `(B, ...)` to one or more arrays `(B, ...)`, each clip by itself.
     """
-    clips = y.reshape(-1, y.shape[-1])
+    leading = y.shape[: y.ndim - axes]
+    clips = y.reshape(-1, *y.shape[y.ndim - axes :])
 
-    def one_by_one(clips: jax.Array) -> jax.Array:
-        return jax.lax.map(lambda clip: feature(clip[None])[0], clips)
+    def one_by_one(clips: jax.Array) -> Any:
+        def one(clip: jax.Array) -> Any:
+            return jax.tree.map(lambda out: out[0], feature(clip[None]))
+
+        return jax.lax.map(one, clips)
 
     if len(clips) == 1:
         out = feature(clips)
     else:
         out = jax.lax.platform_dependent(clips, cpu=one_by_one, default=feature)
-    return out.reshape(*y.shape[:-1], *out.shape[1:])
+    return jax.tree.map(lambda out: out.reshape(*leading, *out.shape[1:]), out)

@@ -7,6 +7,7 @@ its band, so that the power comes out at 1, 2, 4... samples a frame, whose mean 
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import pywt
 import scipy.fft
 
 from rann_jax.features import signal
+from rann_jax.features.clipwise import clipwise
 
 # The wavelet's Gaussian is cut where it has fallen to this part of its peak (100 dB in power), both
 # along frequency (the band kept) and along time (the zeros that keep the ends apart).
@@ -46,7 +48,11 @@ def frequencies(n_bins: int, fmin: float, fmax: float) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames=("sr", "hop_length", "n_bins", "fmin", "fmax", "wavelet"))
-def _scalogram(
+def _scalogram(y: jax.Array, **arguments: Any) -> jax.Array:
+    return clipwise(functools.partial(_wavelet_power, **arguments), y)
+
+
+def _wavelet_power(
     y: jax.Array, *, sr: float, hop_length: int, n_bins: int, fmin: float, fmax: float, wavelet: str
 ) -> jax.Array:
     bandwidth, center = morlet_parameters(wavelet)

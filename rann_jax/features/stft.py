@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rann_jax.features import signal
+from rann_jax.features.clipwise import clipwise
 
 
 def resolve_lengths(n_fft: int, hop_length: int | None, win_length: int | None) -> tuple[int, int, int]:
@@ -125,7 +126,7 @@ FRAMING = ("n_fft", "hop_length", "win_length", "window", "center", "pad_mode")
 
 @functools.partial(jax.jit, static_argnames=FRAMING)
 def _stft(y: jax.Array, **framing: Any) -> jax.Array:
-    return jnp.swapaxes(spectra(y, **framing), -1, -2)
+    return clipwise(lambda clips: jnp.swapaxes(spectra(clips, **framing), -1, -2), y)
 
 
 def stft(
@@ -186,18 +187,22 @@ def _istft(
     length: int,
 ) -> jax.Array:
     frames = stft_matrix.shape[-1]
+    covered = n_fft + hop_length * (frames - 1)
     samples = signal.window_samples(window, win_length, n_fft).astype(np.float32)
-    y = jnp.fft.irfft(jnp.swapaxes(stft_matrix, -1, -2), n=n_fft)
-    y = y * samples.reshape((1,) * (y.ndim - 1) + (n_fft,))
-    # Overlap-add is the transpose of framing.
-    padded = jax.ShapeDtypeStruct((*y.shape[:-2], n_fft + hop_length * (frames - 1)), jnp.float32)
-    framing = functools.partial(signal.frame, frame_length=n_fft, hop_length=hop_length)
-    (y,) = jax.linear_transpose(framing, padded)(y)
     energy = _window_energy(window, win_length, n_fft, hop_length, frames)
     tiny = np.finfo(np.float32).tiny
     gain = np.divide(1, energy, out=np.ones_like(energy), where=energy > tiny).astype(np.float32)
-    y = (y * gain.reshape((1,) * (y.ndim - 1) + gain.shape))[..., start : start + length]
-    return jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(0, length - y.shape[-1])])
+
+    def overlap_add(matrices: jax.Array) -> jax.Array:
+        y = jnp.fft.irfft(jnp.swapaxes(matrices, -1, -2), n=n_fft) * samples[None, None, :]
+        # Overlap-add is the transpose of framing.
+        framing = functools.partial(signal.frame, frame_length=n_fft, hop_length=hop_length)
+        padded = jax.ShapeDtypeStruct((len(matrices), covered), jnp.float32)
+        (y,) = jax.linear_transpose(framing, padded)(y)
+        y = (y * gain[None, :])[:, start : start + length]
+        return jnp.pad(y, [(0, 0), (0, length - y.shape[-1])])
+
+    return clipwise(overlap_add, stft_matrix, axes=2)
 
 
 def istft(

@@ -21,6 +21,7 @@ import pywt
 import scipy.fft
 
 from rann_jax.features import signal
+from rann_jax.features.clipwise import clipwise
 
 # PyWavelets' extension modes and what numpy.pad calls them.
 DWT_MODES: dict[str, Any] = {
@@ -161,11 +162,14 @@ def _one_level(y: jax.Array, wavelet: str, mode: str) -> tuple[jax.Array, jax.Ar
 
 @functools.partial(jax.jit, static_argnames=("wavelet", "level", "mode"))
 def _wavedec(y: jax.Array, wavelet: str, level: int, mode: str) -> list[jax.Array]:
-    details = []
-    for _ in range(level):
-        y, detail = _one_level(y, wavelet, mode)
-        details.append(detail)
-    return [y, *reversed(details)]
+    def decomposition(approximation: jax.Array) -> list[jax.Array]:
+        details = []
+        for _ in range(level):
+            approximation, detail = _one_level(approximation, wavelet, mode)
+            details.append(detail)
+        return [approximation, *reversed(details)]
+
+    return clipwise(decomposition, y)
 
 
 def _check_discrete(wavelet: str, mode: str) -> int:
