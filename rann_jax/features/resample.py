@@ -187,8 +187,8 @@ def resample(
 ) -> jax.Array:
     """Change the sample rate, equal to `librosa.resample`.
 
-    Measured against it on white noise: within 1e-6 of the peak for soxr_hq, soxr_vhq and polyphase,
-    2e-5 for soxr_mq and soxr_lq.
+    Measured against it: within 1e-6 of the peak on white noise and 4e-6 on real clips for soxr_hq,
+    1e-6 for polyphase, 2e-5 for soxr_mq and soxr_lq.
 
     Args:
         y: waveform `(..., N)`, floating.
