@@ -97,8 +97,7 @@ class RANN(nn.Module):
           ValueError: x is not (B, F, T), or T does not survive the strides.
         """
         embedding = self.embed(x, train=train)
-        # The last layer runs in float32: its logits go into exponentials.
-        return nn.Dense(self.num_classes, name="fc2", dtype=jnp.float32)(embedding)
+        return nn.Dense(self.num_classes, name="fc2", dtype=embedding.dtype)(embedding)
 
     @nn.compact
     def embed(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -116,9 +115,10 @@ class RANN(nn.Module):
                     dtype=self.dtype,
                     name=f"stage{stage}_block{block}",
                 )(x, train=train)
-        x = x.astype(jnp.float32)
+        # From here on at least float32: means over many values, then logits that go into exponentials.
+        x = x.astype(jnp.promote_types(self.dtype, jnp.float32))
         x = x.mean(axis=(1, 2)) + x.max(axis=(1, 2))
-        x = nn.Dense(x.shape[-1], name="fc1", dtype=jnp.float32)(x)
+        x = nn.Dense(x.shape[-1], name="fc1", dtype=x.dtype)(x)
         return leaky_relu(x)
 
 
