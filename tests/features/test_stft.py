@@ -79,9 +79,7 @@ def test_istft_inverts_stft(clip):
 def test_decibels_equal_librosa(clip, ref, top_db):
     power = librosa.feature.melspectrogram(y=clip(44100), sr=44100)
     ours = features.power_to_db(power, ref=ref, top_db=top_db)
-    np.testing.assert_allclose(
-        ours, librosa.power_to_db(power, ref=ref, top_db=top_db), atol=5e-5, rtol=0
-    )
+    np.testing.assert_allclose(ours, librosa.power_to_db(power, ref=ref, top_db=top_db), atol=5e-5, rtol=0)
     ours = features.amplitude_to_db(power, ref=ref, top_db=top_db)
     np.testing.assert_allclose(
         ours, librosa.amplitude_to_db(power, ref=ref, top_db=top_db), atol=5e-5, rtol=0

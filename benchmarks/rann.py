@@ -1,0 +1,134 @@
+"""RANN in JAX and in PyTorch on the same cores: inference and a training step, interleaved in one run.
+
+    python -m benchmarks.rann --names rann-4x4-2 rann-8x4-2 --json benchmarks/results/rann_cpu.json
+
+From feature images in memory to probabilities, or to updated weights (Adam). PyTorch runs in channels_last,
+compared first for equal outputs. Medians; a ratio above 1 means that JAX is faster.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from rann_jax import models, optimizer, steps
+from rann_jax.models import crop_seconds
+from rann_jax.state import create_state
+from tests.parity.torch_rann import TorchRANN, flax_to_torch
+
+CLASSES = 50
+
+
+def jax_functions(name: str, x: np.ndarray, y: np.ndarray) -> tuple[Callable, Callable, dict]:
+    """Inference and training step, each waiting for its result, and the weights they start from."""
+    model = models.create(name, num_classes=CLASSES)
+    tx = optimizer.adam(schedule="constant", learning_rate=1e-4, total_steps=1)
+    state = jax.jit(lambda: create_state(model, tx, jnp.zeros((1, *x.shape[1:])), seed=0))()
+    weights = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
+    identity = lambda audio: audio  # noqa: E731
+    train = jax.jit(
+        steps.make_train_step(model, identity, tx, task="classification", ema_decay=0.999),
+        donate_argnums=0,
+    )
+    infer = jax.jit(steps.make_eval_step(model, identity, task="classification"))
+    batch = {"audio": jnp.asarray(x), "labels": jnp.asarray(y)}
+    variables = jax.tree.map(jnp.copy, state.ema_variables)
+    holder = [state]
+
+    def train_once():
+        holder[0], metrics = train(holder[0], batch)
+        jax.block_until_ready((holder[0], metrics))
+
+    return lambda: np.asarray(infer(variables, batch["audio"])), train_once, weights
+
+
+def torch_functions(name: str, x: np.ndarray, y: np.ndarray, weights: dict) -> tuple[Callable, Callable]:
+    """The same of the twin in channels_last, with the same weights."""
+    t_m, width = int(name.split("x")[1].split("-")[0]), int(name.split("-")[-1])
+    network = TorchRANN(CLASSES, t_m, width, n_bins=x.shape[1])
+    network.load_state_dict(flax_to_torch(weights), strict=False)
+    network = network.to(memory_format=torch.channels_last)
+    images, labels = torch.tensor(x), torch.tensor(y)
+    adam = torch.optim.Adam(network.parameters(), lr=1e-4)
+
+    def infer():
+        network.eval()
+        with torch.inference_mode():
+            return torch.softmax(network(images), -1).numpy()
+
+    def train():
+        network.train()
+        adam.zero_grad()
+        torch.nn.functional.cross_entropy(network(images), labels).backward()
+        adam.step()
+
+    return infer, train
+
+
+def medians(ours: Callable, theirs: Callable, repeats: int) -> tuple[float, float]:
+    """Median seconds of each, taken in turns."""
+    times: tuple[list, list] = ([], [])
+    for repeat in range(repeats + 1):
+        for function, seen in zip((ours, theirs), times, strict=True):
+            begin = time.perf_counter()
+            function()
+            if repeat:  # the first call compiles, or warms up
+                seen.append(time.perf_counter() - begin)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def measure(name: str, batch_size: int, repeats: int) -> dict:
+    rng = np.random.default_rng(0)
+    frames = round(128 * crop_seconds(name))
+    x = rng.normal(-40, 15, (batch_size, 128, frames)).astype(np.float32)
+    y = np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, batch_size)]
+    infer, train, weights = jax_functions(name, x, y)
+    torch_infer, torch_train = torch_functions(name, x, y, weights)
+    error = float(np.abs(infer() - torch_infer()).max())
+    row = {"network": name, "batch": batch_size, "error": error}
+    for what, pair in (("inference", (infer, torch_infer)), ("training", (train, torch_train))):
+        ours, theirs = medians(*pair, repeats)
+        row[what] = {"jax_s": ours, "torch_s": theirs, "ratio": theirs / ours}
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--names", nargs="+", default=["rann-4x4-2"], help="RANN names")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--json", type=Path, help="also write the table here")
+    args = parser.parse_args()
+    rows = [measure(name, args.batch, args.repeats) for name in args.names]
+    for row in rows:
+        for what in ("inference", "training"):
+            cell = row[what]
+            print(
+                f"{row['network']:<12} batch {row['batch']:<3} {what:<9} jax {cell['jax_s']:.3f} s, "
+                f"torch {cell['torch_s']:.3f} s, ratio {cell['ratio']:.2f}, "
+                f"outputs differ by {row['error']:.0e}"
+            )
+    if args.json:
+        about = {
+            "command": f"python -m benchmarks.rann --names {' '.join(args.names)} --batch {args.batch} "
+            f"--repeats {args.repeats}",
+            "device": f"{jax.devices()[0].device_kind}, {platform.machine()}, {torch.get_num_threads()} threads",
+            "versions": {
+                "jax": jax.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        }
+        args.json.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

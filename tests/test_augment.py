@@ -1,0 +1,82 @@
+"""Augmentations: distributions, labels, and that nothing but the key decides."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from rann_jax import augment
+
+KEY = jax.random.key(7)
+
+
+@pytest.mark.fast
+def test_mixup_mixes_sound_and_labels_alike():
+    identity = jnp.eye(64, dtype=jnp.float32)
+    x, labels = augment.mixup(KEY, identity, identity, alpha=1.0)
+    np.testing.assert_array_equal(x, labels)
+    np.testing.assert_allclose(labels.sum(1), 1, rtol=1e-6)
+    assert (np.asarray(labels) >= 0).all()
+
+
+def test_mixup_ratio_is_beta_distributed():
+    identity = jnp.eye(2000, dtype=jnp.float32)
+    _, labels = augment.mixup(KEY, identity, identity, alpha=0.4)
+    ratio = np.diag(np.asarray(labels))
+    assert stats.kstest(ratio, stats.beta(0.4, 0.4).cdf).pvalue > 0.01
+
+
+def test_spec_augment_hides_as_many_as_drawn():
+    images = jax.random.normal(KEY, (500, 32, 64), jnp.float32)
+    hidden = augment.spec_augment(
+        KEY, images, time_stripes=1, time_width=10, frequency_stripes=1, frequency_width=4
+    )
+    changed = np.asarray(hidden != images)
+    columns, rows = changed.all(axis=1).sum(axis=1), changed.all(axis=2).sum(axis=1)
+    for counts, width in ((columns, 10), (rows, 4)):
+        assert counts.min() == 0
+        assert counts.max() == width
+        assert stats.chisquare(np.bincount(counts, minlength=width + 1)).pvalue > 1e-3
+    means = np.broadcast_to(np.asarray(images).mean((1, 2), keepdims=True), images.shape)
+    np.testing.assert_allclose(np.asarray(hidden)[changed], means[changed], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.fast
+def test_gain_is_uniform_in_decibels_and_keeps_silence():
+    audio = jnp.ones((4000, 2), jnp.float32).at[:, 1].set(0)
+    louder = np.asarray(augment.gain(KEY, audio, low_db=-6.0, high_db=6.0))
+    level = 20 * np.log10(louder[:, 0])
+    assert stats.kstest(level, stats.uniform(-6, 12).cdf).pvalue > 0.01
+    assert not louder[:, 1].any()
+
+
+@pytest.mark.fast
+def test_policy_follows_the_registry_and_the_key():
+    policy = augment.policy({"mixup": {"alpha": 0.5}, "gain": {}, "spec_augment": {}})
+    assert [type(a).__name__ for a in policy.audio] == ["Gain", "Mixup"]
+    assert [type(a).__name__ for a in policy.features] == ["SpecAugment"]
+    audio = jax.random.normal(KEY, (4, 100), jnp.float32)
+    labels = jnp.eye(4, dtype=jnp.float32)
+    first, again = (policy.on_audio(KEY, audio, labels)[0] for _ in range(2))
+    other, _ = policy.on_audio(jax.random.key(8), audio, labels)
+    np.testing.assert_array_equal(first, again)
+    assert (np.asarray(first) != np.asarray(other)).any()
+    unchanged, _ = augment.policy({}).on_audio(KEY, audio, labels)
+    assert unchanged is audio
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"mixip": {}}, "mixip"),
+        ({"mixup": {"alpha": 0.0}}, "alpha"),
+        ({"mixup": {"beta": 1.0}}, "beta"),
+        ({"gain": {"low_db": 3.0, "high_db": 1.0}}, "low_db"),
+        ({"spec_augment": {"time_share": 2.0}}, "time_share"),
+    ],
+)
+def test_wrong_options_are_refused(options, says):
+    with pytest.raises(ValueError, match=says):
+        augment.policy(options)

@@ -1,0 +1,91 @@
+"""The steps: the front end is applied, devices share a batch without changing it, keys follow the step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from rann_jax import augment, distributed, models, optimizer, steps
+from rann_jax.errors import ConfigError
+from rann_jax.features.front_end import front_end
+from rann_jax.state import create_state
+
+CLASSES, SECONDS, RATE = 4, 0.5, 8000
+
+
+@pytest.fixture(scope="module")
+def parts():
+    model = models.create("rann-0.5x4-1", num_classes=CLASSES)
+    features = front_end("log_mel", RATE, SECONDS, 32, n_bins=8)
+    tx = optimizer.adam(schedule="constant", learning_rate=1e-3, total_steps=4)
+    image = jnp.zeros((1, 8, 16), jnp.float32)
+    state = jax.jit(lambda: create_state(model, tx, image, seed=3))()
+    return model, features, tx, state
+
+
+@pytest.fixture(scope="module")
+def batch() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    audio = rng.integers(-(2**15), 2**15, (8, int(RATE * SECONDS)), dtype=np.int16)
+    return {"audio": audio, "labels": np.eye(CLASSES, dtype=np.float32)[np.arange(8) % CLASSES]}
+
+
+def mesh_of(count: int) -> Mesh:
+    axis_types = (jax.sharding.AxisType.Auto,)
+    return jax.make_mesh((count,), ("data",), axis_types=axis_types, devices=jax.devices()[:count])
+
+
+def one_step(parts, batch, mesh: Mesh):
+    model, features, tx, state = parts
+    policy = augment.policy({"gain": {}, "mixup": {"alpha": 1.0}, "spec_augment": {}})
+    step = steps.make_train_step(model, features, tx, task="classification", ema_decay=0.999, augment=policy)
+    state = jax.device_put(state, distributed.replicated(mesh))
+    return jax.jit(step)(state, distributed.place_batch(batch, mesh))
+
+
+def test_eight_devices_compute_what_one_does(parts, batch):
+    """Batch statistics are of the global batch and the augmentation is the same, so the loss is too."""
+    (one, metrics_one), (eight, metrics_eight) = (one_step(parts, batch, mesh_of(n)) for n in (1, 8))
+    assert float(metrics_one["loss"]) == pytest.approx(float(metrics_eight["loss"]), rel=1e-5)
+    for a, b in zip(jax.tree.leaves(one.batch_stats), jax.tree.leaves(eight.batch_stats), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    assert int(one.step) == int(eight.step) == 1
+
+
+def test_ema_variables_are_the_average(parts, batch):
+    model, features, tx, state = parts
+    step = steps.make_train_step(model, features, tx, task="tagging", ema_decay=0.999)
+    new, _ = jax.jit(step)(state, jax.tree.map(jnp.asarray, batch))
+    rate = (1 + 1) / (10 + 1)
+    name = ("stage0_block0", "conv1", "kernel")
+    old, now, mean = state.params, new.params, new.ema_variables["params"]
+    for key in name:
+        old, now, mean = old[key], now[key], mean[key]
+    np.testing.assert_allclose(mean, rate * old + (1 - rate) * now, rtol=1e-4, atol=1e-7)
+
+
+def test_int16_is_scaled_and_probabilities_sum_to_one(parts, batch):
+    model, features, _, state = parts
+    step = jax.jit(steps.make_eval_step(model, features, task="classification"))
+    from_int16 = step(state.ema_variables, jnp.asarray(batch["audio"]))
+    as_float = jnp.asarray(batch["audio"].astype(np.float32) / 32768)
+    np.testing.assert_array_equal(from_int16, step(state.ema_variables, as_float))
+    np.testing.assert_allclose(from_int16.sum(-1), 1, rtol=1e-5)
+
+
+@pytest.mark.fast
+def test_step_key_depends_on_seed_and_step_alone(parts):
+    state = parts[3]
+    later = state.replace(step=state.step + 1)
+    other = state.replace(seed=state.seed + jnp.uint32(1))
+    keys = [jax.random.key_data(s.step_key).tolist() for s in (state, later, other, state)]
+    assert keys[0] == keys[3]
+    assert len({tuple(key) for key in keys}) == 3
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("size", [0, 12])
+def test_batches_that_devices_cannot_share(size):
+    with pytest.raises(ConfigError, match=f"config.batch_size={size}.*8 devices.*multiple of 8"):
+        distributed.check_batch_size("batch_size", size, distributed.data_mesh())
