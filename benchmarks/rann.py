@@ -120,7 +120,8 @@ def main() -> None:
         about = {
             "command": f"python -m benchmarks.rann --names {' '.join(args.names)} --batch {args.batch} "
             f"--repeats {args.repeats}",
-            "device": f"{jax.devices()[0].device_kind}, {platform.machine()}, {torch.get_num_threads()} threads",
+            "device": f"{jax.devices()[0].device_kind}, {platform.machine()}",
+            "threads": torch.get_num_threads(),
             "versions": {
                 "jax": jax.__version__,
                 "torch": torch.__version__,

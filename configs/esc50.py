@@ -42,11 +42,12 @@ def deck(config: ConfigDict) -> None:
 
 
 def small(config: ConfigDict) -> None:
-    """For two CPU cores: an eighth of the pixels, a sixth of the width."""
+    """For two CPU cores: a quarter of the pixels, a sixth of the width, weaker mixup for the short run."""
     config.model.name = "rann-4x4-1"
     config.t_c = 4.0
     config.feature.frames_per_second = 64
     config.feature.n_bins = 64
+    config.augment = {"mixup": {"alpha": 0.3}, "spec_augment": {}}
     config.batch_size = 16
     config.total_steps = 1200
     config.eval_every = 300

@@ -18,11 +18,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.num_classes = 10
     config.sample_rate = 8000
     config.t_c = 1.0
-    config.feature = {"name": preset["feature"], "frames_per_second": 64, "n_bins": 64}
+    config.feature = {"name": preset["feature"], "frames_per_second": 64, "n_bins": 40}
+    if preset["feature"] == "log_mel":
+        # Most clips are shorter than t_c: without a floor the padding would span most of the range in dB.
+        config.feature.top_db = 80.0
+    config.augment = {"mixup": {"alpha": 0.3}}
     config.model.name = "rann-1x4-1"
     config.batch_size = 32
-    config.total_steps = 1000
+    config.total_steps = 2500
     config.eval_every = 500
-    config.save_every = 250
+    config.save_every = 500
     config.best_metric = "test/accuracy"
     return config
