@@ -73,7 +73,9 @@ class Progress:
     """The bar on stderr: steps done, steps/s, time left, the last loss and clips/s."""
 
     def __init__(self, start: int, total: int, show: bool):
-        self._bar = tqdm(initial=start, total=total, desc="train", unit=" steps", disable=not show)
+        self._bar = tqdm(
+            initial=start, total=total, desc="train", unit=" steps", disable=not show, smoothing=0
+        )
 
     def advance(self) -> None:
         """One more step."""
