@@ -49,17 +49,14 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: Path, best_metric: str):
-        policies = [checkpoint_managers.LatestN(KEEP_LATEST)]
-        if best_metric:
-            policies.append(
-                checkpoint_managers.BestN(
-                    get_metric_fn=lambda metrics: metrics[best_metric],
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                )
-            )
+        def score(metrics: Mapping[str, float]) -> float:
+            return metrics[best_metric]
+
+        best = checkpoint_managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
+        latest = checkpoint_managers.LatestN(KEEP_LATEST)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy([latest, best]),
+            best_fn=score,  # the policy keeps the best; this is what `best_step` goes by
             enable_async_checkpointing=True,
         )
         self._best_metric = best_metric
