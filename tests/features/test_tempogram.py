@@ -22,7 +22,7 @@ TOLERANCE = 3e-6
         {"center": False, "n_fft": 1024, "hop_length": 200, "lag": 2},
         {"aggregate": np.median},
     ],
-    ids=str,
+    ids=["defaults", "lag", "mel", "detrend", "not_centred", "median"],
 )
 def test_onset_strength_equals_librosas(arguments, clip, relative_error):
     theirs = librosa.onset.onset_strength(y=clip(22050), **arguments)

@@ -104,6 +104,7 @@ def encoded(samples: np.ndarray, **options) -> bytes:
         (encoded(np.array([0.1, np.inf]), subtype="FLOAT"), "NaN or infinite"),
         (encoded(np.zeros(8001)), "longer than max_seconds=1"),
     ],
+    ids=["empty", "not_a_wave", "no_samples", "nan", "infinite", "too_long"],
 )
 def test_reasons_for_rejection(content, reason):
     with pytest.raises(audio.AudioError, match=reason) as caught:
