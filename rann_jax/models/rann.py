@@ -10,6 +10,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 TEMPORAL_DECREASES = (1, 2, 4, 8)  # t_m = 2^s; the deck's table has no other
@@ -116,7 +117,7 @@ class RANN(nn.Module):
                     name=f"stage{stage}_block{block}",
                 )(x, train=train)
         # From here on at least float32: means over many values, then logits that go into exponentials.
-        x = x.astype(jnp.promote_types(self.dtype, jnp.float32))
+        x = x.astype(np.promote_types(self.dtype, np.float32))
         x = x.mean(axis=(1, 2)) + x.max(axis=(1, 2))
         x = nn.Dense(x.shape[-1], name="fc1", dtype=x.dtype)(x)
         return leaky_relu(x)
