@@ -4,7 +4,8 @@
         --config.data_dir=DIR --workdir runs/esc10_fold1
 
 DIR is a copy in the official layout (meta/esc50.csv or meta.csv, and audio/); without it the official
-archive is downloaded. Training is on the four other folds.
+archive is downloaded. Training is on the four other folds. Seen with that command: accuracy 0.7625, mAP 0.908
+after 19 minutes on two CPU cores that other programs used too.
 """
 
 from ml_collections import ConfigDict
@@ -43,11 +44,13 @@ def deck(config: ConfigDict) -> None:
 
 def small(config: ConfigDict) -> None:
     """For two CPU cores: a quarter of the pixels, a sixth of the width, weaker mixup for the short run."""
+    if config.feature.name == "log_mel":
+        config.feature.top_db = 80.0  # many clips end in digital silence, -100 dB without a floor
     config.model.name = "rann-4x4-1"
     config.t_c = 4.0
     config.feature.frames_per_second = 64
     config.feature.n_bins = 64
-    config.augment = {"mixup": {"alpha": 0.3}, "spec_augment": {}}
+    config.augment = {"gain": {}, "mixup": {"alpha": 0.3}, "spec_augment": {}}
     config.batch_size = 16
     config.total_steps = 1200
     config.eval_every = 300
