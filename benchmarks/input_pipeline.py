@@ -2,7 +2,7 @@
 
     python -m benchmarks.input_pipeline --data_dir DIR --json benchmarks/results/input_pipeline_cpu.json
 
-DIR is a copy of ESC-10 (44.1 kHz); crops of 4 s, batches of 32, warm cache. Alone: batches are only read.
+DIR is a copy of ESC-10 (44.1 kHz); crops of 4 s, batches of 16, warm cache. Alone: batches are only read.
 With the network: the training of configs/esc50.py:subset=esc10,size=small, waveform to updated weights.
 """
 
