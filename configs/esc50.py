@@ -17,7 +17,11 @@ FOLDS = (1, 2, 3, 4, 5)
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Presets: subset (esc50, esc10), fold (1 to 5, the one tested on), size (deck, small), feature."""
+    """Presets: subset (esc50, esc10), fold (1 to 5, the one tested on), size (deck, small), feature.
+
+    A feature is the name of a front end: also wavegram, which the network learns from the waveform, and
+    log_mel+wavegram, both as two channels of one image.
+    """
     preset = parse_arg(arg, subset="esc50", fold=1, size="deck", feature="log_mel")
     if preset["subset"] not in CLASSES or preset["fold"] not in FOLDS:
         raise ValueError("presets: subset is esc50 or esc10, fold is 1 to 5")
@@ -44,7 +48,7 @@ def deck(config: ConfigDict) -> None:
 
 def small(config: ConfigDict) -> None:
     """For two CPU cores: a quarter of the pixels, a sixth of the width, weaker mixup for the short run."""
-    if config.feature.name == "log_mel":
+    if config.feature.name.startswith("log_mel"):
         config.feature.top_db = 80.0  # many clips end in digital silence, -100 dB without a floor
     config.model.name = "rann-4x4-1"
     config.t_c = 4.0

@@ -27,8 +27,8 @@ class Experiment:
 
     Attributes:
       config: the whole config, as in `configs/`.
-      front_end: (B, crop_samples) float32 -> feature images (B, F, T).
-      model: feature images -> logits (B, num_classes).
+      front_end: (B, crop_samples) float32 -> feature images (B, F, T), or a dict of inputs.
+      model: what the front end gives -> logits (B, num_classes).
       tx: optimiser.
       augment: the augmentations of training.
     """
@@ -46,13 +46,14 @@ class Experiment:
 
     @property
     def image_shape(self) -> tuple[int, int]:
-        """(F, T) of the feature image."""
+        """(F, T) of the feature image, computed or learned."""
         return self.front_end.n_bins, self.front_end.n_frames
 
     def initial_state(self) -> TrainState:
         """A fresh state, a function of config.seed. Jittable."""
-        image = jnp.zeros((1, *self.image_shape), jnp.float32)
-        return create_state(self.model, self.tx, image, self.config.seed)
+        clip = jax.ShapeDtypeStruct((1, self.crop_samples), jnp.float32)
+        features = jax.tree.map(jnp.zeros_like, jax.eval_shape(self.front_end, clip))
+        return create_state(self.model, self.tx, features, self.config.seed)
 
     def abstract_state(self, sharding: Sharding) -> TrainState:
         """Shapes, types and placement of the state, for restoring; nothing is allocated."""
@@ -79,6 +80,7 @@ def build(config: ConfigDict) -> Experiment:
             num_classes=config.num_classes,
             dtype=jnp.dtype(config.dtype),
             **config.model.to_dict(),
+            **features.network_options,
         )
         name = config.model.name
         prescribed = models.crop_seconds(name)

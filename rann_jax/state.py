@@ -42,10 +42,8 @@ class TrainState:
         return {"params": self.ema_params, "batch_stats": self.ema_batch_stats}
 
 
-def create_state(
-    model: nn.Module, tx: optax.GradientTransformation, features: jax.Array, seed: int
-) -> TrainState:
-    """A fresh state for feature images of the shape of `features` (B, F, T). Jittable."""
+def create_state(model: nn.Module, tx: optax.GradientTransformation, features: Any, seed: int) -> TrainState:
+    """A fresh state for inputs of the shape of `features`: (B, F, T), or a dict of arrays. Jittable."""
     variables = model.init(jax.random.key(seed), features)
     params, batch_stats = variables["params"], variables["batch_stats"]
     return TrainState(

@@ -15,11 +15,12 @@ from flax import linen as nn
 
 from rann_jax import losses
 from rann_jax.augment import Policy
+from rann_jax.augment.policy import Features
 from rann_jax.optimizer import update_ema
 from rann_jax.state import TrainState
 
 Batch = dict[str, jax.Array]
-FrontEnd = Callable[[jax.Array], jax.Array]
+FrontEnd = Callable[[jax.Array], Features]
 
 LOSSES = {
     "classification": losses.categorical_cross_entropy,

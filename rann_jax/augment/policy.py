@@ -21,6 +21,7 @@ AUGMENTATIONS: dict[str, type] = {
     "spec_augment": SpecAugment,
 }
 
+Features = jax.Array | dict[str, jax.Array]
 Augmentation = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
@@ -41,10 +42,16 @@ class Policy:
         return _apply(self.audio, jax.random.fold_in(key, 0), audio, labels)
 
     def on_features(
-        self, key: jax.Array, features: jax.Array, labels: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Feature images (B, F, T) and labels (B, C), augmented."""
-        return _apply(self.features, jax.random.fold_in(key, 1), features, labels)
+        self, key: jax.Array, features: Features, labels: jax.Array
+    ) -> tuple[Features, jax.Array]:
+        """Feature images (B, F, T) and labels (B, C), augmented; of named inputs, only the "image"."""
+        key = jax.random.fold_in(key, 1)
+        if not isinstance(features, dict):
+            return _apply(self.features, key, features, labels)
+        if "image" not in features:
+            return features, labels
+        image, labels = _apply(self.features, key, features["image"], labels)
+        return {**features, "image": image}, labels
 
 
 def policy(options: Mapping[str, Mapping[str, Any]]) -> Policy:

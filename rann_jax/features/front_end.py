@@ -31,6 +31,7 @@ from rann_jax.features.mfcc import mfcc
 from rann_jax.features.scalogram import scalogram
 from rann_jax.features.stft import amplitude_to_db, power_to_db, to_exponent
 from rann_jax.features.tempogram import tempogram
+from rann_jax.features.waveform import AndWaveform, Wavegram
 
 # The paper's window, 1380 samples at 44.1 kHz, as a duration.
 WINDOW_SECONDS = 1380 / 44100
@@ -99,6 +100,13 @@ class LogMel(Spectral):
             **self.spectrum(),
         )
         return power_to_db(power, top_db=self.top_db)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogMelWavegram(AndWaveform, LogMel):
+    """`LogMel`, and the waveform beside it for a second, learned branch."""
+
+    name: ClassVar[str] = "log_mel+wavegram"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -269,7 +277,7 @@ class Cwt(FrontEnd):
 
 
 FRONT_ENDS: dict[str, type[FrontEnd]] = {
-    cls.name: cls for cls in (LogMel, Mfcc, Gfcc, Chroma, Cqt, Tempogram, Cwt)
+    cls.name: cls for cls in (LogMel, Mfcc, Gfcc, Chroma, Cqt, Tempogram, Cwt, Wavegram, LogMelWavegram)
 }
 
 
@@ -295,8 +303,9 @@ def front_end(
         **options: the attributes of that front end's class; `n_bins` is common to all.
 
     Returns:
-        A hashable callable, `(B, N)` floating -> float32 `(B, n_bins, n_frames)`, with attributes
-        `name`, `sample_rate`, `n_bins`, `n_frames`, `n_samples`, `hop_length`.
+        A hashable callable, `(B, N)` floating -> float32 `(B, n_bins, n_frames)`, or a dict where the
+        network takes the waveform too (`FrontEnd.__call__`). Its attributes are `name`, `sample_rate`,
+        `n_bins`, `n_frames`, `n_samples`, `hop_length`.
 
     Raises:
         ValueError: unknown name or option (the message lists what exists), a number of frames that

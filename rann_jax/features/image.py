@@ -13,13 +13,16 @@ How it is made exact, the same for every front end:
 import dataclasses
 import functools
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from rann_jax.features import signal
+
+# An image (..., F, T), or several inputs by name.
+Inputs = jax.Array | dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,16 @@ class FrontEnd:
         return math.floor(self.sample_rate * self.seconds + 0.5)
 
     @property
+    def padded_samples(self) -> int:
+        """Samples that the feature is computed of: at least up to the centre of the last frame."""
+        return max(self.n_samples, (self.n_frames - 1) * self.hop_length + 1)
+
+    @property
+    def network_options(self) -> dict[str, Any]:
+        """Attributes that the network behind this front end must have."""
+        return {}
+
+    @property
     def hop_length(self) -> int:
         """Samples between frames."""
         return max(1, math.floor(self.sample_rate / self.frames_per_second + 0.5))
@@ -71,18 +84,32 @@ class FrontEnd:
         """Return the image `(..., n_bins, T)` of a fitted waveform, T at least `n_frames`."""
         raise NotImplementedError
 
-    def __call__(self, y: ArrayLike) -> jax.Array:
-        """Return float32 `(..., n_bins, n_frames)` of a waveform `(..., N)` at `sample_rate`."""
-        return _image(self, signal.as_waveform(y))
+    def image(self, y: jax.Array) -> jax.Array:
+        """Return the image `(..., n_bins, n_frames)` of a waveform of `n_samples`."""
+        image = self.features(fitted(y, self.padded_samples))[..., : self.n_frames]
+        wanted = (*y.shape[:-1], self.n_bins, self.n_frames)
+        assert image.shape == wanted, f"{self.name} made {image.shape}, not {wanted}"
+        return image
+
+    def inputs(self, y: jax.Array) -> Inputs:
+        """Return what the network takes, of a waveform of `n_samples`: the image, or named inputs."""
+        return self.image(y)
+
+    def __call__(self, y: ArrayLike) -> Inputs:
+        """Return float32 `(..., n_bins, n_frames)` of a waveform `(..., N)` at `sample_rate`.
+
+        Front ends with `wavegram` in their name return `{"waveform": (..., n_samples)}`, beside `"image"`
+        if they have one: their network learns an image from the waveform.
+        """
+        return _inputs(self, signal.as_waveform(y))
+
+
+def fitted(y: jax.Array, length: int) -> jax.Array:
+    """Return `y` `(..., N)` cropped, or padded with zeros at its end, to `length` samples."""
+    y = y[..., :length]
+    return jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(0, length - y.shape[-1])])
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _image(front_end: FrontEnd, y: jax.Array) -> jax.Array:
-    y = y[..., : front_end.n_samples]
-    length = max(front_end.n_samples, (front_end.n_frames - 1) * front_end.hop_length + 1)
-    if y.shape[-1] < length:
-        y = jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(0, length - y.shape[-1])])
-    image = front_end.features(y)[..., : front_end.n_frames]
-    wanted = (*y.shape[:-1], front_end.n_bins, front_end.n_frames)
-    assert image.shape == wanted, f"{front_end.name} made {image.shape}, not {wanted}"
-    return image
+def _inputs(front_end: FrontEnd, y: jax.Array) -> Inputs:
+    return front_end.inputs(fitted(y, front_end.n_samples))

@@ -6,12 +6,16 @@ holds the crop length t_c in seconds, the temporal decrease t_m in {1, 2, 4, 8} 
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+
+from rann_jax.models.norm import batch_norm
+from rann_jax.models.wavegram import Wavegram
 
 TEMPORAL_DECREASES = (1, 2, 4, 8)  # t_m = 2^s; the deck's table has no other
 BLOCKS_PER_STAGE = 4
@@ -22,6 +26,9 @@ LEAKY_SLOPE = 0.01
 conv_init = nn.initializers.he_normal()
 
 leaky_relu = partial(nn.leaky_relu, negative_slope=LEAKY_SLOPE)
+
+# A feature image (B, F, T), or named inputs.
+Inputs = jax.Array | Mapping[str, jax.Array]
 
 
 def temporal_strides(t_m: int) -> tuple[int, ...]:
@@ -53,7 +60,7 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Apply the block; `train` normalises by the batch and updates the running statistics."""
-        norm = partial(_batch_norm, train=train, dtype=self.dtype)
+        norm = partial(batch_norm, train=train, dtype=self.dtype)
         conv = partial(nn.Conv, self.channels, use_bias=False, kernel_init=conv_init, dtype=self.dtype)
         long = self.strides[1] == 4
         # Padding is explicit: 'SAME' at stride 2 is not the symmetric padding of the original.
@@ -76,11 +83,16 @@ class RANN(nn.Module):
     normalisation is over frequency bins, not channels. Source of the layout: the deck's tables; the global
     pooling (average plus maximum) is the paper's.
 
+    Instead of an image it takes {"waveform": (B, N)}, and learns the image from it (`Wavegram`; the deck
+    has this as one of its features), or {"image": (B, F, T), "waveform": (B, N)}: then the learned image is
+    a second channel of the first (ours).
+
     Attributes:
       num_classes: number of logits.
       t_m: temporal decrease, 1, 2, 4 or 8.
       width: widening factor W; stage i has 8 W 2^i channels.
       shortcut_norm: BatchNorm behind each 1x1 shortcut convolution.
+      wavegram_shape: (F, T) of the image learned from a waveform that comes without one.
       dtype: type of the computation; parameters and statistics stay float32.
     """
 
@@ -88,11 +100,12 @@ class RANN(nn.Module):
     t_m: int = 4
     width: int = 1
     shortcut_norm: bool = True
+    wavegram_shape: tuple[int, int] | None = None
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """Logits (B, num_classes), float32, of feature images x (B, F, T).
+    def __call__(self, x: Inputs, *, train: bool = False) -> jax.Array:
+        """Logits (B, num_classes), float32, of feature images x (B, F, T), or of a dict as above.
 
         Raises:
           ValueError: x is not (B, F, T), or T does not survive the strides.
@@ -101,10 +114,9 @@ class RANN(nn.Module):
         return nn.Dense(self.num_classes, name="fc2", dtype=embedding.dtype)(embedding)
 
     @nn.compact
-    def embed(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def embed(self, x: Inputs, *, train: bool = False) -> jax.Array:
         """Embeddings (B, 128 W), float32: what the last layer sees."""
-        check_frames(x.shape, self.t_m)
-        x = _batch_norm(x, name="input_norm", axis=1, train=train, dtype=self.dtype)[..., None]
+        x = self.image(x, train=train)
         for stage, time_stride in enumerate(temporal_strides(self.t_m)):
             channels = BASE_CHANNELS * self.width * 2**stage
             for block in range(BLOCKS_PER_STAGE):
@@ -121,6 +133,29 @@ class RANN(nn.Module):
         x = x.mean(axis=(1, 2)) + x.max(axis=(1, 2))
         x = nn.Dense(x.shape[-1], name="fc1", dtype=x.dtype)(x)
         return leaky_relu(x)
+
+    @nn.compact
+    def image(self, x: Inputs, *, train: bool) -> jax.Array:
+        """The normalised image (B, F, T, 1) that the first block sees; 2 channels with a second branch."""
+        norm = partial(batch_norm, axis=1, train=train, dtype=self.dtype)
+        inputs = x if isinstance(x, Mapping) else {"image": x}
+        channels = []
+        shape: Sequence[int] | None = self.wavegram_shape
+        if "image" in inputs:
+            check_frames(inputs["image"].shape, self.t_m)
+            channels.append(norm(inputs["image"], name="input_norm"))
+            _, *shape = inputs["image"].shape
+        if "waveform" in inputs:
+            if shape is None:
+                raise ValueError(
+                    "a waveform alone needs the option wavegram_shape=(F, T), the image to learn"
+                )
+            learned = Wavegram(shape[0], shape[1], dtype=self.dtype, name="wavegram")(
+                inputs["waveform"], train=train
+            )
+            check_frames(learned.shape, self.t_m)
+            channels.append(norm(learned, name="wavegram_norm"))
+        return jnp.stack(channels, axis=-1)
 
 
 def check_frames(shape: tuple[int, ...], t_m: int) -> None:
@@ -160,10 +195,3 @@ def from_name(name: str, **options) -> RANN:
     """The network that `rann-{t_c}x{t_m}-{W}` names; options are the attributes of `RANN`."""
     _, t_m, width = parse_name(name)
     return RANN(t_m=t_m, width=width, **options)
-
-
-def _batch_norm(x: jax.Array, *, train: bool, **options) -> jax.Array:
-    # flax subtracts float32 statistics from bfloat16 values, which strict promotion would refuse.
-    with jax.numpy_dtype_promotion("standard"):
-        # flax's momentum 0.9 is torch's 0.1.
-        return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, **options)(x)
