@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 Masses = ArrayLike | Sequence[Any]  # arrays, or nested lists of numbers
 
 SUM_TOLERANCE = 1e-3  # (ours) how far masses may be from summing to 1: bfloat16 networks are not exact
+NO_SUPPORT = 1e-6  # (ours) less support than this is rounding
 TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
@@ -219,7 +220,7 @@ def _credible_average(masses: jax.Array, reliability: jax.Array) -> jax.Array:
     # Less 1: a model does not support itself.
     support = jnp.clip((1 - distance).sum(1) - 1, 0.0, None) * reliability
     total = support.sum(0, keepdims=True)
-    supported = total > TINY
+    supported = total > NO_SUPPORT
     weights = jnp.where(supported, support / jnp.where(supported, total, 1.0), 1 / len(masses))
     return (weights * masses).sum(0)
 

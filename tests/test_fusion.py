@@ -96,6 +96,8 @@ def deng_average(masses, reliability):
         for i, a in enumerate(masses)
     ]
     weights = np.array(support) * reliability
+    if weights.sum() < 1e-6:  # nobody supports anybody
+        weights = np.ones(len(masses))
     return (weights[:, None] * masses).sum(0) / weights.sum()
 
 
