@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from rann_jax import fusion, predictions, significance
 from rann_jax.errors import ConfigError
@@ -168,7 +169,8 @@ def fusion_rows(
     rows = []
     for name, probs in singles.items():
         rows.append(_row(name, SINGLE, probs, float("nan"), some, counts, hits[best]))
-    for subset in subsets:
+    # On a terminal: subsets done, rate, time left.
+    for subset in tqdm(subsets, desc="fuse", unit=" subsets", disable=None):
         stacked = np.stack([singles[name] for name in subset])
         stacked = stacked / stacked.sum(-1, keepdims=True) if some.task == "classification" else stacked
         conflict = float(np.mean(fusion.conflict(fusion.masses_for(some.task, stacked))))

@@ -247,8 +247,9 @@ def test_weights_of_the_average():
 )
 @pytest.mark.parametrize("rule", [*fusion.RULES, "conflict"])
 def test_malformed_masses_are_refused(rule, masses, says):
-    if rule == "wa" and "sum to" in says:
-        pytest.skip("an average needs no sum")
+    if rule == "wa" and "sum to" in says:  # multi-label probabilities are averaged too: any sum will do
+        np.testing.assert_allclose(fusion.weighted_average(masses), np.mean(masses, axis=0), rtol=1e-6)
+        return
     function = fusion.conflict if rule == "conflict" else fusion.RULES[rule]
     with pytest.raises(ValueError, match=says):
         function(masses)
