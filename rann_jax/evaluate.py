@@ -14,9 +14,9 @@ from rann_jax import distributed, metrics
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import Experiment
+from rann_jax.predictions import Predictions
 from rann_jax.state import TrainState
 from rann_jax.steps import make_eval_step
-from rann_jax.workdir import save_predictions
 
 
 class SplitEvaluator:
@@ -48,6 +48,7 @@ class SplitEvaluator:
             out_shardings=distributed.split_batch(mesh),
         )
         self._probabilities: np.ndarray | None = None
+        self._trained_steps = 0
 
     def run(self, state: TrainState) -> Iterator[tuple[str, float]]:
         """Predict the split with the averaged weights, then yield its metrics.
@@ -56,6 +57,7 @@ class SplitEvaluator:
         positives are left out of the means; `undefined_classes` counts them.
         """
         self._probabilities = self._predict(state)
+        self._trained_steps = int(jax.device_get(state.step))
         targets, scores = self._targets, self._probabilities
         yield f"{self.name}/mAP", metrics.mean(metrics.average_precision(targets, scores))
         if self._config.task == "classification":
@@ -71,14 +73,15 @@ class SplitEvaluator:
     def save(self, workdir: Path) -> Path:
         """Write the predictions of the last `run`."""
         assert self._probabilities is not None, "save() follows run()"
-        return save_predictions(
-            workdir,
-            self.name,
-            ids=[row.id for row in self._prepared.manifest(self._split).rows],
+        return Predictions(
+            ids=np.array([row.id for row in self._prepared.manifest(self._split).rows]),
             targets=self._targets,
             probabilities=self._probabilities,
-            labels=self._prepared.labels,
-        )
+            labels=np.array(self._prepared.labels),
+            fingerprint=self._prepared.fingerprint(self._split),
+            task=self._config.task,
+            step=self._trained_steps,
+        ).save(workdir, self.name)
 
     def _predict(self, state: TrainState) -> np.ndarray:
         """Mean class probabilities (clips, C) over the crops of each clip, float64."""

@@ -12,7 +12,6 @@ The workdir then holds config.json, metrics.jsonl, checkpoints/, predictions/SPL
 import errno
 import logging as stdlib_logging
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from ml_collections import ConfigDict, config_flags
 from input_pipeline.errors import DataError
 from input_pipeline.prepare import prepare
 from rann_jax import workdir as workdirs
+from rann_jax.config_file import explaining
 from rann_jax.errors import ConfigError
 from rann_jax.evaluate import evaluate_checkpoint
 from rann_jax.experiment import build, check_labels
@@ -79,25 +79,15 @@ def main() -> None:
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     try:
-        rest = flags.FLAGS(argv)
-        if _CONFIG.value is not None:
-            _CONFIG.value.keys()  # a file that could not be loaded is told only now
-    except AttributeError as error:
-        _exit(f"{_unknown_key(argv, error)}: the config has no such key; configs/base.py lists them")
-    except (flags.Error, ValueError, TypeError, OSError) as error:
-        # A config file that fails is reported with its whole traceback: its last line says why.
-        _exit(str(error).strip().splitlines()[-1].removeprefix("ValueError: "))
+        with explaining(argv):
+            rest = flags.FLAGS(argv)
+            if _CONFIG.value is not None:
+                _CONFIG.value.keys()  # a file that could not be loaded is told only now
+    except ConfigError as error:
+        _exit(str(error))
     if len(rest) > 1:
         _exit(f"{rest[1]!r} is not understood: flags begin with --; see --help")
     return rest
-
-
-def _unknown_key(argv: Sequence[str], error: AttributeError) -> str:
-    """The flag whose key ml_collections did not find; its error begins with the last part, quoted."""
-    quoted = re.search(r"\w+", str(error).replace("\\'", "'"))
-    name = quoted[0] if quoted else ""
-    given = (arg.partition("=")[0] for arg in argv if arg.startswith("--config."))
-    return next((flag for flag in given if flag.endswith(f".{name}")), f"config.{name}")
 
 
 def _guarded(_: Sequence[str]) -> None:

@@ -1,13 +1,12 @@
-"""The files of a run: config.json, metrics.jsonl, predictions/SPLIT.npz. Checkpoints are in checkpoint.py."""
+"""The files of a run: config.json here; predictions/, checkpoints/ and metrics in modules of their names."""
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from rann_jax.errors import ConfigError
@@ -64,37 +63,6 @@ def load_config(workdir: Path) -> ConfigDict:
         raise ConfigError(f"{path} does not exist: --workdir must be the folder of a run") from error
     except ValueError as error:
         raise ConfigError(f"{path} is not valid JSON: {error}") from error
-
-
-def save_predictions(
-    workdir: Path,
-    split: str,
-    *,
-    ids: Sequence[str],
-    targets: np.ndarray,
-    probabilities: np.ndarray,
-    labels: Sequence[str],
-) -> Path:
-    """Write predictions/SPLIT.npz; every array loads with allow_pickle=False.
-
-    Args:
-      workdir: the run's folder.
-      split: name of the split, as in the config.
-      ids: (n,) clip ids.
-      targets: (n, C) multi-hot.
-      probabilities: (n, C).
-      labels: (C,) class names.
-    """
-    path = workdir / "predictions" / f"{split}.npz"
-    with replace_atomically(path, "wb") as file:
-        np.savez_compressed(
-            file,
-            ids=np.array(ids, np.str_),
-            targets=targets.astype(np.uint8),
-            probabilities=probabilities.astype(np.float32),
-            labels=np.array(labels, np.str_),
-        )
-    return path
 
 
 def _comparable(config: ConfigDict) -> dict[str, Any]:

@@ -105,7 +105,8 @@ def test_metrics_are_bit_identical(runs):
 
 def test_predictions_are_bit_identical(runs):
     first, second = (np.load(run / "predictions" / "test.npz", allow_pickle=False) for run in runs)
-    assert set(first) == {"ids", "targets", "probabilities", "labels"}
+    described = {"fingerprint", "task", "step"}
+    assert set(first) == {"ids", "targets", "probabilities", "labels"} | described
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
     np.testing.assert_allclose(first["probabilities"].sum(axis=1), 1, rtol=1e-5)

@@ -1,0 +1,235 @@
+"""Cross-validate several features, then fuse them: the deck's two result tables by one command.
+
+  python -m rann_jax.crossval --config configs/esc50.py:subset=esc10,size=small \\
+      --features log_mel,mfcc,cqt,gfcc,wavegram --folds 1-5 --workdir W --config.data_dir=ESC10
+
+trains each feature on each fold in W/FEATURE/foldN, by the config's presets `feature` and `fold`. The same
+command again skips what is finished and goes on with what is not. When all is there, predictions of every
+feature on the folds that its networks did not train on are pooled (W/FEATURE/predictions/pooled.npz), and
+W/report holds features.csv, features.md, fusion.csv, fusion.md and fusion.png.
+
+Any --config.key=value is passed on to every run.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rann_jax import ensemble, predictions, significance
+from rann_jax.config_file import load_config_file
+from rann_jax.errors import ConfigError
+from rann_jax.experiment import build
+from rann_jax.predictions import Predictions
+from rann_jax.report import tables
+from rann_jax.workdir import check_same_config, replace_atomically
+
+SPLIT, POOLED = "test", "pooled"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of the cross-validation: a feature, tested on a fold."""
+
+    feature: str
+    fold: int
+    config_arg: str
+    workdir: Path
+
+    @property
+    def name(self) -> str:
+        """As in 'mfcc/fold2'."""
+        return f"{self.feature}/fold{self.fold}"
+
+
+def cells(config: str, features: Sequence[str], folds: Sequence[int], workdir: Path) -> list[Cell]:
+    """Every feature on every fold, in the order in which they run."""
+    file, _, presets = config.partition(":")
+    prefix = f"{file}:{presets}," if presets else f"{file}:"
+    return [
+        Cell(f, k, f"{prefix}feature={f},fold={k}", workdir / f / f"fold{k}") for f in features for k in folds
+    ]
+
+
+def parse_folds(text: str) -> list[int]:
+    """'1-5' or '1,3,4'.
+
+    Raises:
+      ConfigError: not of that form, or a fold is named twice.
+    """
+    folds: list[int] = []
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            folds += range(int(first), int(last or first) + 1)
+    except ValueError as error:
+        raise ConfigError(f"--folds {text}: give them as in 1-5 or 1,3") from error
+    if not folds or len(set(folds)) < len(folds) or len(folds) > 1000:
+        raise ConfigError(f"--folds {text}: name at least one fold, and each once")
+    return folds
+
+
+def finished(cell: Cell, overrides: Sequence[str]) -> bool:
+    """Whether a cell holds predictions of weights that were trained to the end.
+
+    Raises:
+      ConfigError: the config cannot be loaded, or the cell was run with another one.
+    """
+    config = load_config_file(cell.config_arg, overrides)
+    check_same_config(cell.workdir, config)
+    if not predictions.path_of(cell.workdir, SPLIT).exists():
+        return False
+    return predictions.load(cell.workdir, SPLIT).step == config.total_steps
+
+
+def train(cell: Cell, overrides: Sequence[str], quiet: bool) -> int:
+    """Train a cell, or go on with it, and return the exit code.
+
+    Each has a process of its own: memory of host and device is given back between networks, a run that is
+    killed for lack of it takes no other along, and the command is the one that a reader can repeat.
+    """
+    command = [sys.executable, "-m", "rann_jax.main", "--config", cell.config_arg]
+    command += ["--workdir", str(cell.workdir), *overrides, *["--quiet"] * quiet]
+    return subprocess.run(command, check=False, stdout=subprocess.DEVNULL, env=dict(os.environ)).returncode
+
+
+def pool(runs: Mapping[int, Predictions]) -> Predictions:
+    """The predictions of all folds as one split; each clip by the network that did not train on it.
+
+    Raises:
+      ConfigError: the folds share clips or differ in labels.
+    """
+    parts = [runs[fold] for fold in sorted(runs)]
+    if any(not np.array_equal(part.labels, parts[0].labels) for part in parts):
+        raise ConfigError("the folds differ in their labels: they are not of one data set")
+    ids = np.concatenate([part.ids for part in parts])
+    if len(np.unique(ids)) < len(ids):
+        raise ConfigError("a clip is in two folds: the preset `fold` must change config.splits.test")
+    return Predictions(
+        ids=ids,
+        targets=np.concatenate([part.targets for part in parts]),
+        probabilities=np.concatenate([part.probabilities for part in parts]),
+        labels=parts[0].labels,
+        fingerprint=hashlib.sha256("".join(part.fingerprint for part in parts).encode()).hexdigest(),
+        task=parts[0].task,
+        step=min(part.step for part in parts),
+    )
+
+
+def feature_rows(
+    runs: Mapping[str, Mapping[int, Predictions]], pooled: Mapping[str, Predictions], draws: int
+) -> list[dict[str, Any]]:
+    """One row a feature: measures of the pooled predictions, and the accuracy of each fold."""
+    rows = []
+    for row in ensemble.fusion_rows(pooled, [], [], draws=draws):
+        feature = row["models"]
+        line = {"feature": feature, **{key: row[key] for key in row if key.startswith(ensemble.MEASURES)}}
+        for fold, part in sorted(runs[feature].items()):
+            line[f"fold{fold}"] = float(significance.right(part.targets, part.probabilities).mean())
+        rows.append(line)
+    return rows
+
+
+def report(workdir: Path, work: Sequence[Cell], draws: int) -> str:
+    """Pool the finished cells and write both tables; what is printed at the end.
+
+    Raises:
+      ConfigError: the cells are not of the same data.
+    """
+    runs: dict[str, dict[int, Predictions]] = {}
+    for cell in work:
+        runs.setdefault(cell.feature, {})[cell.fold] = predictions.load(cell.workdir, SPLIT)
+    pooled = {feature: pool(folds) for feature, folds in runs.items()}
+    ensemble.check_same_data(pooled)
+    for feature, whole in pooled.items():
+        whole.save(workdir / feature, POOLED)
+    out = workdir / "report"
+    features = feature_rows(runs, pooled, draws)
+    tables.write_csv(out / "features.csv", features)
+    shown = tables.markdown(
+        [{k: v for k, v in r.items() if not k.endswith(("_low", "_high"))} for r in features]
+    )
+    with replace_atomically(out / "features.md") as file:
+        file.write(shown + "\n")
+    if len(pooled) == 1:
+        return shown
+    subsets = ensemble.choose_subsets("all", list(pooled))
+    rows = ensemble.fusion_rows(pooled, ensemble.choose_rules("all"), subsets, draws=draws)
+    ensemble.write(out, "fusion", rows, "accuracy, all folds")
+    return f"{shown}\n\n{ensemble.readable(rows)}"
+
+
+def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """What the command line does; the exit code.
+
+    Raises:
+      ConfigError: what the user can mend, told before anything is trained where that can be known.
+    """
+    features = [name for name in options.features.split(",") if name]
+    if not features or len(set(features)) < len(features):
+        raise ConfigError(f"--features {options.features}: name at least one, and each once")
+    if options.bootstrap < 0:
+        raise ConfigError("--bootstrap must not be negative")
+    work = cells(options.config, features, parse_folds(options.folds), options.workdir)
+    waiting = [cell for cell in work if not finished(cell, overrides)]
+    for cell in {cell.feature: cell for cell in waiting}.values():
+        build(load_config_file(cell.config_arg, overrides))  # not only when its turn has come
+    for number, cell in enumerate(work, start=1):
+        label = f"{number}/{len(work)} {cell.name}"
+        if cell not in waiting:
+            print(f"{label}: finished before", flush=True)
+            continue
+        print(f"{label}: {cell.workdir}", flush=True)
+        begin = time.monotonic()
+        code = train(cell, overrides, options.quiet)
+        if code:
+            print(f"{label}: stopped with exit code {code}; the same command goes on from here", flush=True)
+            return code if code > 0 else 1
+        print(f"{label}: finished after {(time.monotonic() - begin) / 60:.1f} minutes", flush=True)
+    print(report(options.workdir, work, options.bootstrap))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m rann_jax.crossval",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help="configs/NAME.py[:presets]; has feature and fold")
+    parser.add_argument("--features", required=True, help="as in log_mel,mfcc,cqt")
+    parser.add_argument("--folds", default="1-5", help="as in 1-5 or 1,3 (default: %(default)s)")
+    parser.add_argument("--workdir", required=True, type=Path, help="folder of all runs and tables")
+    parser.add_argument("--bootstrap", type=int, default=1000, help="draws; 0 is none (default: %(default)s)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; return 0, 2 where the user can mend what is wrong, or a run's own exit code."""
+    parser = _parser()
+    options, overrides = parser.parse_known_args(arguments)
+    try:
+        for text in overrides:
+            if not text.startswith("--config.") or "=" not in text:
+                raise ConfigError(f"{text!r} is not understood: overrides are --config.key=value; see --help")
+        return run(options, overrides)
+    except (ConfigError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

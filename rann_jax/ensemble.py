@@ -1,0 +1,306 @@
+"""Fuse the predictions of trained models and score every subset of them under every rule.
+
+  python -m rann_jax.ensemble runs/mel runs/mfcc runs/cqt --rules all --subsets all
+
+reads predictions/SPLIT.npz of each run, checks that all are of the same clips, labels and data, and writes
+ensemble.csv, ensemble.md and ensemble.png to --out: accuracy, mAP, F1 and d' with 95% bootstrap intervals,
+the mean conflict of the models, and McNemar's test against the best single model.
+
+Rules: wa (weighted average), ds (Dempster-Shafer), ids (improved), murphy, deng. Weights of the average:
+equal, given (--weights 0.5,0.3,0.2), or fitted on another split (--weights fitted --fit-split valid).
+"""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from rann_jax import fusion, predictions, significance
+from rann_jax.errors import ConfigError
+from rann_jax.predictions import Predictions
+from rann_jax.report import plots, tables
+from rann_jax.workdir import CONFIG_FILE, load_config, replace_atomically
+
+Weights = Callable[[Sequence[str]], Sequence[float]]  # names of a subset -> weights of its average
+
+SINGLE = "single"
+TAGGING_THRESHOLD = 0.5  # (ours) of F1
+MEASURES = ("accuracy", "mAP", "F1", "d_prime")
+
+
+def load_models(runs: Sequence[Path], split: str) -> dict[str, Predictions]:
+    """The predictions of each run by the name of its feature, or of its folder where features repeat.
+
+    Raises:
+      ConfigError: a file is missing or broken, or the runs are not of the same data.
+    """
+    names = [_feature(run) for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run) for run in runs]
+    if len(set(names)) < len(names):
+        raise ConfigError("the same run is named twice")
+    models = {name: predictions.load(run, split) for name, run in zip(names, runs, strict=True)}
+    check_same_data(models)
+    return models
+
+
+def check_same_data(models: Mapping[str, Predictions]) -> None:
+    """Raise ConfigError unless all models predict the same clips with the same labels."""
+    (first_name, first), *others = models.items()
+    for name, other in others:
+        for what in ("task", "labels", "ids", "targets", "fingerprint"):
+            if not np.array_equal(getattr(first, what), getattr(other, what)):
+                raise ConfigError(
+                    f"{first_name} and {name} differ in their {what}: fuse only runs that were scored "
+                    "on the same split of the same data"
+                )
+
+
+def choose_subsets(text: str, names: Sequence[str]) -> list[tuple[str, ...]]:
+    """'all', or named ones as in 'log_mel+mfcc,log_mel+cqt', of two models or more.
+
+    Raises:
+      ConfigError: an unknown or repeated name.
+    """
+    if text == "all":
+        sizes = range(2, len(names) + 1)
+        return [subset for size in sizes for subset in itertools.combinations(names, size)]
+    subsets = [tuple(part.split("+")) for part in text.split(",")]
+    for subset in subsets:
+        unknown = [name for name in subset if name not in names]
+        if unknown or len(set(subset)) < len(subset) or len(subset) < 2:
+            raise ConfigError(
+                f"--subsets {'+'.join(subset)}: name two models or more, each once, of {', '.join(names)}"
+            )
+    return subsets
+
+
+def choose_rules(text: str) -> list[str]:
+    """'all', or some as in 'wa,ds'.
+
+    Raises:
+      ConfigError: an unknown rule.
+    """
+    rules = list(fusion.RULES) if text == "all" else text.split(",")
+    for rule in rules:
+        if rule not in fusion.RULES:
+            raise ConfigError(f"--rules {rule}: there are {', '.join(fusion.RULES)}, or all")
+    return rules
+
+
+def fit_weights(probs: np.ndarray, targets: np.ndarray, task: str, tolerance: float = 1e-6) -> np.ndarray:
+    """Weights of the average under which the targets are likeliest, by expectation maximisation.
+
+    The likelihood is concave in the weights; iteration ends where it is provably within `tolerance` nats an
+    example of its maximum, or after 10,000 rounds.
+
+    Args:
+      probs: (M, n, C) of a split that is not the one to be scored.
+      targets: (n, C) multi-hot.
+      task: "classification" or "tagging".
+
+    Returns:
+      (M,), summing to 1.
+    """
+    probs = probs.astype(np.float64)
+    if task == "tagging":
+        likelihood = np.where(targets > 0, probs, 1 - probs).reshape(len(probs), -1)
+    else:
+        likelihood = (probs * targets).sum(-1)
+    likelihood = np.maximum(likelihood, 1e-7)  # (ours) one certain error must not decide alone
+    weights = np.full(len(probs), 1 / len(probs))
+    for _ in range(10_000):
+        gain = (likelihood / (weights @ likelihood)).mean(axis=1)
+        if gain.max() < 1 + tolerance:  # the log-likelihood is at most log(max gain) below its maximum
+            break
+        weights = weights * gain
+    return weights / weights.sum()
+
+
+def fitted_on(fit: Mapping[str, Predictions], scored: Predictions) -> Weights:
+    """Weights fitted, for every subset by itself, on other clips than those that are scored.
+
+    Raises:
+      ConfigError: a clip is in both splits.
+    """
+    first = next(iter(fit.values()))
+    shared = np.intersect1d(first.ids, scored.ids)
+    if len(shared):
+        raise ConfigError(f"--fit-split shares {len(shared)} clips with the scored split: fit on others")
+
+    def weights(subset: Sequence[str]) -> Sequence[float]:
+        probs = np.stack([fit[name].probabilities for name in subset])
+        return fit_weights(probs, first.targets, first.task).tolist()
+
+    return weights
+
+
+def fusion_rows(
+    models: Mapping[str, Predictions],
+    rules: Sequence[str],
+    subsets: Sequence[Sequence[str]],
+    *,
+    weights: Weights | None = None,
+    draws: int = 1000,
+) -> list[dict[str, Any]]:
+    """One row a single model, then one a subset and rule.
+
+    Args:
+      models: predictions of the same clips by the models' names.
+      rules: of fusion.RULES.
+      subsets: names of the models to fuse.
+      weights: of the weighted average, by subset; None is equal.
+      draws: of the bootstrap; 0 leaves intervals empty. All rows share the draws.
+
+    Returns:
+      Rows with models, rule, each measure with its interval, conflict, p, McNemar's against the single
+      model of the greatest accuracy, and the weights where they are not equal.
+    """
+    some = next(iter(models.values()))
+    counts = significance.draw_counts(len(some.ids), draws) if draws else None
+    singles = {name: model.probabilities for name, model in models.items()}
+    hits = {name: significance.right(some.targets, probs) for name, probs in singles.items()}
+    best = max(hits, key=lambda name: hits[name].mean())
+    rows = []
+    for name, probs in singles.items():
+        rows.append(_row(name, SINGLE, probs, float("nan"), some, counts, hits[best]))
+    # On a terminal: subsets done, rate, time left.
+    for subset in tqdm(subsets, desc="fuse", unit=" subsets", disable=None):
+        stacked = np.stack([singles[name] for name in subset])
+        stacked = stacked / stacked.sum(-1, keepdims=True) if some.task == "classification" else stacked
+        conflict = float(np.mean(fusion.conflict(fusion.masses_for(some.task, stacked))))
+        for rule in rules:
+            shares = weights(subset) if weights and rule == "wa" else None
+            fused = np.asarray(fusion.fuse(rule, stacked, task=some.task, weights=shares))
+            row = _row("+".join(subset), rule, fused, conflict, some, counts, hits[best])
+            rows.append(row | {"weights": "+".join(f"{share:.3f}" for share in shares or ())})
+    return rows
+
+
+def _row(
+    models: str,
+    rule: str,
+    probs: np.ndarray,
+    conflict: float,
+    truth: Predictions,
+    counts: np.ndarray | None,
+    best: np.ndarray,
+) -> dict[str, Any]:
+    threshold = TAGGING_THRESHOLD if truth.task == "tagging" else None
+    once = np.ones((1, len(probs)), np.float32)
+    exact = significance.scores(truth.targets, probs, once, threshold)
+    drawn = None if counts is None else significance.scores(truth.targets, probs, counts, threshold)
+    row: dict[str, Any] = {"models": models, "rule": rule}
+    for name in MEASURES:
+        row[name] = float(exact[name][0])
+        ends = (float("nan"), float("nan")) if drawn is None else significance.interval(drawn[name])
+        row[f"{name}_low"], row[f"{name}_high"] = ends
+    p = significance.mcnemar(significance.right(truth.targets, probs), best)
+    return row | {"conflict": conflict, "p": p, "weights": ""}
+
+
+def readable(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table in markdown, intervals in brackets."""
+    shown = []
+    for row in rows:
+        line = {"models": row["models"], "rule": row["rule"]}
+        for name in MEASURES:
+            ends = ", ".join(filter(None, (tables.cell(row[f"{name}_{end}"]) for end in ("low", "high"))))
+            line[name] = tables.cell(row[name]) + (f" [{ends}]" if ends else "")
+        shown.append(line | {key: row[key] for key in ("conflict", "p", "weights")})
+    return tables.markdown(shown)
+
+
+def write(out: Path, name: str, rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Write NAME.csv, NAME.md and, of the accuracy of subset x rule, NAME.png."""
+    tables.write_csv(out / f"{name}.csv", rows)
+    with replace_atomically(out / f"{name}.md") as file:
+        file.write(readable(rows) + "\n")
+    accuracy = {(row["models"], row["rule"]): row["accuracy"] for row in rows}
+    subsets, rules = (list(dict.fromkeys(row[key] for row in rows)) for key in ("models", "rule"))
+    values = np.array([[accuracy.get((s, r), np.nan) for r in rules] for s in subsets])
+    plots.save(plots.heat_map(values, subsets, rules, title), out / f"{name}.png")
+
+
+def _feature(run: Path) -> str:
+    if not (run / CONFIG_FILE).exists():
+        return run.name
+    try:
+        return str(load_config(run).feature.name)
+    except AttributeError as error:
+        raise ConfigError(f"{run / CONFIG_FILE} has no feature.name: it is not of a run") from error
+
+
+def _given(text: str, models: Mapping[str, Predictions]) -> Weights:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--weights {text}: give equal, fitted, or one number a model") from error
+    if len(values) != len(models) or not np.isfinite(values).all() or min(values) <= 0:
+        raise ConfigError(f"--weights {text}: there must be {len(models)} positive numbers, one a model")
+    share = dict(zip(models, values, strict=True))
+    return lambda subset: [share[name] for name in subset]
+
+
+def _weights(options: argparse.Namespace, models: Mapping[str, Predictions]) -> Weights | None:
+    if options.weights == "equal":
+        return None
+    if options.weights != "fitted":
+        return _given(options.weights, models)
+    if not options.fit_split or options.fit_split == options.split:
+        raise ConfigError("--weights fitted: name another split than the scored one with --fit-split")
+    return fitted_on(load_models(options.runs, options.fit_split), next(iter(models.values())))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m rann_jax.ensemble",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", metavar="RUN_DIR", type=Path, nargs="+", help="workdirs of trained models")
+    parser.add_argument("--rules", default="all", help="all, or some: wa,ds,ids,murphy,deng")
+    parser.add_argument("--subsets", default="all", help="all, or some: log_mel+mfcc,log_mel+cqt")
+    parser.add_argument("--split", default="test", help="split to score (default: %(default)s)")
+    parser.add_argument("--weights", default="equal", help="equal, fitted, or numbers in the order of runs")
+    parser.add_argument("--fit-split", default="", help="split that --weights fitted uses")
+    parser.add_argument("--bootstrap", type=int, default=1000, help="draws; 0 is none (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("."), help="folder to write to (default: here)")
+    return parser
+
+
+def run(options: argparse.Namespace) -> str:
+    """What the command line does; the table in markdown.
+
+    Raises:
+      ConfigError: what the user can mend.
+    """
+    if options.bootstrap < 0:
+        raise ConfigError("--bootstrap must not be negative")
+    rules = choose_rules(options.rules)
+    models = load_models(options.runs, options.split)
+    subsets = choose_subsets(options.subsets, list(models))
+    weights = _weights(options, models)
+    rows = fusion_rows(models, rules, subsets, weights=weights, draws=options.bootstrap)
+    write(options.out, "ensemble", rows, f"accuracy, {options.split}")
+    return readable(rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; return 0, or 2 where the user can mend what is wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        print(run(options))
+    except (ConfigError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

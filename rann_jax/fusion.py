@@ -1,0 +1,281 @@
+"""Several models, one decision: rules that fuse class probabilities, (M, ..., C) -> (..., C).
+
+The first axis holds the M models, the last the C classes. A model's probabilities are read as a mass
+function of evidence theory whose mass lies on single classes only. There Dempster's rule is a normalised
+product; it is computed from logarithms, so that ten models with a thousand classes do not underflow in
+float32. Masses below float32's smallest normal number, 1e-38, count as zero.
+
+For tagging, where several classes hold at once, every class is a question of its own, with the frame
+{class, not class}: `binary_frames` turns probabilities into such masses. `fuse` does so by itself.
+
+All rules are pure, can be jitted, vmapped and differentiated (where a mass is exactly zero, the gradient to
+it is taken as zero in the rules that multiply). Outside of jit malformed masses raise ValueError; inside,
+where values are not known, only shapes are checked.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+Masses = ArrayLike | Sequence[Any]  # arrays, or nested lists of numbers
+
+SUM_TOLERANCE = 1e-3  # (ours) how far masses may be from summing to 1: bfloat16 networks are not exact
+NO_SUPPORT = 1e-6  # (ours) less support than this is rounding
+TINY = float(jnp.finfo(jnp.float32).tiny)
+
+
+def weighted_average(probs: Masses, weights: Masses | None = None) -> jax.Array:
+    """The mean of the models, sum_i w_i m_i(A): the deck's WA. It also holds for multi-label probabilities.
+
+    Args:
+      probs: (M, ..., C), each in [0, 1].
+      weights: (M,), not negative; scaled to sum to 1. None is equal weights.
+
+    Returns:
+      (..., C).
+
+    Raises:
+      ValueError: malformed probabilities or weights.
+
+    >>> weighted_average([[0.5, 0.5], [1, 0]], weights=[1, 1]).tolist()
+    [0.75, 0.25]
+    """
+    probs = _checked(probs, sums_to_one=False)
+    weights = _checked_weights(weights, len(probs))
+    return jnp.tensordot(weights.astype(probs.dtype), probs, axes=1)
+
+
+def dempster_shafer(masses: Masses) -> jax.Array:
+    """Dempster's rule on single classes: prod_i m_i(A) / sum_B prod_i m_i(B), the deck's D-S.
+
+    Where the models contradict each other completely, every product is zero and the rule is undefined: the
+    average is returned there, and `conflict` is 1.
+
+    Args:
+      masses: (M, ..., C), not negative, summing to 1 over the last axis.
+
+    Returns:
+      (..., C), summing to 1.
+
+    Raises:
+      ValueError: malformed masses.
+
+    >>> dempster_shafer([[0.99, 0.01, 0], [0, 0.01, 0.99]]).tolist()  # Zadeh's paradox
+    [0.0, 1.0, 0.0]
+    """
+    return _dempster_shafer(_checked(masses))
+
+
+def improved_dempster_shafer(masses: Masses) -> jax.Array:
+    """Average weighted by support and certainty, combined M - 1 times: for the deck's improved D-S.
+
+    A reconstruction. The deck follows Li et al., Sensors 17(8) 1729 (2017), "distance matrix of the evidences
+    and modified Gini index", whose exact formulas we could not obtain. This is Deng's support times exp(-g),
+    where g = 1 - sum_A m(A)^2 is the Gini impurity of the model's masses; the exponential is ours.
+
+    Args, returns and raises as `dempster_shafer`.
+    """
+    masses = _checked(masses)
+    impurity = 1 - jnp.square(masses).sum(-1, keepdims=True)
+    return _self_combined(_credible_average(masses, jnp.exp(-impurity)), len(masses))
+
+
+def murphy(masses: Masses) -> jax.Array:
+    """Murphy's rule: the average, combined with itself M - 1 times (Decision Support Systems 29, 2000).
+
+    Args, returns and raises as `dempster_shafer`.
+
+    >>> [round(p, 4) for p in murphy([[0.5, 0.5], [1, 0]]).tolist()]  # (3/4, 1/4), squared, scaled
+    [0.9, 0.1]
+    """
+    masses = _checked(masses)
+    return _self_combined(masses.mean(0), len(masses))
+
+
+def deng(masses: Masses) -> jax.Array:
+    """Deng's rule: Murphy's with a weighted average, models counting by the support that others give them.
+
+    Support of model i is sum_{j != i} (1 - d_ij), d_ij = sqrt(|m_i - m_j|^2 / 2) being Jousselme's distance
+    on single classes (Deng et al., Decision Support Systems 38, 2004). Where nobody supports anybody, weights
+    are equal.
+
+    Args, returns and raises as `dempster_shafer`.
+    """
+    masses = _checked(masses)
+    return _self_combined(_credible_average(masses, jnp.ones_like(masses[..., :1])), len(masses))
+
+
+def conflict(masses: Masses) -> jax.Array:
+    """Dempster's conflict k = 1 - sum_A prod_i m_i(A): 0 is agreement on one class, 1 complete contradiction.
+
+    Args:
+      masses: (M, ..., C), as for `dempster_shafer`.
+
+    Returns:
+      (...,) in [0, 1].
+
+    Raises:
+      ValueError: malformed masses.
+
+    >>> round(float(conflict([[0.99, 0.01, 0], [0, 0.01, 0.99]])), 4)
+    0.9999
+    """
+    log_product = _log(_checked(masses)).sum(0)
+    possible = jnp.isfinite(log_product).any(-1)
+    log_sum = jax.nn.logsumexp(jnp.where(possible[..., None], log_product, 0.0), axis=-1)
+    return jnp.where(possible, jnp.clip(-jnp.expm1(log_sum), 0.0, 1.0), 1.0)
+
+
+RULES: dict[str, Callable[..., jax.Array]] = {
+    "wa": weighted_average,
+    "ds": dempster_shafer,
+    "ids": improved_dempster_shafer,
+    "murphy": murphy,
+    "deng": deng,
+}
+
+
+def fuse(
+    rule: str, probs: Masses, *, task: str = "classification", weights: Masses | None = None
+) -> jax.Array:
+    """Fuse by the name of a rule, for either task.
+
+    Args:
+      rule: one of RULES: wa, ds, ids, murphy, deng.
+      probs: (M, ..., C) class probabilities of the models.
+      task: "classification" (they sum to 1) or "tagging" (each class by itself).
+      weights: (M,), of the models; only the weighted average takes them.
+
+    Returns:
+      (..., C).
+
+    Raises:
+      ValueError: an unknown rule or task, weights for a rule without, malformed probabilities.
+
+    >>> fuse("wa", [[1, 0.75], [0.5, 0.75]], task="tagging").tolist()
+    [0.75, 0.75]
+    """
+    if rule not in RULES:
+        raise ValueError(f"no fusion rule {rule!r}; there are {', '.join(RULES)}")
+    if rule == "wa":
+        return weighted_average(probs if task == "tagging" else masses_for(task, probs), weights)
+    if weights is not None:
+        raise ValueError(f"rule {rule!r} takes no weights, only 'wa' does")
+    fused = RULES[rule](masses_for(task, probs))
+    return fused[..., 0] if task == "tagging" else fused
+
+
+def masses_for(task: str, probs: Masses) -> jax.Array:
+    """The mass functions that a task's probabilities are: (M, ..., C), or (M, ..., C, 2) for tagging.
+
+    Raises:
+      ValueError: an unknown task or malformed probabilities.
+    """
+    if task == "tagging":
+        return binary_frames(probs)
+    if task != "classification":
+        raise ValueError(f"task must be classification or tagging, not {task!r}")
+    return _checked(probs)
+
+
+def binary_frames(probs: Masses) -> jax.Array:
+    """Probabilities of single classes (...) as masses (..., 2) on the frame {class, not class}.
+
+    `dempster_shafer(binary_frames(probs))[..., 0]` is the multi-label rule; `conflict` is then one a class.
+
+    Raises:
+      ValueError: a probability outside [0, 1] or not finite.
+    """
+    probs = _checked(probs, sums_to_one=False)
+    return jnp.stack([probs, 1 - probs], axis=-1)
+
+
+@jax.jit
+def _dempster_shafer(masses: jax.Array) -> jax.Array:
+    return _normalised(_log(masses).sum(0), masses.mean(0))
+
+
+def _self_combined(mass: jax.Array, times: int) -> jax.Array:
+    """Dempster's rule on `times` copies of one mass function; never in complete conflict."""
+    return _normalised(times * _log(mass), mass)
+
+
+def _normalised(log_product: jax.Array, otherwise: jax.Array) -> jax.Array:
+    """exp(log_product) scaled to sum to 1 over the classes; `otherwise` where all of it is zero."""
+    possible = jnp.isfinite(log_product).any(-1, keepdims=True)
+    # Replaced before the softmax too: its gradient would be NaN where every class is impossible.
+    return jnp.where(possible, jax.nn.softmax(jnp.where(possible, log_product, 0.0)), otherwise)
+
+
+@jax.jit  # fused, so that the (M, M, ..., C) differences are never in memory at once
+def _credible_average(masses: jax.Array, reliability: jax.Array) -> jax.Array:
+    """Average of (M, ..., C) weighted by support times reliability (M, ..., 1)."""
+    squared = 0.5 * jnp.square(masses[:, None] - masses[None]).sum(-1, keepdims=True)
+    apart = squared > 0
+    distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)  # finite gradient at 0
+    # Less 1: a model does not support itself.
+    support = jnp.clip((1 - distance).sum(1) - 1, 0.0, None) * reliability
+    total = support.sum(0, keepdims=True)
+    supported = total > NO_SUPPORT
+    weights = jnp.where(supported, support / jnp.where(supported, total, 1.0), 1 / len(masses))
+    return (weights * masses).sum(0)
+
+
+def _log(masses: jax.Array) -> jax.Array:
+    possible = masses >= TINY
+    return jnp.where(possible, jnp.log(jnp.where(possible, masses, 1.0)), -jnp.inf)
+
+
+def _checked(values: Masses, *, sums_to_one: bool = True) -> jax.Array:
+    """At least float32; shapes are always checked, values where they are known."""
+    if not isinstance(values, jax.Array):
+        values = np.asarray(values)
+    _check_values(values, sums_to_one)
+    return _floating(values)
+
+
+def _floating(values: jax.Array | np.ndarray) -> jax.Array:
+    """float64 where that is enabled and given, else float32."""
+    array = jnp.asarray(values)
+    return array.astype(jnp.float64 if array.dtype == jnp.float64 else jnp.float32)
+
+
+def _check_values(values: jax.Array | np.ndarray, sums_to_one: bool) -> None:
+    shape = values.shape
+    if len(shape) < 2 or 0 in shape:
+        raise ValueError(f"probabilities must be (models, ..., classes) and not empty, not of shape {shape}")
+    if isinstance(values, jax.core.Tracer):
+        return
+    known = np.asarray(values, np.float64)
+    for wrong, says in (
+        (~np.isfinite(known), "is not finite"),
+        (known < 0, "is negative"),
+        (known > 1 + SUM_TOLERANCE, "is greater than 1"),
+    ):
+        if wrong.any():
+            where = tuple(map(int, np.argwhere(wrong)[0]))
+            raise ValueError(f"probability {known[where]:g} of model {where[0]} at {where[1:]} {says}")
+    sums = known.sum(-1)
+    if sums_to_one and (off := np.abs(sums - 1) > SUM_TOLERANCE).any():
+        where = tuple(map(int, np.argwhere(off)[0]))
+        raise ValueError(f"masses of model {where[0]} at {where[1:]} sum to {sums[where]:g}, not to 1")
+
+
+def _checked_weights(weights: Masses | None, models: int) -> jax.Array:
+    """(M,), summing to 1."""
+    if weights is None:
+        return jnp.full(models, 1 / models, jnp.float32)
+    if not isinstance(weights, jax.Array):
+        weights = np.asarray(weights)
+    if weights.shape != (models,):
+        raise ValueError(f"there must be one weight a model, {models} here, not shape {weights.shape}")
+    if not isinstance(weights, jax.core.Tracer):
+        known = np.asarray(weights, np.float64)
+        if not np.isfinite(known).all() or (known < 0).any() or not known.sum() > 0:
+            raise ValueError("weights must be finite, not negative and not all zero")
+    array = _floating(weights)
+    return array / array.sum()

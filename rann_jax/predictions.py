@@ -1,0 +1,125 @@
+"""predictions/SPLIT.npz: what a model said about every clip of a split, and of which data and step."""
+
+import dataclasses
+import math
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from rann_jax.errors import ConfigError
+from rann_jax.steps import LOSSES
+from rann_jax.workdir import replace_atomically
+
+MAX_BYTES = 1 << 30  # of all arrays, unpacked; AudioSet's evaluation split needs 55 MB
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Class probabilities of n clips and what they are to be compared with.
+
+    Attributes:
+      ids: (n,) names of the clips, unique.
+      targets: (n, C) uint8, multi-hot.
+      probabilities: (n, C) float32.
+      labels: (C,) class names.
+      fingerprint: of the clips and their labels; equal exactly where those are.
+      task: "classification" or "tagging".
+      step: training steps of the weights.
+    """
+
+    ids: np.ndarray
+    targets: np.ndarray
+    probabilities: np.ndarray
+    labels: np.ndarray
+    fingerprint: str
+    task: str
+    step: int
+
+    def save(self, workdir: Path, split: str) -> Path:
+        """Write predictions/SPLIT.npz; every array loads with allow_pickle=False."""
+        path = path_of(workdir, split)
+        with replace_atomically(path, "wb") as file:
+            np.savez_compressed(
+                file,
+                ids=np.asarray(self.ids, np.str_),
+                targets=self.targets.astype(np.uint8),
+                probabilities=self.probabilities.astype(np.float32),
+                labels=np.asarray(self.labels, np.str_),
+                fingerprint=np.str_(self.fingerprint),
+                task=np.str_(self.task),
+                step=np.int64(self.step),
+            )
+        return path
+
+
+def path_of(workdir: Path, split: str) -> Path:
+    """Where a workdir keeps the predictions of a split."""
+    return workdir / "predictions" / f"{split}.npz"
+
+
+def load(workdir: Path, split: str) -> Predictions:
+    """The predictions of a split in a workdir. The file may be anything: it is checked, never trusted.
+
+    Raises:
+      ConfigError: it is not there, or not what `Predictions.save` writes.
+    """
+    path = path_of(workdir, split)
+    try:
+        _check_size(path)
+        with np.load(path, allow_pickle=False) as arrays:
+            loaded = {field.name: arrays[field.name] for field in dataclasses.fields(Predictions)}
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist: train {workdir}, or score it with --mode=eval") from None
+    except KeyError as error:
+        raise ConfigError(f"{path}: {error.args[0]}: score the run again with --mode=eval") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    _check_arrays(path, loaded)
+    scalars = {"fingerprint": str, "task": str, "step": int}
+    return Predictions(**loaded | {name: kind(loaded[name]) for name, kind in scalars.items()})
+
+
+def _check_size(path: Path) -> None:
+    """Raise ValueError unless the arrays are as long as their headers say, before anything is allocated."""
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
+            raise ValueError(f"its arrays take more than {MAX_BYTES} bytes")
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                read = {(1, 0): np.lib.format.read_array_header_1_0}.get(version)
+                if read is None:
+                    raise ValueError(f"{member.filename} has an unknown header")
+                shape, _, dtype = read(file)
+                if math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
+                    raise ValueError(f"{member.filename} is not as long as it says")
+
+
+def _check_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    ids, targets, probabilities, labels = (arrays[k] for k in ("ids", "targets", "probabilities", "labels"))
+    wrong = None
+    if any(arrays[k].ndim or arrays[k].dtype.kind != kind for k, kind in _SCALARS.items()):
+        wrong = "fingerprint, task or step is not a single value"
+    elif str(arrays["task"]) not in LOSSES:
+        wrong = f"task is none of {', '.join(LOSSES)}"
+    elif ids.dtype.kind != "U" or labels.dtype.kind != "U" or ids.ndim != 1 or labels.ndim != 1:
+        wrong = "ids and labels are not lists of names"
+    elif targets.shape != (len(ids), len(labels)) or 0 in targets.shape:
+        wrong = f"targets are {targets.shape} for {len(ids)} clips and {len(labels)} labels"
+    elif probabilities.shape != targets.shape or probabilities.dtype != np.float32:
+        wrong = "probabilities are not float32 of the shape of the targets"
+    elif targets.dtype != np.uint8 or targets.max() > 1:
+        wrong = "targets are not 0 or 1"
+    elif not ((probabilities >= 0) & (probabilities <= 1)).all():
+        wrong = "a probability is not within [0, 1]"
+    elif arrays["task"] == "classification" and (np.abs(probabilities.sum(axis=1) - 1) > 0.01).any():
+        wrong = "probabilities of a clip do not sum to 1"
+    elif len(np.unique(ids)) != len(ids):
+        wrong = "a clip is there twice"
+    if wrong:
+        raise ConfigError(f"{path}: {wrong}: score the run again with --mode=eval")
+
+
+_SCALARS = {"fingerprint": "U", "task": "U", "step": "i"}

@@ -1,0 +1,1 @@
+"""What is written down of runs: tables (csv, markdown) and plots (png)."""

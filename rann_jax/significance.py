@@ -1,0 +1,106 @@
+"""How sure a score is: bootstrap intervals over clips, and McNemar's exact test between two models.
+
+The bootstrap draws clips with replacement and scores every draw (Efron, 1979; percentile intervals). A draw
+is a vector of how often each clip was drawn, so that all draws are scored at once by matrix products.
+"""
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import binom
+
+from rann_jax import metrics
+
+Array = np.ndarray
+
+
+def draw_counts(clips: int, draws: int, seed: int = 0) -> Array:
+    """(draws, clips) float32: how often each clip is in each draw of as many clips, with replacement."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(clips, np.full(clips, 1 / clips), size=draws).astype(np.float32)
+
+
+def scores(targets: Array, probabilities: Array, counts: Array, threshold: float | None = None) -> dict:
+    """Accuracy, mAP, macro F1 and d' of every draw, as `metrics` defines them.
+
+    Args:
+      targets: (n, C) multi-hot.
+      probabilities: (n, C).
+      counts: (draws, n) how often each clip counts; ones are the split itself.
+      threshold: of F1 for tagging; None takes the greatest class.
+
+    Returns:
+      name -> (draws,). Classes without positives in a draw are left out of its means.
+    """
+    best = probabilities.argmax(axis=1)
+    clips = np.arange(len(targets))
+    predicted = np.zeros(targets.shape, np.float32)
+    if threshold is None:
+        predicted[clips, best] = 1
+    else:
+        predicted[probabilities > threshold] = 1
+    precision, area = _ranked(targets, probabilities, counts)
+    positives = counts @ targets
+    with np.errstate(invalid="ignore", divide="ignore"):
+        f1 = 2 * (counts @ (targets * predicted)) / (positives + counts @ predicted)
+        f1 = np.where(positives > 0, f1, np.nan)
+    return {
+        "accuracy": counts @ targets[clips, best] / counts.sum(axis=1),
+        "mAP": _means(precision),
+        "F1": _means(f1),
+        "d_prime": np.sqrt(2.0) * ndtri(_means(area)),
+    }
+
+
+def interval(values: Array, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of the draws' scores, leaving out draws where the score is undefined."""
+    defined = values[np.isfinite(values)]
+    if not len(defined):
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def mcnemar(first: Array, second: Array) -> float:
+    """Exact two-sided p-value that two models, right (n,) or wrong on the same clips, are equally good.
+
+    Under that hypothesis, of the clips where only one is right, each is right on Binomial(., 1/2).
+
+    >>> mcnemar(np.array([1, 1, 1, 1, 1, 0]), np.array([0, 0, 0, 0, 0, 0]))
+    0.0625
+    """
+    only_first = int(np.sum((first > 0) & (second == 0)))
+    only_second = int(np.sum((second > 0) & (first == 0)))
+    differing = only_first + only_second
+    return float(min(1.0, 2 * binom.cdf(min(only_first, only_second), differing, 0.5)))
+
+
+def right(targets: Array, probabilities: Array) -> Array:
+    """(n,) 1 where the greatest probability is at a class that is true: what accuracy is the mean of."""
+    return targets[np.arange(len(targets)), probabilities.argmax(axis=1)]
+
+
+def _ranked(targets: Array, probabilities: Array, counts: Array) -> tuple[Array, Array]:
+    """Average precision and AUC (draws, C) with weights, ties as in `metrics`."""
+    shape = (len(counts), targets.shape[1])
+    precision, area = np.full(shape, np.nan), np.full(shape, np.nan)
+    for c in range(targets.shape[1]):
+        positive = targets[:, c] > 0
+        values, weights = probabilities[:, c], counts[:, positive]
+        at_least = (values[:, None] >= values[positive]).astype(np.float32)  # (n, positives)
+        equal = (values[:, None] == values[positive]).astype(np.float32)
+        ranked = counts @ at_least
+        true = weights @ at_least[positive]
+        false = ranked - true
+        ties = counts[:, ~positive] @ equal[~positive]
+        total, negatives = weights.sum(axis=1), counts[:, ~positive].sum(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            precision[:, c] = np.nansum(weights * true / ranked, axis=1) / total
+            below = negatives[:, None] - false + 0.5 * ties
+            area[:, c] = (weights * below).sum(axis=1) / (total * negatives)
+        precision[total == 0, c] = np.nan
+        area[(total == 0) | (negatives == 0), c] = np.nan
+    return precision, area
+
+
+def _means(per_class: Array) -> Array:
+    return np.array([metrics.mean(row) for row in per_class])

@@ -1,0 +1,152 @@
+"""Every feature on every fold, each once; what is finished is skipped; folds are pooled, never mixed."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from rann_jax import crossval, predictions
+from rann_jax.config_file import load_config_file
+from rann_jax.errors import ConfigError
+from rann_jax.workdir import save_config
+from tests.test_ensemble import CLIPS, TARGETS, predicted
+
+CONFIG = "tests/tiny_folds.py"
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Stands for training: writes what a finished run leaves; the list of the cells that were run."""
+    ran = []
+
+    def train(cell, overrides, quiet):
+        ran.append(cell.name)
+        config = load_config_file(cell.config_arg, overrides)
+        save_config(cell.workdir, config)
+        seed = sum(map(ord, cell.name))
+        run = predicted(seed, first_clip=CLIPS * cell.fold)
+        run = dataclasses.replace(run, fingerprint=f"of fold {cell.fold}", step=config.total_steps)
+        run.save(cell.workdir, crossval.SPLIT)
+        return 0
+
+    monkeypatch.setattr(crossval, "train", train)
+    return ran
+
+
+def cross_validate(workdir, *more, features="log_mel,mfcc", folds="1-2"):
+    arguments = ["--config", CONFIG, "--features", features, "--folds", folds, "--workdir", str(workdir)]
+    return crossval.main([*arguments, "--bootstrap", "20", *more])
+
+
+@pytest.mark.fast
+def test_tables_are_of_the_pooled_folds(trained, tmp_path, capsys):
+    assert cross_validate(tmp_path) == 0
+    assert trained == ["log_mel/fold1", "log_mel/fold2", "mfcc/fold1", "mfcc/fold2"]
+    assert "| log_mel+mfcc | ds |" in capsys.readouterr().out
+    assert (tmp_path / "report" / "fusion.png").exists()
+    whole = predictions.load(tmp_path / "mfcc", crossval.POOLED)
+    parts = [predictions.load(tmp_path / "mfcc" / f"fold{k}", "test") for k in (1, 2)]
+    np.testing.assert_array_equal(whole.probabilities, np.concatenate([p.probabilities for p in parts]))
+    assert len(set(whole.ids)) == 2 * CLIPS
+    right = [(p.probabilities.argmax(1) == TARGETS.argmax(1)).mean() for p in parts]
+    line = (tmp_path / "report" / "features.md").read_text().splitlines()[-1]
+    assert line.startswith(f"| mfcc | {np.mean(right):.3f} |")
+    assert line.endswith(f"| {right[0]:.3f} | {right[1]:.3f} |")
+
+
+@pytest.mark.fast
+def test_what_is_finished_is_skipped_and_the_rest_run(trained, tmp_path):
+    assert cross_validate(tmp_path, features="log_mel", folds="2") == 0
+    half = predictions.path_of(tmp_path / "log_mel" / "fold1", "test")
+    dataclasses.replace(predicted(0), step=1).save(half.parent.parent, "test")  # scored half-way
+    trained.clear()
+    assert cross_validate(tmp_path) == 0
+    assert trained == ["log_mel/fold1", "mfcc/fold1", "mfcc/fold2"]
+    trained.clear()
+    assert cross_validate(tmp_path) == 0
+    assert trained == []
+
+
+@pytest.mark.fast
+def test_a_failure_stops_and_keeps_its_exit_code(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(crossval, "train", lambda *_: 2)
+    assert cross_validate(tmp_path) == 2
+    assert "log_mel/fold1: stopped with exit code 2" in capsys.readouterr().out
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"features": "log_mel,mell"}, "mell"),
+        ({"features": "log_mel,log_mel"}, "each once"),
+        ({"features": ""}, "at least one"),
+        ({"folds": "1-x"}, "--folds 1-x"),
+        ({"folds": "2-1"}, "--folds 2-1"),
+        ({"folds": "1,1"}, "each once"),
+        ({"more": ["--config.seeed=1"]}, "--config.seeed"),
+        ({"more": ["--config.seed=one"]}, "config.seed"),
+        ({"more": ["--quit"]}, "'--quit' is not understood"),
+        ({"more": ["--config", "configs/audioset.py"]}, "no preset 'fold'"),
+        ({"more": ["--config", "configs/absent.py"]}, "configs/absent.py"),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else None,
+)
+def test_wrong_arguments_before_anything_is_trained(trained, tmp_path, capsys, arguments, says):
+    assert cross_validate(tmp_path / "W", *arguments.pop("more", []), **arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert says in lines[0]
+    assert trained == []
+    assert not (tmp_path / "W").exists()
+
+
+@pytest.mark.fast
+def test_cells_of_another_config_are_refused(trained, tmp_path, capsys):
+    assert cross_validate(tmp_path) == 0
+    assert cross_validate(tmp_path, "--config.seed=1") == 2
+    assert "seed (0 there)" in capsys.readouterr().err
+
+
+@pytest.mark.fast
+def test_folds_that_share_clips_are_refused():
+    with pytest.raises(ConfigError, match="a clip is in two folds"):
+        crossval.pool({1: predicted(0), 2: predicted(1)})
+
+
+@pytest.mark.fast
+def test_presets_are_joined():
+    (cell,) = crossval.cells("configs/esc50.py:subset=esc10,size=small", ["mfcc"], [3], crossval.Path("W"))
+    assert cell.config_arg == "configs/esc50.py:subset=esc10,size=small,feature=mfcc,fold=3"
+    config = load_config_file(cell.config_arg, ["--config.seed=7"])
+    assert (config.feature.name, config.splits.test) == ("mfcc", "fold3")
+    assert (config.num_classes, config.seed) == (10, 7)
+
+
+def test_a_real_cell_is_trained_and_a_half_finished_one_goes_on(tmp_path, monkeypatch, cache):
+    """One feature and fold by the real program; then its predictions are lost, as by a kill at the end."""
+    rng = np.random.default_rng(0)
+    for label, hertz in (("low", 300), ("high", 3000)):
+        folder = tmp_path / "sounds" / label
+        folder.mkdir(parents=True)
+        for i in range(10):
+            tone = 0.3 * np.sin(2 * np.pi * hertz * np.arange(16000) / 16000)
+            soundfile.write(folder / f"{label}{i}.wav", tone + 0.05 * rng.normal(size=16000), 16000)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache))
+    locations = [f"--config.data_dir={tmp_path / 'sounds'}", f"--config.prepared_dir={tmp_path / 'prepared'}"]
+    workdir = tmp_path / "W"
+    arguments = {"features": "log_mel", "folds": "1"}
+    assert cross_validate(workdir, "--quiet", *locations, **arguments) == 0
+    cell = workdir / "log_mel" / "fold1"
+    first = predictions.load(cell, "test")
+    assert (first.step, len(first.ids), len(first.fingerprint)) == (4, 4, 64)
+    rows = (cell / "metrics.jsonl").read_text()
+    predictions.path_of(cell, "test").unlink()
+    shutil.rmtree(cell / "checkpoints" / "4")  # the last save was lost too: it goes on from step 3
+    assert cross_validate(workdir, "--quiet", *locations, **arguments) == 0
+    again = predictions.load(cell, "test")
+    np.testing.assert_array_equal(again.probabilities, first.probabilities)
+    assert json.loads(rows.splitlines()[-1])["step"] == 4

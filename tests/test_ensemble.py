@@ -1,0 +1,231 @@
+"""Predictions of several runs become one table; whatever does not belong together is refused in one line."""
+
+import csv
+import dataclasses
+import io
+import itertools
+import zipfile
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from sklearn import metrics as sk
+
+from rann_jax import ensemble, predictions
+from rann_jax.errors import ConfigError
+from rann_jax.predictions import Predictions
+
+pytestmark = pytest.mark.fast
+
+CLIPS, LABELS = 40, np.array(["dog", "rain", "siren"])
+TARGETS = np.eye(3, dtype=np.uint8)[np.arange(CLIPS) % 3]
+
+
+def predicted(seed: int, sharpness: float = 2.0, first_clip: int = 0) -> Predictions:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 1, TARGETS.shape) + sharpness * TARGETS
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return Predictions(
+        ids=np.array([f"clip{first_clip + i}" for i in range(CLIPS)]),
+        targets=TARGETS,
+        probabilities=probabilities.astype(np.float32),
+        labels=LABELS,
+        fingerprint="f00d",
+        task="classification",
+        step=12,
+    )
+
+
+@pytest.fixture
+def runs(tmp_path):
+    folders = [tmp_path / name for name in ("mel", "mfcc", "cqt")]
+    for seed, folder in enumerate(folders):
+        predicted(seed, 2.0 - 0.5 * seed).save(folder, "test")
+        predicted(seed + 10, 2.0 - 0.5 * seed, first_clip=CLIPS).save(folder, "valid")
+    return folders
+
+
+def refused(capsys, *arguments: object) -> str:
+    """The one line with which the program ends."""
+    assert ensemble.main([str(a) for a in arguments]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_the_table(runs, tmp_path, capsys):
+    assert ensemble.main([*map(str, runs), "--out", str(tmp_path / "out"), "--bootstrap", "50"]) == 0
+    assert "| mel+mfcc+cqt | ids |" in capsys.readouterr().out
+    with (tmp_path / "out" / "ensemble.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 + 4 * 5
+    assert (tmp_path / "out" / "ensemble.png").read_bytes().startswith(b"\x89PNG")
+    by_name = {(row["models"], row["rule"]): row for row in rows}
+    loaded = [predictions.load(run, "test").probabilities.astype(np.float64) for run in runs]
+    for rule, fused in (("wa", np.mean(loaded[:2], 0)), ("ds", loaded[0] * loaded[1])):
+        fused /= fused.sum(1, keepdims=True)
+        row = by_name["mel+mfcc", rule]
+        assert float(row["accuracy"]) == pytest.approx((fused.argmax(1) == TARGETS.argmax(1)).mean())
+        assert float(row["mAP"]) == pytest.approx(sk.average_precision_score(TARGETS, fused), abs=1e-6)
+        f1 = sk.f1_score(TARGETS.argmax(1), fused.argmax(1), average="macro")
+        assert float(row["F1"]) == pytest.approx(f1, abs=1e-6)
+        assert float(row["mAP_low"]) <= float(row["mAP"]) <= float(row["mAP_high"])
+    k = np.mean(1 - (loaded[0] * loaded[1]).sum(1))
+    assert float(by_name["mel+mfcc", "murphy"]["conflict"]) == pytest.approx(k, abs=1e-5)
+    singles = [float(by_name[run.name, "single"]["accuracy"]) for run in runs]
+    assert float(by_name[runs[np.argmax(singles)].name, "single"]["p"]) == 1
+
+
+def test_tagging_is_scored_too(tmp_path):
+    for seed in range(2):
+        one = dataclasses.replace(predicted(seed), task="tagging", targets=TARGETS | TARGETS[::-1])
+        one.save(tmp_path / str(seed), "test")
+    models = ensemble.load_models([tmp_path / "0", tmp_path / "1"], "test")
+    rows = ensemble.fusion_rows(models, ["ds"], [("0", "1")], draws=0)
+    p, q = (m.probabilities.astype(np.float64) for m in models.values())
+    fused = p * q / (p * q + (1 - p) * (1 - q))
+    expected = sk.average_precision_score(TARGETS | TARGETS[::-1], fused)
+    assert rows[-1]["mAP"] == pytest.approx(expected, abs=1e-6)
+    assert np.isnan(rows[-1]["mAP_low"])
+
+
+@pytest.mark.parametrize("task", ["classification", "tagging"])
+def test_fitted_weights_are_the_likeliest(task):
+    probs = np.stack([predicted(seed, s).probabilities for seed, s in ((0, 2.0), (1, 1.5), (2, -0.5))])
+    if task == "classification":
+        likelihood = (probs * TARGETS).sum(-1)
+    else:
+        likelihood = np.where(TARGETS, probs, 1 - probs).reshape(3, -1)
+    weights = ensemble.fit_weights(probs, TARGETS, task)
+    expected = minimize(
+        lambda w: -np.log(w @ likelihood).mean(),
+        np.full(3, 1 / 3),
+        bounds=[(1e-9, 1)] * 3,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+        options={"ftol": 1e-12},
+    )
+    np.testing.assert_allclose(weights, expected.x, atol=5e-3)
+    assert -np.log(weights @ likelihood).mean() == pytest.approx(expected.fun, abs=2e-6)
+
+
+def test_weights_are_never_fitted_on_what_is_scored(runs, capsys):
+    fitted = [*runs, "--weights", "fitted"]
+    assert "--fit-split" in refused(capsys, *fitted)
+    assert "--fit-split" in refused(capsys, *fitted, "--fit-split", "test")
+    for run in runs:
+        predicted(0, first_clip=CLIPS - 1).save(run, "overlapping")
+    assert "shares 1 clips" in refused(capsys, *fitted, "--fit-split", "overlapping")
+    out = runs[0].parent / "out"
+    arguments = [*fitted, "--fit-split", "valid", "--rules", "wa", "--bootstrap", "0", "--out", out]
+    assert ensemble.main([str(a) for a in arguments]) == 0
+    fit = np.stack([predictions.load(run, "valid").probabilities for run in runs[1:]])
+    expected = "+".join(f"{w:.3f}" for w in ensemble.fit_weights(fit, TARGETS, "classification"))
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("| mfcc+cqt |")]
+    assert line.endswith(f"| {expected} |")  # fitted for the two, not what three leave to them
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"fingerprint": "beef"}, "fingerprint"),
+        ({"ids": np.array([f"other{i}" for i in range(CLIPS)])}, "ids"),
+        ({"labels": np.array(["cat", "rain", "siren"])}, "labels"),
+        ({"targets": np.roll(TARGETS, 1, axis=0)}, "targets"),
+        ({"task": "tagging"}, "task"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_other_data_is_refused(runs, capsys, changes, says):
+    dataclasses.replace(predicted(1), **changes).save(runs[1], "test")
+    line = refused(capsys, *runs)
+    assert f"differ in their {says}" in line
+    assert "mfcc" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--rules", "vote"], "--rules vote: there are wa"),
+        (["--subsets", "mel+fft"], "of mel, mfcc, cqt"),
+        (["--subsets", "mel"], "two models or more"),
+        (["--weights", "1,2"], "3 positive numbers"),
+        (["--weights", "1,2,-1"], "positive"),
+        (["--weights", "much"], "--weights much"),
+        (["--split", "dev"], "dev.npz does not exist"),
+        (["--bootstrap", "-1"], "--bootstrap"),
+    ],
+    ids=lambda value: "=".join(value) if isinstance(value, list) else None,
+)
+def test_wrong_arguments(runs, capsys, arguments, says):
+    assert says in refused(capsys, *runs, *arguments)
+
+
+def test_a_run_named_twice(runs, capsys):
+    assert "twice" in refused(capsys, runs[0], runs[0])
+
+
+def npz(**changes) -> bytes:
+    """A predictions file with some arrays replaced, or left out where None."""
+    arrays = {f.name: np.asarray(getattr(predicted(0), f.name)) for f in dataclasses.fields(Predictions)}
+    file = io.BytesIO()
+    np.savez(file, **{name: array for name, array in (arrays | changes).items() if array is not None})
+    return file.getvalue()
+
+
+def lying_header() -> bytes:
+    """An array that says to hold a terabyte."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": (1 << 20, 1 << 18)}
+    )
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("probabilities.npy", header.getvalue())
+    return file.getvalue()
+
+
+HOSTILE = {
+    "empty": b"",
+    "text": b"not a zip file",
+    "cut": npz()[:-200],
+    "pickle": npz(ids=np.array([{"a": 1}] * CLIPS, object)),
+    "terabyte": lying_header(),
+    "missing": npz(fingerprint=None),
+    "nan": npz(probabilities=np.full(TARGETS.shape, np.nan, np.float32)),
+    "negative": npz(probabilities=np.full(TARGETS.shape, -1, np.float32)),
+    "unnormalised": npz(probabilities=np.zeros(TARGETS.shape, np.float32)),
+    "float64": npz(probabilities=np.zeros(TARGETS.shape)),
+    "shape": npz(probabilities=np.zeros((CLIPS, 4), np.float32)),
+    "targets": npz(targets=TARGETS * 2),
+    "task": npz(task=np.array("regression")),
+    "step": npz(step=np.array([1, 2])),
+    "repeated": npz(ids=np.array(["same"] * CLIPS)),
+    "bytes": npz(ids=np.array([b"x"] * CLIPS)),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_one_line(runs, capsys, name):
+    path = predictions.path_of(runs[1], "test")
+    path.write_bytes(HOSTILE[name])
+    assert str(path) in refused(capsys, *runs)
+
+
+def test_predictions_come_back_as_they_were(tmp_path):
+    saved = predicted(3)
+    saved.save(tmp_path, "test")
+    loaded = predictions.load(tmp_path, "test")
+    for field in dataclasses.fields(Predictions):
+        np.testing.assert_array_equal(getattr(loaded, field.name), getattr(saved, field.name))
+
+
+def test_subsets_are_all_of_two_and_more():
+    subsets = ensemble.choose_subsets("all", "abcde")
+    assert len(subsets) == len(set(subsets)) == 26
+    assert set(itertools.combinations("abcde", 2)) < set(subsets)
+
+
+def test_a_run_without_predictions(tmp_path):
+    with pytest.raises(ConfigError, match=r"test\.npz does not exist.*--mode=eval"):
+        ensemble.load_models([tmp_path], "test")

@@ -1,0 +1,75 @@
+"""Bootstrap scores equal scikit-learn's on the clips drawn; McNemar's test equals SciPy's binomial test."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn import metrics as sk
+
+from rann_jax import metrics, significance
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture(scope="module")
+def split():
+    """Sixty clips of four classes, with many equal scores."""
+    rng = np.random.default_rng(0)
+    targets = np.eye(4)[rng.integers(0, 4, 60)]
+    scores = rng.integers(1, 9, (60, 4)) + 4 * targets * rng.random((60, 1))
+    return targets, np.round(scores / scores.sum(1, keepdims=True), 2)
+
+
+def test_draws_are_scored_as_the_clips_that_they_hold(split):
+    targets, scores = split
+    counts = significance.draw_counts(60, 20)
+    assert (counts.sum(1) == 60).all()
+    drawn = significance.scores(targets, scores, counts)
+    for row, count in enumerate(counts.astype(int)):
+        chosen = np.repeat(np.arange(60), count)
+        t, s = targets[chosen], scores[chosen]
+        truth, guess = t.argmax(1), s.argmax(1)
+        expected = {
+            "accuracy": sk.accuracy_score(truth, guess),
+            "mAP": sk.average_precision_score(t, s, average="macro"),
+            "F1": sk.f1_score(truth, guess, average="macro"),
+            "d_prime": metrics.d_prime(sk.roc_auc_score(t, s, average="macro")),
+        }
+        for name, value in expected.items():
+            np.testing.assert_allclose(drawn[name][row], value, rtol=1e-5, err_msg=name)
+
+
+def test_a_class_that_a_draw_lacks_is_left_out(split):
+    targets, scores = split
+    counts = np.ones((1, 60), np.float32)
+    counts[:, targets[:, 2] == 1] = 0
+    kept = counts[0] == 1
+    drawn = significance.scores(targets, scores, counts)
+    present = [0, 1, 3]
+    expected = sk.average_precision_score(targets[kept][:, present], scores[kept][:, present])
+    np.testing.assert_allclose(drawn["mAP"], expected, rtol=1e-6)
+
+
+def test_f1_of_tagging(split):
+    targets, scores = split
+    drawn = significance.scores(targets, scores, np.ones((1, 60), np.float32), threshold=0.3)
+    expected = sk.f1_score(targets, scores > 0.3, average="macro")
+    np.testing.assert_allclose(drawn["F1"], expected, rtol=1e-6)
+
+
+def test_interval_covers_as_often_as_it_says():
+    """Accuracy 0.8 of 200 clips: its standard error is sqrt(.8 * .2 / 200)."""
+    targets = np.eye(2)[np.zeros(200, int)]
+    scores = np.where(np.arange(200)[:, None] < 160, [[0.9, 0.1]], [[0.1, 0.9]])
+    drawn = significance.scores(targets, scores, significance.draw_counts(200, 2000))
+    low, high = significance.interval(drawn["accuracy"])
+    assert abs((high - low) - 2 * 1.96 * np.sqrt(0.8 * 0.2 / 200)) < 0.01
+    assert np.isnan(significance.interval(np.array([np.nan]))).all()
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(9, 1), (0, 6), (5, 5), (0, 0), (40, 22)])
+def test_mcnemar(only_first, only_second):
+    first = np.r_[np.ones(only_first), np.zeros(only_second), np.ones(7), np.zeros(3)]
+    second = np.r_[np.zeros(only_first), np.ones(only_second), np.ones(7), np.zeros(3)]
+    n = only_first + only_second
+    expected = binomtest(only_first, n, 0.5).pvalue if n else 1.0
+    np.testing.assert_allclose(significance.mcnemar(first, second), expected, rtol=1e-9)

@@ -1,0 +1,20 @@
+"""The smallest experiment with folds: recordings in a folder, dealt into five.
+
+python -m rann_jax.crossval --config tests/tiny_folds.py --features log_mel,mfcc --folds 1-2 --workdir W
+"""
+
+from ml_collections import ConfigDict
+
+from configs.base import parse_arg
+from tests import tiny
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    preset = parse_arg(arg, feature="log_mel", fold=1, steps=4)
+    config = tiny.get_config(f"steps={preset['steps']}")
+    config.dataset = {"name": "folder", "csv": "", "label_column": "", "split_column": ""}
+    config.num_classes = 2
+    train = [fold for fold in range(1, 6) if fold != preset["fold"]]
+    config.splits = {"train": "+".join(f"fold{k}" for k in train), "test": f"fold{preset['fold']}"}
+    config.feature.name = preset["feature"]
+    return config
