@@ -115,6 +115,7 @@ def make_embed_step(
     """(variables, audio (B, N)) -> embeddings (B, D), float32: what the network's last layer sees."""
 
     def embed_step(variables: dict[str, Any], audio: jax.Array) -> jax.Array:
-        return model.apply(variables, front_end(to_float(audio)), train=False, method="embed")
+        embeddings = model.apply(variables, front_end(to_float(audio)), train=False, method="embed")
+        return jnp.asarray(embeddings)
 
     return embed_step
