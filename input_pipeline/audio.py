@@ -5,6 +5,8 @@ Sample values: int16 is float times 32768, so that 16-bit PCM passes through unc
 
 import dataclasses
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,27 @@ import soxr
 # Longer than any clip of the data sets served here; a file beyond it is more likely a mistake, and
 # decoding it would only fill the memory.
 MAX_SECONDS = 600.0
+
+# What to look for in a folder; a file that is named is tried whatever its suffix.
+SUFFIXES = frozenset(
+    [
+        ".aif",
+        ".aifc",
+        ".aiff",
+        ".au",
+        ".caf",
+        ".flac",
+        ".m4a",
+        ".mp3",
+        ".oga",
+        ".ogg",
+        ".opus",
+        ".snd",
+        ".w64",
+        ".wav",
+        ".wave",
+    ]
+)
 
 _BLOCK_FRAMES = 1 << 18
 
@@ -53,13 +76,9 @@ def decode(source: str | Path | bytes, *, max_seconds: float = MAX_SECONDS) -> A
       AudioError: undecodable, empty, longer than max_seconds, or NaN or infinite samples.
     """
     opened = io.BytesIO(source) if isinstance(source, bytes) else source
-    try:
-        with soundfile.SoundFile(opened) as file:
-            samples = _read_mono(file, max_seconds)
-            audio = Audio(samples, file.samplerate, file.samplerate, file.channels)
-    except (soundfile.SoundFileError, OSError, TypeError, ValueError, MemoryError) as error:
-        # TypeError: soundfile takes a .raw name for headerless PCM and asks for its format.
-        raise AudioError(f"not decodable: {_one_line(error)}") from error
+    with _decoding(), soundfile.SoundFile(opened) as file:
+        samples = _read_mono(file, max_seconds)
+        audio = Audio(samples, file.samplerate, file.samplerate, file.channels)
     if not samples.size:
         raise AudioError("no samples")
     if not np.isfinite(samples).all():
@@ -67,17 +86,72 @@ def decode(source: str | Path | bytes, *, max_seconds: float = MAX_SECONDS) -> A
     return audio
 
 
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """A recording that is decoded while it is used.
+
+    Attributes:
+      rate: sampling rate of the file, Hz.
+      seconds: length that the header claims; a broken file may have less.
+      blocks: mono float32 blocks (n,); taking one raises AudioError where the file is broken.
+    """
+
+    rate: int
+    seconds: float
+    blocks: Iterator[np.ndarray]
+
+
+@contextmanager
+def stream(path: str | Path) -> Iterator[Stream]:
+    """Opens a sound file of any length, to be read in bounded memory; channels are averaged.
+
+    Raises:
+      AudioError: undecodable; while blocks are taken also NaN or infinite samples.
+    """
+    with _decoding():
+        file = soundfile.SoundFile(path)
+    with file:
+        yield Stream(file.samplerate, max(0, file.frames) / file.samplerate, _finite_blocks(file))
+
+
+def _finite_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    blocks = _mono_blocks(file)
+    while True:
+        with _decoding():  # only the decoder: what the user of a block does is not this file's fault
+            block = next(blocks, None)
+        if block is None:
+            return
+        if not np.isfinite(block).all():
+            raise AudioError("NaN or infinite samples")
+        yield block
+
+
+def _mono_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    # Blocks hold a bounded number of values, however many channels a header claims.
+    frames = max(1, _BLOCK_FRAMES // file.channels)
+    while (block := file.read(frames, dtype="float32", always_2d=True)).size:
+        yield block.mean(axis=1)
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """Raise as AudioError whatever libsndfile or the file system says."""
+    try:
+        yield
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError, MemoryError) as error:
+        # TypeError: soundfile takes a .raw name for headerless PCM and asks for its format.
+        raise AudioError(f"not decodable: {_one_line(error)}") from error
+
+
 def _read_mono(file: soundfile.SoundFile, max_seconds: float) -> np.ndarray:
     limit = int(max_seconds * file.samplerate)
     blocks: list[np.ndarray] = []
     total = 0
-    # Blocks hold a bounded number of values, however many channels a header claims.
-    frames = max(1, _BLOCK_FRAMES // file.channels)
-    while (block := file.read(frames, dtype="float32", always_2d=True)).size:
+    for block in _mono_blocks(file):
         total += len(block)
         if total > limit:
             raise AudioError(f"longer than max_seconds={max_seconds:g}")
-        blocks.append(block.mean(axis=1))
+        blocks.append(block)
     if not blocks:
         return np.zeros(0, np.float32)
     return np.concatenate(blocks)

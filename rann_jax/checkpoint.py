@@ -115,6 +115,11 @@ class Checkpoints:
         )
         return restored.state, Record(**restored.record)
 
+    def record(self, step: int) -> Record:
+        """What belongs to the checkpoint of a step, without its arrays."""
+        restored = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
+        return Record(**restored.record)
+
     def close(self) -> None:
         """Wait for what is being written.
 

@@ -108,3 +108,15 @@ def make_eval_step(
         return probabilities(jnp.asarray(logits))
 
     return eval_step
+
+
+def make_embed_step(
+    model: nn.Module, front_end: FrontEnd
+) -> Callable[[dict[str, Any], jax.Array], jax.Array]:
+    """(variables, audio (B, N)) -> embeddings (B, D), float32: what the network's last layer sees."""
+
+    def embed_step(variables: dict[str, Any], audio: jax.Array) -> jax.Array:
+        embeddings = model.apply(variables, front_end(to_float(audio)), train=False, method="embed")
+        return jnp.asarray(embeddings)
+
+    return embed_step

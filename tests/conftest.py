@@ -44,3 +44,16 @@ def cached(folder: Path) -> dict[str, str]:
         "JAX_COMPILATION_CACHE_DIR": str(folder),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
+
+
+@pytest.fixture(scope="session")
+def tiny_workdir(tmp_path_factory) -> Path:
+    """The workdir of a finished run of tests/tiny.py, a few steps long; not to be written to."""
+    from rann_jax.main import run
+    from tests.tiny import get_config
+
+    config = get_config("steps=4")
+    config.prepared_dir = str(tmp_path_factory.mktemp("prepared"))
+    workdir = tmp_path_factory.mktemp("tiny")
+    run(config, workdir, mode="train", checkpoint="latest", quiet=True)
+    return workdir

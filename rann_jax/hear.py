@@ -1,0 +1,61 @@
+"""A trained model behind the HEAR benchmark's interface (Turian et al., PMLR 176, 2022).
+
+  model = rann_jax.hear.load_model("runs/quickstart")
+  rann_jax.hear.get_scene_embeddings(audio, model)
+
+Names and shapes are those of https://hearbenchmark.com/hear-api.html; arrays are NumPy's. Audio is at
+`model.sample_rate`, full scale +-1, as that interface has it.
+"""
+
+import numpy as np
+
+from rann_jax.tagger import Tagger
+
+HOP_SECONDS = 0.05  # HEAR recommends a timestamp at least every 50 ms
+
+
+class Model:
+    """What HEAR asks of a model.
+
+    Attributes:
+      sample_rate: Hz.
+      scene_embedding_size: D.
+      timestamp_embedding_size: D.
+    """
+
+    def __init__(self, tagger: Tagger):
+        self.tagger = tagger
+        self.sample_rate = tagger.sample_rate
+        window = np.zeros((1, tagger.experiment.crop_samples), np.float32)
+        self.scene_embedding_size = self.timestamp_embedding_size = tagger.embed_windows(window).shape[-1]
+
+
+def load_model(model_file_path: str) -> Model:
+    """The model of a workdir; raises ConfigError as `Tagger.load`."""
+    return Model(Tagger.load(model_file_path))
+
+
+def get_scene_embeddings(audio: np.ndarray, model: Model) -> np.ndarray:
+    """One embedding a sound: (n_sounds, n_samples) -> (n_sounds, D)."""
+    return np.stack([model.tagger.embed(sound, model.sample_rate) for sound in audio])
+
+
+def get_timestamp_embeddings(audio: np.ndarray, model: Model) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings over time: (n_sounds, n_samples) -> (n_sounds, T, D) and their times (n_sounds, T) in ms.
+
+    A window is centred on each timestamp; beyond the ends of the sound there is silence.
+    """
+    size = model.tagger.experiment.crop_samples
+    n_samples = audio.shape[-1]
+    times = np.arange(0, n_samples / model.sample_rate, HOP_SECONDS)
+    starts = np.rint(times * model.sample_rate).astype(int)
+    before = size // 2
+    embedded = []
+    for sound in audio:
+        padded = np.pad(sound.astype(np.float32), (before, size))
+        rows = [
+            model.tagger.embed_windows(np.stack([padded[s : s + size] for s in chunk]))
+            for chunk in np.array_split(starts, -(-len(starts) // model.tagger.batch_size))
+        ]
+        embedded.append(np.concatenate(rows))
+    return np.stack(embedded), np.tile(times * 1000, (len(audio), 1))

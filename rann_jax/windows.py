@@ -1,0 +1,75 @@
+"""From a stream of blocks of sound to windows of one size: nothing longer than a window is kept."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import soxr
+
+RESAMPLER_BLOCK = 1 << 16  # samples; soxr's stream keeps a copy of what it is given
+
+
+def resampled(blocks: Iterable[np.ndarray], source_rate: int, rate: int) -> Iterator[np.ndarray]:
+    """Blocks (n,) at `source_rate` Hz as blocks at `rate` Hz, by soxr's HQ filter, float32."""
+    if source_rate == rate:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(source_rate, rate, num_channels=1, dtype="float32", quality="HQ")
+    for block in blocks:
+        for start in range(0, len(block), RESAMPLER_BLOCK):
+            piece = np.ascontiguousarray(block[start : start + RESAMPLER_BLOCK], np.float32)
+            yield stream.resample_chunk(piece)
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def sliding(blocks: Iterable[np.ndarray], size: int, hop: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Windows every `hop` samples, the last one ending with the sound, so that all of it is heard.
+
+    Args:
+      blocks: consecutive parts (n,) of one sound, of any lengths.
+      size: samples of a window.
+      hop: samples between the starts of windows, at most `size`.
+
+    Yields:
+      (start, stop, window): samples [start, stop) of the sound, in a window (size,). A sound shorter
+      than a window is one window, padded with zeros at its end; an empty sound is none.
+
+    Raises:
+      ValueError: the hop is not between 1 and the size.
+
+    >>> [(a, b) for a, b, _ in sliding([np.arange(3.0), np.arange(4.0)], size=4, hop=2)]
+    [(0, 4), (2, 6), (3, 7)]
+    """
+    if not 1 <= hop <= size:
+        raise ValueError(f"windows of {size} samples cannot follow each other every {hop}")
+    # `kept` begins at sample `origin`: the last `size` samples at least, which the last window may need.
+    kept, origin, start = np.zeros(0, np.float32), 0, 0
+    for block in blocks:
+        kept = np.concatenate([kept, np.asarray(block, np.float32)])
+        while start + size <= origin + len(kept):
+            yield start, start + size, kept[start - origin : start - origin + size].copy()
+            start += hop
+        drop = max(0, min(start - origin, len(kept) - size))
+        kept, origin = kept[drop:], origin + drop
+    total = origin + len(kept)
+    if 0 < total < size:
+        yield 0, total, np.pad(kept, (0, size - total))
+    elif start and start - hop + size < total:
+        yield total - size, total, kept[-size:].copy()
+
+
+def batched(windows: Iterable[tuple[int, int, np.ndarray]], size: int) -> Iterator[tuple[list[int], ...]]:
+    """Group windows: (starts, stops, [windows]), each of at most `size` items."""
+    iterator = iter(windows)
+    while group := list(itertools.islice(iterator, size)):
+        yield tuple(map(list, zip(*group, strict=True)))
+
+
+def covering(length: int, size: int) -> Sequence[int]:
+    """Starts of the fewest evenly spaced windows that cover `length` samples, as evaluation has them.
+
+    >>> covering(10, 4)
+    [0, 3, 6]
+    """
+    count = max(1, -(-length // size))
+    return np.rint(np.linspace(0, max(0, length - size), count)).astype(int).tolist()

@@ -1,0 +1,164 @@
+"""A trained workdir in use: it says what evaluation said, at any rate and length, in bounded programs."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import soxr
+
+import rann_jax
+from input_pipeline.datasets.quickstart import synthesise
+from input_pipeline.prepare import prepare
+from rann_jax import hear
+from rann_jax.errors import ConfigError
+from rann_jax.windows import resampled, sliding
+
+
+@pytest.fixture(scope="module")
+def tagger(tiny_workdir):
+    return rann_jax.Tagger.load(tiny_workdir, batch_size=8)
+
+
+def sound(seconds: float, rate: int = 16000) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    wave = np.concatenate([synthesise("siren", rng) for _ in range(int(seconds) + 2)])
+    return soxr.resample(wave, 16000, rate)[: int(seconds * rate)].astype(np.float32)
+
+
+def test_tags_what_evaluation_wrote(tagger, tiny_workdir):
+    """The probabilities of the split that training ended with, from the weights alone."""
+    config = tagger.experiment.config
+    options = config.dataset.to_dict()
+    name = options.pop("name")
+    prepared = prepare(name, data_dir="", prepared_dir=config.prepared_dir, sample_rate=16000, **options)
+    clips = [example["audio"] for example in prepared.source("test")]
+    written = np.load(tiny_workdir / "predictions" / "test.npz")
+    np.testing.assert_allclose(tagger.probabilities(clips, 16000), written["probabilities"], atol=2e-6)
+    assert tagger.labels == tuple(written["labels"])
+
+
+def test_tag_is_sorted_and_named(tagger):
+    tags = tagger.tag(sound(1.3), 16000)
+    assert set(tags) == set(tagger.labels)
+    assert list(tags.values()) == sorted(tags.values(), reverse=True)
+    assert sum(tags.values()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+def test_other_rates_are_resampled(tagger, rate):
+    """Within what the resampler loses, the same sound at another rate gets the same tags."""
+    wave = sound(1.5, rate)
+    by_hand = soxr.resample(wave, rate, 16000, quality="HQ")
+    ours, expected = tagger.probabilities([wave], rate), tagger.probabilities([by_hand], 16000)
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+def test_int16_is_the_same_sound(tagger):
+    pcm = np.rint(sound(1.0) * 32767).astype(np.int16)
+    as_float = pcm.astype(np.float32) / 32768
+    np.testing.assert_array_equal(tagger.probabilities([pcm], 16000), tagger.probabilities([as_float], 16000))
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.5, 0.51, 3.0])
+def test_timeline_covers_the_sound(tagger, seconds):
+    timeline = tagger.timeline(sound(seconds), 16000, hop_seconds=0.2)
+    assert timeline.starts[0] == 0
+    assert timeline.stops[-1] == pytest.approx(seconds)
+    assert np.all(np.diff(timeline.starts) <= 0.2 + 1e-9)
+    assert timeline.probabilities.shape == (len(timeline.starts), 10)
+
+
+def test_streaming_is_the_timeline(tagger):
+    """However the sound is cut into blocks."""
+    wave = sound(4.0, 22050)
+    whole = tagger.timeline(wave, 22050)
+    blocks = np.split(wave, [1, 700, 30000, 30001])
+    starts, stops, probabilities = map(np.concatenate, zip(*tagger.stream(blocks, 22050), strict=True))
+    np.testing.assert_allclose(starts, whole.starts)
+    np.testing.assert_allclose(stops, whole.stops)
+    np.testing.assert_allclose(probabilities, whole.probabilities, atol=1e-5)
+
+
+def test_lengths_compile_a_bounded_number_of_programs(tiny_workdir):
+    tagger = rann_jax.Tagger.load(tiny_workdir, batch_size=6)
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 3, 4, 5, 6, 7, 9):
+        tagger.probabilities([rng.uniform(-1, 1, 100 * n + 1) for n in range(count)], 16000)
+    assert tagger._probabilities._cache_size() == 4  # batches of 1, 2, 4, 6
+
+
+def test_hear_names_and_shapes(tiny_workdir):
+    model = hear.load_model(str(tiny_workdir))
+    audio = np.stack([sound(1.0), -sound(1.0)])
+    scene = hear.get_scene_embeddings(audio, model)
+    stamps, times = hear.get_timestamp_embeddings(audio, model)
+    assert scene.shape == (2, model.scene_embedding_size) == (2, 128)
+    assert stamps.shape == (2, 20, model.timestamp_embedding_size)
+    np.testing.assert_allclose(times, np.tile(np.arange(20) * 50.0, (2, 1)))
+    assert np.isfinite(stamps).all()
+
+
+def test_the_embedding_is_what_the_last_layer_sees(tagger):
+    wave = sound(0.5)
+    last = tagger.variables["params"]["fc2"]
+    logits = tagger.embed(wave, 16000) @ np.asarray(last["kernel"]) + np.asarray(last["bias"])
+    expected = np.asarray(jax.nn.softmax(logits))
+    np.testing.assert_allclose(tagger.probabilities([wave], 16000)[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("wave", "says"),
+    [
+        (np.zeros(0, np.float32), "empty"),
+        (np.zeros((2, 8), np.float32), "mono"),
+        (np.full(8, np.nan), "NaN"),
+        (np.zeros(8, np.int32), "int16"),
+    ],
+    ids=["empty", "stereo", "nan", "int32"],
+)
+def test_what_is_no_sound(tagger, wave, says):
+    with pytest.raises(ValueError, match=says):
+        tagger.tag(wave, 16000)
+
+
+@pytest.mark.parametrize("hop", [0.0, -1.0, 0.6])
+def test_wrong_hop(tagger, hop):
+    with pytest.raises(ValueError, match="hop_seconds"):
+        tagger.timeline(sound(1.0), 16000, hop_seconds=hop)
+
+
+@pytest.mark.fast
+def test_folders_without_a_model(tmp_path):
+    with pytest.raises(ConfigError, match="holds no checkpoints"):
+        rann_jax.Tagger.load(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ConfigError, match="no whole checkpoint"):
+        rann_jax.Tagger.load(tmp_path)
+
+
+@pytest.mark.fast
+def test_import_is_light():
+    code = "import rann_jax, sys; assert 'jax' not in sys.modules and 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("cuts", [[], [5], [1, 2, 3, 50, 51]], ids=str)
+@pytest.mark.parametrize("length", [1, 9, 10, 11, 13, 97])
+def test_windows_are_slices_of_the_sound(length, cuts):
+    wave = np.arange(1, length + 1, dtype=np.float32)
+    blocks = np.split(wave, [cut for cut in cuts if cut < length])
+    for start, stop, window in sliding(blocks, 10, 4):
+        np.testing.assert_array_equal(window[: stop - start], wave[start:stop])
+        assert not window[stop - start :].any()
+    assert stop == length
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_resampling_a_stream_is_resampling_the_whole(rate):
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, 150001).astype(np.float32)
+    stream = np.concatenate(list(resampled(np.split(wave, [17, 90000]), 16000, rate)))
+    np.testing.assert_allclose(stream, soxr.resample(wave, 16000, rate, quality="HQ"), atol=1e-5)
