@@ -18,6 +18,8 @@ def base() -> ConfigDict:
             "prepared_dir": "",
             "dataset": {"name": "quickstart"},  # and the data set's own options
             "splits": {"train": "train", "test": "test"},  # several are joined as in 'fold2+fold3'
+            # Order of training clips: "uniform", or "balanced", every class equally often (PANNs' scheme).
+            "sampling": "uniform",
             "loader": {"num_threads": 4, "prefetch": 8},  # (ours) host threads, batches read ahead
             # The task: "classification" (softmax) or "tagging" (sigmoid, several labels a clip).
             "task": "classification",

@@ -15,6 +15,10 @@ import numpy as np
 from input_pipeline.audio import pad_or_crop
 from input_pipeline.errors import DataError
 from input_pipeline.prepared import Prepared
+from input_pipeline.sampling import BalancedOrder
+
+# Draws of an endless order: a thousand years of 30 a second.
+_ENDLESS = 1 << 40
 
 Batch = dict[str, np.ndarray]
 
@@ -26,6 +30,7 @@ def train_batches(
     crop_samples: int,
     batch_size: int,
     seed: int,
+    sampling: str = "uniform",
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -33,7 +38,7 @@ def train_batches(
     prefetch: int = 8,
     num_workers: int = 0,
 ) -> grain.DatasetIterator[Batch]:
-    """Endless training batches: reshuffled every epoch, cropped at random.
+    """Endless training batches: reshuffled every epoch or class-balanced, cropped at random.
 
     Args:
       prepared: the data set.
@@ -41,6 +46,7 @@ def train_batches(
       crop_samples: length of a crop in samples; shorter clips are padded with zeros at the end.
       batch_size: global batch size, a multiple of process_count.
       seed: of the order and of the crops.
+      sampling: 'uniform', every clip once an epoch, or 'balanced', every class equally often.
       start_step: number of the first batch; batch k is the same whatever the start.
       process_index: which process this is.
       process_count: how many processes share a batch.
@@ -54,20 +60,26 @@ def train_batches(
       "labels": float32 (batch_size / process_count, classes)}. Close it with `.close()`.
 
     Raises:
-      DataError: unknown split, or a batch size that the processes cannot share.
+      DataError: unknown split or sampling, or a batch size that the processes cannot share.
     """
     local = _local_batch_size(batch_size, process_count)
     crop = functools.partial(_random_crop, crop_samples=crop_samples, num_labels=len(prepared.labels))
-    examples = (
-        grain.MapDataset.source(prepared.source(split))
-        .seed(seed)
-        .shuffle()
-        .repeat()  # reshuffles: grain derives each epoch's order from the seed and the epoch
-        .random_map(crop)
-    )
+    examples = _ordered(prepared, split, sampling, seed).random_map(crop)
     shares = examples.batch(local, drop_remainder=True)
     batches = shares[start_step * process_count + process_index :: process_count]
     return _read(batches, num_threads, prefetch, num_workers)
+
+
+def _ordered(prepared: Prepared, split: str, sampling: str, seed: int) -> grain.MapDataset:
+    """The clips of a split, endlessly, in the order that `sampling` names."""
+    source = prepared.source(split)
+    if sampling == "uniform":
+        # repeat() reshuffles: grain derives each epoch's order from the seed and the epoch.
+        return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    if sampling == "balanced":
+        order = BalancedOrder(prepared.targets(split), seed)
+        return grain.MapDataset.range(_ENDLESS).seed(seed).map(lambda draw: source[order(draw)])
+    raise DataError(f"config.sampling={sampling!r} must be 'uniform' or 'balanced'")
 
 
 def eval_batches(

@@ -1,6 +1,10 @@
-"""Which splits a run reads: several joined, all folds but one."""
+"""Which splits a run reads, and in which order: several joined, all folds but one, class-balanced."""
 
+import functools
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from input_pipeline.errors import DataError
 
@@ -24,3 +28,54 @@ def folds_except(held_out: str, known: Sequence[str]) -> str:
     """The training split of a cross-validation: all but one, as in 'fold2+fold3+fold4'."""
     split_names(held_out, known)
     return "+".join(name for name in known if name != held_out)
+
+
+class BalancedOrder:
+    """Clips in class-balanced order: draw number -> clip. Endless, and any draw is found without the others.
+
+    The scheme of PANNs (Kong et al., 2020, arXiv 1912.10211): the classes are gone through in rounds, each
+    round in a new order, and a class gives its next clip; when all its clips were given, they are
+    shuffled anew. A clip of several classes is given by each of them. Classes without clips are left out.
+
+    Args:
+      targets: multi-hot labels (clips, classes).
+      seed: of the orders.
+
+    Raises:
+      DataError: no clip has a label.
+
+    >>> order = BalancedOrder(np.array([[1, 0], [1, 0], [1, 0], [0, 1]]), seed=0)
+    >>> sum(order(draw) == 3 for draw in range(600))
+    300
+    """
+
+    def __init__(self, targets: np.ndarray, seed: int):
+        self._clips = [clips for clips in map(np.flatnonzero, np.asarray(targets).T) if len(clips)]
+        if not self._clips:
+            raise DataError("config.sampling='balanced' needs labels, and no clip has one")
+        self._seed = seed
+        self._remember()
+
+    def _remember(self) -> None:
+        # One permutation a class, that of its epoch, and one of the round.
+        self._shuffled = functools.lru_cache(maxsize=len(self._clips) + 1)(self._permutation)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_clips": self._clips, "_seed": self._seed}  # a cache does not go to worker processes
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._remember()
+
+    def __call__(self, draw: int) -> int:
+        """The clip of a draw, counted from 0."""
+        turn, position = divmod(draw, len(self._clips))
+        chosen = int(self._shuffled(-1, turn)[position])
+        clips = self._clips[chosen]
+        epoch, place = divmod(turn, len(clips))
+        return int(clips[self._shuffled(chosen, epoch)[place]])
+
+    def _permutation(self, chosen: int, epoch: int) -> np.ndarray:
+        """Of the clips of a class in its epoch; of the classes in a round, where `chosen` is -1."""
+        size = len(self._clips) if chosen < 0 else len(self._clips[chosen])
+        return np.random.default_rng([self._seed, chosen + 1, epoch]).permutation(size)

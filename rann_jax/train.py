@@ -192,6 +192,7 @@ def _batches(experiment: Experiment, prepared: Prepared, start: int) -> DatasetI
         crop_samples=experiment.crop_samples,
         batch_size=config.batch_size,
         seed=config.seed,
+        sampling=config.sampling,
         start_step=start,
         process_index=jax.process_index(),
         process_count=jax.process_count(),

@@ -5,12 +5,14 @@ from input_pipeline.datasets.esc50 import Esc50
 from input_pipeline.datasets.folder import Folder
 from input_pipeline.datasets.fsdd import Fsdd
 from input_pipeline.datasets.quickstart import Quickstart
+from input_pipeline.datasets.ravdess import Ravdess
 
 REGISTRY: dict[str, type[AudioBuilder]] = {
     "esc50": Esc50,
     "folder": Folder,
     "fsdd": Fsdd,
     "quickstart": Quickstart,
+    "ravdess": Ravdess,
 }
 
 __all__ = ["REGISTRY", "AudioBuilder"]

@@ -160,6 +160,44 @@ class TestEsc50:
             prepare_quietly("esc50", folder, tmp_path / "p")
 
 
+class TestRavdess:
+    def test_real_copy_is_split_by_actor(self, data_dir, tmp_path):
+        """A sixth of it: the folds, labels and content that the data set's own table gives."""
+        with (data_dir / "ravdess" / "meta.csv").open() as file:
+            table = [row for row in csv.DictReader(file) if row["statement"] + row["repetition"] == "11"]
+        table = [row for row in table if row["actor"] in ("1", "6", "7", "12", "13", "24")]
+        for row in table:
+            folder = tmp_path / "ravdess" / f"Actor_{int(row['actor']):02}"
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(data_dir / "ravdess" / "audio" / row["filename"], folder)
+        prepared = prepare_quietly("ravdess", tmp_path / "ravdess", tmp_path / "p")
+        actors = {"fold1": ("1", "6"), "fold2": ("7", "12"), "fold3": ("13",), "fold4": ("24",)}
+        assert prepared.splits == tuple(actors)
+        for split, members in actors.items():
+            rows = prepared.manifest(split).rows
+            expected = {r["filename"][:-4]: r["category"] for r in table if r["actor"] in members}
+            assert {row.id: row.labels[0] for row in rows} == expected
+            assert {row.source_rate for row in rows} == {48000}
+
+    @pytest.mark.fast
+    def test_speakers_are_in_one_fold_each_and_sexes_even(self, write_sounds, tmp_path):
+        names = [f"Actor_{a:02}/03-01-0{e}-01-01-01-{a:02}.wav" for a in range(1, 25) for e in (1, 8)]
+        folder = write_sounds(dict.fromkeys([*names, "song/03-02-01-01-01-01-01.wav"], 100))
+        prepared = prepare_quietly("ravdess", folder, tmp_path / "p")
+        actors = [{int(name[-2:]) for name in ids(prepared, split)} for split in prepared.splits]
+        assert [len(fold) for fold in actors] == [6] * 4
+        assert set.union(*actors) == set(range(1, 25))
+        assert [sum(actor % 2 for actor in fold) for fold in actors] == [3] * 4
+        assert prepared.labels[7] == "surprised"
+        with pytest.raises(DataError, match=r"config.dataset.folds=5 must divide"):
+            prepare_quietly("ravdess", folder, tmp_path / "p", folds=5)
+
+    def test_a_name_of_another_kind(self, write_sounds, tmp_path):
+        folder = write_sounds({"03-01-01-01-01-01-01.wav": 100, "03-01-09-01-01-01-01.wav": 100})
+        with pytest.raises(DataError, match=r"03-01-09-01-01-01-01.wav is not named as in RAVDESS"):
+            prepare_quietly("ravdess", folder, tmp_path)
+
+
 class TestFolder:
     @pytest.mark.fast
     def test_a_folder_for_each_class_is_dealt_out_to_folds(self, animals, tmp_path):

@@ -1,12 +1,16 @@
 """Batches: the same after a restart, the same for any number of processes, every clip counted once."""
 
+import gc
 import itertools
+import threading
+import time
 
 import numpy as np
 import pytest
 
 from input_pipeline import DataError, eval_batches, train_batches
 from input_pipeline.loader import crop_starts
+from input_pipeline.sampling import BalancedOrder
 
 CROP = 6000  # shorter than every clip of the fixture
 TRAIN = {"crop_samples": CROP, "batch_size": 8, "seed": 3}
@@ -191,5 +195,74 @@ def test_unknown_split(quickstart):
 
 
 def test_an_iterator_closed_early_or_dropped_leaves_nothing(quickstart):
+    before = set(threading.enumerate())
     take(train_batches(quickstart, "train", **TRAIN), 1)
     next(train_batches(quickstart, "train", **TRAIN))
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while (left := set(threading.enumerate()) - before) and time.monotonic() < deadline:
+        time.sleep(0.01)  # threads that were told to stop still finish the clip in hand
+    assert not left
+
+
+class TestBalancedOrder:
+    TARGETS = np.array([[1, 0, 0, 0]] * 7 + [[1, 1, 0, 0]] * 2 + [[0, 0, 1, 0]])  # nothing of class 3
+
+    @pytest.mark.fast
+    def test_each_class_is_drawn_once_a_round_and_uses_all_its_clips(self):
+        order = BalancedOrder(self.TARGETS, seed=5)
+        draws = np.reshape([order(draw) for draw in range(3 * 18)], (18, 3))
+        for turn in draws:
+            assert sum(clip == 9 for clip in turn) == 1
+        counts = np.bincount(draws.ravel(), minlength=10)
+        # 18 draws of class 0 are two epochs of its 9 clips, 18 of class 1 are nine of its 2.
+        np.testing.assert_array_equal(counts, [2] * 7 + [11, 11, 18])
+        assert len({tuple(turn == 9) for turn in draws}) == 3  # the order of classes changes
+
+    @pytest.mark.fast
+    def test_any_draw_is_found_without_the_ones_before(self):
+        whole = BalancedOrder(self.TARGETS, seed=5)
+        expected = [whole(draw) for draw in range(100)]
+        late = BalancedOrder(self.TARGETS, seed=5)
+        assert [late(draw) for draw in range(60, 100)] == expected[60:]
+        other = BalancedOrder(self.TARGETS, seed=6)
+        assert [other(draw) for draw in range(100)] != expected
+
+    def test_labels_are_needed(self):
+        with pytest.raises(DataError, match="no clip has one"):
+            BalancedOrder(np.zeros((3, 2)), seed=0)
+
+    @pytest.mark.parametrize("processes", [1, 2, 8])
+    @pytest.mark.parametrize("start", [0, 7])
+    def test_batches_are_the_same_after_a_restart_and_for_any_processes(self, quickstart, processes, start):
+        options = {**TRAIN, "sampling": "balanced"}
+        whole = take(train_batches(quickstart, "train", **options), 12)
+        np.testing.assert_array_equal(sum(b["labels"].sum(axis=0) for b in whole[:10]), [8] * 10)
+        parts = [
+            take(
+                train_batches(
+                    quickstart,
+                    "train",
+                    **options,
+                    start_step=start,
+                    process_index=index,
+                    process_count=processes,
+                ),
+                12 - start,
+            )
+            for index in range(processes)
+        ]
+        joined = [
+            {key: np.concatenate([part[key] for part in step]) for key in step[0]}
+            for step in zip(*parts, strict=True)
+        ]
+        assert_same(joined, whole[start:])
+
+    def test_worker_processes_change_nothing(self, quickstart):
+        options = {**TRAIN, "sampling": "balanced"}
+        expected = take(train_batches(quickstart, "train", **options), 3)
+        assert_same(take(train_batches(quickstart, "train", **options, num_workers=2), 3), expected)
+
+    def test_unknown_sampling(self, quickstart):
+        with pytest.raises(DataError, match=r"config.sampling='even' must be"):
+            train_batches(quickstart, "train", **TRAIN, sampling="even")

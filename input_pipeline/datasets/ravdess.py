@@ -1,0 +1,54 @@
+"""RAVDESS: two sentences spoken by 24 actors in eight emotions."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, ClassVar
+
+from input_pipeline.datasets.builder import AudioBuilder, Clip
+from input_pipeline.datasets.source import is_audio
+from input_pipeline.errors import DataError
+
+_ACTORS = 24
+# modality-channel-emotion-intensity-statement-repetition-actor; only sound (03) of speech (01) is taken.
+_NAME = re.compile(r"(0[1-3])-(0[12])-(0[1-8])-0[12]-0[12]-0[12]-(0[1-9]|1[0-9]|2[0-4])")
+
+
+class Ravdess(AudioBuilder):
+    """Audio-only speech, 1440 clips, 8 emotions; splits fold1, fold2, ... by actor.
+
+    Everything is in the names, as published in `Actor_01/03-01-06-01-02-01-12.wav`; the folder and the
+    format may be others. Songs and the sound of videos, where the folder has them, are left out. No fold
+    list is official: here (ours) each fold holds out actors that no other fold has, in the order of
+    their numbers, so that with 4 folds each has 6 actors, and as many women (even) as men (odd).
+    """
+
+    OPTIONS: ClassVar[dict[str, Any]] = {"folds": 4}
+    HOMEPAGE = "https://zenodo.org/record/1188976"
+    LICENSE = "CC BY-NC-SA 4.0"
+    CITATION = (
+        "S. R. Livingstone, F. A. Russo. The Ryerson Audio-Visual Database of Emotional Speech and Song "
+        "(RAVDESS). PLoS ONE 13(5): e0196391, 2018. DOI 10.1371/journal.pone.0196391"
+    )
+
+    def label_names(self) -> Sequence[str]:
+        """The emotions in the order of their codes, 01 to 08."""
+        return ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
+
+    def clips(self) -> Mapping[str, Sequence[Clip]]:
+        """Splits fold1, fold2, ... of equally many actors."""
+        folds, emotions = self.builder_config.options["folds"], self.label_names()
+        if folds < 2 or _ACTORS % folds:
+            raise DataError(
+                f"config.dataset.folds={folds} must divide the {_ACTORS} actors: 2, 3, 4, 6, 8, ..."
+            )
+        splits: dict[str, list[Clip]] = {f"fold{fold + 1}": [] for fold in range(folds)}
+        for file in filter(is_audio, self.builder_config.files):
+            name = PurePosixPath(file).stem
+            if not (fields := _NAME.fullmatch(name)):
+                raise DataError(f"{file} is not named as in RAVDESS (03-01-06-01-02-01-12): remove it")
+            modality, channel, emotion, actor = fields.groups()
+            if (modality, channel) == ("03", "01"):
+                clip = Clip(name, (emotions[int(emotion) - 1],), self.builder_config.source / file)
+                splits[f"fold{(int(actor) - 1) * folds // _ACTORS + 1}"].append(clip)
+        return splits
