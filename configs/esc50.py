@@ -14,15 +14,22 @@ from configs.base import base, parse_arg
 
 CLASSES = {"esc50": 50, "esc10": 10}
 FOLDS = (1, 2, 3, 4, 5)
+AUGMENT: dict[str, dict] = {  # for ablations, of training alone; the strengths are ours
+    "none": {},
+    "specaugment": {"spec_augment": {}},
+    "mixup": {"mixup": {"alpha": 0.3}},
+    "all": {"gain": {}, "mixup": {"alpha": 0.3}, "spec_augment": {}},
+}
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Presets: subset (esc50, esc10), fold (1 to 5, the one tested on), size (deck, small), feature.
+    """Presets: subset (esc50, esc10), fold (1 to 5, the one tested on), size (deck, small), feature, augment.
 
     A feature is the name of a front end: also wavegram, which the network learns from the waveform, and
-    log_mel+wavegram, both as two channels of one image.
+    log_mel+wavegram, both as two channels of one image. Without the preset augment (none, specaugment,
+    mixup, all) augmentation is what the size says.
     """
-    preset = parse_arg(arg, subset="esc50", fold=1, size="deck", feature="log_mel")
+    preset = parse_arg(arg, subset="esc50", fold=1, size="deck", feature="log_mel", augment="")
     if preset["subset"] not in CLASSES or preset["fold"] not in FOLDS:
         raise ValueError("presets: subset is esc50 or esc10, fold is 1 to 5")
     config = base()
@@ -35,6 +42,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.feature.name = preset["feature"]
     config.best_metric = "test/accuracy"
     SIZES[preset["size"]](config)
+    if preset["augment"]:
+        if preset["augment"] not in AUGMENT:
+            raise ValueError(f"preset augment={preset['augment']} is none of {', '.join(AUGMENT)}")
+        config.augment = AUGMENT[preset["augment"]]
     return config
 
 
