@@ -61,12 +61,13 @@ def make_train_step(
     """
     loss_fn = LOSSES[task]
 
-    def loss_and_statistics(params, batch_stats, features, labels) -> tuple[jax.Array, Any]:
+    def loss_and_statistics(params, batch_stats, features, labels, key) -> tuple[jax.Array, Any]:
         logits, updated = model.apply(
             {"params": params, "batch_stats": batch_stats},
             features,
             train=True,
             mutable=["batch_stats"],
+            rngs={"dropout": key},
         )
         return loss_fn(logits, labels).mean(), updated["batch_stats"]
 
@@ -75,7 +76,7 @@ def make_train_step(
         audio, labels = augment.on_audio(key, to_float(batch["audio"]), batch["labels"])
         features, labels = augment.on_features(key, front_end(audio), labels)
         (loss, batch_stats), gradients = jax.value_and_grad(loss_and_statistics, has_aux=True)(
-            state.params, state.batch_stats, features, labels
+            state.params, state.batch_stats, features, labels, jax.random.fold_in(key, 2)
         )
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
