@@ -211,9 +211,8 @@ def _report_rejected(prepared: Prepared, split: str, max_failed_share: float) ->
     manifest, path = prepared.manifest(split), manifest_path(prepared.folder, split)
     check_share(manifest, split, path, max_failed_share)
     if manifest.rejected:
-        total = len(manifest.rejected) + len(manifest.rows)
         print(
-            f"warning: {prepared.name}: {len(manifest.rejected)} of {total} files of split "
+            f"warning: {prepared.name}: {len(manifest.rejected)} of {manifest.listed} files of split "
             f"{split!r} were unusable and left out, listed in {path}",
             file=sys.stderr,
         )

@@ -27,7 +27,7 @@ from rann_jax import environment
 from rann_jax import workdir as workdirs
 from rann_jax.config_file import explaining
 from rann_jax.errors import ConfigError
-from rann_jax.evaluate import evaluate_checkpoint
+from rann_jax.evaluate import evaluate_checkpoint, readable
 from rann_jax.experiment import build, check_labels
 from rann_jax.train import DivergedError, train
 
@@ -117,8 +117,8 @@ def _guarded(_: Sequence[str]) -> None:
         if error.errno not in DISK_FULL:
             raise
         _exit(f"{_WORKDIR.value}: {os.strerror(error.errno)}: free space, then run this again")
-    for name, value in scores.items():
-        print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+    for line in readable(scores):
+        print(line)
 
 
 def _exit(message: str, code: int = 2) -> NoReturn:
