@@ -7,6 +7,7 @@ from rann_jax.augment.noise import WhiteNoise, white_noise
 from rann_jax.augment.place import Crop, Roll, crop, roll
 from rann_jax.augment.policy import AUGMENTATIONS, Policy, policy
 from rann_jax.augment.specaugment import SpecAugment, spec_augment
+from rann_jax.augment.stretch import Stretch, stretch
 
 __all__ = [
     "AUGMENTATIONS",
@@ -18,6 +19,7 @@ __all__ = [
     "Policy",
     "Roll",
     "SpecAugment",
+    "Stretch",
     "WhiteNoise",
     "a_weighting",
     "between_class",
@@ -28,5 +30,6 @@ __all__ = [
     "roll",
     "sound_pressure",
     "spec_augment",
+    "stretch",
     "white_noise",
 ]

@@ -22,9 +22,11 @@ from rann_jax.augment.mixup import FeatureMixup, Mixup
 from rann_jax.augment.noise import WhiteNoise
 from rann_jax.augment.place import Crop, Roll
 from rann_jax.augment.specaugment import SpecAugment
+from rann_jax.augment.stretch import Stretch
 
 AUGMENTATIONS: dict[str, type] = {
     "crop": Crop,
+    "stretch": Stretch,
     "gain": Gain,
     "roll": Roll,
     "white_noise": WhiteNoise,

@@ -112,6 +112,8 @@ def test_eight_devices_augment_as_one():
         ({"white_noise": {"low_snr": 3.0, "high_snr": 1.0}}, "low_snr"),
         ({"roll": {"share": 0.7}}, "share=0.7"),
         ({"crop": {"share": 0.0}}, "share=0.0"),
+        ({"stretch": {"slowest": 1.2, "fastest": 0.9}}, "1.2 and 0.9"),
+        ({"stretch": {"fastest": 9.0}}, "9.0"),
     ],
 )
 def test_wrong_options_are_refused(options, says):
