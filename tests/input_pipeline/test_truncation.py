@@ -123,6 +123,7 @@ def mutations(content: bytes, rng: np.random.Generator, count: int):
     for _ in range(count):
         damaged = bytearray(content)
         for _ in range(rng.integers(1, 6)):
+            damaged = damaged or bytearray(1)
             at = int(rng.integers(min(len(damaged), 200) if rng.random() < 0.7 else len(damaged)))
             length = int(rng.integers(1, 64))
             match rng.integers(6):
