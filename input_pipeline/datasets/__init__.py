@@ -2,6 +2,7 @@
 
 from input_pipeline.datasets.audioset import Audioset
 from input_pipeline.datasets.builder import AudioBuilder
+from input_pipeline.datasets.emodb import Emodb
 from input_pipeline.datasets.esc50 import Esc50
 from input_pipeline.datasets.folder import Folder
 from input_pipeline.datasets.fsdd import Fsdd
@@ -10,6 +11,7 @@ from input_pipeline.datasets.ravdess import Ravdess
 
 REGISTRY: dict[str, type[AudioBuilder]] = {
     "audioset": Audioset,
+    "emodb": Emodb,
     "esc50": Esc50,
     "folder": Folder,
     "fsdd": Fsdd,

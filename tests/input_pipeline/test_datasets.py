@@ -198,6 +198,46 @@ class TestRavdess:
             prepare_quietly("ravdess", folder, tmp_path)
 
 
+class TestEmodb:
+    SPEAKERS = ("03", "08", "09", "10", "11", "12", "13", "14", "15", "16")
+
+    @pytest.mark.fast
+    def test_speakers_are_in_one_fold_each(self, write_sounds, tmp_path):
+        names = [
+            f"wav/{speaker}a0{i + 1}{e}a.wav" for speaker in self.SPEAKERS for i, e in enumerate("WLEAFTN")
+        ]
+        prepared = prepare_quietly("emodb", write_sounds(dict.fromkeys(names, 100)), tmp_path / "p")
+        assert [{name[:2] for name in ids(prepared, split)} for split in prepared.splits] == [
+            {"03", "08"},
+            {"09", "10"},
+            {"11", "12"},
+            {"13", "14"},
+            {"15", "16"},
+        ]
+        # The letters of the published names, W for Wut (anger) to T for Trauer (sadness).
+        emotions = {row.id[5]: row.labels for row in prepared.manifest("fold1").rows}
+        assert emotions["W"] == ("anger",)
+        assert emotions["T"] == ("sadness",)
+        np.testing.assert_array_equal(prepared.targets("fold5").sum(axis=0), 2)
+
+    def test_real_sound_under_published_names(self, data_dir, tmp_path):
+        sounds = sorted((data_dir / "ravdess" / "audio").iterdir())
+        (tmp_path / "wav").mkdir()
+        for speaker, sound in zip(self.SPEAKERS, sounds, strict=False):
+            shutil.copy(sound, tmp_path / "wav" / f"{speaker}b10Fc.ogg")
+        prepared = prepare_quietly("emodb", tmp_path / "wav", tmp_path / "p", folds=10)
+        assert ids(prepared, "fold10") == ["16b10Fc"]
+        assert len(prepared.source("fold10")[0]["audio"]) == round(soundfile.info(sounds[9]).duration * 8000)
+
+    def test_what_it_refuses(self, write_sounds, tmp_path):
+        folder = write_sounds({"03a01Fa.wav": 100})
+        with pytest.raises(DataError, match=r"config.dataset.folds=4 must divide"):
+            prepare_quietly("emodb", folder, tmp_path / "p", folds=4)
+        write_sounds({"04a01Fa.wav": 100})
+        with pytest.raises(DataError, match=r"04a01Fa.wav is not named as in EmoDB"):
+            prepare_quietly("emodb", folder, tmp_path / "p")
+
+
 class TestFolder:
     @pytest.mark.fast
     def test_a_folder_for_each_class_is_dealt_out_to_folds(self, animals, tmp_path):
