@@ -10,9 +10,11 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from input_pipeline import DataError, prepare
 from input_pipeline.datasets.builder import AudioBuilder
+from tests.input_pipeline.conftest import noise
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -59,7 +61,7 @@ def test_a_second_run_reuses_the_copy(animals, tmp_path, decoded):
         lambda folder: shutil.copy(folder / "cat" / "0.wav", folder / "cat" / "new.wav"),
         lambda folder: (folder / "cat" / "0.wav").unlink(),
         lambda folder: (folder / "cat" / "0.wav").rename(folder / "dog" / "cat.wav"),
-        lambda folder: (folder / "cat" / "0.wav").write_bytes((folder / "cat" / "0.wav").read_bytes()[:-100]),
+        lambda folder: soundfile.write(folder / "cat" / "0.wav", noise(750), 8000),
         lambda folder: (folder / "cat" / "0.wav").write_bytes((folder / "cat" / "1.wav").read_bytes()),
     ],
     ids=["added", "removed", "moved", "shortened", "rewritten"],
