@@ -212,6 +212,6 @@ def _origin(page: Page, environments: Mapping[str, Mapping[str, str]], command: 
         groups.setdefault(tuple((k, v) for k, v in values.items() if k != "command"), []).append(name)
     parts: list[Html] = []
     for group, names in groups.items():
-        parts.append(markup.paragraph(f"{', '.join(names)}: {'' if group else 'not recorded'}"))
+        parts.append(markup.paragraph(", ".join(names) + ("" if group else ": not recorded")))
         parts.append(markup.table([{"name": k, "value": v} for k, v in group]))
     page.section("Environment of the last launch", *parts)

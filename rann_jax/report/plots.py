@@ -57,9 +57,10 @@ def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], ti
     size = (2.2 + 0.12 * max(map(len, rows)) + 0.8 * len(columns), 1.2 + 0.28 * len(rows))
     figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
     axes = figure.subplots()
-    shades = np.ma.masked_invalid(values)
-    drawn = axes.imshow(shades, aspect="auto", cmap="viridis")
-    middle = 0.5 * (float(shades.min()) + float(shades.max()))
+    defined = values[np.isfinite(values)]
+    low, high = (defined.min(), defined.max()) if defined.size else (0.0, 1.0)
+    drawn = axes.imshow(np.ma.masked_invalid(values), aspect="auto", cmap="viridis", vmin=low, vmax=high)
+    middle = 0.5 * (low + high)
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
             colour = "white" if value <= middle else "black"
