@@ -7,7 +7,8 @@ peers on its GPU where there is one, the others on the CPU. All contenders of a 
 turn, round after round, and medians are reported. The error is the maximum absolute difference over
 the maximum absolute value of the reference (librosa, spafe or PyWavelets, clip by clip); complex
 references are compared by magnitude where a peer gives magnitudes. A dash is a peer that has no
-such feature or is not installed. With --json OUT.json, the table goes to OUT.md too.
+such feature or is not installed, "shape" one whose result has another shape. With --json OUT.json, the
+tables go to OUT.md too.
 """
 
 import argparse
@@ -206,6 +207,22 @@ def table(lines: list[dict[str, Any]], on_gpu: bool) -> str:
     return "\n".join([joined(heads), joined(["-" * w for w in widths]), *map(joined, rows)])
 
 
+def error_table(lines: list[dict[str, Any]]) -> str:
+    """Return every library's greatest error in the lines, as a Markdown table: features by libraries."""
+    rows = []
+    for feature in dict.fromkeys(line["feature"] for line in lines):
+        contenders = [line["contenders"] for line in lines if line["feature"] == feature]
+        reference = next((name for name in REFERENCES if name in contenders[0]), "definition")
+        cells = []
+        for name in ("ours", *OTHERS):
+            errors = [line[name]["error"] for line in contenders if name in line]
+            known = [error for error in errors if error is not None]
+            cells.append(f"{max(known):.1e}" if known else "shape" if errors else "-")
+        rows.append(" | ".join([f"| {feature}", reference, *cells]) + " |")
+    heads = ["feature", "reference", "ours", *OTHERS]
+    return "\n".join(["| " + " | ".join(heads) + " |", "| " + " | ".join(["---"] * len(heads)) + " |", *rows])
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.RawDescriptionHelpFormatter
@@ -251,6 +268,8 @@ def main(arguments: list[str] | None = None) -> None:
             f"{SECONDS} s at {SR} Hz. Cells of others: median time, its ratio to ours (above 1: ours"
             " is faster), error against the reference.\n",
             table(report["lines"], on_gpu),
+            "\nErrors alone, the greatest of each library's lines:\n",
+            error_table(report["lines"]),
         ]
     )
     print(text)

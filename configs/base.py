@@ -28,7 +28,8 @@ def base() -> ConfigDict:
             "sample_rate": 44100,
             "t_c": 4.0,
             "feature": {"name": "log_mel", "frames_per_second": 128, "n_bins": 128},
-            # Augmentation of training, each with its options; {} is none.
+            # Augmentation of training, each with its options; {} is none. All take `probability` (of an
+            # example) and `until` (the share of training after which it stops).
             "augment": {"mixup": {"alpha": 1.0}},
             # The network; a RANN's name repeats t_c. float32, or bfloat16 on accelerators.
             "model": {"name": "rann-4x4-1"},

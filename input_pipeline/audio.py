@@ -13,6 +13,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from input_pipeline.truncation import truncation
+
 # Longer than any clip of the data sets served here; a file beyond it is more likely a mistake, and
 # decoding it would only fill the memory.
 MAX_SECONDS = 600.0
@@ -39,10 +41,22 @@ SUFFIXES = frozenset(
 )
 
 _BLOCK_FRAMES = 1 << 18
+_OPEN_FRAMES = 1 << 62  # libsndfile's count where a header leaves it open is near 2**63
 
 
 class AudioError(Exception):
     """A recording that cannot be used; the message is the reason, fit for a manifest."""
+
+
+class _Content(io.BytesIO):
+    """The bytes of a file, for libsndfile: a broken header may send it before their beginning."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Seeks, or stays where it is: in a C callback an error could only be printed, not raised."""
+        try:
+            return super().seek(offset, whence)
+        except ValueError:
+            return self.tell()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,17 +87,30 @@ def decode(source: str | Path | bytes, *, max_seconds: float = MAX_SECONDS) -> A
       max_seconds: the longest recording accepted, seconds.
 
     Raises:
-      AudioError: undecodable, empty, longer than max_seconds, or NaN or infinite samples.
+      AudioError: undecodable, empty, shorter than the file says, longer than max_seconds, or NaN or
+      infinite samples.
     """
-    opened = io.BytesIO(source) if isinstance(source, bytes) else source
+    opened = _Content(source) if isinstance(source, bytes) else source
     with _decoding(), soundfile.SoundFile(opened) as file:
         samples = _read_mono(file, max_seconds)
+        # Of lossless formats the header's count is exact; an open one is far beyond any file.
+        if len(samples) < file.frames < _OPEN_FRAMES and file.format == "FLAC":
+            raise AudioError(f"truncated: it has {len(samples)} of {file.frames} samples")
         audio = Audio(samples, file.samplerate, file.samplerate, file.channels)
+    _check_whole(source)
     if not samples.size:
         raise AudioError("no samples")
     if not np.isfinite(samples).all():
         raise AudioError("NaN or infinite samples")
     return audio
+
+
+def _check_whole(source: str | Path | bytes) -> None:
+    """Raises AudioError where a file is shorter than its container says."""
+    with _decoding(), io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+        lacking = truncation(file)
+    if lacking:
+        raise AudioError(f"truncated: {lacking}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,6 +53,11 @@ class Manifest:
     rows: tuple[Row, ...] = ()
     rejected: tuple[Rejected, ...] = ()
 
+    @property
+    def listed(self) -> int:
+        """How many sources the split has, those that were rejected too."""
+        return len(self.rows) + len(self.rejected)
+
     def fingerprint(self) -> str:
         """SHA-256 over the accepted rows: equal exactly where the prepared clips are the same."""
         return hashlib.sha256("".join(_line(row) for row in self.rows).encode()).hexdigest()
@@ -93,7 +98,7 @@ def check_share(manifest: Manifest, split: str, listed: Path, max_failed_share: 
       DataError: more than `max_failed_share` (0 to 1) of the split's files are rejected, or all
       are.
     """
-    failed, total = len(manifest.rejected), len(manifest.rejected) + len(manifest.rows)
+    failed, total = len(manifest.rejected), manifest.listed
     if failed > max_failed_share * total or not manifest.rows:
         first = f" ({manifest.rejected[0].id}: {manifest.rejected[0].reason})" if failed else ""
         raise DataError(

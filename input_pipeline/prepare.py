@@ -77,6 +77,35 @@ def prepare(
     return prepared
 
 
+def find_prepared(
+    name: str, split: str, fingerprint: str, *, sample_rate: int, prepared_dir: str = ""
+) -> Prepared | None:
+    """Finds a copy made earlier by what is in it; the source files are not needed, nothing is prepared.
+
+    Args:
+      name: a name in `datasets.REGISTRY`.
+      split: a split, or several joined by '+'.
+      fingerprint: of that split; a copy of anything else is not taken.
+      sample_rate: stored rate, Hz.
+      prepared_dir: where prepared copies are kept; '' is ~/.cache/rann_jax.
+
+    Returns:
+      The copy, or None where there is none that is whole.
+
+    Raises:
+      DataError: unknown data set.
+    """
+    builder_class = _find(name)
+    root = Path(prepared_dir or DEFAULT_PREPARED_DIR).expanduser().absolute() / builder_class.name
+    for folder in sorted(root.glob(f"*{sample_rate:d}hz_*/{builder_class.VERSION}")):
+        # A copy made with other options may have other splits; a damaged one is no copy.
+        with contextlib.suppress(DataError, OSError, ValueError, TypeError, KeyError):
+            prepared = Prepared.open(name, folder, sample_rate)
+            if prepared.fingerprint(split) == fingerprint:
+                return prepared
+    return None
+
+
 def _find(name: str) -> type[AudioBuilder]:
     if name not in REGISTRY:
         raise DataError(
@@ -182,9 +211,8 @@ def _report_rejected(prepared: Prepared, split: str, max_failed_share: float) ->
     manifest, path = prepared.manifest(split), manifest_path(prepared.folder, split)
     check_share(manifest, split, path, max_failed_share)
     if manifest.rejected:
-        total = len(manifest.rejected) + len(manifest.rows)
         print(
-            f"warning: {prepared.name}: {len(manifest.rejected)} of {total} files of split "
+            f"warning: {prepared.name}: {len(manifest.rejected)} of {manifest.listed} files of split "
             f"{split!r} were unusable and left out, listed in {path}",
             file=sys.stderr,
         )

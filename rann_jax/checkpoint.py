@@ -38,6 +38,10 @@ class Record:
     seconds: float
     bundle: dict[str, Any]
 
+    def changed(self, fingerprints: Mapping[str, str]) -> list[str]:
+        """Names of the config's splits whose data is not what the run was started with."""
+        return [name for name, now in fingerprints.items() if self.bundle["fingerprints"].get(name) != now]
+
 
 class Checkpoints:
     """The checkpoints of a workdir: the latest two and the best.

@@ -6,7 +6,8 @@
 trains each feature on each fold in W/FEATURE/foldN, by the config's presets `feature` and `fold`. The same
 command again skips what is finished and goes on with what is not. When all is there, predictions of every
 feature on the folds that its networks did not train on are pooled (W/FEATURE/predictions/pooled.npz), and
-W/report holds features.csv, features.md, fusion.csv, fusion.md and fusion.png.
+W/report holds features.csv, features.md, fusion.csv, fusion.md and fusion.png;
+`python -m rann_jax.report W` makes a page of it all.
 
 Any --config.key=value is passed on to every run.
 """
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from rann_jax import ensemble, predictions, significance
+from rann_jax import ensemble, environment, predictions, significance
 from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
@@ -167,8 +168,8 @@ def report(workdir: Path, work: Sequence[Cell], draws: int) -> str:
     return f"{shown}\n\n{ensemble.readable(rows)}"
 
 
-def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """What the command line does; the exit code.
+def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> int:
+    """What the command line, `command`, does; the exit code.
 
     Raises:
       ConfigError: what the user can mend, told before anything is trained where that can be known.
@@ -194,6 +195,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
             print(f"{label}: stopped with exit code {code}; the same command goes on from here", flush=True)
             return code if code > 0 else 1
         print(f"{label}: finished after {(time.monotonic() - begin) / 60:.1f} minutes", flush=True)
+    environment.save(options.workdir, command)
     print(report(options.workdir, work, options.bootstrap))
     return 0
 
@@ -222,7 +224,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for text in overrides:
             if not text.startswith("--config.") or "=" not in text:
                 raise ConfigError(f"{text!r} is not understood: overrides are --config.key=value; see --help")
-        return run(options, overrides)
+        command = environment.command_line(
+            "rann_jax.crossval", sys.argv[1:] if arguments is None else arguments
+        )
+        return run(options, overrides, command)
     except (ConfigError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -13,20 +13,20 @@ equal, given (--weights 0.5,0.3,0.2), or fitted on another split (--weights fitt
 import argparse
 import itertools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from rann_jax import fusion, predictions, significance
+from rann_jax import fusion, fusion_weights, predictions, significance
 from rann_jax.errors import ConfigError
+from rann_jax.fusion_weights import Weights
 from rann_jax.predictions import Predictions
 from rann_jax.report import plots, tables
 from rann_jax.workdir import CONFIG_FILE, load_config, replace_atomically
-
-Weights = Callable[[Sequence[str]], Sequence[float]]  # names of a subset -> weights of its average
 
 SINGLE = "single"
 TAGGING_THRESHOLD = 0.5  # (ours) of F1
@@ -91,53 +91,6 @@ def choose_rules(text: str) -> list[str]:
         if rule not in fusion.RULES:
             raise ConfigError(f"--rules {rule}: there are {', '.join(fusion.RULES)}, or all")
     return rules
-
-
-def fit_weights(probs: np.ndarray, targets: np.ndarray, task: str, tolerance: float = 1e-6) -> np.ndarray:
-    """Weights of the average under which the targets are likeliest, by expectation maximisation.
-
-    The likelihood is concave in the weights; iteration ends where it is provably within `tolerance` nats an
-    example of its maximum, or after 10,000 rounds.
-
-    Args:
-      probs: (M, n, C) of a split that is not the one to be scored.
-      targets: (n, C) multi-hot.
-      task: "classification" or "tagging".
-
-    Returns:
-      (M,), summing to 1.
-    """
-    probs = probs.astype(np.float64)
-    if task == "tagging":
-        likelihood = np.where(targets > 0, probs, 1 - probs).reshape(len(probs), -1)
-    else:
-        likelihood = (probs * targets).sum(-1)
-    likelihood = np.maximum(likelihood, 1e-7)  # (ours) one certain error must not decide alone
-    weights = np.full(len(probs), 1 / len(probs))
-    for _ in range(10_000):
-        gain = (likelihood / (weights @ likelihood)).mean(axis=1)
-        if gain.max() < 1 + tolerance:  # the log-likelihood is at most log(max gain) below its maximum
-            break
-        weights = weights * gain
-    return weights / weights.sum()
-
-
-def fitted_on(fit: Mapping[str, Predictions], scored: Predictions) -> Weights:
-    """Weights fitted, for every subset by itself, on other clips than those that are scored.
-
-    Raises:
-      ConfigError: a clip is in both splits.
-    """
-    first = next(iter(fit.values()))
-    shared = np.intersect1d(first.ids, scored.ids)
-    if len(shared):
-        raise ConfigError(f"--fit-split shares {len(shared)} clips with the scored split: fit on others")
-
-    def weights(subset: Sequence[str]) -> Sequence[float]:
-        probs = np.stack([fit[name].probabilities for name in subset])
-        return fit_weights(probs, first.targets, first.task).tolist()
-
-    return weights
 
 
 def fusion_rows(
@@ -206,14 +159,15 @@ def _row(
 
 def readable(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table in markdown, intervals in brackets."""
-    shown = []
-    for row in rows:
-        line = {"models": row["models"], "rule": row["rule"]}
-        for name in MEASURES:
-            ends = ", ".join(filter(None, (tables.cell(row[f"{name}_{end}"]) for end in ("low", "high"))))
-            line[name] = tables.cell(row[name]) + (f" [{ends}]" if ends else "")
-        shown.append(line | {key: row[key] for key in ("conflict", "p", "weights")})
-    return tables.markdown(shown)
+    return tables.markdown([tables.with_intervals(row) for row in rows])
+
+
+def accuracy_map(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """The accuracy of subset x rule in colours; a single model has no rule but `single`."""
+    accuracy = {(row["models"], row["rule"]): row["accuracy"] for row in rows}
+    subsets, rules = (list(dict.fromkeys(row[key] for row in rows)) for key in ("models", "rule"))
+    values = np.array([[accuracy.get((s, r), np.nan) for r in rules] for s in subsets])
+    return plots.heat_map(values, subsets, rules, title)
 
 
 def write(out: Path, name: str, rows: Sequence[Mapping[str, Any]], title: str) -> None:
@@ -221,10 +175,7 @@ def write(out: Path, name: str, rows: Sequence[Mapping[str, Any]], title: str) -
     tables.write_csv(out / f"{name}.csv", rows)
     with replace_atomically(out / f"{name}.md") as file:
         file.write(readable(rows) + "\n")
-    accuracy = {(row["models"], row["rule"]): row["accuracy"] for row in rows}
-    subsets, rules = (list(dict.fromkeys(row[key] for row in rows)) for key in ("models", "rule"))
-    values = np.array([[accuracy.get((s, r), np.nan) for r in rules] for s in subsets])
-    plots.save(plots.heat_map(values, subsets, rules, title), out / f"{name}.png")
+    plots.save(accuracy_map(rows, title), out / f"{name}.png")
 
 
 def _feature(run: Path) -> str:
@@ -236,25 +187,15 @@ def _feature(run: Path) -> str:
         raise ConfigError(f"{run / CONFIG_FILE} has no feature.name: it is not of a run") from error
 
 
-def _given(text: str, models: Mapping[str, Predictions]) -> Weights:
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ConfigError(f"--weights {text}: give equal, fitted, or one number a model") from error
-    if len(values) != len(models) or not np.isfinite(values).all() or min(values) <= 0:
-        raise ConfigError(f"--weights {text}: there must be {len(models)} positive numbers, one a model")
-    share = dict(zip(models, values, strict=True))
-    return lambda subset: [share[name] for name in subset]
-
-
 def _weights(options: argparse.Namespace, models: Mapping[str, Predictions]) -> Weights | None:
     if options.weights == "equal":
         return None
     if options.weights != "fitted":
-        return _given(options.weights, models)
+        return fusion_weights.given(options.weights, list(models))
     if not options.fit_split or options.fit_split == options.split:
         raise ConfigError("--weights fitted: name another split than the scored one with --fit-split")
-    return fitted_on(load_models(options.runs, options.fit_split), next(iter(models.values())))
+    others = load_models(options.runs, options.fit_split)
+    return fusion_weights.fitted_on(others, next(iter(models.values())))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,6 +1,9 @@
 """Evaluators: `run(state)` yields (name, value) over a whole split at once."""
 
-from collections.abc import Iterator, Sequence
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from rann_jax.experiment import Experiment
 from rann_jax.predictions import Predictions
 from rann_jax.state import TrainState
 from rann_jax.steps import make_eval_step
+from rann_jax.workdir import replace_atomically
 
 
 class SplitEvaluator:
@@ -31,6 +35,10 @@ class SplitEvaluator:
       name: what the split is called in the config, in metric names and file names.
       mesh: the devices.
 
+    Attributes:
+      name: as given.
+      fingerprint: of the split's clips and labels.
+
     Raises:
       DataError: the config names a split that the data does not have.
     """
@@ -43,6 +51,8 @@ class SplitEvaluator:
         self._split = experiment.config.splits[name]
         self._mesh = mesh
         self._targets = prepared.targets(self._split)
+        self.fingerprint = prepared.fingerprint(self._split)
+        self._scores: dict[str, float] = {}
         self._step = jax.jit(
             make_eval_step(experiment.model, experiment.front_end, task=self._config.task),
             out_shardings=distributed.split_batch(mesh),
@@ -54,31 +64,49 @@ class SplitEvaluator:
         """Predict the split with the averaged weights, then yield its metrics.
 
         For classification: accuracy, mAP, macro F1; for tagging: mAP, mAUC, d'. Classes without
-        positives are left out of the means; `undefined_classes` counts them.
+        positives are left out of the means; `undefined_classes` counts them. `clips` counts the clips
+        scored, `clips_listed` those and the rejected ones.
         """
         self._probabilities = self._predict(state)
         self._trained_steps = int(jax.device_get(state.step))
-        targets, scores = self._targets, self._probabilities
-        yield f"{self.name}/mAP", metrics.mean(metrics.average_precision(targets, scores))
+        self._scores = {
+            f"{self.name}/{measure}": value for measure, value in self._measures(self._probabilities)
+        }
+        yield from self._scores.items()
+
+    def _measures(self, scores: np.ndarray) -> Iterator[tuple[str, float]]:
+        targets = self._targets
+        yield "mAP", metrics.mean(metrics.average_precision(targets, scores))
         if self._config.task == "classification":
-            yield f"{self.name}/accuracy", metrics.accuracy(targets, scores)
-            yield f"{self.name}/macro_f1", metrics.macro_f1(targets, scores)
+            yield "accuracy", metrics.accuracy(targets, scores)
+            yield "macro_f1", metrics.macro_f1(targets, scores)
         else:
             auc = metrics.mean(metrics.roc_auc(targets, scores))
-            yield f"{self.name}/mAUC", auc
-            yield f"{self.name}/d_prime", float(metrics.d_prime(auc))
-        yield f"{self.name}/clips", len(targets)
-        yield f"{self.name}/undefined_classes", len(metrics.undefined_classes(targets))
+            yield "mAUC", auc
+            yield "d_prime", float(metrics.d_prime(auc))
+        yield "clips", len(targets)
+        yield "clips_listed", self._prepared.manifest(self._split).listed
+        yield "undefined_classes", len(metrics.undefined_classes(targets))
 
     def save(self, workdir: Path) -> Path:
-        """Write the predictions of the last `run`."""
+        """Write the predictions of the last `run`, and its metrics with what they are of beside them.
+
+        predictions/SPLIT.json holds `scores` (an undefined one is null), `step` and the data's `fingerprint`.
+        """
         assert self._probabilities is not None, "save() follows run()"
+        summary = {
+            "scores": {name: value if math.isfinite(value) else None for name, value in self._scores.items()},
+            "step": self._trained_steps,
+            "fingerprint": self.fingerprint,
+        }
+        with replace_atomically(workdir / "predictions" / f"{self.name}.json") as file:
+            file.write(json.dumps(summary, indent=2) + "\n")
         return Predictions(
             ids=np.array([row.id for row in self._prepared.manifest(self._split).rows]),
             targets=self._targets,
             probabilities=self._probabilities,
             labels=np.array(self._prepared.labels),
-            fingerprint=self._prepared.fingerprint(self._split),
+            fingerprint=self.fingerprint,
             task=self._config.task,
             step=self._trained_steps,
         ).save(workdir, self.name)
@@ -113,10 +141,26 @@ def evaluate(evaluators: Sequence[SplitEvaluator], state: TrainState) -> dict[st
     return {name: value for evaluator in evaluators for name, value in evaluator.run(state)}
 
 
+def readable(scores: Mapping[str, float]) -> Iterator[str]:
+    """One line a metric; clips as 'test: 1998 of 2000 clips', so that what was left out is seen.
+
+    >>> list(readable({"test/mAP": 0.5, "test/clips": 1998, "test/clips_listed": 2000}))
+    ['test/mAP: 0.5000', 'test: 1998 of 2000 clips']
+    """
+    for name, value in scores.items():
+        split, _, measure = name.rpartition("/")
+        if measure == "clips":
+            yield f"{split}: {value} of {scores[name + '_listed']} clips"
+        elif measure != "clips_listed":
+            yield f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}"
+
+
 def evaluate_checkpoint(
     experiment: Experiment, prepared: Prepared, workdir: Path, which: str
 ) -> dict[str, float]:
     """Score a checkpoint of a workdir on the config's evaluation splits and write the predictions.
+
+    Data that is not what the run was started with is scored all the same, and said so on stderr.
 
     Args:
       experiment: the run's.
@@ -125,7 +169,7 @@ def evaluate_checkpoint(
       which: "latest" or "best".
 
     Raises:
-      ConfigError: there is no checkpoint, or the devices cannot share a batch.
+      ConfigError: there is no checkpoint, it knows other labels, or the devices cannot share a batch.
       DataError: the config names a split that the data does not have.
     """
     config = experiment.config
@@ -137,7 +181,17 @@ def evaluate_checkpoint(
         if step is None:
             raise ConfigError(f"{workdir} holds no {which} checkpoint: train with --mode=train first")
         like = experiment.abstract_state(distributed.replicated(mesh))
-        state, _ = checkpoints.restore(like, step)
+        state, record = checkpoints.restore(like, step)
+    if record.bundle["labels"] != list(prepared.labels):
+        raise ConfigError(
+            "config.data_dir: the labels of this data are not those of the checkpoint: name other data"
+        )
+    for name in record.changed({evaluator.name: evaluator.fingerprint for evaluator in evaluators}):
+        print(
+            f"warning: the data of {name} is not what this run was started with (its fingerprint differs): "
+            "the scores are of the data given now",
+            file=sys.stderr,
+        )
     scores = evaluate(evaluators, state)
     for evaluator in evaluators:
         evaluator.save(workdir)

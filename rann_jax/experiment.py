@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +93,10 @@ def build(config: ConfigDict) -> Experiment:
     with _blaming("config.optimizer"):
         tx = optimizer.adam(total_steps=config.total_steps, **config.optimizer.to_dict())
     with _blaming("config.augment"):
-        augment = policy(config.augment.to_dict())
+        augment = policy(
+            config.augment.to_dict(), sample_rate=config.sample_rate, total_steps=config.total_steps
+        )
+        _trace(augment, features, config.num_classes)
     experiment = Experiment(config, features, model, tx, augment)
     with _blaming("config.t_c"):
         jax.eval_shape(experiment.initial_state)
@@ -106,6 +110,21 @@ def check_labels(config: ConfigDict, labels: Sequence[str]) -> None:
             f"config.num_classes={config.num_classes}, but data set {config.dataset.name} has "
             f"{len(labels)} classes: set --config.num_classes={len(labels)}"
         )
+
+
+def _trace(augment: Policy, features: FrontEnd, num_classes: int) -> None:
+    """Raise ValueError where the augmentations do not suit the crops or the front end's images."""
+
+    def augmented(audio: jax.Array, labels: jax.Array) -> Any:
+        key = jax.random.key(0)
+        audio, labels = augment.on_audio(key, audio, labels)
+        return augment.on_features(key, features(audio), labels)
+
+    jax.eval_shape(
+        augmented,
+        jax.ShapeDtypeStruct((2, features.n_samples), jnp.float32),
+        jax.ShapeDtypeStruct((2, num_classes), jnp.float32),
+    )
 
 
 @contextmanager

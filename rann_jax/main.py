@@ -6,7 +6,8 @@ trains to the end, or goes on from the last checkpoint in the workdir. The same 
 scores it. Any key of the config can be set from here: --config.seed=1, --config.data_dir=DIR; presets
 follow the file after a colon: --config configs/esc50.py:fold=2,size=small.
 
-The workdir then holds config.json, metrics.jsonl, checkpoints/, predictions/SPLIT.npz, tensorboard/.
+The workdir then holds config.json, environment.json, metrics.jsonl, checkpoints/, predictions/SPLIT.npz and
+tensorboard/. `python -m rann_jax.report WORKDIR` makes a page of it.
 """
 
 import errno
@@ -22,10 +23,11 @@ from ml_collections import ConfigDict, config_flags
 
 from input_pipeline.errors import DataError
 from input_pipeline.prepare import prepare
+from rann_jax import environment
 from rann_jax import workdir as workdirs
 from rann_jax.config_file import explaining
 from rann_jax.errors import ConfigError
-from rann_jax.evaluate import evaluate_checkpoint
+from rann_jax.evaluate import evaluate_checkpoint, readable
 from rann_jax.experiment import build, check_labels
 from rann_jax.train import DivergedError, train
 
@@ -41,9 +43,9 @@ _QUIET = flags.DEFINE_bool("quiet", False, "No progress bars and no overview.")
 
 
 def run(
-    config: ConfigDict | None, workdir: Path, *, mode: str, checkpoint: str, quiet: bool
+    config: ConfigDict | None, workdir: Path, *, mode: str, checkpoint: str, quiet: bool, command: str = ""
 ) -> dict[str, float]:
-    """What the command line does, and the scores of the last evaluation.
+    """What the command line does, and the scores of the last evaluation; `command` is kept for the report.
 
     Raises:
       ConfigError, DataError: what the user can mend, in one line.
@@ -69,6 +71,7 @@ def run(
     if mode == "eval":
         return evaluate_checkpoint(experiment, prepared, workdir, checkpoint)
     workdirs.save_config(workdir, config)
+    environment.save(workdir, command)
     return train(experiment, prepared, workdir, show_progress=not quiet)
 
 
@@ -104,6 +107,7 @@ def _guarded(_: Sequence[str]) -> None:
             mode=_MODE.value,
             checkpoint=_CHECKPOINT.value,
             quiet=_QUIET.value,
+            command=environment.command_line("rann_jax.main", sys.argv[1:]),
         )
     except (ConfigError, DataError) as error:
         _exit(str(error))
@@ -113,8 +117,8 @@ def _guarded(_: Sequence[str]) -> None:
         if error.errno not in DISK_FULL:
             raise
         _exit(f"{_WORKDIR.value}: {os.strerror(error.errno)}: free space, then run this again")
-    for name, value in scores.items():
-        print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+    for line in readable(scores):
+        print(line)
 
 
 def _exit(message: str, code: int = 2) -> NoReturn:

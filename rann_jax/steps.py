@@ -54,28 +54,29 @@ def make_train_step(
       tx: optimiser.
       task: "classification" (softmax) or "tagging" (sigmoid).
       ema_decay: of the moving averages of parameters and batch statistics.
-      augment: what changes waveforms, features and labels; random by the state's seed and step.
+      augment: what changes waveforms, features and labels; by the state's step, random by it and the seed.
 
     Returns:
       (state, batch) -> (state, {"loss", "learning_rate"}), to be jitted by the caller.
     """
     loss_fn = LOSSES[task]
 
-    def loss_and_statistics(params, batch_stats, features, labels) -> tuple[jax.Array, Any]:
+    def loss_and_statistics(params, batch_stats, features, labels, key) -> tuple[jax.Array, Any]:
         logits, updated = model.apply(
             {"params": params, "batch_stats": batch_stats},
             features,
             train=True,
             mutable=["batch_stats"],
+            rngs={"dropout": key},
         )
         return loss_fn(logits, labels).mean(), updated["batch_stats"]
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = state.step_key
-        audio, labels = augment.on_audio(key, to_float(batch["audio"]), batch["labels"])
-        features, labels = augment.on_features(key, front_end(audio), labels)
+        audio, labels = augment.on_audio(key, to_float(batch["audio"]), batch["labels"], state.step)
+        features, labels = augment.on_features(key, front_end(audio), labels, state.step)
         (loss, batch_stats), gradients = jax.value_and_grad(loss_and_statistics, has_aux=True)(
-            state.params, state.batch_stats, features, labels
+            state.params, state.batch_stats, features, labels, jax.random.fold_in(key, 2)
         )
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

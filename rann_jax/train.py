@@ -118,8 +118,7 @@ def restore_or_create(
         create = jax.jit(experiment.initial_state, out_shardings=distributed.replicated(mesh))
         return create(), Record(batches=0, seconds=0.0, bundle=bundle)
     state, record = checkpoints.restore(experiment.abstract_state(distributed.replicated(mesh)))
-    changed = [n for n in fingerprints if record.bundle["fingerprints"].get(n) != fingerprints[n]]
-    if changed:
+    if changed := record.changed(fingerprints):
         raise ConfigError(
             f"config.data_dir: the data of {', '.join(changed)} is not what this run was started with "
             "(its fingerprint differs): use the same data or another --workdir"

@@ -61,8 +61,8 @@ def load_config(workdir: Path) -> ConfigDict:
         return ConfigDict(json.loads(path.read_text()))
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist: --workdir must be the folder of a run") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{path} is not the config of a run: {error}") from error
 
 
 def _comparable(config: ConfigDict) -> dict[str, Any]:

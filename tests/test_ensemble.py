@@ -11,7 +11,7 @@ import pytest
 from scipy.optimize import minimize
 from sklearn import metrics as sk
 
-from rann_jax import ensemble, predictions
+from rann_jax import ensemble, fusion_weights, predictions
 from rann_jax.errors import ConfigError
 from rann_jax.predictions import Predictions
 
@@ -97,7 +97,7 @@ def test_fitted_weights_are_the_likeliest(task):
         likelihood = (probs * TARGETS).sum(-1)
     else:
         likelihood = np.where(TARGETS, probs, 1 - probs).reshape(3, -1)
-    weights = ensemble.fit_weights(probs, TARGETS, task)
+    weights = fusion_weights.fit(probs, TARGETS, task)
     expected = minimize(
         lambda w: -np.log(w @ likelihood).mean(),
         np.full(3, 1 / 3),
@@ -120,7 +120,7 @@ def test_weights_are_never_fitted_on_what_is_scored(runs, capsys):
     arguments = [*fitted, "--fit-split", "valid", "--rules", "wa", "--bootstrap", "0", "--out", out]
     assert ensemble.main([str(a) for a in arguments]) == 0
     fit = np.stack([predictions.load(run, "valid").probabilities for run in runs[1:]])
-    expected = "+".join(f"{w:.3f}" for w in ensemble.fit_weights(fit, TARGETS, "classification"))
+    expected = "+".join(f"{w:.3f}" for w in fusion_weights.fit(fit, TARGETS, "classification"))
     (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("| mfcc+cqt |")]
     assert line.endswith(f"| {expected} |")  # fitted for the two, not what three leave to them
 

@@ -209,6 +209,8 @@ def test_eval_mode_needs_only_the_workdir(trained, cache):
     assert result.returncode == 0, result.stderr
     last = json.loads(before.splitlines()[-1])
     assert f"test/mAP: {last['test/mAP']:.4f}" in result.stdout
+    assert "test: 10 of 10 clips" in result.stdout
+    assert "not what this run was started with" not in result.stderr
     again = np.load(trained / "predictions" / "test.npz")["probabilities"]
     np.testing.assert_array_equal(again, predictions)
     assert (trained / "metrics.jsonl").read_text() == before

@@ -38,7 +38,8 @@ def mesh_of(count: int) -> Mesh:
 
 def one_step(parts, batch, mesh: Mesh):
     model, features, tx, state = parts
-    policy = augment.policy({"gain": {}, "mixup": {"alpha": 1.0}, "spec_augment": {}})
+    options = {"gain": {}, "white_noise": {"probability": 0.5}, "mixup": {"alpha": 1.0}, "spec_augment": {}}
+    policy = augment.policy(options, sample_rate=RATE)
     step = steps.make_train_step(model, features, tx, task="classification", ema_decay=0.999, augment=policy)
     state = jax.device_put(state, distributed.replicated(mesh))
     return jax.jit(step)(state, distributed.place_batch(batch, mesh))

@@ -1,5 +1,6 @@
 """One TFDS builder a data set; a new one is a new file and a line in the registry."""
 
+from input_pipeline.datasets.audioset import Audioset
 from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.esc50 import Esc50
 from input_pipeline.datasets.folder import Folder
@@ -8,6 +9,7 @@ from input_pipeline.datasets.quickstart import Quickstart
 from input_pipeline.datasets.ravdess import Ravdess
 
 REGISTRY: dict[str, type[AudioBuilder]] = {
+    "audioset": Audioset,
     "esc50": Esc50,
     "folder": Folder,
     "fsdd": Fsdd,

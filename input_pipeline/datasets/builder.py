@@ -30,11 +30,19 @@ _CLIPS_PER_SHARD = 256
 
 @dataclass(frozen=True)
 class Clip:
-    """One source clip: unique id, class names, and its file (none for synthesised sound)."""
+    """One source clip.
+
+    Attributes:
+      id: unique name in the data set.
+      labels: names of its classes.
+      path: its file; None for synthesised sound.
+      problem: why it is rejected unheard, such as an absent file; '' where nothing speaks against it.
+    """
 
     id: str
     labels: tuple[str, ...]
     path: Path | None = None
+    problem: str = ""
 
 
 @dataclass
@@ -125,6 +133,8 @@ class AudioBuilder(tfds.core.ShardBasedBuilder):
             raise DataError(f"data set {self.name!r} lists no clips: see its options and its folder")
         known, seen = set(self.label_names()), set()
         for clip in itertools.chain.from_iterable(listing.values()):
+            if clip.problem:
+                continue
             if clip.id in seen:
                 raise DataError(f"data set {self.name!r} lists {clip.id!r} twice: name it once")
             if unknown := set(clip.labels) - known:
@@ -182,6 +192,8 @@ class AudioBuilder(tfds.core.ShardBasedBuilder):
             self.builder_config.advance()
 
     def _convert(self, clip: Clip) -> tuple[np.ndarray, manifest.Row]:
+        if clip.problem:
+            raise audio.AudioError(clip.problem)
         loaded, sha256 = self.load(clip)
         resampled = audio.resample(loaded, self.builder_config.sample_rate)
         samples, clipped = audio.to_int16(self.finish(resampled.samples))

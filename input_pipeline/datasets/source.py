@@ -106,12 +106,17 @@ def fingerprint(folder: Path, files: Mapping[str, Stamp]) -> str:
     digest = hashlib.sha256()
     for name, stamp in files.items():
         table = not is_audio(name)
-        content = hashlib.sha256(_read_table(folder / name)).hexdigest() if table else str(stamp)
+        content = hashlib.sha256(table_bytes(folder / name)).hexdigest() if table else str(stamp)
         digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
 
 
-def _read_table(path: Path) -> bytes:
+def table_bytes(path: Path) -> bytes:
+    """The content of a table, of bounded size.
+
+    Raises:
+      DataError: it cannot be read or is too large.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_TABLE_BYTES + 1)
@@ -129,7 +134,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
       DataError: not a UTF-8 table, a column that it lacks, no rows, or a row of another length.
     """
     try:
-        text = _read_table(path).decode("utf-8-sig")
+        text = table_bytes(path).decode("utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         header = reader.fieldnames or []
         for column in columns:

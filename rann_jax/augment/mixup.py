@@ -49,6 +49,13 @@ class Mixup:
         if self.alpha <= 0:
             raise ValueError(f"mixup: alpha must be positive, not {self.alpha}")
 
-    def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Waveforms (B, N) and labels (B, C), mixed."""
-        return mixup(key, audio, jnp.asarray(labels), alpha=self.alpha)
+    def __call__(self, key: jax.Array, x: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Waveforms (B, N) or feature images (B, F, T), and labels (B, C), mixed."""
+        return mixup(key, x, jnp.asarray(labels), alpha=self.alpha)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeatureMixup(Mixup):
+    """`mixup` of the feature images, where the network sees nothing else."""
+
+    on: ClassVar[str] = "features"

@@ -1,8 +1,12 @@
-"""Which augmentations a run uses: built from `config.augment`, applied before and after the front end.
+"""Which augmentations a run uses, how often and until when: built from `config.augment`.
 
 A new augmentation is one dataclass, callable as (key, x, labels) -> (x, labels), that says whether it works
 `on` "audio" (B, N) or "features" (B, F, T); and one line in AUGMENTATIONS, whose order is the order of
-application.
+application. A field `sample_rate` is filled in with the run's. A dataclass with `one_by_one = True` sees one
+example at a time, and on a CPU none that was not drawn: for what costs much and needs no partner.
+
+Each takes two options more: `probability`, of each example to be augmented (1), and `until`, the share of
+training after which it stops (1).
 """
 
 import dataclasses
@@ -10,19 +14,76 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from rann_jax.augment.between_class import BetweenClass
 from rann_jax.augment.gain import Gain
-from rann_jax.augment.mixup import Mixup
+from rann_jax.augment.mixup import FeatureMixup, Mixup
+from rann_jax.augment.noise import WhiteNoise
+from rann_jax.augment.place import Crop, Roll
 from rann_jax.augment.specaugment import SpecAugment
+from rann_jax.augment.stretch import Stretch
 
 AUGMENTATIONS: dict[str, type] = {
+    "crop": Crop,
+    "stretch": Stretch,
     "gain": Gain,
+    "roll": Roll,
+    "white_noise": WhiteNoise,
     "mixup": Mixup,
+    "between_class": BetweenClass,
+    "feature_mixup": FeatureMixup,
     "spec_augment": SpecAugment,
 }
 
 Features = jax.Array | dict[str, jax.Array]
 Augmentation = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheduled:
+    """An augmentation, how often and until when.
+
+    Attributes:
+      augmentation: what is done.
+      probability: of each example.
+      last_step: the first step without it; None where it never stops.
+    """
+
+    augmentation: Augmentation
+    probability: float = 1.0
+    last_step: int | None = None
+
+    def __call__(
+        self, key: jax.Array, draw_key: jax.Array, x: jax.Array, labels: jax.Array, step: jax.Array | int
+    ) -> tuple[jax.Array, jax.Array]:
+        """x (B, ...) and labels (B, C), those examples augmented that are drawn at this step."""
+        one_by_one = getattr(self.augmentation, "one_by_one", False)
+        if self.probability == 1 and self.last_step is None and not one_by_one:
+            return self.augmentation(key, x, labels)
+        drawn = jax.random.bernoulli(draw_key, self.probability, (len(x),))
+        if self.last_step is not None:
+            drawn = drawn & (jnp.asarray(step) < self.last_step)
+        if one_by_one:
+            return self._one_by_one(key, drawn, x, labels)
+        labels = jnp.asarray(labels)
+        augmented = self.augmentation(key, x, labels)
+        return _choose(drawn, augmented[0], x), _choose(drawn, augmented[1], labels)
+
+    def _one_by_one(
+        self, key: jax.Array, drawn: jax.Array, x: jax.Array, labels: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Each example by a key of its own; one after another on a CPU, at once elsewhere."""
+
+        def augment(example: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+            key, drawn, x = example
+            changed = lambda: self.augmentation(key, x[None], labels)[0][0]  # noqa: E731
+            return jax.lax.cond(drawn, changed, lambda: x)
+
+        examples = (jax.random.split(key, len(x)), drawn, x)
+        one_after_another = lambda *examples: jax.lax.map(augment, examples)  # noqa: E731
+        at_once = lambda *examples: jax.vmap(augment)(examples)  # noqa: E731
+        return jax.lax.platform_dependent(*examples, cpu=one_after_another, default=at_once), labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,51 +95,94 @@ class Policy:
       features: those of the feature image.
     """
 
-    audio: tuple[Augmentation, ...] = ()
-    features: tuple[Augmentation, ...] = ()
+    audio: tuple[Scheduled, ...] = ()
+    features: tuple[Scheduled, ...] = ()
 
-    def on_audio(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Waveforms (B, N) and labels (B, C), augmented."""
-        return _apply(self.audio, jax.random.fold_in(key, 0), audio, labels)
+    def on_audio(
+        self, key: jax.Array, audio: jax.Array, labels: jax.Array, step: jax.Array | int = 0
+    ) -> tuple[jax.Array, jax.Array]:
+        """Waveforms (B, N) and labels (B, C), augmented as at this step of training."""
+        return _apply(self.audio, jax.random.fold_in(key, 0), audio, labels, step)
 
     def on_features(
-        self, key: jax.Array, features: Features, labels: jax.Array
+        self, key: jax.Array, features: Features, labels: jax.Array, step: jax.Array | int = 0
     ) -> tuple[Features, jax.Array]:
-        """Feature images (B, F, T) and labels (B, C), augmented; of named inputs, only the "image"."""
+        """Feature images (B, F, T) and labels (B, C), augmented; of named inputs, only the "image".
+
+        Raises:
+          ValueError: images are to be mixed, but the network also hears the waveforms, which are not.
+        """
         key = jax.random.fold_in(key, 1)
         if not isinstance(features, dict):
-            return _apply(self.features, key, features, labels)
+            return _apply(self.features, key, features, labels, step)
+        if any(isinstance(scheduled.augmentation, FeatureMixup) for scheduled in self.features):
+            raise ValueError(
+                f"feature_mixup mixes images alone, but the front end gives {' and '.join(features)}: "
+                "use mixup, of the waveforms"
+            )
         if "image" not in features:
             return features, labels
-        image, labels = _apply(self.features, key, features["image"], labels)
+        image, labels = _apply(self.features, key, features["image"], labels, step)
         return {**features, "image": image}, labels
 
 
-def policy(options: Mapping[str, Mapping[str, Any]]) -> Policy:
+def policy(
+    options: Mapping[str, Mapping[str, Any]], *, sample_rate: float, total_steps: int | None = None
+) -> Policy:
     """The policy that `config.augment` describes: the options of each augmentation by its name.
+
+    Args:
+      options: as {"gain": {"low_db": -3.0, "probability": 0.5}}.
+      sample_rate: of the waveforms, in Hz.
+      total_steps: of training, for the option `until`.
 
     Raises:
       ValueError: unknown augmentation or option, or a value out of range.
+
+    >>> len(policy({"gain": {}, "mixup": {"until": 0.9}}, sample_rate=8000, total_steps=100).audio)
+    2
     """
     unknown = sorted(set(options) - set(AUGMENTATIONS))
     if unknown:
         raise ValueError(f"unknown augmentation {unknown[0]!r}: there are {', '.join(AUGMENTATIONS)}")
-    chosen = []
-    for name, cls in AUGMENTATIONS.items():
-        if name in options:
-            try:
-                chosen.append(cls(**options[name]))
-            except TypeError as error:
-                raise ValueError(f"{name}: {error}") from error
+    chosen = [
+        _scheduled(name, dict(options[name]), sample_rate, total_steps)
+        for name in AUGMENTATIONS
+        if name in options
+    ]
     return Policy(
-        audio=tuple(a for a in chosen if a.on == "audio"),
-        features=tuple(a for a in chosen if a.on == "features"),
+        audio=tuple(a for a in chosen if a.augmentation.on == "audio"),
+        features=tuple(a for a in chosen if a.augmentation.on == "features"),
     )
 
 
+def _scheduled(name: str, options: dict[str, Any], sample_rate: float, total_steps: int | None) -> Any:
+    cls = AUGMENTATIONS[name]
+    probability, until = options.pop("probability", 1.0), options.pop("until", 1.0)
+    for key, value in (("probability", probability), ("until", until)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name}: {key}={value} must be between 0 and 1")
+    if until < 1 and total_steps is None:
+        raise ValueError(f"{name}: until={until} is a share of total_steps, which is not given")
+    if any(field.name == "sample_rate" for field in dataclasses.fields(cls)):
+        options = {"sample_rate": sample_rate, **options}
+    try:
+        augmentation = cls(**options)
+    except TypeError as error:
+        raise ValueError(f"{name}: {error}") from error
+    last_step = round(until * total_steps) if until < 1 and total_steps is not None else None
+    return Scheduled(augmentation, probability, last_step)
+
+
 def _apply(
-    augmentations: tuple[Augmentation, ...], key: jax.Array, x: jax.Array, labels: jax.Array
+    schedule: tuple[Scheduled, ...], key: jax.Array, x: jax.Array, labels: jax.Array, step: jax.Array | int
 ) -> tuple[jax.Array, jax.Array]:
-    for number, augmentation in enumerate(augmentations):
-        x, labels = augmentation(jax.random.fold_in(key, number), x, labels)
+    for number, scheduled in enumerate(schedule):
+        # Numbered behind all augmentations: whether an example is drawn says nothing of what is done to it.
+        draw_key = jax.random.fold_in(key, len(AUGMENTATIONS) + number)
+        x, labels = scheduled(jax.random.fold_in(key, number), draw_key, x, labels, step)
     return x, labels
+
+
+def _choose(drawn: jax.Array, augmented: jax.Array, original: jax.Array) -> jax.Array:
+    return jnp.where(drawn.reshape(-1, *(1,) * (original.ndim - 1)), augmented, original)

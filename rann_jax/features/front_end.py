@@ -28,6 +28,7 @@ from rann_jax.features.gammatone import gfcc
 from rann_jax.features.image import FrontEnd
 from rann_jax.features.mel import melspectrogram
 from rann_jax.features.mfcc import mfcc
+from rann_jax.features.panns import PannsLogMel, PannsLogMelWavegram
 from rann_jax.features.scalogram import scalogram
 from rann_jax.features.stft import amplitude_to_db, power_to_db, to_exponent
 from rann_jax.features.tempogram import tempogram
@@ -103,7 +104,7 @@ class LogMel(Spectral):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LogMelWavegram(AndWaveform, LogMel):
+class LogMelWavegram(LogMel, AndWaveform):
     """`LogMel`, and the waveform beside it for a second, learned branch."""
 
     name: ClassVar[str] = "log_mel+wavegram"
@@ -277,7 +278,20 @@ class Cwt(FrontEnd):
 
 
 FRONT_ENDS: dict[str, type[FrontEnd]] = {
-    cls.name: cls for cls in (LogMel, Mfcc, Gfcc, Chroma, Cqt, Tempogram, Cwt, Wavegram, LogMelWavegram)
+    cls.name: cls
+    for cls in (
+        LogMel,
+        Mfcc,
+        Gfcc,
+        Chroma,
+        Cqt,
+        Tempogram,
+        Cwt,
+        Wavegram,
+        LogMelWavegram,
+        PannsLogMel,
+        PannsLogMelWavegram,
+    )
 }
 
 

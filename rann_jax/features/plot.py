@@ -15,7 +15,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from rann_jax.features.front_end import C1, FrontEnd, front_end
+from rann_jax.features.front_end import C1, FMAX, FMIN, FrontEnd, front_end
 from rann_jax.features.scalogram import frequencies
 
 FRAMES_PER_SECOND = 128
@@ -32,7 +32,7 @@ def hertz(frequency: float) -> str:
     return f"{frequency / 1000:g}k" if frequency >= 1000 else f"{frequency:g}"
 
 
-def _place_frequencies(axes: Axes, centers: np.ndarray) -> None:
+def place_frequencies(axes: Axes, centers: np.ndarray) -> None:
     """Label rows, whose centre frequencies are given in Hz, at octaves."""
     labels: dict[float, str] = {}
     for tick in reversed(FREQUENCY_TICKS):
@@ -85,18 +85,22 @@ def _waveform(axes: Axes, y: np.ndarray, sample_rate: int) -> None:
     _colour_bar(axes, ScalarMappable(Normalize(-90, 0)), "dB").set_visible(False)
 
 
+def mel_centers(made: FrontEnd) -> np.ndarray:
+    """Centre frequencies (n_bins,) in Hz of a `log_mel` front end with its default edges."""
+    fmax = min(FMAX, made.sample_rate / 2)
+    return librosa.mel_frequencies(made.n_bins + 2, fmin=FMIN, fmax=fmax)[1:-1]
+
+
 def _log_mel(axes: Axes, y: np.ndarray, size: dict) -> None:
     made = front_end("log_mel", **size)
     _decibels(axes, made, y)
-    fmax = min(14000.0, made.sample_rate / 2)
-    centers = librosa.mel_frequencies(made.n_bins + 2, fmin=50.0, fmax=fmax)[1:-1]
-    _place_frequencies(axes, centers)
+    place_frequencies(axes, mel_centers(made))
 
 
 def _cwt(axes: Axes, y: np.ndarray, size: dict) -> None:
     made = front_end("cwt", **size)
     _decibels(axes, made, y)
-    _place_frequencies(axes, frequencies(made.n_bins, 50.0, min(14000.0, 0.4 * made.sample_rate)))
+    place_frequencies(axes, frequencies(made.n_bins, 50.0, min(14000.0, 0.4 * made.sample_rate)))
 
 
 def _cqt(axes: Axes, y: np.ndarray, size: dict) -> None:

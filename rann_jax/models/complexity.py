@@ -3,12 +3,17 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.extend.core
 import jax.numpy as jnp
+from flax import linen as nn
 
+from rann_jax.features.panns import PannsLogMelWavegram
 from rann_jax.models.registry import create, crop_seconds
+
+PANNS_SECONDS = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +27,12 @@ class Complexity:
       flops: 2 per multiply-add, in the same layers.
       seconds: length of the input in seconds.
       input_shape: the feature image (F, T).
+      stft_macs: multiply-adds of the front end's STFT written as a convolution, which PANNs count.
+      element_flops: what PANNs count of other layers: 2 for each value out of a BatchNorm or a ReLU module, 4
+        for each out of a 2x2 pooling module. Only their residual blocks have the last two as modules. The
+        pooling is inferred (ours): without it ResNet38 would have 48.961e9, and the deck has 48.962e9.
+      activation_bytes: float32 outputs of all convolutions, BatchNorms and fully connected layers, which
+        training keeps for the way back.
     """
 
     params: int
@@ -29,6 +40,14 @@ class Complexity:
     flops: int
     seconds: float
     input_shape: tuple[int, int]
+    stft_macs: int
+    element_flops: int
+    activation_bytes: int
+
+    @property
+    def published_flops(self) -> int:
+        """The unit of the deck's PANNs rows: 2 per multiply-add, the STFT included, and `element_flops`."""
+        return 2 * (self.macs + self.stft_macs) + self.element_flops
 
 
 def complexity(
@@ -39,13 +58,13 @@ def complexity(
     frames_per_second: int = 128,
     **options,
 ) -> Complexity:
-    """Cost of the named network for its own crop length.
+    """Cost of the named network for its own input: the crop of a RANN, 10 s at 32 kHz of the PANNs.
 
     Args:
       name: as in `create`.
       num_classes: number of logits; the deck's table has AudioSet's 527.
-      n_bins: frequency bins F.
-      frames_per_second: T is this times the crop length.
+      n_bins: frequency bins F of a RANN.
+      frames_per_second: T of a RANN is this times the crop length.
       **options: attributes of the module.
 
     Raises:
@@ -56,14 +75,49 @@ def complexity(
     """
     model = create(name, num_classes=num_classes, **options)
     seconds = crop_seconds(name)
+    stft_macs = 0
     if seconds is None:
-        raise ValueError(f"the name {name!r} prescribes no crop length")
-    shape = (n_bins, round(frames_per_second * seconds))
-    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+        seconds = PANNS_SECONDS
+        front_end = PannsLogMelWavegram(seconds=seconds)
+        shape = (front_end.n_bins, front_end.n_frames)
+        x = jax.eval_shape(front_end, jax.ShapeDtypeStruct((1, front_end.n_samples), jnp.float32))
+        x = x if name.startswith("wavegram") else x["image"]
+        # A cosine and a sine of the window's length for each of its n / 2 + 1 frequencies.
+        stft_macs = front_end.n_frames * front_end.n_fft * 2 * (front_end.n_fft // 2 + 1)
+    else:
+        shape = (n_bins, round(frames_per_second * seconds))
+        x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    variables, layers = _traced(model, x)
     params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
     macs = count_macs(jax.make_jaxpr(model.apply)(variables, x).jaxpr)
-    return Complexity(params, macs, 2 * macs, seconds, shape)
+    element_flops, activations = (sum(values) for values in zip(*layers, strict=True))
+    return Complexity(
+        params, macs, 2 * macs, seconds, shape, stft_macs, element_flops, activation_bytes=4 * activations
+    )
+
+
+def _traced(model: nn.Module, x) -> tuple[Any, list[tuple[int, int]]]:
+    """Shapes of the variables; and of every layer the element FLOPs and the size of its output."""
+    layers: list[tuple[int, int]] = []
+
+    def seen(call, args, kwargs, context):
+        out = call(*args, **kwargs)
+        if isinstance(context.module, nn.Conv | nn.BatchNorm | nn.Dense):
+            layers.append((_element_flops(context.module, args[0].size, out.size), out.size))
+        return out
+
+    with nn.intercept_methods(seen):
+        variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    return variables, layers
+
+
+def _element_flops(layer: nn.Module, size_in: int, size_out: int) -> int:
+    """What PANNs' hooks count around a layer, beside its multiply-adds; a function has no hook."""
+    block, name = ("", *layer.path)[-2:]
+    if isinstance(layer, nn.BatchNorm):
+        followed_by_relu = block.startswith("layer") and name in ("bn1", "bn2")
+        return size_out * (4 if followed_by_relu else 2)
+    return 4 * size_in if name == "downsample_conv" else 0
 
 
 def count_macs(jaxpr) -> int:

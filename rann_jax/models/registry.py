@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from flax import linen as nn
 
-from rann_jax.models import rann
+from rann_jax.models import panns, rann
 
-# Family (the name up to its first hyphen) -> builder(name, num_classes=..., **options).
+# Name (of a RANN, up to its first hyphen) -> builder(name, num_classes=..., **options).
 FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "rann": rann.from_name,
+    **dict.fromkeys(panns.NETWORKS, panns.from_name),
 }
 
 
@@ -16,7 +17,7 @@ def create(name: str, *, num_classes: int, **options) -> nn.Module:
     """The network of a name, as a flax.linen module: feature images (B, F, T) to logits.
 
     Args:
-      name: `rann-{t_c}x{t_m}-{W}`, such as `rann-8x4-6`.
+      name: `rann-{t_c}x{t_m}-{W}`, such as `rann-8x4-6`; or cnn14, resnet38, wavegram_logmel_cnn14.
       num_classes: number of logits.
       **options: attributes of the module, such as dtype and shortcut_norm.
 
@@ -27,7 +28,7 @@ def create(name: str, *, num_classes: int, **options) -> nn.Module:
     >>> models.create("rann-8x4-6", num_classes=527).width
     6
     """
-    family = name.partition("-")[0]
+    family = "rann" if name.startswith("rann-") else name
     if family not in FAMILIES:
         raise ValueError(f"no network is called {name!r}; families: {', '.join(sorted(FAMILIES))}")
     try:

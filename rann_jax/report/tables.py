@@ -1,14 +1,18 @@
 """Rows of named values as csv, with every digit, and as markdown, to be read."""
 
 import csv
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rann_jax.errors import ConfigError
 from rann_jax.workdir import replace_atomically
 
 Row = Mapping[str, Any]
+
+MAX_ROWS = 100_000  # of a csv that is read
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -27,15 +31,49 @@ def markdown(rows: Sequence[Row]) -> str:
     | --- | --- |
     | log_mel | 0.878 |
     """
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([cell(v) for v in row.values()] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    body = [[cell(value).replace("|", "\\|") for value in row.values()] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (list(rows[0]), ["---"] * len(rows[0]), *body))
+
+
+def read_csv(path: Path, *, text: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows that `write_csv` wrote: numbers, NaN where a cell is empty, but for the columns of text.
+
+    Raises:
+      ConfigError: the file is not there, has no rows, or lacks a column of text or a number.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            read = list(itertools.islice(csv.DictReader(file, strict=True), MAX_ROWS))
+        rows = [{k: v if k in text else float(v or "nan") for k, v in row.items()} for row in read]
+        if not rows or any(not isinstance(rows[0].get(name), str) for name in text):
+            raise ValueError(f"it has not the columns {', '.join(text)}")
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist") from None
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise ConfigError(f"{path} is not a table of results: {error}: write it again") from error
+    return rows
+
+
+def with_intervals(row: Row) -> dict[str, str]:
+    """The row as text, the ends of intervals, NAME_low and NAME_high, in brackets behind NAME.
+
+    >>> with_intervals({"rule": "wa", "F1": 0.5, "F1_low": 0.4, "F1_high": 0.6})
+    {'rule': 'wa', 'F1': '0.500 [0.400, 0.600]'}
+    """
+    shown = {}
+    for name, value in row.items():
+        if name.removesuffix("_low").removesuffix("_high") != name:
+            continue
+        ends = ", ".join(filter(None, (cell(row.get(f"{name}_{end}")) for end in ("low", "high"))))
+        shown[name] = cell(value) + (f" [{ends}]" if ends else "")
+    return shown
 
 
 def cell(value: Any) -> str:
     """One value as text."""
     if _undefined(value):
         return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value).replace("|", "\\|")
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _undefined(value: Any) -> bool:

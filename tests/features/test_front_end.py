@@ -24,12 +24,13 @@ def parts(inputs) -> dict:
 def test_shape_at_every_rate(name, rate):
     # Shapes are known without computing: making the front end and tracing it is enough.
     made = front_end(name, sample_rate=rate, seconds=2.0)
-    assert (made.name, made.sample_rate, made.n_frames) == (name, rate, 256)
+    frames = 2 * rate // made.hop_length + 1 if name.startswith("panns") else 256
+    assert (made.name, made.sample_rate, made.n_frames) == (name, rate, frames)
     assert made.n_samples == 2 * rate
     for length in (2 * rate, 2 * rate - 777, 3 * rate):
         y = jax.ShapeDtypeStruct((3, length), np.float32)
         inputs = jax.eval_shape(made, y)
-        sizes = {"image": (3, made.n_bins, 256), "waveform": (3, 2 * rate)}
+        sizes = {"image": (3, made.n_bins, frames), "waveform": (3, 2 * rate)}
         for part, made_of_it in parts(inputs).items():
             assert (made_of_it.shape, made_of_it.dtype) == (sizes[part], np.float32)
 
@@ -69,6 +70,17 @@ def test_log_mel_is_the_papers(clip, rate):
     )
     expected = librosa.power_to_db(mel, top_db=None)[:, :128]
     np.testing.assert_allclose(made(y), expected, atol=2e-3, rtol=0)
+
+
+def test_panns_log_mel_is_librosas(clip):
+    """1001 frames of 10 s at 32 kHz; the settings are those of the published code."""
+    y = np.resize(clip(32000), 320_000)
+    mel = librosa.feature.melspectrogram(
+        y=y, sr=32000, n_fft=1024, hop_length=320, n_mels=64, fmin=50, fmax=14000, pad_mode="reflect"
+    )
+    image = front_end("panns_log_mel", 32000, 10.0, 100)(y)
+    assert image.shape == (64, 1001)
+    np.testing.assert_allclose(image, librosa.power_to_db(mel, top_db=None), atol=5e-3, rtol=0)
 
 
 @pytest.fixture(scope="module")

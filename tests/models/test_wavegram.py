@@ -103,7 +103,7 @@ def test_two_branches_are_two_channels():
 
 @pytest.mark.fast
 def test_spec_augment_hides_the_image_alone():
-    policy = augment.policy({"spec_augment": {"time_share": 1.0}})
+    policy = augment.policy({"spec_augment": {"time_share": 1.0}}, sample_rate=16000)
     key, labels = jax.random.key(0), jnp.ones((8, 2), jnp.float32)
     image, wave = jax.random.normal(key, (8, 16, 32)), jax.random.normal(key, (8, 500))
     both, same = policy.on_features(key, {"image": image, "waveform": wave}, labels)

@@ -49,34 +49,3 @@ def test_gain_is_uniform_in_decibels_and_keeps_silence():
     level = 20 * np.log10(louder[:, 0])
     assert stats.kstest(level, stats.uniform(-6, 12).cdf).pvalue > 0.01
     assert not louder[:, 1].any()
-
-
-@pytest.mark.fast
-def test_policy_follows_the_registry_and_the_key():
-    policy = augment.policy({"mixup": {"alpha": 0.5}, "gain": {}, "spec_augment": {}})
-    assert [type(a).__name__ for a in policy.audio] == ["Gain", "Mixup"]
-    assert [type(a).__name__ for a in policy.features] == ["SpecAugment"]
-    audio = jax.random.normal(KEY, (4, 100), jnp.float32)
-    labels = jnp.eye(4, dtype=jnp.float32)
-    first, again = (policy.on_audio(KEY, audio, labels)[0] for _ in range(2))
-    other, _ = policy.on_audio(jax.random.key(8), audio, labels)
-    np.testing.assert_array_equal(first, again)
-    assert (np.asarray(first) != np.asarray(other)).any()
-    unchanged, _ = augment.policy({}).on_audio(KEY, audio, labels)
-    assert unchanged is audio
-
-
-@pytest.mark.fast
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"mixip": {}}, "mixip"),
-        ({"mixup": {"alpha": 0.0}}, "alpha"),
-        ({"mixup": {"beta": 1.0}}, "beta"),
-        ({"gain": {"low_db": 3.0, "high_db": 1.0}}, "low_db"),
-        ({"spec_augment": {"time_share": 2.0}}, "time_share"),
-    ],
-)
-def test_wrong_options_are_refused(options, says):
-    with pytest.raises(ValueError, match=says):
-        augment.policy(options)

@@ -1,0 +1,124 @@
+"""Between-class mixing: two sounds are mixed so that both are heard as loud as their labels say.
+
+Source: Tokozume, Ushiku and Harada, "Learning from between-class examples for deep sound recognition",
+ICLR 2018. Windows, overlap and the floor are those of the authors' code.
+"""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rann_jax.features import signal
+
+FLOOR_DB = -80.0
+
+
+def a_weighting(sample_rate: float, n_fft: int) -> np.ndarray:
+    """A-weighting of IEC 61672 at the bins of an FFT, in dB, float64 (1 + n_fft // 2,).
+
+    No less than -80 dB.
+
+    >>> a_weighting(2000, 2).round(1).tolist()
+    [-80.0, 0.0]
+    """
+    squared = np.square(np.fft.rfftfreq(n_fft, 1 / sample_rate))
+    squared[0] = 1.0  # 0 Hz has no logarithm; the floor hides it
+    weight = 20 * (
+        2 * np.log10(12194.0)
+        + 2 * np.log10(squared)
+        - np.log10(squared + 12194.0**2)
+        - np.log10(squared + 20.6**2)
+        - 0.5 * np.log10(squared + 107.7**2)
+        - 0.5 * np.log10(squared + 737.9**2)
+    )
+    return np.maximum(weight + 2.0, FLOOR_DB)
+
+
+def sound_pressure(audio: jax.Array, *, sample_rate: float) -> jax.Array:
+    """Return the greatest A-weighted sound pressure level of (B, N) over short windows, in dB, (B,).
+
+    Windows are Hann, of the power of two of samples that is nearest to 0.1 s, half overlapping; no less
+    than -80 dB. Padding at the end does not change it, as long as a window fits the sound.
+    """
+    n_fft = 2 ** round(math.log2(0.1 * sample_rate))
+    audio = jnp.pad(audio, [(0, 0), (0, max(0, n_fft - audio.shape[-1]))])
+    window = signal.window_samples("hann", n_fft, n_fft).astype(np.float32)
+    weights = np.power(10, a_weighting(sample_rate, n_fft) / 10).astype(np.float32)
+
+    def weighted_power(frames: jax.Array) -> jax.Array:
+        bins = jnp.fft.rfft(frames * window[None, None])
+        power = jnp.square(bins.real) + jnp.square(bins.imag)
+        return jnp.sum(power * weights[None, None], axis=-1, keepdims=True)
+
+    power = signal.map_frames(weighted_power, audio, n_fft, n_fft // 2)[..., 0]
+    return 10 * jnp.log10(jnp.maximum(power.max(axis=-1), 10 ** (FLOOR_DB / 10)))
+
+
+def mix_ratio(ratio: jax.Array, first_db: jax.Array, second_db: jax.Array) -> jax.Array:
+    """Weight t of the first sound, t = 1 / (1 + 10^((G1 - G2) / 20) (1 - r) / r).
+
+    Args:
+      ratio: r, the share of the first label, (B,).
+      first_db: G1, sound pressure level of the first sound, (B,).
+      second_db: G2, that of the second.
+
+    Returns:
+      t, (B,); the sounds weigh t and 1 - t. 0 where r is 0, 1 where it is 1.
+    """
+    louder = jnp.power(10.0, (first_db - second_db) / 20)
+    return ratio / (ratio + louder * (1 - ratio))
+
+
+def between_class(
+    key: jax.Array, audio: jax.Array, labels: jax.Array, *, sample_rate: float
+) -> tuple[jax.Array, jax.Array]:
+    """Mix each example with a partner as loud as their labels say, r ~ U(0, 1) for each example.
+
+    x = (t x1 + (1 - t) x2) / sqrt(t^2 + (1 - t)^2), label r y1 + (1 - r) y2, t of `mix_ratio`. The
+    partner is another example of the batch, and may be of the same class (ours: the paper draws two
+    classes).
+
+    Args:
+      key: random key.
+      audio: (B, N).
+      labels: (B, C), one-hot or multi-hot.
+      sample_rate: in Hz.
+
+    Returns:
+      audio and labels, mixed.
+    """
+    ratio_key, partner_key = jax.random.split(key)
+    # Never 0, so that t is defined for silence beside silence and beside any sound.
+    tiny = float(np.finfo(np.float32).eps)
+    ratio = jax.random.uniform(ratio_key, (len(audio),), jnp.float32, tiny, 1.0)
+    # The next in a random order: nothing is mixed with itself, which would only make it louder.
+    order = jax.random.permutation(partner_key, len(audio))
+    partner = jnp.zeros_like(order).at[order].set(jnp.roll(order, 1))
+    level = sound_pressure(audio, sample_rate=sample_rate)
+    first = mix_ratio(ratio, level, level[partner])[:, None].astype(audio.dtype)
+    # 1 - t, which would lose its digits where the first sound is much the softer.
+    second = mix_ratio(1 - ratio, level[partner], level)[:, None].astype(audio.dtype)
+    mixed = (first * audio + second * audio[partner]) / jnp.sqrt(jnp.square(first) + jnp.square(second))
+    share = ratio[:, None].astype(labels.dtype)
+    return mixed, share * labels + (1 - share) * labels[partner]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BetweenClass:
+    """`between_class` of the waveforms.
+
+    Attributes:
+      sample_rate: in Hz.
+    """
+
+    on: ClassVar[str] = "audio"
+
+    sample_rate: float
+
+    def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Waveforms (B, N) and labels (B, C), mixed."""
+        return between_class(key, audio, jnp.asarray(labels), sample_rate=self.sample_rate)

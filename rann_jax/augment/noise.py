@@ -1,0 +1,57 @@
+"""White Gaussian noise at a random signal-to-noise ratio."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from rann_jax.augment.padding import is_sound
+
+
+def white_noise(key: jax.Array, audio: jax.Array, *, low_snr: float, high_snr: float) -> jax.Array:
+    """Add white Gaussian noise, the ratio of powers drawn from U(low_snr, high_snr) dB for each example.
+
+    Powers are means over the sound, padding excluded, and that of the noise is of the samples drawn: the
+    ratio is met exactly. Padding and silence stay zero.
+
+    Args:
+      key: random key.
+      audio: (B, N).
+      low_snr: least ratio of the sound's power to the noise's in dB.
+      high_snr: greatest ratio in dB.
+
+    Returns:
+      (B, N), not clipped.
+    """
+    snr_key, noise_key = jax.random.split(key)
+    snr = jax.random.uniform(snr_key, (len(audio), 1), audio.dtype, low_snr, high_snr)
+    sound = is_sound(audio)
+    noise = jnp.where(sound, jax.random.normal(noise_key, audio.shape, audio.dtype), 0)
+    # Both sums are over the same samples: their ratio is that of the means.
+    energy, drawn = (jnp.sum(jnp.square(x), axis=-1, keepdims=True) for x in (audio, noise))
+    scale = jnp.sqrt(energy / jnp.where(drawn > 0, drawn, 1)) * jnp.power(10.0, -snr / 20)
+    return audio + scale * noise
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WhiteNoise:
+    """`white_noise` in the waveforms; the default range is ours.
+
+    Attributes:
+      low_snr: least signal-to-noise ratio in dB.
+      high_snr: greatest signal-to-noise ratio in dB.
+    """
+
+    on: ClassVar[str] = "audio"
+
+    low_snr: float = 10.0
+    high_snr: float = 40.0
+
+    def __post_init__(self) -> None:
+        if self.low_snr > self.high_snr:
+            raise ValueError(f"white_noise: low_snr={self.low_snr} exceeds high_snr={self.high_snr}")
+
+    def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Waveforms (B, N) with noise; labels unchanged."""
+        return white_noise(key, audio, low_snr=self.low_snr, high_snr=self.high_snr), labels

@@ -1,0 +1,105 @@
+"""Where in time the sound lies: random crops, and rolls in time."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from rann_jax.augment.padding import before, sound_length
+
+
+def crop(key: jax.Array, audio: jax.Array, *, samples: int) -> jax.Array:
+    """Cut a crop out of each waveform, at a place of its own within the sound.
+
+    The start is drawn from U{0, ..., sound - samples}; what is shorter than the crop begins at 0, padding
+    behind it.
+
+    Args:
+      key: random key.
+      audio: (B, N).
+      samples: length of the crop, at most N.
+
+    Returns:
+      (B, samples).
+
+    Raises:
+      ValueError: the crop is empty or longer than the waveforms.
+    """
+    if not 0 < samples <= audio.shape[-1]:
+        raise ValueError(f"crop: {samples} samples cannot be cut out of {audio.shape[-1]}")
+    latest = jnp.maximum(sound_length(audio) - samples, 0)
+    start = jax.random.randint(key, (len(audio),), 0, latest + 1)
+
+    def cut(waveform: jax.Array, start: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(waveform, start, samples)
+
+    return jax.vmap(cut)(audio, start)
+
+
+def roll(key: jax.Array, audio: jax.Array, *, share: float) -> jax.Array:
+    """Shift each waveform in time, what leaves at one end entering at the other.
+
+    The shift is drawn from U(-share, share) of the sound; the sound alone goes round, padding stays.
+
+    Args:
+      key: random key.
+      audio: (B, N).
+      share: greatest shift as a share of the sound's length, at most 1/2, where every place is as likely.
+
+    Returns:
+      (B, N).
+    """
+    length = sound_length(audio)
+    drawn = jax.random.uniform(key, (len(audio),), jnp.float32, -share, share)
+    shift = jnp.round(drawn * length.astype(jnp.float32)).astype(jnp.int32)
+    position = jnp.arange(audio.shape[-1], dtype=jnp.int32)[None]
+    source = (position - shift[:, None]) % jnp.maximum(length, 1)[:, None]
+    rolled = jnp.take_along_axis(audio, source, axis=-1)
+    return jnp.where(before(length, audio.shape[-1]), rolled, 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Crop:
+    """`crop` to a share of the waveform, padded with zeros to the length it had; the default is ours.
+
+    The loader already crops to t_c at random; this hides more of the sound, as a shorter t_c would.
+
+    Attributes:
+      share: length of the crop as a share of t_c.
+    """
+
+    on: ClassVar[str] = "audio"
+
+    share: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"crop: share={self.share} must be above 0 and at most 1")
+
+    def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Waveforms (B, N), of which share * N samples are left; labels unchanged."""
+        length = audio.shape[-1]
+        kept = crop(key, audio, samples=max(1, round(self.share * length)))
+        return jnp.pad(kept, [(0, 0), (0, length - kept.shape[-1])]), labels
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Roll:
+    """`roll` of the waveforms; ours.
+
+    Attributes:
+      share: greatest shift as a share of the sound's length.
+    """
+
+    on: ClassVar[str] = "audio"
+
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 0.5:
+            raise ValueError(f"roll: share={self.share} must be between 0 and 0.5")
+
+    def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Waveforms (B, N) rolled; labels unchanged."""
+        return roll(key, audio, share=self.share), labels

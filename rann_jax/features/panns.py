@@ -1,0 +1,71 @@
+"""The front end of PANNs (Kong et al., 2020): the log-mel spectrogram that their weights were trained on."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+
+from rann_jax.features.image import FrontEnd
+from rann_jax.features.mel import melspectrogram
+from rann_jax.features.stft import power_to_db
+from rann_jax.features.waveform import AndWaveform
+
+WINDOW_SECONDS = 1024 / 32000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PannsLogMel(FrontEnd):
+    """Log-mel in dB: 64 bands of 50-14000 Hz, at 32 kHz a Hann window of 1024 and a hop of 320 samples.
+
+    Frames are centred and the ends reflected, so there is one frame more than `frames_per_second * seconds`:
+    1001 of 10 s. At other rates the window keeps its duration and the upper edge is at most Nyquist.
+
+    Attributes:
+        fmin: lowest frequency in Hz.
+        fmax: highest frequency in Hz; None for the lower of 14000 Hz and Nyquist.
+    """
+
+    name: ClassVar[str] = "panns_log_mel"
+
+    sample_rate: int = 32000
+    seconds: float = 10.0
+    frames_per_second: float = 100
+    n_bins: int = 64
+    fmin: float = 50.0
+    fmax: float | None = None
+
+    @property
+    def n_frames(self) -> int:
+        """Columns of the image."""
+        return self.n_samples // self.hop_length + 1
+
+    @property
+    def n_fft(self) -> int:
+        """Length of the window and the FFT in samples."""
+        return round(self.sample_rate * WINDOW_SECONDS)
+
+    @property
+    def padded_samples(self) -> int:
+        """The clip alone: its ends are reflected, not extended by zeros."""
+        return self.n_samples
+
+    def features(self, y: jax.Array) -> jax.Array:
+        """Return dB `(..., n_bins, T)`, at least -100."""
+        power = melspectrogram(
+            y,
+            sr=self.sample_rate,
+            n_fft=self.n_fft,
+            hop_length=self.hop_length,
+            n_mels=self.n_bins,
+            fmin=self.fmin,
+            fmax=min(14000.0, self.sample_rate / 2) if self.fmax is None else self.fmax,
+            pad_mode="reflect",
+        )
+        return power_to_db(power, top_db=None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PannsLogMelWavegram(PannsLogMel, AndWaveform):
+    """`PannsLogMel`, and the waveform beside it: the input of Wavegram-Logmel-CNN."""
+
+    name: ClassVar[str] = "panns_log_mel+wavegram"

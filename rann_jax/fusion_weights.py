@@ -1,0 +1,76 @@
+"""Weights of the weighted average: given, or fitted on clips that are not scored."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from rann_jax.errors import ConfigError
+from rann_jax.predictions import Predictions
+
+Weights = Callable[[Sequence[str]], Sequence[float]]  # names of a subset -> weights of its average
+
+
+def fit(probs: np.ndarray, targets: np.ndarray, task: str, tolerance: float = 1e-6) -> np.ndarray:
+    """Weights of the average under which the targets are likeliest, by expectation maximisation.
+
+    The likelihood is concave in the weights; iteration ends where it is provably within `tolerance` nats an
+    example of its maximum, or after 10,000 rounds.
+
+    Args:
+      probs: (M, n, C) of a split that is not the one to be scored.
+      targets: (n, C) multi-hot.
+      task: "classification" or "tagging".
+
+    Returns:
+      (M,), summing to 1.
+
+    >>> fit(np.array([[[0.9, 0.1]], [[0.2, 0.8]]]), np.array([[1, 0]]), "classification").round(3)
+    array([1., 0.])
+    """
+    probs = probs.astype(np.float64)
+    if task == "tagging":
+        likelihood = np.where(targets > 0, probs, 1 - probs).reshape(len(probs), -1)
+    else:
+        likelihood = (probs * targets).sum(-1)
+    likelihood = np.maximum(likelihood, 1e-7)  # (ours) one certain error must not decide alone
+    weights = np.full(len(probs), 1 / len(probs))
+    for _ in range(10_000):
+        gain = (likelihood / (weights @ likelihood)).mean(axis=1)
+        if gain.max() < 1 + tolerance:  # the log-likelihood is at most log(max gain) below its maximum
+            break
+        weights = weights * gain
+    return weights / weights.sum()
+
+
+def fitted_on(others: Mapping[str, Predictions], scored: Predictions) -> Weights:
+    """Weights fitted, for every subset by itself, on other clips than those that are scored.
+
+    Raises:
+      ConfigError: a clip is in both splits.
+    """
+    first = next(iter(others.values()))
+    shared = np.intersect1d(first.ids, scored.ids)
+    if len(shared):
+        raise ConfigError(f"--fit-split shares {len(shared)} clips with the scored split: fit on others")
+
+    def weights(subset: Sequence[str]) -> Sequence[float]:
+        probs = np.stack([others[name].probabilities for name in subset])
+        return fit(probs, first.targets, first.task).tolist()
+
+    return weights
+
+
+def given(text: str, names: Sequence[str]) -> Weights:
+    """Weights written as numbers, in the order of the models: '0.5,0.3,0.2'.
+
+    Raises:
+      ConfigError: not one positive number a model.
+    """
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--weights {text}: give equal, fitted, or one number a model") from error
+    if len(values) != len(names) or not np.isfinite(values).all() or min(values) <= 0:
+        raise ConfigError(f"--weights {text}: there must be {len(names)} positive numbers, one a model")
+    share = dict(zip(names, values, strict=True))
+    return lambda subset: [share[name] for name in subset]

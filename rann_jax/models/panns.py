@@ -1,0 +1,201 @@
+"""PANNs: the networks that the deck compares with. CNN14, ResNet38, Wavegram-Logmel-CNN.
+
+Source: Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition",
+IEEE/ACM TASLP 28, 2020 (arXiv 1912.10211), and its published PyTorch code, whose names the layers keep. They
+take the image of the front end `panns_log_mel`, (B, F, T); inside, the layout is (B, T, F, C).
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from rann_jax.models.norm import batch_norm
+from rann_jax.models.wavegram import Wavegram
+
+EMBEDDING = 2048
+BLOCK_DROPOUT, RESIDUAL_DROPOUT, HEAD_DROPOUT = 0.2, 0.1, 0.5
+RESNET38_BLOCKS = (3, 4, 6, 3)
+
+conv_init = nn.initializers.xavier_uniform()
+
+
+class ConvBlock(nn.Module):
+    """Two 3x3 convolutions, each with BatchNorm and ReLU, then average pooling: (B, T, F, C)."""
+
+    channels: int
+    pool: tuple[int, int] = (2, 2)
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Apply the block."""
+        for number in (1, 2):
+            x = conv3x3(self.channels, f"conv{number}", self.dtype)(x)
+            x = nn.relu(batch_norm(x, name=f"bn{number}", train=train, dtype=self.dtype))
+        return average_pool(x, self.pool)
+
+
+class BasicBlock(nn.Module):
+    """Post-activation residual block; with stride 2 it and its shortcut begin with average pooling."""
+
+    channels: int
+    stride: int = 1
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Apply the block."""
+        norm = partial(batch_norm, train=train, dtype=self.dtype)
+        x = average_pool(x, (self.stride, self.stride))
+        y = nn.relu(norm(conv3x3(self.channels, "conv1", self.dtype)(x), name="bn1"))
+        y = nn.Dropout(RESIDUAL_DROPOUT, deterministic=not train)(y)
+        y = norm(conv3x3(self.channels, "conv2", self.dtype)(y), name="bn2")
+        if self.stride != 1:
+            conv = partial(nn.Conv, self.channels, (1, 1), use_bias=False, kernel_init=conv_init)
+            x = norm(conv(dtype=self.dtype, name="downsample_conv")(x), name="downsample_bn")
+        return nn.relu(x + y)
+
+
+class PANN(nn.Module):
+    """What the three networks share: a normalised image, a trunk, pooling and two fully connected layers.
+
+    Attributes:
+      num_classes: number of logits.
+      width: channels are divided by this; 1 is the published network (others are ours, for tests).
+      dtype: type of the computation; parameters and statistics stay float32.
+    """
+
+    num_classes: int
+    width: int = 1
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array | Mapping[str, jax.Array], *, train: bool = False) -> jax.Array:
+        """Logits (B, num_classes), float32; the published networks return their sigmoid.
+
+        Raises:
+          ValueError: x is not what the network takes; the message says what that is.
+        """
+        embedding = nn.Dropout(HEAD_DROPOUT, deterministic=not train)(self.embed(x, train=train))
+        return dense(self.num_classes, "fc_audioset")(embedding)
+
+    @nn.compact
+    def embed(self, x: jax.Array | Mapping[str, jax.Array], *, train: bool = False) -> jax.Array:
+        """Embeddings (B, 2048 / width), float32: what the last layer sees."""
+        x = self.trunk(x, train=train)
+        # From here on at least float32: means over many values, then logits that go into exponentials.
+        x = x.astype(np.promote_types(self.dtype, np.float32)).mean(axis=2)
+        x = x.max(axis=1) + x.mean(axis=1)
+        x = nn.Dropout(HEAD_DROPOUT, deterministic=not train)(x)
+        return nn.relu(dense(EMBEDDING // self.width, "fc1")(x))
+
+    def trunk(self, x, *, train: bool) -> jax.Array:
+        """The last feature map (B, T', F', C)."""
+        raise NotImplementedError
+
+    def normalised(self, image: jax.Array, train: bool) -> jax.Array:
+        """The image (B, F, T) as (B, T, F, 1), normalised over the bins."""
+        if not hasattr(image, "ndim") or image.ndim != 3:
+            raise ValueError(
+                f"{type(self).__name__} takes feature images (B, F, T), such as panns_log_mel gives"
+            )
+        x = batch_norm(jnp.swapaxes(image, 1, 2), name="bn0", train=train, dtype=self.dtype)
+        return x[..., None]
+
+    def conv_blocks(self, x: jax.Array, first: int, *, train: bool) -> jax.Array:
+        """Convolutional blocks number `first` to 6 of CNN14, each followed by dropout."""
+        for number in range(first, 7):
+            x = self.conv_block(x, f"conv_block{number}", 32 * 2**number, train=train, pool=number < 6)
+        return x
+
+    def conv_block(self, x: jax.Array, name: str, channels: int, *, train: bool, pool: bool) -> jax.Array:
+        """A block and its dropout."""
+        size = (2, 2) if pool else (1, 1)
+        x = ConvBlock(channels // self.width, size, dtype=self.dtype, name=name)(x, train=train)
+        return nn.Dropout(BLOCK_DROPOUT, deterministic=not train)(x)
+
+
+class CNN14(PANN):
+    """CNN14: six convolutional blocks of 64 to 2048 channels."""
+
+    def trunk(self, x, *, train: bool) -> jax.Array:
+        """The last feature map, (B, T / 32, F / 32, 2048)."""
+        return self.conv_blocks(self.normalised(x, train), 1, train=train)
+
+
+class ResNet38(PANN):
+    """ResNet38: sixteen residual blocks between two convolutional ones."""
+
+    def trunk(self, x, *, train: bool) -> jax.Array:
+        """The last feature map, (B, T / 32, F / 32, 2048)."""
+        x = self.conv_block(self.normalised(x, train), "conv_block1", 64, train=train, pool=True)
+        for stage, blocks in enumerate(RESNET38_BLOCKS):
+            for block in range(blocks):
+                x = BasicBlock(
+                    64 * 2**stage // self.width,
+                    stride=2 if stage > 0 and block == 0 else 1,
+                    dtype=self.dtype,
+                    name=f"layer{stage + 1}_{block}",
+                )(x, train=train)
+        x = nn.Dropout(BLOCK_DROPOUT, deterministic=not train)(average_pool(x, (2, 2)))
+        return self.conv_block(x, "conv_block_after1", EMBEDDING, train=train, pool=False)
+
+
+class WavegramLogmelCNN14(PANN):
+    """CNN14 whose first block is joined by a wavegram: takes {"image": (B, F, T), "waveform": (B, N)}."""
+
+    def trunk(self, x, *, train: bool) -> jax.Array:
+        """The last feature map, (B, T / 32, F / 32, 2048)."""
+        if not isinstance(x, Mapping) or set(x) != {"image", "waveform"}:
+            raise ValueError(
+                "wavegram_logmel_cnn14 takes an image and a waveform: front end panns_log_mel+wavegram"
+            )
+        image = self.normalised(x["image"], train)
+        bins = image.shape[2] // 2
+        learned = Wavegram(128 // self.width, image.shape[1] // 2 * 2, dtype=self.dtype, name="wavegram")
+        # The 128 rows fold to 4 channels of as many bins as the first block leaves of the image.
+        a = learned(x["waveform"], train=train)
+        a = jnp.transpose(a.reshape(len(a), -1, bins, a.shape[-1]), (0, 3, 2, 1))
+        a = ConvBlock(64 // self.width, (2, 1), dtype=self.dtype, name="pre_block4")(a, train=train)
+        x = ConvBlock(64 // self.width, (2, 2), dtype=self.dtype, name="conv_block1")(image, train=train)
+        x = nn.Dropout(BLOCK_DROPOUT, deterministic=not train)(jnp.concatenate([x, a], axis=-1))
+        return self.conv_blocks(x, 2, train=train)
+
+
+NETWORKS: dict[str, type[PANN]] = {
+    "cnn14": CNN14,
+    "resnet38": ResNet38,
+    "wavegram_logmel_cnn14": WavegramLogmelCNN14,
+}
+
+
+def from_name(name: str, **options) -> PANN:
+    """The network of a name in NETWORKS; options are the attributes of `PANN`."""
+    return NETWORKS[name](**options)
+
+
+def conv3x3(channels: int, name: str, dtype: jax.typing.DTypeLike) -> nn.Conv:
+    """A 3x3 convolution that keeps the size, without bias."""
+    padding = ((1, 1), (1, 1))
+    return nn.Conv(
+        channels, (3, 3), padding=padding, use_bias=False, kernel_init=conv_init, dtype=dtype, name=name
+    )
+
+
+def dense(units: int, name: str) -> nn.Dense:
+    """A fully connected layer in float32."""
+    return nn.Dense(units, kernel_init=conv_init, name=name)
+
+
+def average_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Means over `size` neighbours of (B, T, F, C); what is left over at the ends is dropped, as in torch."""
+    if size == (1, 1):
+        return x
+    batch, frames, bins, channels = x.shape
+    frames, bins = frames // size[0], bins // size[1]
+    x = x[:, : frames * size[0], : bins * size[1]]
+    return x.reshape(batch, frames, size[0], bins, size[1], channels).mean(axis=(2, 4))

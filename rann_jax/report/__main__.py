@@ -1,0 +1,81 @@
+"""Make one self-contained html page of a run or of a cross-validation, and one png of its pictures.
+
+  python -m rann_jax.report runs/quickstart
+
+writes WORKDIR/report/index.html and index.png: scores, curves, confusion matrix, average precision and F1 of
+each class, the worst mistakes with their spectrograms, commands, versions and devices, fingerprint of the
+data; for the workdir of rann_jax.crossval also the feature table and the fusion table.
+
+The page fetches nothing and runs no script. Spectrograms are drawn from the prepared copy of the data, where
+the run's config says that it is; without it the mistakes are only listed. A run may be unfinished.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rann_jax.environment import command_line
+from rann_jax.errors import ConfigError
+from rann_jax.report import collect, page
+from rann_jax.workdir import replace_atomically
+
+
+def write(workdir: Path, out: Path, *, command: str, draws: int) -> list[Path]:
+    """Write the page and, where it has pictures, the png; the files written.
+
+    Raises:
+      ConfigError: the workdir holds nothing to report on, or a file of it is broken.
+    """
+    found = collect.read(workdir)
+    made = (
+        page.of_run(found, command, draws)
+        if isinstance(found, collect.Run)
+        else (page.of_cross_validation(found, command))
+    )
+    contents = {
+        "index.html": made.html(f"{workdir.absolute().name}: rann-jax report"),
+        "index.png": made.png(),
+    }
+    written = [out / name for name, content in contents.items() if content is not None]
+    for path in written:
+        with replace_atomically(path, "wb") as file:
+            file.write(contents[path.name])
+    return written
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m rann_jax.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("workdir", metavar="WORKDIR", type=Path, help="of a run or of rann_jax.crossval")
+    parser.add_argument("--out", type=Path, help="folder to write to (default: WORKDIR/report)")
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        help="draws for the scores of a run; 0 is none (default: %(default)s)",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; return 0, or 2 where the user can mend what is wrong."""
+    options = _parser().parse_args(arguments)
+    command = command_line("rann_jax.report", sys.argv[1:] if arguments is None else arguments)
+    try:
+        if options.bootstrap < 0:
+            raise ConfigError("--bootstrap must not be negative")
+        out = options.out or options.workdir / "report"
+        for path in write(options.workdir, out, command=command, draws=options.bootstrap):
+            print(path)
+    except (ConfigError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

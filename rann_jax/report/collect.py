@@ -1,0 +1,122 @@
+"""What a workdir holds, read for the report: every file may be missing, and none is trusted."""
+
+import dataclasses
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from rann_jax import environment, predictions
+from rann_jax.errors import ConfigError
+from rann_jax.predictions import Predictions
+from rann_jax.report import tables
+from rann_jax.workdir import CONFIG_FILE, load_config
+from rann_jax.writers import read_metrics
+
+LARGEST = 1e30  # of a metric; beyond it axes overflow
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+      name: for the reader.
+      config: of the run.
+      curves: metric -> (steps, values), both of finite numbers.
+      environment: of its last launch, empty where not recorded.
+      predictions: by the name of the split.
+    """
+
+    name: str
+    config: ConfigDict
+    curves: dict[str, tuple[list[int], list[float]]]
+    environment: dict[str, str]
+    predictions: dict[str, Predictions]
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossValidation:
+    """A finished cross-validation.
+
+    Attributes:
+      features: rows of the feature table.
+      fusion: rows of the fusion table; none for a single feature.
+      pooled: predictions of all folds by feature.
+      runs: feature -> its runs, one a fold.
+      environment: of its last launch, empty where not recorded.
+    """
+
+    features: list[dict[str, Any]]
+    fusion: list[dict[str, Any]]
+    pooled: dict[str, Predictions]
+    runs: dict[str, list[Run]]
+    environment: dict[str, str]
+
+
+def read(workdir: Path) -> Run | CrossValidation:
+    """What is in a workdir.
+
+    Raises:
+      ConfigError: neither a run nor a finished cross-validation, or a file of it is broken.
+    """
+    if (workdir / CONFIG_FILE).exists():
+        return read_run(workdir, workdir.absolute().name)
+    if (workdir / "report" / "features.csv").exists():
+        return _read_cross_validation(workdir)
+    raise ConfigError(
+        f"{workdir} holds neither a run ({CONFIG_FILE}) nor a finished cross-validation "
+        "(report/features.csv): name the --workdir of one"
+    )
+
+
+def read_run(workdir: Path, name: str) -> Run:
+    """One run, finished or not.
+
+    Raises:
+      ConfigError: a file of it is broken.
+    """
+    splits = sorted(path.stem for path in (workdir / "predictions").glob("*.npz"))
+    return Run(
+        name=name,
+        config=load_config(workdir),
+        curves=_curves(workdir / "metrics.jsonl"),
+        environment=environment.load(workdir),
+        predictions={split: predictions.load(workdir, split) for split in splits},
+    )
+
+
+def _read_cross_validation(workdir: Path) -> CrossValidation:
+    table = workdir / "report" / "features.csv"
+    features = tables.read_csv(table, text=("feature",))
+    names = [row["feature"] for row in features]
+    folds = [name for name in features[0] if re.fullmatch(r"fold\d+", name)]
+    if any(Path(name).name != name for name in names) or len(set(names)) < len(names) or not folds:
+        raise ConfigError(f"{table} is not a table of features and folds: write it again")
+    fusion = workdir / "report" / "fusion.csv"
+    text = ("models", "rule", "weights")
+    return CrossValidation(
+        features=features,
+        fusion=tables.read_csv(fusion, text=text) if len(names) > 1 else [],
+        pooled={name: predictions.load(workdir / name, "pooled") for name in names},
+        runs={n: [read_run(workdir / n / fold, f"{n}/{fold}") for fold in folds] for n in names},
+        environment=environment.load(workdir),
+    )
+
+
+def _curves(path: Path) -> dict[str, tuple[list[int], list[float]]]:
+    curves: dict[str, tuple[list[int], list[float]]] = {}
+    try:
+        for row in read_metrics(path):
+            step = int(row["step"])
+            for name, value in row.items():
+                number = math.nan if value is None else float(value)
+                if name != "step" and abs(number) < LARGEST and 0 <= step < LARGEST:
+                    steps, values = curves.setdefault(name, ([], []))
+                    steps.append(step)
+                    values.append(number)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise ConfigError(f"{path} is not the metrics of a run: {error!r}: delete it") from error
+    return curves

@@ -1,0 +1,90 @@
+"""Pieces of an html page. Whatever comes from a file enters it through `escape`; `Html` marks what has."""
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any, NewType
+
+from rann_jax.report import tables
+
+Html = NewType("Html", str)
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #22303c; max-width: 1120px;
+  margin: 2em auto; padding: 0 1em }
+h1 { font-size: 1.7em } h2 { font-size: 1.25em; margin-top: 2em; border-bottom: 1px solid #d5dbe0 }
+img { max-width: 100%; height: auto }
+table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; font-size: 0.92em }
+th, td { text-align: left; padding: 0.2em 0.9em 0.2em 0;
+  border-bottom: 1px solid #e6eaed; vertical-align: top }
+td { overflow-wrap: anywhere } .scroll { overflow-x: auto }
+pre { background: #f3f5f7; padding: 0.8em; white-space: pre-wrap; overflow-wrap: anywhere }
+p { max-width: 52em }
+"""
+
+
+def visible(text: object) -> str:
+    r"""Text with a replacement character for what cannot be seen: controls, marks of direction, half a pair.
+
+    >>> visible("rain\x00\u202e, heavy")
+    'rain\ufffd\ufffd, heavy'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(text))
+
+
+def escape(text: object) -> Html:
+    """Text as it is to be read, without meaning in html.
+
+    >>> escape('<b title="x">')
+    '&lt;b title=&quot;x&quot;&gt;'
+    """
+    return Html(html.escape(visible(text)))
+
+
+def paragraph(text: object) -> Html:
+    """A paragraph of plain text."""
+    return Html(f"<p>{escape(text)}</p>\n")
+
+
+def code(text: object) -> Html:
+    """Text set as it stands."""
+    return Html(f"<pre>{escape(text)}</pre>\n")
+
+
+def section(title: str, *parts: Html) -> Html:
+    """A heading and what follows it."""
+    return Html(f"<h2>{escape(title)}</h2>\n{''.join(parts)}")
+
+
+def folded(title: str, *parts: Html) -> Html:
+    """Parts that are shown when their title is clicked."""
+    return Html(f"<details><summary>{escape(title)}</summary>\n{''.join(parts)}</details>\n")
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> Html:
+    """Rows that have the same keys, intervals in brackets; nothing for no rows."""
+    if not rows:
+        return Html("")
+    shown = [tables.with_intervals(row) for row in rows]
+    head = "".join(f"<th>{escape(name)}</th>" for name in shown[0])
+    body = "".join(f"<tr>{''.join(f'<td>{escape(v)}</td>' for v in row.values())}</tr>\n" for row in shown)
+    return Html(f'<div class="scroll"><table><tr>{head}</tr>\n{body}</table></div>\n')
+
+
+def picture(png: bytes, description: str) -> Html:
+    """A picture, inside the page."""
+    data = base64.b64encode(png).decode()
+    return Html(f'<p><img src="data:image/png;base64,{data}" alt="{escape(description)}"></p>\n')
+
+
+def page(title: str, *parts: Html) -> bytes:
+    """The page in utf-8: no script, and a policy under which a browser would fetch and run nothing."""
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    text = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{escape(title)}</h1>\n{''.join(parts)}</body>\n</html>\n"
+    )
+    return text.encode()

@@ -1,0 +1,217 @@
+"""The page of a run and that of a cross-validation, section by section."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from rann_jax import ensemble, metrics
+from rann_jax.predictions import Predictions
+from rann_jax.report import markup, mistakes, plots
+from rann_jax.report.collect import CrossValidation, Run
+from rann_jax.report.markup import Html
+from rann_jax.report.plots import Line
+
+MAX_CLASSES = 60  # drawn at once; more cannot be read
+WORST = 12
+SCORES = ("accuracy", "mAP", "macro_f1", "mAUC")
+
+
+@dataclasses.dataclass
+class Page:
+    """Html parts and the pictures in them, gathered in the order of the page."""
+
+    parts: list[Html] = dataclasses.field(default_factory=list)
+    pictures: list[bytes] = dataclasses.field(default_factory=list)
+
+    def section(self, title: str, *parts: Html | Figure) -> None:
+        """Add a section; figures become pictures."""
+        self.parts.append(markup.section(title, *(self._html(part, title) for part in parts)))
+
+    def html(self, title: str) -> bytes:
+        """The whole page."""
+        return markup.page(title, *self.parts)
+
+    def png(self) -> bytes | None:
+        """All pictures, one below the other; None where there are none."""
+        return plots.stacked(self.pictures) if self.pictures else None
+
+    def _html(self, part: Html | Figure, title: str) -> Html:
+        if not isinstance(part, Figure):
+            return part
+        self.pictures.append(plots.png(part))
+        return markup.picture(self.pictures[-1], title)
+
+
+def of_run(run: Run, command: str, draws: int) -> Page:
+    """Scores, curves, and for each split its confusions, classes and worst mistakes.
+
+    Args:
+      run: finished or not.
+      command: that makes the page.
+      draws: of the bootstrap; 0 leaves intervals out.
+    """
+    page = Page()
+    if run.predictions:
+        page.section("Scores", markup.table([_scores(n, p, draws) for n, p in run.predictions.items()]))
+    else:
+        page.section(
+            "Scores", markup.paragraph("No predictions yet: they are written at the end of training.")
+        )
+    _curves(page, {run.name: [run]})
+    for split, scored in run.predictions.items():
+        _classes(page, scored, f"split {split}")
+        _mistakes(page, mistakes.worst(run, split, WORST), f"split {split}")
+    _data(page, run.predictions)
+    _origin(page, {run.name: run.environment}, command)
+    page.section("Config", markup.folded("every key", markup.code(run.config.to_json_best_effort(indent=2))))
+    return page
+
+
+def of_cross_validation(whole: CrossValidation, command: str) -> Page:
+    """Both tables, curves of every feature, and confusions, classes and mistakes of the best feature."""
+    page = Page()
+    page.section("Features", markup.paragraph("Of all folds pooled."), markup.table(whole.features))
+    if whole.fusion:
+        some = next(iter(whole.pooled.values()))
+        explained = (
+            f"Every subset under every rule, {len(some.ids)} clips; p is McNemar's exact test against "
+            "the best single feature (chosen on the same clips), conflict the mean of Dempster's k."
+        )
+        rows = markup.folded("the whole table", markup.table(whole.fusion))
+        drawn = ensemble.accuracy_map(whole.fusion, "accuracy, all folds")
+        page.section("Fusion", markup.paragraph(explained), drawn, rows)
+    _curves(page, whole.runs)
+    best = max(whole.features, key=lambda row: row["accuracy"])["feature"]
+    _per_feature(page, whole.pooled)
+    _classes(page, whole.pooled[best], f"{best}, the most accurate feature")
+    found = [m for run in whole.runs[best] for s in run.predictions for m in mistakes.worst(run, s, WORST)]
+    found.sort(key=lambda mistake: -mistake.error)
+    _mistakes(page, found[:WORST], f"{best}, all folds")
+    _data(page, {"all folds": next(iter(whole.pooled.values()))})
+    runs = [run for runs in whole.runs.values() for run in runs]
+    environments = {"cross-validation": whole.environment, **{run.name: run.environment for run in runs}}
+    _origin(page, environments, command)
+    return page
+
+
+def _scores(name: str, scored: Predictions, draws: int) -> dict[str, Any]:
+    (row,) = ensemble.fusion_rows({name: scored}, [], [], draws=draws)
+    measures = {key: row[key] for key in row if key.startswith(ensemble.MEASURES)}
+    return {"split": name, "clips": len(scored.ids), "step": scored.step, **measures}
+
+
+def _curves(page: Page, runs: Mapping[str, Sequence[Run]]) -> None:
+    """Loss, scores, and what there is of learning rate and speed; a colour a metric, or a group of runs."""
+    single = len(runs) == 1 and all(len(group) == 1 for group in runs.values())
+    panels: dict[str, list[Line]] = {}
+    for group, members in runs.items():
+        for name, curve in ((name, curve) for run in members for name, curve in run.curves.items()):
+            kind = name.rpartition("/")[2]
+            title = name if not single or kind not in SCORES else "scores"
+            if kind in (*SCORES, "d_prime", "loss") or (single and name.startswith(("train/", "time/"))):
+                panels.setdefault(title, []).append(Line(name if single else group, *curve))
+    if panels:
+        page.section("Curves", plots.curves(panels))
+    else:
+        page.section("Curves", markup.paragraph("metrics.jsonl holds nothing to draw."))
+
+
+def _per_feature(page: Page, pooled: Mapping[str, Predictions]) -> None:
+    """Average precision of class x feature: which class wants which feature."""
+    labels = next(iter(pooled.values())).labels
+    if len(pooled) < 2 or len(labels) > MAX_CLASSES:
+        return
+    precision = [metrics.average_precision(p.targets, p.probabilities) for p in pooled.values()]
+    drawn = plots.heat_map(np.stack(precision, axis=1), list(labels), list(pooled), "average precision")
+    page.section("Classes by feature", drawn)
+
+
+def _classes(page: Page, scored: Predictions, where: str) -> None:
+    """Confusion matrix (not where clips have several labels), and AP and F1 of each class."""
+    labels, targets, probs = scored.labels.tolist(), scored.targets, scored.probabilities
+    threshold = ensemble.TAGGING_THRESHOLD if scored.task == "tagging" else None
+    if scored.task == "classification":
+        predicted = np.eye(len(labels), dtype=np.int64)[probs.argmax(axis=1)]
+        counts = targets.astype(np.int64).T @ predicted
+        wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+        chosen = np.sort(np.argsort(-wrong, kind="stable")[:MAX_CLASSES])
+        drawn = plots.confusion(
+            counts[np.ix_(chosen, chosen)], [labels[c] for c in chosen], "clips, true x predicted"
+        )
+        page.section(f"Confusions: {where}", _left_out(len(labels), "most often in a confusion"), drawn)
+    else:
+        text = "Clips may have several labels: there is no confusion matrix."
+        page.section(f"Confusions: {where}", markup.paragraph(text))
+    values = {
+        "average precision": metrics.average_precision(targets, probs),
+        "F1": metrics.f1(targets, probs, threshold),
+    }
+    order = np.argsort(values["average precision"], kind="stable")[:MAX_CLASSES]  # NaN is sorted last
+    rows = [
+        {
+            "class": labels[c],
+            "clips": int(targets[:, c].sum()),
+            **{k: float(v[c]) for k, v in values.items()},
+        }
+        for c in np.argsort(values["average precision"], kind="stable")
+    ]
+    drawn = plots.bars(
+        {k: v[order] for k, v in values.items()}, [labels[c] for c in order], "hardest class first"
+    )
+    undefined = [labels[c] for c in metrics.undefined_classes(targets)]
+    text = f"Without clips, and so left out of every mean: {', '.join(undefined)}." if undefined else ""
+    notes = _left_out(len(labels), "hardest"), markup.paragraph(text) if text else Html("")
+    page.section(f"Classes: {where}", *notes, drawn, markup.folded("in numbers", markup.table(rows)))
+
+
+def _left_out(classes: int, which: str) -> Html:
+    if classes <= MAX_CLASSES:
+        return Html("")
+    return markup.paragraph(f"Drawn are the {MAX_CLASSES} of {classes} classes that are {which}.")
+
+
+def _mistakes(page: Page, found: Sequence[mistakes.Mistake], where: str) -> None:
+    title = f"Worst mistakes: {where}"
+    if not found:
+        page.section(title, markup.paragraph("None."))
+        return
+    rows = [{"clip": m.id, "is": ", ".join(m.labels), "said": m.said, "error": m.error} for m in found]
+    waves = mistakes.sounds(found)
+    if any(wave is not None and len(wave) for wave in waves):
+        page.section(title, mistakes.spectrograms(found, waves), markup.table(rows))
+    else:
+        text = "No spectrograms: the prepared data of this run is no longer where its config says."
+        page.section(title, markup.paragraph(text), markup.table(rows))
+
+
+def _data(page: Page, splits: Mapping[str, Predictions]) -> None:
+    rows = [
+        {
+            "split": name,
+            "task": scored.task,
+            "clips": len(scored.ids),
+            "classes": len(scored.labels),
+            "fingerprint": scored.fingerprint,
+        }
+        for name, scored in splits.items()
+    ]
+    if rows:
+        page.section("Data", markup.table(rows))
+
+
+def _origin(page: Page, environments: Mapping[str, Mapping[str, str]], command: str) -> None:
+    """Commands of the runs and of the page; then versions and devices, once where all runs agree."""
+    launched = {name: values.get("command", "") for name, values in environments.items()}
+    lines = [f"{name}: {text or 'not recorded'}" for name, text in launched.items()]
+    page.section("Commands", markup.code("\n".join([*lines, f"this page: {command}"])))
+    groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for name, values in environments.items():
+        groups.setdefault(tuple((k, v) for k, v in values.items() if k != "command"), []).append(name)
+    parts: list[Html] = []
+    for group, names in groups.items():
+        parts.append(markup.paragraph(f"{', '.join(names)}: {'' if group else 'not recorded'}"))
+        parts.append(markup.table([{"name": k, "value": v} for k, v in group]))
+    page.section("Environment of the last launch", *parts)

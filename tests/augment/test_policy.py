@@ -1,0 +1,146 @@
+"""Which augmentations, how often, until when; and that nothing but the key decides."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+from scipy import stats
+
+from configs import esc50
+from rann_jax import augment, distributed
+from rann_jax.errors import ConfigError
+from rann_jax.experiment import build
+from tests import tiny
+
+KEY, RATE = jax.random.key(7), 8000
+EVERYTHING = {name: {"probability": 0.5} for name in augment.AUGMENTATIONS}
+
+
+def policy(options, **arguments):
+    return augment.policy(options, sample_rate=RATE, **arguments)
+
+
+def noise(batch: int, samples: int = 100) -> tuple[jax.Array, jax.Array]:
+    return jax.random.normal(KEY, (batch, samples), jnp.float32), jnp.eye(batch, dtype=jnp.float32)
+
+
+@pytest.mark.fast
+def test_policy_follows_the_registry_and_the_key():
+    chosen = policy({"mixup": {"alpha": 0.5}, "gain": {}, "spec_augment": {}})
+    assert [type(a.augmentation).__name__ for a in chosen.audio] == ["Gain", "Mixup"]
+    assert [type(a.augmentation).__name__ for a in chosen.features] == ["SpecAugment"]
+    audio, labels = noise(4)
+    first, again = (chosen.on_audio(KEY, audio, labels)[0] for _ in range(2))
+    other, _ = chosen.on_audio(jax.random.key(8), audio, labels)
+    np.testing.assert_array_equal(first, again)
+    assert (np.asarray(first) != np.asarray(other)).any()
+    unchanged, _ = policy({}).on_audio(KEY, audio, labels)
+    assert unchanged is audio
+
+
+@pytest.mark.fast
+def test_as_many_examples_are_drawn_as_the_probability_says():
+    audio, labels = noise(4000, 2)
+    louder, _ = policy({"gain": {"probability": 0.3}}).on_audio(KEY, audio, labels)
+    changed = int((np.asarray(louder) != np.asarray(audio)).any(axis=1).sum())
+    assert stats.binomtest(changed, 4000, 0.3).pvalue > 0.01
+    never, _ = policy({"gain": {"probability": 0.0}}).on_audio(KEY, audio, labels)
+    np.testing.assert_array_equal(never, audio)
+
+
+@pytest.mark.fast
+def test_an_example_that_is_not_mixed_keeps_its_label():
+    audio, labels = noise(64)
+    mixed, mixed_labels = policy({"mixup": {"probability": 0.5}}).on_audio(KEY, audio, labels)
+    kept = (np.asarray(mixed) == np.asarray(audio)).all(axis=1)
+    assert 16 < kept.sum() < 48
+    np.testing.assert_array_equal(mixed_labels[kept], labels[kept])
+    np.testing.assert_allclose(mixed_labels.sum(axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.fast
+def test_mixup_stops_where_the_config_says():
+    chosen = policy({"mixup": {"until": 0.75}}, total_steps=100)
+    audio, labels = noise(8)
+
+    @jax.jit
+    def at(step):
+        return chosen.on_audio(KEY, audio, labels, step)[0]
+
+    always = policy({"mixup": {}}).on_audio(KEY, audio, labels)[0]
+    np.testing.assert_allclose(at(jnp.int32(74)), always, atol=1e-6)
+    np.testing.assert_array_equal(at(jnp.int32(75)), audio)
+
+
+def test_eight_devices_augment_as_one():
+    """All of them, half of the examples each, batch and padding of different lengths, silence among them."""
+    chosen = policy(EVERYTHING)
+    rng = np.random.default_rng(0)
+    audio = rng.uniform(-1, 1, (16, 4000)).astype(np.float32)
+    for row, length in enumerate(range(0, 4000, 250)):
+        audio[row, length:] = 0
+    labels = np.eye(16, dtype=np.float32)
+
+    @jax.jit
+    def augmented(key, audio, labels):
+        audio, labels = chosen.on_audio(key, audio, labels)
+        image, labels = chosen.on_features(key, audio.reshape(16, 40, 100), labels)
+        return audio, image, labels
+
+    one = augmented(KEY, audio, labels)
+    sharded = NamedSharding(distributed.data_mesh(), PartitionSpec("data"))
+    eight = augmented(KEY, *jax.device_put((audio, labels), sharded))
+    assert len(eight[0].sharding.device_set) == 8
+    for a, b in zip(one, eight, strict=True):
+        assert np.isfinite(a).all()
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(one[2].sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"mixip": {}}, "mixip"),
+        ({"mixup": {"alpha": 0.0}}, "alpha"),
+        ({"mixup": {"beta": 1.0}}, "beta"),
+        ({"mixup": {"until": 0.5}}, "until=0.5.*total_steps"),
+        ({"gain": {"low_db": 3.0, "high_db": 1.0}}, "low_db"),
+        ({"gain": {"probability": 1.5}}, "probability=1.5"),
+        ({"spec_augment": {"time_share": 2.0}}, "time_share"),
+        ({"white_noise": {"low_snr": 3.0, "high_snr": 1.0}}, "low_snr"),
+        ({"roll": {"share": 0.7}}, "share=0.7"),
+        ({"crop": {"share": 0.0}}, "share=0.0"),
+        ({"stretch": {"slowest": 1.2, "fastest": 0.9}}, "1.2 and 0.9"),
+        ({"stretch": {"fastest": 9.0}}, "9.0"),
+    ],
+)
+def test_wrong_options_are_refused(options, says):
+    with pytest.raises(ValueError, match=says):
+        policy(options)
+
+
+@pytest.mark.fast
+def test_images_are_not_mixed_beside_waveforms_that_are_not():
+    audio, labels = noise(4)
+    chosen = policy({"feature_mixup": {}})
+    mixed, _ = chosen.on_features(KEY, audio[:, None], labels)
+    assert (np.asarray(mixed) != np.asarray(audio[:, None])).any()
+    with pytest.raises(ValueError, match=r"feature_mixup.*image and waveform: use mixup"):
+        chosen.on_features(KEY, {"image": audio[:, None], "waveform": audio}, labels)
+
+
+def test_an_experiment_names_the_key():
+    config = tiny.get_config()
+    config.augment = {"feature_mixup": {}}
+    config.feature.name = "log_mel+wavegram"
+    with pytest.raises(ConfigError, match=r"config\.augment: feature_mixup"):
+        build(config)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("preset", esc50.AUGMENT)
+def test_presets_of_esc50_are_policies(preset):
+    config = esc50.get_config(f"augment={preset}")
+    augment.policy(config.augment.to_dict(), sample_rate=config.sample_rate, total_steps=config.total_steps)

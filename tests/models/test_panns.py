@@ -1,0 +1,69 @@
+"""CNN14, ResNet38, Wavegram-Logmel-CNN: counts to the last digit, shapes, and what they refuse."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from rann_jax import complexity, models
+from rann_jax.features import front_end
+from rann_jax.models.panns import NETWORKS
+
+pytestmark = pytest.mark.fast
+
+# True multiply-adds of 10 s in 1e9, of which the STFT has 1.0517 (counted by hand from the layers).
+TRUE_GIGA_MACS = {"cnn14": 21.094, "resnet38": 24.443, "wavegram_logmel_cnn14": 26.717}
+
+
+def inputs(name: str):
+    made = front_end("panns_log_mel+wavegram", 32000, 10.0, 100)
+    both = jax.eval_shape(made, jax.ShapeDtypeStruct((2, 320_000), jnp.float32))
+    return both if name.startswith("wavegram") else both["image"]
+
+
+@pytest.mark.parametrize("name", sorted(complexity.TABLE_XII))
+def test_the_decks_table_in_the_decks_units(name):
+    params, multi_adds = complexity.TABLE_XII[name]
+    cost = models.complexity(name)
+    assert cost.params == params
+    assert round(complexity.in_decks_unit(name, cost), 3) == multi_adds
+
+
+@pytest.mark.parametrize("name", sorted(TRUE_GIGA_MACS))
+def test_true_multiply_adds(name):
+    cost = models.complexity(name)
+    assert round((cost.macs + cost.stft_macs) / 1e9, 3) == TRUE_GIGA_MACS[name]
+    assert round(cost.stft_macs / 1e9, 4) == 1.0517
+    assert cost.input_shape == (64, 1001)
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_logits_and_embedding(name):
+    model = models.create(name, num_classes=7, dtype=jnp.bfloat16)
+    x = inputs(name)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    logits, embedding = jax.eval_shape(
+        lambda v, x: (model.apply(v, x), model.apply(v, x, method="embed")), variables, x
+    )
+    assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
+    assert (embedding.shape, embedding.dtype) == ((2, 2048), jnp.float32)
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_the_wrong_input_is_refused(name):
+    x = {"waveform": jax.ShapeDtypeStruct((1, 320_000), jnp.float32)}
+    with pytest.raises(ValueError, match="panns_log_mel"):
+        jax.eval_shape(models.create(name, num_classes=7).init, jax.random.key(0), x)
+
+
+def test_the_program_prints_the_table(capsys):
+    assert complexity.main(["cnn14", "rann-8x4-6"]) == 0
+    out = capsys.readouterr().out
+    assert "80,753,615" in out
+    assert "42.220 GFLOPs" in out
+    assert "47.137 GMACs" in out
+
+
+def test_the_program_refuses_an_unknown_name(capsys):
+    assert complexity.main(["vgg"]) == 2
+    assert capsys.readouterr().err.startswith("error: no network is called 'vgg'")
