@@ -26,8 +26,7 @@ class Model:
     def __init__(self, tagger: Tagger):
         self.tagger = tagger
         self.sample_rate = tagger.sample_rate
-        window = np.zeros((1, tagger.experiment.crop_samples), np.float32)
-        self.scene_embedding_size = self.timestamp_embedding_size = tagger.embed_windows(window).shape[-1]
+        self.scene_embedding_size = self.timestamp_embedding_size = tagger.embedding_size
 
 
 def load_model(model_file_path: str) -> Model:
@@ -45,7 +44,7 @@ def get_timestamp_embeddings(audio: np.ndarray, model: Model) -> tuple[np.ndarra
 
     A window is centred on each timestamp; beyond the ends of the sound there is silence.
     """
-    size = model.tagger.experiment.crop_samples
+    size = model.tagger.crop_samples
     n_samples = audio.shape[-1]
     times = np.arange(0, n_samples / model.sample_rate, HOP_SECONDS)
     starts = np.rint(times * model.sample_rate).astype(int)

@@ -1,7 +1,9 @@
-"""Tag sound files with a trained model.
+"""Tag sound files with a trained model, or with several.
 
-Files of any format, rate and length are read block by block: an hour takes no more memory than a
-minute. The network hears overlapping windows of t_c seconds; a file's tags are the mean over them.
+Files of any format, rate and length are read block by block, and what is written follows: an hour takes
+no more memory than a minute. The network hears overlapping windows of t_c seconds; a file's tags are the
+mean over them, as Tagger.tag's are. Several workdirs are an ensemble: their probabilities are fused
+window by window, and the models' conflict is shown.
 """
 
 import argparse
@@ -9,17 +11,21 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from input_pipeline import audio
-from rann_jax import tag_output
+from rann_jax import fusion
 from rann_jax.errors import ConfigError
-from rann_jax.tag_output import Tagged
-from rann_jax.tagger import Tagger, Timeline
+from rann_jax.listener import Listener
+from rann_jax.report.timeline_picture import TimelinePicture, picture_file
+from rann_jax.tag_output import Choice, CsvTable, Tagged, file_name, label_file
+from rann_jax.tagger import Tagger
+from rann_jax.tagger_ensemble import TaggerEnsemble
+from rann_jax.timeline import RunningMean
 from rann_jax.workdir import replace_atomically
 
 EXAMPLES = """\
@@ -27,6 +33,7 @@ examples:
   python -m rann_jax.predict runs/quickstart dog.ogg recordings/
   python -m rann_jax.predict runs/birds night.flac --hop 1 --threshold 0.5 --audacity labels/
   python -m rann_jax.predict runs/birds *.wav --json > tags.jsonl
+  python -m rann_jax.predict runs/mel runs/cqt dog.ogg --rule deng --picture pictures/
 
 The exit code is 0 where every file was tagged, 1 where some could not be (they are listed at the end of
 stderr, with reasons), 2 where nothing could be done.
@@ -41,9 +48,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("workdir", metavar="WORKDIR", type=Path, help="folder of a trained model")
+    add("workdir", metavar="WORKDIR", type=Path, help="folder of a trained model; more may follow")
     add(
         "sources", metavar="FILE_OR_FOLDER", type=Path, nargs="+", help="folders are searched for sound files"
+    )
+    add(
+        "--rule", choices=tuple(fusion.RULES), default="wa", help="how several models are fused (%(default)s)"
     )
     add("--checkpoint", choices=("latest", "best"), default="latest", help="default: %(default)s")
     add("--top", type=int, default=5, metavar="K", help="tags shown for a file (default: %(default)s)")
@@ -54,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--csv", type=Path, metavar="FILE", help="write every window's probabilities")
     add("--audacity", type=Path, metavar="FOLDER", help="write a label track for each file")
     add("--raven", type=Path, metavar="FOLDER", help="write a Raven selection table for each file")
+    add("--picture", type=Path, metavar="FOLDER", help="draw spectrogram and probabilities of each file")
     add("--quiet", action="store_true", help="no progress bar")
     return parser
 
@@ -87,7 +98,7 @@ def find_files(sources: Sequence[Path]) -> list[Path]:
 
 
 def check_names(paths: Sequence[Path]) -> None:
-    """Raise ConfigError where the labels of two files would take one name."""
+    """Raise ConfigError where what is written about two files would take one name."""
     seen: dict[str, Path] = {}
     for path in paths:
         other = seen.setdefault(path.name, path)
@@ -95,27 +106,87 @@ def check_names(paths: Sequence[Path]) -> None:
             raise ConfigError(f"{other} and {path} have one name: write their labels in two runs")
 
 
-def tag_file(tagger: Tagger, path: Path, hop_seconds: float | None, bar: tqdm) -> Tagged:
+def split_sources(first: Path, rest: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Workdirs and sources: after the first workdir, folders that hold checkpoints are workdirs too.
+
+    Raises:
+      ConfigError: a workdir is named twice, or nothing is left to be tagged.
+    """
+    count = next((i for i, path in enumerate(rest) if not (path / "checkpoints").is_dir()), len(rest))
+    workdirs, sources = [first, *rest[:count]], list(rest[count:])
+    if len({path.resolve() for path in workdirs}) < len(workdirs):
+        raise ConfigError("the same workdir is named twice")
+    if not sources:
+        raise ConfigError("no sound files are named, only workdirs")
+    return workdirs, sources
+
+
+def load(workdirs: Sequence[Path], rule: str, checkpoint: str, batch_size: int) -> Listener:
+    """One model, or an ensemble of several.
+
+    Raises:
+      ConfigError: a workdir has no such checkpoint, or the models cannot be fused.
+    """
+    if len(workdirs) == 1:
+        return Tagger.load(workdirs[0], checkpoint=checkpoint, batch_size=batch_size)
+    return TaggerEnsemble.load(workdirs, rule=rule, checkpoint=checkpoint, batch_size=batch_size)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written about every file beside its tags.
+
+    Attributes:
+      choice: which classes are events.
+      table: rows of all files, or None.
+      folders: of "audacity", "raven" and "picture", those that are wanted.
+    """
+
+    choice: Choice
+    table: CsvTable | None = None
+    folders: dict[str, Path] | None = None
+
+
+def tag_file(
+    listener: Listener, path: Path, hop_seconds: float | None, bar: tqdm, outputs: Outputs
+) -> Tagged:
     """Tag one file, moving the bar on by the seconds heard.
 
     Raises:
-      AudioError: the file cannot be decoded, or is empty.
+      AudioError: the file cannot be decoded, or is empty; nothing is left of its outputs.
     """
-    parts = []
-    with audio.stream(path) as sound:
-        heard = 0.0
-        for part in tagger.stream(sound.blocks, sound.rate, hop_seconds=hop_seconds):
-            parts.append(part)
-            bar.update(part[1][-1] - heard)
-            heard = part[1][-1]
-    if not parts:
-        raise audio.AudioError("no samples")
-    starts, stops, probabilities = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Tagged(path, Timeline(starts, stops, probabilities, tagger.labels))
+    mean = RunningMean()
+    with ExitStack() as stack:
+        sound = stack.enter_context(audio.stream(path))
+        blocks, writers = sound.blocks, []
+        if outputs.table:
+            writers.append(outputs.table.of(path))
+        for kind, folder in (outputs.folders or {}).items():
+            target = folder / file_name(path, kind)
+            if kind == "picture":
+                picture = TimelinePicture(listener.labels, sound.rate, listener.sample_rate / 2)
+                blocks = picture.watching(blocks)
+                writers.append(picture_file(target, picture, str(path)))
+            else:
+                writers.append(label_file(target, kind, listener.labels, outputs.choice))
+        writes = [stack.enter_context(writer) for writer in writers]
+        for part in listener.stream(blocks, sound.rate, hop_seconds=hop_seconds):
+            bar.update(part.stops[-1] - mean.seconds)
+            mean.add(part)
+            for write in writes:
+                write(part)
+        if not mean.windows:
+            raise audio.AudioError("no samples")
+    return Tagged(path, mean.seconds, listener.labels, mean.probabilities, mean.conflict)
 
 
 def tag_files(
-    tagger: Tagger, paths: Sequence[Path], *, hop_seconds: float | None = None, show_progress: bool = True
+    listener: Listener,
+    paths: Sequence[Path],
+    outputs: Outputs,
+    *,
+    hop_seconds: float | None = None,
+    show_progress: bool = True,
 ) -> Iterator[Tagged | Failure]:
     """Tag files one after the other; a file that cannot be tagged does not stop the rest."""
     form = "{desc}: {n:.0f} s of sound in {elapsed}, {rate_fmt}"
@@ -124,7 +195,7 @@ def tag_files(
         for number, path in enumerate(paths, start=1):
             bar.set_description_str(f"{number}/{len(paths)} {path.name}")
             try:
-                yield tag_file(tagger, path, hop_seconds, bar)
+                yield tag_file(listener, path, hop_seconds, bar, outputs)
             except audio.AudioError as error:
                 yield Failure(path, str(error))
 
@@ -137,37 +208,35 @@ def run(options: argparse.Namespace) -> int:
     """
     if options.top < 1 or not 0 <= options.threshold <= 1:
         raise ConfigError("--top must be at least 1 and --threshold in 0..1")
-    paths = find_files(options.sources)
-    if options.audacity or options.raven:
+    workdirs, sources = split_sources(options.workdir, options.sources)
+    paths = find_files(sources)
+    wanted = {"audacity": options.audacity, "raven": options.raven, "picture": options.picture}
+    folders = {kind: folder for kind, folder in wanted.items() if folder}
+    if folders:
         check_names(paths)
-    tagger = Tagger.load(options.workdir, checkpoint=options.checkpoint, batch_size=options.batch_size)
-    if options.hop is not None and not 0 < options.hop <= tagger.window_seconds:
+    listener = load(workdirs, options.rule, options.checkpoint, options.batch_size)
+    if options.hop is not None and not 0 < options.hop <= listener.window_seconds:
         raise ConfigError(
-            f"--hop={options.hop:g}: it must be positive and at most {tagger.window_seconds:g} s"
+            f"--hop={options.hop:g}: it must be positive and at most {listener.window_seconds:g} s"
         )
-    chosen = {"top": options.top, "threshold": options.threshold}
-    failures, rows = [], []
-    for result in tag_files(tagger, paths, hop_seconds=options.hop, show_progress=not options.quiet):
-        if isinstance(result, Failure):
-            failures.append(result)
-            continue
-        line = json.dumps(result.as_json(**chosen)) if options.json else result.as_table(**chosen)
-        tqdm.write(line, file=sys.stdout)
+    choice = Choice(options.top, options.threshold)
+    failures = []
+    with ExitStack() as stack:
+        table = None
         if options.csv:
-            rows += tag_output.csv_rows(result)
-        for folder, kind in ((options.audacity, "audacity"), (options.raven, "raven")):
-            if folder:
-                _write(folder / tag_output.file_name(result.path, kind), result.as_labels(kind, **chosen))
-    if options.csv:
-        _write(options.csv, tag_output.csv_text(tagger.labels, rows))
+            file = stack.enter_context(replace_atomically(options.csv))
+            table = CsvTable(file, listener.labels, with_conflict=len(workdirs) > 1)
+        outputs = Outputs(choice, table, folders)
+        progress = not options.quiet
+        for result in tag_files(listener, paths, outputs, hop_seconds=options.hop, show_progress=progress):
+            if isinstance(result, Failure):
+                failures.append(result)
+                continue
+            line = json.dumps(result.as_json(choice)) if options.json else result.as_table(choice)
+            tqdm.write(line, file=sys.stdout)
     for failure in failures:
         print(f"not tagged: {failure.path}: {failure.reason}", file=sys.stderr)
     return 1 if failures else 0
-
-
-def _write(path: Path, text: str) -> None:
-    with replace_atomically(path) as file:
-        file.write(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

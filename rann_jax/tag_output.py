@@ -1,79 +1,181 @@
-"""What is written about a tagged file: table, JSON, CSV, Audacity labels, Raven selections."""
+"""What is written about a tagged file: table, JSON, CSV, Audacity labels, Raven selections.
+
+Outputs that follow the timeline are written while the file is heard. Each is a context manager that gives
+a function of the timeline's next part; where the file turns out to be broken, nothing of it is left.
+"""
 
 import csv
-import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from rann_jax.tagger import Timeline
+from rann_jax.timeline import Timeline
+from rann_jax.workdir import replace_atomically
 
 BAR = 30  # characters of a full bar
 EIGHTHS = " ▏▎▍▌▋▊▉█"
-SUFFIX = {"audacity": ".txt", "raven": ".selections.txt"}
+SUFFIX = {"audacity": ".txt", "raven": ".selections.txt", "picture": ".png"}
+RAVEN_HEAD = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tSpecies\tScore\n"
+
+Write = Callable[[Timeline], None]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which classes are worth a word: the `top` most probable that reach the threshold."""
+
+    top: int
+    threshold: float
+
+    def of(self, probabilities: np.ndarray) -> np.ndarray:
+        """Of probabilities (..., C), which are chosen: (..., C) bool."""
+        order = np.argsort(-probabilities, axis=-1, kind="stable")
+        ranks = np.argsort(order, axis=-1, kind="stable")
+        return (ranks < self.top) & (probabilities >= self.threshold)
 
 
 @dataclass(frozen=True)
 class Tagged:
-    """A file and its class probabilities over time."""
+    """A whole file and its tags.
+
+    Attributes:
+      path: the file.
+      seconds: its length.
+      labels: (C,) class names.
+      probabilities: (C,), the mean over the file's windows.
+      conflict: of an ensemble's models, the mean over the windows; None for one model.
+    """
 
     path: Path
-    timeline: Timeline
+    seconds: float
+    labels: tuple[str, ...]
+    probabilities: np.ndarray
+    conflict: float | None = None
 
-    def tags(self, top: int, threshold: float) -> list[tuple[str, float]]:
-        """The `top` most probable classes of the whole file that reach the threshold."""
-        mean = self.timeline.probabilities.mean(axis=0, dtype=np.float64)
-        order = np.argsort(-mean, kind="stable")[:top]
-        return [(self.timeline.labels[c], float(mean[c])) for c in order if mean[c] >= threshold]
+    def tags(self, choice: Choice) -> list[tuple[str, float]]:
+        """The chosen classes, the most probable first."""
+        chosen = np.flatnonzero(choice.of(self.probabilities))
+        order = chosen[np.argsort(-self.probabilities[chosen], kind="stable")]
+        return [(self.labels[c], float(self.probabilities[c])) for c in order]
 
-    def as_json(self, top: int, threshold: float) -> dict[str, Any]:
-        """File, length in seconds, tags."""
-        tags = [{"label": label, "probability": round(p, 6)} for label, p in self.tags(top, threshold)]
-        seconds = round(float(self.timeline.stops[-1]), 3)
-        return {"file": str(self.path), "seconds": seconds, "tags": tags}
+    def as_json(self, choice: Choice) -> dict[str, Any]:
+        """File, length in seconds, tags; for an ensemble also its conflict."""
+        tags = [{"label": label, "probability": round(p, 6)} for label, p in self.tags(choice)]
+        row = {"file": str(self.path), "seconds": round(self.seconds, 3), "tags": tags}
+        return row if self.conflict is None else row | {"conflict": round(self.conflict, 6)}
 
-    def as_table(self, top: int, threshold: float) -> str:
+    def as_table(self, choice: Choice) -> str:
         """A heading and a bar for every tag; coloured where stdout is a terminal and NO_COLOR is unset."""
         coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-        tags = self.tags(top, threshold)
+        tags = self.tags(choice)
         width = max((len(label) for label, _ in tags), default=0)
-        lines = [f"{self.path}  ({self.timeline.stops[-1]:.2f} s)"]
+        about = f"{self.seconds:.2f} s"
+        if self.conflict is not None:
+            about += f", conflict {self.conflict:.3f}"
+        lines = [f"{self.path}  ({about})"]
         for label, p in tags:
             drawn = bar(p)
             lines.append(f"  {label:<{width}} {p:6.3f} " + (f"\033[36m{drawn}\033[0m" if coloured else drawn))
         return "\n".join(lines)
 
-    def as_labels(self, kind: str, top: int, threshold: float) -> str:
-        """The events of the file as an Audacity label track or a Raven selection table."""
-        events = list(self.events(top, threshold))
-        if kind == "audacity":
-            return "".join(f"{a:.6f}\t{b:.6f}\t{label} {p:.2f}\n" for a, b, label, p in events)
-        head = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tSpecies\tScore\n"
-        return head + "".join(
-            f"{i}\tSpectrogram 1\t1\t{a:.6f}\t{b:.6f}\t{label}\t{p:.4f}\n"
-            for i, (a, b, label, p) in enumerate(events, start=1)
-        )
 
-    def events(self, top: int, threshold: float) -> Iterator[tuple[float, float, str, float]]:
-        """(start, stop, label, highest probability) of stretches of windows in which a class is chosen.
+class Event(NamedTuple):
+    """A stretch of windows in which a class is chosen; `probability` is the highest of them."""
 
-        A class is chosen in a window where it is among the `top` and reaches the threshold.
-        """
-        line = self.timeline
-        ranks = np.argsort(np.argsort(-line.probabilities, axis=1, kind="stable"), axis=1, kind="stable")
-        chosen = (ranks < top) & (line.probabilities >= threshold)
-        found = []
-        for c in np.flatnonzero(chosen.any(axis=0)):
-            edges = np.flatnonzero(np.diff(np.pad(chosen[:, c].astype(np.int8), 1)))
-            for first, end in zip(edges[::2], edges[1::2], strict=True):
-                peak = float(line.probabilities[first:end, c].max())
-                found.append((float(line.starts[first]), float(line.stops[end - 1]), line.labels[c], peak))
-        yield from sorted(found)
+    start: float
+    stop: float
+    label: str
+    probability: float
+
+
+class Events:
+    """The events of a timeline that comes in parts, in the order in which they end."""
+
+    def __init__(self, labels: Sequence[str], choice: Choice):
+        self._labels = labels
+        self._choice = choice
+        self._open: dict[int, Event] = {}
+
+    def add(self, part: Timeline) -> Iterator[Event]:
+        """The events that ended before or in this part."""
+        chosen = self._choice.of(part.probabilities)
+        for w, (start, stop) in enumerate(zip(part.starts, part.stops, strict=True)):
+            for ended in [c for c in self._open if not chosen[w, c]]:
+                yield self._open.pop(ended)
+            for c in np.flatnonzero(chosen[w]).tolist():
+                p = float(part.probabilities[w, c])
+                before = self._open.get(c, Event(float(start), 0.0, self._labels[c], p))
+                self._open[c] = before._replace(stop=float(stop), probability=max(before.probability, p))
+
+    def rest(self) -> Iterator[Event]:
+        """The events that last to the end of the sound."""
+        yield from self._open.values()
+
+
+@contextmanager
+def label_file(path: Path, kind: str, labels: Sequence[str], choice: Choice) -> Iterator[Write]:
+    """The events of one file as an Audacity label track or a Raven selection table."""
+    events = Events(labels, choice)
+    with replace_atomically(path) as file:
+        line = _audacity_lines(file) if kind == "audacity" else _raven_lines(file)
+
+        def write(part: Timeline) -> None:
+            for event in events.add(part):
+                line(event)
+
+        yield write
+        for event in events.rest():
+            line(event)
+
+
+def _audacity_lines(file: IO[str]) -> Callable[[Event], None]:
+    return lambda e: print(f"{e.start:.6f}\t{e.stop:.6f}\t{e.label} {e.probability:.2f}", file=file)
+
+
+def _raven_lines(file: IO[str]) -> Callable[[Event], None]:
+    file.write(RAVEN_HEAD)
+    numbers = iter(range(1, sys.maxsize))
+
+    def line(e: Event) -> None:
+        where = f"{next(numbers)}\tSpectrogram 1\t1\t{e.start:.6f}\t{e.stop:.6f}"
+        print(f"{where}\t{e.label}\t{e.probability:.4f}", file=file)
+
+    return line
+
+
+class CsvTable:
+    """One row for each window: file, start, stop, the conflict of an ensemble, probabilities."""
+
+    def __init__(self, file: IO[str], labels: Sequence[str], *, with_conflict: bool):
+        self._file = file
+        self._writer = csv.writer(file, lineterminator="\n")
+        conflict = ["conflict"] if with_conflict else []
+        self._writer.writerow(["file", "start_seconds", "stop_seconds", *conflict, *labels])
+
+    @contextmanager
+    def of(self, path: Path) -> Iterator[Write]:
+        """Write the rows of one file; they are taken back where it turns out to be broken."""
+        before = self._file.tell()
+
+        def write(part: Timeline) -> None:
+            numbers = part.probabilities
+            if part.conflict is not None:
+                numbers = np.column_stack([part.conflict, numbers])
+            for start, stop, row in zip(part.starts, part.stops, numbers, strict=True):
+                self._writer.writerow([path, f"{start:.3f}", f"{stop:.3f}", *(f"{p:.6f}" for p in row)])
+
+        try:
+            yield write
+        except BaseException:
+            self._file.seek(before)
+            self._file.truncate()
+            raise
 
 
 def bar(p: float) -> str:
@@ -86,23 +188,6 @@ def bar(p: float) -> str:
     return ("█" * full + EIGHTHS[eighth]).rstrip()
 
 
-def csv_rows(tagged: Tagged) -> list[list[str]]:
-    """One row for each window: file, start, stop, probabilities."""
-    line = tagged.timeline
-    return [
-        [str(tagged.path), f"{a:.3f}", f"{b:.3f}", *(f"{p:.6f}" for p in row)]
-        for a, b, row in zip(line.starts, line.stops, line.probabilities, strict=True)
-    ]
-
-
-def csv_text(labels: Sequence[str], rows: list[list[str]]) -> str:
-    """The rows under a heading."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([["file", "start_seconds", "stop_seconds", *labels], *rows])
-    return text.getvalue()
-
-
 def file_name(path: Path, kind: str) -> str:
-    """Name of a file's labels; the suffix stays, so that a.wav and a.ogg do not meet."""
+    """Name of what is written about a file; its suffix stays, so that a.wav and a.ogg do not meet."""
     return path.name + SUFFIX[kind]

@@ -1,7 +1,7 @@
 """From a stream of blocks of sound to windows of one size: nothing longer than a window is kept."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import soxr
@@ -10,16 +10,24 @@ RESAMPLER_BLOCK = 1 << 16  # samples; soxr's stream keeps a copy of what it is g
 
 
 def resampled(blocks: Iterable[np.ndarray], source_rate: int, rate: int) -> Iterator[np.ndarray]:
-    """Blocks (n,) at `source_rate` Hz as blocks at `rate` Hz, by soxr's HQ filter, float32."""
+    """Blocks (n,) at `source_rate` Hz as blocks at `rate` Hz, by soxr's HQ filter, float32.
+
+    However short a sound is, a sample of it is left.
+    """
     if source_rate == rate:
         yield from blocks
         return
     stream = soxr.ResampleStream(source_rate, rate, num_channels=1, dtype="float32", quality="HQ")
+    taken = given = 0
     for block in blocks:
+        taken += len(block)
         for start in range(0, len(block), RESAMPLER_BLOCK):
             piece = np.ascontiguousarray(block[start : start + RESAMPLER_BLOCK], np.float32)
-            yield stream.resample_chunk(piece)
-    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+            made = stream.resample_chunk(piece)
+            given += len(made)
+            yield made
+    rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    yield rest if given or rest.size or not taken else np.zeros(1, np.float32)
 
 
 def sliding(blocks: Iterable[np.ndarray], size: int, hop: int) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -63,13 +71,3 @@ def batched(windows: Iterable[tuple[int, int, np.ndarray]], size: int) -> Iterat
     iterator = iter(windows)
     while group := list(itertools.islice(iterator, size)):
         yield tuple(map(list, zip(*group, strict=True)))
-
-
-def covering(length: int, size: int) -> Sequence[int]:
-    """Starts of the fewest evenly spaced windows that cover `length` samples, as evaluation has them.
-
-    >>> covering(10, 4)
-    [0, 3, 6]
-    """
-    count = max(1, -(-length // size))
-    return np.rint(np.linspace(0, max(0, length - size), count)).astype(int).tolist()

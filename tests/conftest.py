@@ -20,6 +20,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # grain reads absl flags; the command line parses them, tests have none to parse.
 flags.FLAGS.mark_as_parsed()
 
+TINY_LABELS = [f"class {c}" for c in range(10)]
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -48,12 +49,15 @@ def cached(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def tiny_workdir(tmp_path_factory) -> Path:
-    """The workdir of a finished run of tests/tiny.py, a few steps long; not to be written to."""
-    from rann_jax.main import run
-    from tests.tiny import get_config
+    """A workdir of tests/tiny.py with random weights; not to be written to."""
+    from tests.tiny import write_workdir
 
-    config = get_config("steps=4")
-    config.prepared_dir = str(tmp_path_factory.mktemp("prepared"))
-    workdir = tmp_path_factory.mktemp("tiny")
-    run(config, workdir, mode="train", checkpoint="latest", quiet=True)
-    return workdir
+    return write_workdir(tmp_path_factory.mktemp("tiny"), 0, TINY_LABELS)
+
+
+@pytest.fixture(scope="session")
+def second_workdir(tmp_path_factory) -> Path:
+    """Other weights for the same classes and windows; not to be written to."""
+    from tests.tiny import write_workdir
+
+    return write_workdir(tmp_path_factory.mktemp("second"), 1, TINY_LABELS)

@@ -15,9 +15,11 @@ from ml_collections import ConfigDict
 
 import configs.folder
 from input_pipeline import DataError
+from input_pipeline.prepare import prepare
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
 from rann_jax.main import run
+from rann_jax.tagger import Tagger
 from tests.conftest import REPOSITORY, cached
 from tests.tiny import get_config
 
@@ -217,6 +219,30 @@ def test_eval_mode_needs_only_the_workdir(trained, cache):
 def test_eval_of_the_best_checkpoint(trained, cache):
     result = rann("--mode=eval", "--checkpoint=best", "--workdir", trained, cache=cache)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_tagger_says_what_evaluation_wrote(trained, prepared):
+    """From the checkpoint alone, with evaluation's evenly spaced crops placed by hand."""
+    tagger = Tagger.load(trained, batch_size=32)
+    options = tagger.experiment.config.dataset.to_dict()
+    data = prepare(
+        options.pop("name"),
+        data_dir="",
+        prepared_dir=str(prepared),
+        sample_rate=tagger.sample_rate,
+        **options,
+    )
+    expected = np.load(trained / "predictions" / "test.npz")
+    assert tagger.labels == tuple(expected["labels"])
+    crops, counts, size = [], [], tagger.crop_samples
+    for example in data.source("test"):
+        wave = np.asarray(example["audio"]).astype(np.float32) / 32768
+        starts = np.rint(np.linspace(0, len(wave) - size, -(-len(wave) // size))).astype(int)
+        crops += [wave[start : start + size] for start in starts]
+        counts.append(len(starts))
+    parts = np.split(tagger.predict(np.stack(crops)), np.cumsum(counts)[:-1])
+    means = np.stack([part.mean(axis=0) for part in parts])
+    np.testing.assert_allclose(means, expected["probabilities"], atol=2e-6)
 
 
 def test_divergence_names_the_step(tmp_path, prepared, cache):

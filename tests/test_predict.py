@@ -1,6 +1,7 @@
 """The program that tags files: formats, broken files, exit codes, bounded memory."""
 
 import csv
+import functools
 import json
 import tracemalloc
 
@@ -8,12 +9,29 @@ import numpy as np
 import pytest
 import soundfile
 
-import rann_jax
-from input_pipeline import audio
 from input_pipeline.datasets.quickstart import synthesise
+from rann_jax import predict
+from rann_jax.listener import Listener
 from rann_jax.predict import main
-from rann_jax.tag_output import Tagged
-from rann_jax.tagger import Timeline
+from rann_jax.tag_output import Choice, Events
+from rann_jax.timeline import Timeline
+from tests.conftest import TINY_LABELS
+from tests.tiny import write_workdir
+
+
+@pytest.fixture(scope="module")
+def load_once():
+    once = functools.cache(predict.load)
+    return lambda workdirs, *rest: once(tuple(workdirs), *rest)
+
+
+@pytest.fixture(autouse=True)
+def _compiled_once(monkeypatch, load_once):
+    """The same model is loaded, and its programs compiled, once for this file."""
+    monkeypatch.setattr(predict, "load", load_once)
+
+
+SMALL = ("--batch-size", "2")
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +48,8 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_json_lines_bad_files_and_exit_code(tiny_workdir, folder, capsys):
-    assert main([str(tiny_workdir), str(folder), "--json", "--top", "2", "--quiet"]) == 1
+def test_json_lines_bad_files_and_exit_code(tiny_workdir, folder, capsys, load_once):
+    assert main([str(tiny_workdir), str(folder), "--json", "--top", "2", "--quiet", *SMALL]) == 1
     out, err = capsys.readouterr()
     rows = [json.loads(line) for line in out.splitlines()]
     assert [row["file"].rsplit("/", 1)[-1] for row in rows] == ["bell.wav", "fast.flac", "short.ogg"]
@@ -40,15 +58,17 @@ def test_json_lines_bad_files_and_exit_code(tiny_workdir, folder, capsys):
         next(line for line in err.splitlines() if "torn.wav: not decodable" in line),
     ]
     wave, rate = soundfile.read(folder / "bell.wav", dtype="float32")
-    mean = rann_jax.Tagger.load(tiny_workdir).timeline(wave, rate).probabilities.mean(0)
-    shown = [tag["probability"] for tag in rows[0]["tags"]]
-    np.testing.assert_allclose(shown, np.sort(mean)[::-1][:2], atol=1e-5)
+    tags = load_once([tiny_workdir], "wa", "latest", 2).tag(wave, rate)
+    shown = {tag["label"]: tag["probability"] for tag in rows[0]["tags"]}
+    assert list(shown) == list(tags)[:2]
+    np.testing.assert_allclose(list(shown.values()), list(tags.values())[:2], atol=1e-5)
+    assert "conflict" not in rows[0]
 
 
 def test_files_for_other_programs(tiny_workdir, folder, tmp_path, capsys):
     names = [str(folder / "bell.wav"), str(folder / "fast.flac")]
     outputs = ["--csv", f"{tmp_path}/t.csv", "--audacity", f"{tmp_path}/a", "--raven", f"{tmp_path}/r"]
-    assert main([str(tiny_workdir), *names, *outputs, "--top", "1"]) == 0
+    assert main([str(tiny_workdir), *names, *outputs, "--top", "1", *SMALL]) == 0
     shown, progress = capsys.readouterr()
     assert names[0] in shown
     assert "\033" not in shown  # not a terminal
@@ -68,8 +88,11 @@ def test_files_for_other_programs(tiny_workdir, folder, tmp_path, capsys):
 def test_events_join_neighbouring_windows():
     starts = np.array([0.0, 1.0, 2.0, 3.0])
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.7, 0.3]])
-    tagged = Tagged(None, Timeline(starts, starts + 2, probabilities, ("dog", "cat")))
-    assert list(tagged.events(top=1, threshold=0.5)) == [
+    events = Events(("dog", "cat"), Choice(top=1, threshold=0.5))
+    found = []
+    for part in (slice(0, 2), slice(2, 4)):  # over the edge between two parts
+        found += events.add(Timeline(starts[part], starts[part] + 2, probabilities[part], ("dog", "cat")))
+    assert [*found, *events.rest()] == [
         (0.0, 3.0, "dog", 0.9),
         (2.0, 4.0, "cat", 0.9),
         (3.0, 5.0, "dog", 0.7),
@@ -83,27 +106,105 @@ def test_events_join_neighbouring_windows():
         (["/absent", "{f}"], "/absent holds no checkpoints"),
         (["{w}", "{f}", "--hop", "9"], "--hop=9"),
         (["{w}", "{f}", "--top", "0"], "--top"),
-        (["{w}", "{w}"], "no sound files"),
+        (["{w}", "{w}/checkpoints"], "no sound files"),
+        (["{w}", "{w}", "{f}"], "same workdir is named twice"),
+        (["{w}", "{s}"], "only workdirs"),
+        (["{w}", "{o}", "{f}"], "models 1 and 2 differ in their labels"),
     ],
-    ids=["file", "workdir", "hop", "top", "folder"],
+    ids=["file", "workdir", "hop", "top", "folder", "twice", "workdirs", "labels"],
 )
-def test_wrong_use_is_one_line(arguments, says, tiny_workdir, folder, capsys):
-    assert main([a.format(w=tiny_workdir, f=folder) for a in arguments]) == 2
+def test_wrong_use_is_one_line(arguments, says, tiny_workdir, second_workdir, other, folder, capsys):
+    names = {"w": tiny_workdir, "s": second_workdir, "o": other, "f": folder}
+    assert main([a.format(**names) for a in arguments]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
     assert says in lines[0]
 
 
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """A model of the same classes in another order."""
+    return write_workdir(tmp_path_factory.mktemp("other"), 2, TINY_LABELS[::-1])
+
+
+def test_ensemble_by_hand(tiny_workdir, second_workdir, tmp_path, capsys):
+    """Dempster's rule window by window, from what the single models wrote."""
+    file = str(tmp_path / "four windows.wav")
+    soundfile.write(file, np.random.default_rng(0).uniform(-0.5, 0.5, 20000), 16000)
+    for i, models in enumerate(([tiny_workdir], [second_workdir], [tiny_workdir, second_workdir])):
+        table = f"{tmp_path}/{i}.csv"
+        assert (
+            main([*map(str, models), file, "--rule", "ds", "--json", "--csv", table, "--quiet", *SMALL]) == 0
+        )
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])
+    first, second, fused = (
+        np.loadtxt(tmp_path / f"{i}.csv", delimiter=",", skiprows=1, usecols=range(1, n))
+        for i, n in ((0, 13), (1, 13), (2, 14))
+    )
+    product = first[:, 2:] * second[:, 2:]
+    agreement = product.sum(axis=1)
+    np.testing.assert_allclose(fused[:, 2], 1 - agreement, atol=1e-5)
+    np.testing.assert_allclose(fused[:, 3:], product / agreement[:, None], atol=1e-4)
+    assert row["conflict"] == pytest.approx(np.mean(1 - agreement), abs=1e-5)
+    heading = (tmp_path / "2.csv").read_text().splitlines()[0].split(",")
+    assert heading == ["file", "start_seconds", "stop_seconds", "conflict", *TINY_LABELS]
+
+
+class Loudness(Listener):
+    """Hears how loud a window is: instead of a network, where only the plumbing is of interest."""
+
+    def __init__(self):
+        self.labels, self.task = ("loud", "quiet"), "classification"
+        self.sample_rate, self.crop_samples, self.batch_size = 8000, 800, 16
+
+    def judge(self, windows):
+        loud = np.abs(windows).max(axis=1)
+        return np.stack([loud, 1 - loud], axis=1), None
+
+
+@pytest.fixture
+def loudness(monkeypatch):
+    monkeypatch.setattr(predict, "load", lambda *_: Loudness())
+
+
+def outputs(folder) -> list[str]:
+    kinds = {"csv": "t.csv", "audacity": "a", "raven": "r", "picture": "p"}
+    return [text for kind, name in kinds.items() for text in (f"--{kind}", str(folder / name))]
+
+
 @pytest.mark.fast
-def test_long_files_are_read_in_bounded_memory(tmp_path):
-    """Twenty minutes would be 77 MB as float32 at 16 kHz."""
-    path = tmp_path / "long.wav"
-    soundfile.write(path, np.zeros(16000 * 1200, np.int16), 16000)
-    tracemalloc.start()
-    with audio.stream(path) as sound:
-        heard = sum(len(block) for block in sound.blocks)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert heard == 16000 * 1200
-    assert peak < 8e6
+@pytest.mark.usefixtures("loudness")
+def test_a_longer_file_takes_no_more_memory(tmp_path, capsys):
+    """Four times as long, all outputs written: the peak of what Python and NumPy allocate stays."""
+    rng, peaks = np.random.default_rng(0), []
+    for minutes in (2, 8):
+        path = tmp_path / f"{minutes}.wav"
+        with soundfile.SoundFile(path, "w", 8000, 1) as file:
+            for _ in range(minutes):
+                file.write(np.repeat(rng.uniform(-0.9, 0.9, 600), 800))
+        tracemalloc.start()
+        assert main(["model", str(path), "--top", "1", "--quiet", *outputs(tmp_path / str(minutes))]) == 0
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.25 * peaks[0], peaks
+    with (tmp_path / "8" / "t.csv").open() as file:
+        assert sum(1 for _ in file) == 1 + 8 * 60 * 20 - 1  # a heading, and a window every 50 ms
+
+
+@pytest.mark.fast
+@pytest.mark.usefixtures("loudness")
+def test_a_file_that_breaks_leaves_nothing(tmp_path, capsys):
+    """The samples are read up to the first that is not finite; rows already written are taken back."""
+    wave = np.full(8000 * 60, 0.5, np.float32)
+    soundfile.write(tmp_path / "good.wav", wave[:1600], 8000, subtype="FLOAT")
+    wave[-1] = np.nan
+    soundfile.write(tmp_path / "broken.wav", wave, 8000, subtype="FLOAT")
+    names = [str(tmp_path / name) for name in ("broken.wav", "good.wav")]
+    assert main(["model", *names, "--quiet", *outputs(tmp_path / "out")]) == 1
+    assert "broken.wav: NaN" in capsys.readouterr().err
+    written = sorted(path.name for path in (tmp_path / "out").rglob("*.*"))
+    assert written == ["good.wav.png", "good.wav.selections.txt", "good.wav.txt", "t.csv"]
+    rows = list(csv.DictReader((tmp_path / "out/t.csv").read_text().splitlines()))
+    assert [row["file"] for row in rows] == [names[1]] * 3
+    assert {row["loud"] for row in rows} == {"0.500000"}

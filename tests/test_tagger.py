@@ -10,33 +10,22 @@ import soxr
 
 import rann_jax
 from input_pipeline.datasets.quickstart import synthesise
-from input_pipeline.prepare import prepare
 from rann_jax import hear
 from rann_jax.errors import ConfigError
+from rann_jax.listener import in_batches
+from rann_jax.timeline import joined
 from rann_jax.windows import resampled, sliding
 
 
 @pytest.fixture(scope="module")
 def tagger(tiny_workdir):
-    return rann_jax.Tagger.load(tiny_workdir, batch_size=8)
+    return rann_jax.Tagger.load(tiny_workdir, batch_size=2)
 
 
 def sound(seconds: float, rate: int = 16000) -> np.ndarray:
     rng = np.random.default_rng(1)
     wave = np.concatenate([synthesise("siren", rng) for _ in range(int(seconds) + 2)])
     return soxr.resample(wave, 16000, rate)[: int(seconds * rate)].astype(np.float32)
-
-
-def test_tags_what_evaluation_wrote(tagger, tiny_workdir):
-    """The probabilities of the split that training ended with, from the weights alone."""
-    config = tagger.experiment.config
-    options = config.dataset.to_dict()
-    name = options.pop("name")
-    prepared = prepare(name, data_dir="", prepared_dir=config.prepared_dir, sample_rate=16000, **options)
-    clips = [example["audio"] for example in prepared.source("test")]
-    written = np.load(tiny_workdir / "predictions" / "test.npz")
-    np.testing.assert_allclose(tagger.probabilities(clips, 16000), written["probabilities"], atol=2e-6)
-    assert tagger.labels == tuple(written["labels"])
 
 
 def test_tag_is_sorted_and_named(tagger):
@@ -53,6 +42,10 @@ def test_other_rates_are_resampled(tagger, rate):
     by_hand = soxr.resample(wave, rate, 16000, quality="HQ")
     ours, expected = tagger.probabilities([wave], rate), tagger.probabilities([by_hand], 16000)
     np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+def test_a_sound_shorter_than_a_sample_of_the_slower_rate(tagger):
+    assert tagger.timeline(np.ones(1, np.float32), 192000).stops.tolist() == [1 / 16000]
 
 
 def test_int16_is_the_same_sound(tagger):
@@ -75,29 +68,49 @@ def test_streaming_is_the_timeline(tagger):
     wave = sound(4.0, 22050)
     whole = tagger.timeline(wave, 22050)
     blocks = np.split(wave, [1, 700, 30000, 30001])
-    starts, stops, probabilities = map(np.concatenate, zip(*tagger.stream(blocks, 22050), strict=True))
-    np.testing.assert_allclose(starts, whole.starts)
-    np.testing.assert_allclose(stops, whole.stops)
-    np.testing.assert_allclose(probabilities, whole.probabilities, atol=1e-5)
+    streamed = joined(list(tagger.stream(blocks, 22050)))
+    np.testing.assert_allclose(streamed.starts, whole.starts)
+    np.testing.assert_allclose(streamed.stops, whole.stops)
+    np.testing.assert_allclose(streamed.probabilities, whole.probabilities, atol=1e-5)
 
 
-def test_lengths_compile_a_bounded_number_of_programs(tiny_workdir):
-    tagger = rann_jax.Tagger.load(tiny_workdir, batch_size=6)
-    rng = np.random.default_rng(0)
-    for count in (1, 2, 3, 4, 5, 6, 7, 9):
-        tagger.probabilities([rng.uniform(-1, 1, 100 * n + 1) for n in range(count)], 16000)
-    assert tagger._probabilities._cache_size() == 4  # batches of 1, 2, 4, 6
+def test_lengths_compile_a_bounded_number_of_programs():
+    """A program is compiled for each shape that the step is given."""
+    shapes = set()
+
+    def step(variables, windows):
+        shapes.add(windows.shape)
+        return windows
+
+    for count in range(1, 20):
+        windows = np.random.default_rng(count).uniform(-1, 1, (count, 5))
+        np.testing.assert_array_equal(in_batches(step, None, windows, 6), windows)
+    assert shapes == {(1, 5), (2, 5), (4, 5), (6, 5)}
 
 
-def test_hear_names_and_shapes(tiny_workdir):
-    model = hear.load_model(str(tiny_workdir))
-    audio = np.stack([sound(1.0), -sound(1.0)])
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_tags_are_the_mean_of_the_timeline(tagger, count):
+    """One definition: of `tag`, of `probabilities` for sounds of several lengths, and of the embedding."""
+    waves = [sound(seconds) for seconds in (0.3, 1.2, 0.9)[:count]]
+    expected = [tagger.timeline(wave, 16000).probabilities.mean(axis=0) for wave in waves]
+    together = tagger.probabilities(waves, 16000)
+    assert together.shape == (count, 10)
+    for wave, mean, row in zip(waves, expected, together, strict=True):
+        np.testing.assert_allclose(row, mean, atol=1e-6)
+        tags = tagger.tag(wave, 16000)
+        np.testing.assert_allclose([tags[label] for label in tagger.labels], mean, atol=1e-6)
+
+
+def test_hear_names_and_shapes(tagger):
+    model = hear.Model(tagger)
+    audio = np.stack([sound(0.5), -sound(0.5)])
     scene = hear.get_scene_embeddings(audio, model)
     stamps, times = hear.get_timestamp_embeddings(audio, model)
     assert scene.shape == (2, model.scene_embedding_size) == (2, 128)
-    assert stamps.shape == (2, 20, model.timestamp_embedding_size)
-    np.testing.assert_allclose(times, np.tile(np.arange(20) * 50.0, (2, 1)))
-    assert np.isfinite(stamps).all()
+    assert stamps.shape == (2, 10, model.timestamp_embedding_size)
+    np.testing.assert_allclose(times, np.tile(np.arange(10) * 50.0, (2, 1)))
+    # At 250 ms the window is the whole sound.
+    np.testing.assert_allclose(stamps[:, 5], scene, rtol=1e-4, atol=1e-5)
 
 
 def test_the_embedding_is_what_the_last_layer_sees(tagger):

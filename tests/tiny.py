@@ -6,9 +6,18 @@ Shuffling over several epochs, random crops (clips are 1 to 2 s, crops 0.5 s), m
 schedule are all active.
 """
 
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from configs.base import base, parse_arg
+from rann_jax.checkpoint import Checkpoints, Record
+from rann_jax.experiment import build
+
+SHRINK = 0.5
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -26,3 +35,25 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.save_every = 3
     config.eval.batch_size = 8
     return config
+
+
+def write_workdir(workdir: Path, seed: int, labels: list[str], **overrides) -> Path:
+    """A checkpoint with random weights: what a run leaves for those who use it, without the training."""
+    config = get_config()
+    config.update_from_flattened_dict({"num_classes": len(labels), **overrides})
+    experiment = build(config)
+    rng = np.random.default_rng(seed)
+
+    def filled(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        if leaf.ndim >= 2:  # kernels that shrink what goes through them: no class is certain
+            values = SHRINK * rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]))
+        else:
+            values = rng.uniform(0.5, 1.5, leaf.shape)
+        return jax.device_put(values.astype(leaf.dtype), leaf.sharding)
+
+    state = jax.tree.map(filled, experiment.abstract_state(SingleDeviceSharding(jax.devices()[0])))
+    bundle = {"config": config.to_dict(), "labels": labels, "fingerprints": {}}
+    checkpoints = Checkpoints(workdir, config.best_metric)
+    checkpoints.save(1, state, Record(batches=1, seconds=0.0, bundle=bundle), {config.best_metric: 0.5})
+    checkpoints.close()
+    return workdir

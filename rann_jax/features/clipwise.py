@@ -26,7 +26,7 @@ def clipwise(feature: Callable[[jax.Array], Any], y: jax.Array, axes: int = 1) -
 
         return jax.lax.map(one, clips)
 
-    if len(clips) == 1:
+    if clips.shape[0] == 1:  # not len(): the batch may be symbolic, as in jax.export
         out = feature(clips)
     else:
         out = jax.lax.platform_dependent(clips, cpu=one_by_one, default=feature)

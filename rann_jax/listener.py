@@ -1,0 +1,160 @@
+"""How a sound of any rate and length is heard: in windows, whose mean is its tags.
+
+One definition, for `Tagger`, `TaggerEnsemble` and `rann_jax.predict`: windows of t_c seconds begin every
+hop (half a window unless said otherwise), the last one ends with the sound, and a shorter sound is padded
+with zeros at its end. The tags of a sound are the mean of the windows' probabilities, each counted once.
+Evaluation during training differs on clips longer than t_c, where it takes a few evenly spaced crops.
+"""
+
+import abc
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from rann_jax.errors import ConfigError
+from rann_jax.timeline import RunningMean, Timeline, joined
+from rann_jax.windows import batched, resampled, sliding
+
+
+class Listener(abc.ABC):
+    """What turns sound into class probabilities, window by window.
+
+    Attributes:
+      labels: (C,) class names.
+      task: "classification" (probabilities sum to 1) or "tagging" (each class by itself).
+      sample_rate: Hz, of the sound that the networks hear; other rates are resampled.
+      crop_samples: length of a window at that rate.
+      batch_size: windows computed together at most.
+    """
+
+    labels: tuple[str, ...]
+    task: str
+    sample_rate: int
+    crop_samples: int
+    batch_size: int
+
+    @property
+    def window_seconds(self) -> float:
+        """Length of a window, t_c."""
+        return self.crop_samples / self.sample_rate
+
+    @abc.abstractmethod
+    def judge(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Probabilities (W, C) of windows (W, crop_samples), and the conflict (W,) of several models."""
+
+    def predict(self, windows: np.ndarray) -> np.ndarray:
+        """Class probabilities (W, C) of windows (W, crop_samples) at `sample_rate`."""
+        return self.judge(windows)[0]
+
+    def tag(
+        self, wave: np.ndarray, sample_rate: int, *, hop_seconds: float | None = None
+    ) -> dict[str, float]:
+        """Class names and probabilities of a sound, the most probable first: the mean of its timeline.
+
+        Args:
+          wave: (N,) floating, full scale +-1, or int16.
+          sample_rate: of `wave`, Hz.
+          hop_seconds: between windows; None is half a window.
+
+        Raises:
+          ValueError: the sound is empty, not (N,), of another type, or not finite; the hop is not positive,
+            or longer than a window.
+        """
+        mean = RunningMean()
+        for part in self.stream([checked(wave)], sample_rate, hop_seconds=hop_seconds):
+            mean.add(part)
+        order = np.argsort(-mean.probabilities, kind="stable")
+        return {self.labels[c]: float(mean.probabilities[c]) for c in order}
+
+    def probabilities(self, waves: Sequence[np.ndarray], sample_rate: int) -> np.ndarray:
+        """The tags of several sounds of any lengths, (len(waves), C) float32 in the order of `labels`.
+
+        Windows of all sounds are computed together, in at most log2(batch_size) + 2 compiled shapes.
+
+        Raises:
+          ValueError: as `tag`.
+        """
+        heard = [list(self._windows([checked(wave)], sample_rate, None)) for wave in waves]
+        total = np.zeros((len(waves), len(self.labels)))
+        counts = np.array([len(windows) for windows in heard])
+        if len(waves):
+            windows = np.stack([window for windows in heard for _, _, window in windows])
+            np.add.at(total, np.repeat(np.arange(len(waves)), counts), self.predict(windows))
+        return (total / counts[:, None]).astype(np.float32)
+
+    def timeline(self, wave: np.ndarray, sample_rate: int, *, hop_seconds: float | None = None) -> Timeline:
+        """Class probabilities over time, in windows of `window_seconds` every `hop_seconds`.
+
+        Args and raises as `tag`.
+        """
+        return joined(list(self.stream([checked(wave)], sample_rate, hop_seconds=hop_seconds)))
+
+    def stream(
+        self, blocks: Iterable[np.ndarray], sample_rate: int, *, hop_seconds: float | None = None
+    ) -> Iterator[Timeline]:
+        """The timeline of a sound that comes in blocks (n,) float32; its length does not change the memory.
+
+        Yields:
+          Consecutive parts of at most `batch_size` windows; none for a sound without samples.
+
+        Raises:
+          ValueError: the hop is not positive, or longer than a window.
+        """
+        windows = self._windows(blocks, sample_rate, hop_seconds)
+        for starts, stops, group in batched(windows, self.batch_size):
+            probabilities, conflict = self.judge(np.stack(group))
+            begins, ends = (np.array(edge) / self.sample_rate for edge in (starts, stops))
+            yield Timeline(begins, ends, probabilities, self.labels, conflict)
+
+    def _windows(
+        self, blocks: Iterable[np.ndarray], sample_rate: int, hop_seconds: float | None
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        size = self.crop_samples
+        hop = max(1, size // 2) if hop_seconds is None else round(hop_seconds * self.sample_rate)
+        if not 1 <= hop <= size:
+            raise ValueError(
+                f"hop_seconds={hop_seconds:g}: it must be positive and at most the window, "
+                f"{self.window_seconds:g} s"
+            )
+        return sliding(resampled(blocks, sample_rate, self.sample_rate), size, hop)
+
+
+def check_batch_size(batch_size: int) -> int:
+    """The number itself; ConfigError where no batch can have it."""
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size}: it must be at least 1")
+    return batch_size
+
+
+def in_batches(step: Callable[[Any, Any], Any], variables: Any, windows: np.ndarray, batch_size: int) -> Any:
+    """Apply `step(variables, windows (B, N))`, whose result is a tree of arrays (B, ...), to all windows.
+
+    Batches are padded to powers of two or the full batch: a bounded number of programs is compiled.
+    """
+    parts = []
+    for start in range(0, len(windows), batch_size):
+        batch = windows[start : start + batch_size]
+        filled = min(batch_size, 1 << (len(batch) - 1).bit_length())
+        result = step(variables, np.pad(batch, [(0, filled - len(batch)), (0, 0)]))
+        parts.append(jax.tree.map(np.asarray, result))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(windows)], *parts)
+
+
+def checked(wave: np.ndarray) -> np.ndarray:
+    """A sound as float32 (N,), full scale +-1.
+
+    Raises:
+      ValueError: it is empty, not (N,), neither floating nor int16, or not finite.
+    """
+    wave = np.asarray(wave)
+    if wave.ndim != 1 or not wave.size:
+        raise ValueError(f"a sound is (N,), mono and not empty, not of shape {wave.shape}")
+    if wave.dtype == np.int16:
+        return wave.astype(np.float32) / 32768
+    if not np.issubdtype(wave.dtype, np.floating):
+        raise ValueError(f"a sound is floating or int16, not {wave.dtype}")
+    if not np.isfinite(wave).all():
+        raise ValueError("the sound has NaN or infinite samples")
+    return wave.astype(np.float32)

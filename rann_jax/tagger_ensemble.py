@@ -1,0 +1,81 @@
+"""Several trained models that hear the same windows of a sound, fused by a rule of rann_jax/fusion.py."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rann_jax import fusion
+from rann_jax.errors import ConfigError
+from rann_jax.listener import Listener, check_batch_size, in_batches
+from rann_jax.tagger import Tagger
+
+
+class TaggerEnsemble(Listener):
+    """Models of the same classes, fused window by window.
+
+    Front ends and networks may differ; labels, task, rate and window must not. The conflict of a window is
+    Dempster's between the models; for tagging, where every class has its own, the mean over the classes.
+
+    Args:
+      taggers: two models or more.
+      rule: one of fusion.RULES: wa (the mean), ds, ids, murphy, deng.
+      batch_size: windows computed together at most.
+
+    Raises:
+      ConfigError: an unknown rule, fewer than two models, or models that cannot be fused; which, and why.
+    """
+
+    def __init__(self, taggers: Sequence[Tagger], *, rule: str = "wa", batch_size: int = 16):
+        if rule not in fusion.RULES:
+            raise ConfigError(f"rule={rule!r}: there are {', '.join(fusion.RULES)}")
+        if len(taggers) < 2:
+            raise ConfigError("an ensemble needs two models or more")
+        first = taggers[0]
+        for number, other in enumerate(taggers[1:], start=2):
+            for what in ("labels", "task", "sample_rate", "window_seconds"):
+                mine, theirs = getattr(first, what), getattr(other, what)
+                if mine != theirs:
+                    shown = "" if what == "labels" else f" ({mine} and {theirs})"
+                    raise ConfigError(
+                        f"models 1 and {number} differ in their {what}{shown}: fuse only models of the same "
+                        "classes that hear the same windows"
+                    )
+        self.labels, self.task = first.labels, first.task
+        self.sample_rate, self.crop_samples = first.sample_rate, first.crop_samples
+        self.batch_size = check_batch_size(batch_size)
+        self.rule = rule
+        self._variables = tuple(tagger.variables for tagger in taggers)
+        steps = tuple(tagger.step for tagger in taggers)
+
+        def fused(variables: tuple[Any, ...], windows: jax.Array) -> tuple[jax.Array, jax.Array]:
+            probs = jnp.stack([step(own, windows) for step, own in zip(steps, variables, strict=True)])
+            conflict = fusion.conflict(fusion.masses_for(self.task, probs))
+            by_window = conflict.reshape(len(windows), -1).mean(axis=1)
+            return fusion.fuse(rule, probs, task=self.task), by_window
+
+        self._fused = jax.jit(fused)
+
+    @classmethod
+    def load(
+        cls,
+        workdirs: Sequence[str | Path],
+        *,
+        rule: str = "wa",
+        checkpoint: str = "latest",
+        batch_size: int = 16,
+    ) -> "TaggerEnsemble":
+        """The models of several workdirs.
+
+        Raises:
+          ConfigError: as the class and `Tagger.load`.
+        """
+        taggers = [Tagger.load(workdir, checkpoint=checkpoint) for workdir in workdirs]
+        return cls(taggers, rule=rule, batch_size=batch_size)
+
+    def judge(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Fused probabilities (W, C) of windows (W, crop_samples), and the models' conflict (W,)."""
+        return in_batches(self._fused, self._variables, windows, self.batch_size)

@@ -1,0 +1,104 @@
+"""Exported models, loaded in another process that cannot import rann_jax."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rann_jax
+from rann_jax.experiment import build
+from rann_jax.export import main
+from rann_jax.steps import make_eval_step
+from tests.tiny import get_config
+
+# -P and another directory: neither the repository nor the installed package is in reach.
+WITHOUT = """
+import sys
+sys.modules["rann_jax"] = sys.modules["flax"] = None
+import numpy as np
+"""
+RUN_STABLEHLO = """
+import json, jax, jax.export
+model = jax.export.deserialize(open("model.stablehlo", "rb").read())
+about = json.load(open("model.json"))
+waves = np.load("waves.npy")
+assert waves.shape[1] == about["input"]["shape"][1]
+np.savez("answers.npz", *[np.asarray(model.call(waves[:n])) for n in (1, 3)])
+"""
+READ_SAFETENSORS = """
+import json
+from safetensors import safe_open
+with safe_open("model.safetensors", "numpy") as file:
+    np.savez("weights.npz", **{name: file.get_tensor(name) for name in file.keys()})
+    assert json.loads(file.metadata()["model"])["labels"][9] == "class 9"
+"""
+
+
+def elsewhere(code: str, folder) -> None:
+    subprocess.run([sys.executable, "-P", "-c", WITHOUT + code], cwd=folder, check=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def tagger(tiny_workdir):
+    return rann_jax.Tagger.load(tiny_workdir, batch_size=3)
+
+
+def test_stablehlo_hears_what_the_tagger_hears(tiny_workdir, tagger, tmp_path, capsys):
+    assert main([str(tiny_workdir), "--to", "stablehlo", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "model.stablehlo")
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, tagger.crop_samples)
+    tone = np.sin(0.3 * np.arange(tagger.crop_samples))
+    waves = np.stack([noise, 0.1 * tone, np.zeros_like(tone)]).astype(np.float32)
+    np.save(tmp_path / "waves.npy", waves)
+    elsewhere(RUN_STABLEHLO, tmp_path)
+    expected = tagger.predict(waves)
+    assert np.ptp(expected, axis=0).max() > 0.01  # it does listen
+    with np.load(tmp_path / "answers.npz") as answers:
+        np.testing.assert_allclose(answers["arr_0"], expected[:1], atol=1e-4)
+        np.testing.assert_allclose(answers["arr_1"], expected, atol=1e-4)
+    about = json.loads((tmp_path / "model.json").read_text())
+    assert (about["sample_rate"], about["seconds"], about["task"]) == (16000, 0.5, "classification")
+    assert tuple(about["labels"]) == tagger.labels
+
+
+@pytest.mark.parametrize("name", ["mfcc", "gfcc", "chroma", "cqt", "tempogram", "cwt", "wavegram"])
+def test_every_front_end_has_a_symbolic_batch(name):
+    config = get_config()
+    config.feature = {"name": name, "frames_per_second": 32, "n_bins": 12 if name == "chroma" else 16}
+    experiment = build(config)
+    step = make_eval_step(experiment.model, experiment.front_end, task="classification")
+    shapes = jax.eval_shape(experiment.initial_state).ema_variables
+    (batch,) = jax.export.symbolic_shape("batch")
+    wave = jax.ShapeDtypeStruct((batch, experiment.crop_samples), jnp.float32)
+    exported = jax.export.export(jax.jit(step), platforms=("cpu", "cuda", "tpu"))(shapes, wave)
+    assert str(exported.out_avals[0].shape) == "(batch, 10)"
+
+
+def test_safetensors_has_every_weight(tiny_workdir, tagger, tmp_path, capsys):
+    pytest.importorskip("safetensors", reason="the extra 'export' is not installed")
+    assert main([str(tiny_workdir), "--to", "safetensors", "--out", str(tmp_path)]) == 0
+    elsewhere(READ_SAFETENSORS, tmp_path)
+    count = 0
+    with np.load(tmp_path / "weights.npz") as weights:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tagger.variables):
+            np.testing.assert_array_equal(weights["/".join(key.key for key in path)], leaf)
+            count += 1
+        assert len(weights.files) == count
+
+
+@pytest.mark.fast
+def test_wrong_use_is_one_line(tmp_path, tiny_workdir, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    for arguments, says in (
+        ([str(tmp_path), "--to", "stablehlo"], "holds no checkpoints"),
+        ([str(tiny_workdir), "--to", "safetensors"], "pip install"),
+    ):
+        assert main(arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert says in line

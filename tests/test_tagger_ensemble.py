@@ -1,0 +1,81 @@
+"""Several models on the same windows: every rule, its conflict, and what cannot be fused."""
+
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rann_jax.errors import ConfigError
+from rann_jax.fusion import RULES, binary_frames, conflict
+from rann_jax.tagger_ensemble import TaggerEnsemble
+
+pytestmark = pytest.mark.fast
+
+
+def fake(probabilities, **changes) -> SimpleNamespace:
+    """A model that says the same of every window."""
+    answer = jnp.array(probabilities, jnp.float32)
+    attributes = {
+        "labels": ("dog", "cat", "rain"),
+        "task": "classification",
+        "sample_rate": 8000,
+        "crop_samples": 400,
+        "window_seconds": 0.05,
+        "variables": answer,
+        "step": lambda variables, windows: jnp.tile(variables, (len(windows), 1)),
+    }
+    return SimpleNamespace(**attributes | changes)
+
+
+ZADEH = ([0.99, 0.01, 0.0], [0.0, 0.01, 0.99])
+
+
+def test_dempster_shafer_by_hand():
+    """Zadeh's paradox, in every window of a sound."""
+    ensemble = TaggerEnsemble([fake(p) for p in ZADEH], rule="ds", batch_size=4)
+    timeline = ensemble.timeline(np.zeros(2000, np.float32), 8000)
+    assert timeline.probabilities.shape == (9, 3)
+    np.testing.assert_allclose(timeline.probabilities, np.tile([0, 1, 0], (9, 1)), atol=1e-6)
+    np.testing.assert_allclose(timeline.conflict, 1 - 0.01**2, atol=1e-6)
+    assert next(iter(ensemble.tag(np.zeros(2000, np.float32), 8000))) == "cat"
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_every_rule_for_classification(rule):
+    probs = np.array([[0.7, 0.2, 0.1], [0.5, 0.1, 0.4], [0.2, 0.2, 0.6]], np.float32)
+    ensemble = TaggerEnsemble([fake(p) for p in probs], rule=rule)
+    fused, contradiction = ensemble.judge(np.zeros((2, 400), np.float32))
+    np.testing.assert_allclose(fused, np.tile(RULES[rule](probs), (2, 1)), atol=1e-6)
+    np.testing.assert_allclose(contradiction, 1 - probs.prod(axis=0).sum(), atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_every_rule_for_tagging(rule):
+    probs = np.array([[0.9, 0.2, 0.6], [0.8, 0.1, 0.4]], np.float32)
+    ensemble = TaggerEnsemble([fake(p, task="tagging") for p in probs], rule=rule)
+    fused, contradiction = ensemble.judge(np.zeros((1, 400), np.float32))
+    np.testing.assert_allclose(fused[0], RULES[rule](binary_frames(probs))[..., 0], atol=1e-6)
+    np.testing.assert_allclose(contradiction, conflict(binary_frames(probs)).mean(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"labels": ("dog", "rain", "cat")}, "models 1 and 2 differ in their labels:"),
+        ({"task": "tagging"}, r"task \(classification and tagging\)"),
+        ({"sample_rate": 16000}, r"sample_rate \(8000 and 16000\)"),
+        ({"window_seconds": 0.1}, r"window_seconds \(0.05 and 0.1\)"),
+    ],
+    ids=["labels", "task", "rate", "window"],
+)
+def test_models_that_cannot_be_fused(changes, says):
+    with pytest.raises(ConfigError, match=says):
+        TaggerEnsemble([fake(ZADEH[0]), fake(ZADEH[1], **changes)])
+
+
+def test_wrong_use():
+    with pytest.raises(ConfigError, match="'mean': there are wa, ds"):
+        TaggerEnsemble([fake(p) for p in ZADEH], rule="mean")
+    with pytest.raises(ConfigError, match="two models"):
+        TaggerEnsemble([fake(ZADEH[0])])
