@@ -22,7 +22,8 @@ import torch
 from rann_jax import models, optimizer, steps
 from rann_jax.models import crop_seconds
 from rann_jax.state import create_state
-from tests.parity.torch_rann import TorchRANN, flax_to_torch
+from tests.parity.compare import load_into
+from tests.parity.torch_rann import TorchRANN
 
 CLASSES = 50
 
@@ -54,7 +55,7 @@ def torch_functions(name: str, x: np.ndarray, y: np.ndarray, weights: dict) -> t
     """The same of the twin in channels_last, with the same weights."""
     t_m, width = int(name.split("x")[1].split("-")[0]), int(name.split("-")[-1])
     network = TorchRANN(CLASSES, t_m, width, n_bins=x.shape[1])
-    network.load_state_dict(flax_to_torch(weights), strict=False)
+    load_into(network, weights, name)
     network = network.to(memory_format=torch.channels_last)
     images, labels = torch.tensor(x), torch.tensor(y)
     adam = torch.optim.Adam(network.parameters(), lr=1e-4)

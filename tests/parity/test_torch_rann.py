@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from rann_jax import models, optimizer, steps
+from rann_jax.interop import to_state_dict
 from rann_jax.state import TrainState, create_state
 
 torch = pytest.importorskip("torch", reason="the PyTorch oracles are the extra `parity`")
-from tests.parity.torch_rann import TorchRANN, flax_to_torch  # noqa: E402
+from tests.parity.compare import biased_statistics, load_into, relative  # noqa: E402
+from tests.parity.torch_rann import TorchRANN  # noqa: E402
 
 BATCH, BINS, FRAMES, CLASSES, STEPS = 4, 32, 64, 5, 20
+RANN = "rann-1x1-1"  # the names are those of every RANN
 TASKS = ("classification", "tagging")
 
 
@@ -40,11 +43,7 @@ def variables(state: TrainState) -> dict:
 
 def twin(state: TrainState, t_m: int) -> TorchRANN:
     network = TorchRANN(CLASSES, t_m, width=1, n_bins=BINS)
-    entries = flax_to_torch(variables(state))
-    # num_batches_tracked alone has no counterpart.
-    missing, unexpected = network.load_state_dict(entries, strict=False)
-    assert not unexpected
-    assert all(name.endswith("num_batches_tracked") for name in missing)
+    load_into(network, variables(state), RANN)
     return network
 
 
@@ -53,12 +52,6 @@ def torch_loss(task: str):
         "classification": torch.nn.CrossEntropyLoss(),
         "tagging": torch.nn.BCEWithLogitsLoss(),
     }[task]
-
-
-def relative(a, b) -> float:
-    """max |a - b| / max |b|."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return float(np.abs(a - b).max() / np.abs(b).max())
 
 
 @pytest.fixture(scope="module", params=[1, 2, 4, 8])
@@ -115,40 +108,17 @@ def test_loss_gradients_and_batch_statistics(pair, task):
     # BatchNorms make gradients of single arrays arbitrarily small, so the scale is that of the largest.
     theirs = {name: p.grad.numpy() for name, p in network.named_parameters()}
     scale = max(np.abs(g).max() for g in theirs.values())
-    mine = flax_to_torch({"params": gradients, "batch_stats": {}})
+    mine = to_state_dict({"params": gradients}, RANN)
     assert set(mine) == set(theirs)
     for name, gradient in theirs.items():
-        assert np.abs(mine[name].numpy() - gradient).max() < 1e-4 * scale, name
+        assert np.abs(mine[name] - gradient).max() < 1e-4 * scale, name
 
-    mine = flax_to_torch({"params": {}, "batch_stats": batch_stats})
-    theirs = dict(network.named_buffers())
-    old = flax_to_torch({"params": {}, "batch_stats": state.batch_stats})
-    sizes = values_per_statistic(network, x)
+    mine = to_state_dict({"batch_stats": batch_stats}, RANN)
+    old = to_state_dict({"batch_stats": state.batch_stats}, RANN)
+    theirs = biased_statistics(network, old, torch.tensor(x))
+    assert set(mine) == set(theirs)
     for name, value in mine.items():
-        expected = theirs[name].numpy()
-        if name.endswith("running_var"):
-            # torch stores the unbiased batch variance n / (n - 1), flax the biased one.
-            n = sizes[name.removesuffix(".running_var")]
-            kept = 0.9 * old[name].numpy()
-            expected = kept + (expected - kept) * (n - 1) / n
-        assert relative(value, expected) < 1e-4, name
-
-
-def values_per_statistic(network, x: np.ndarray) -> dict[str, int]:
-    """How many values each BatchNorm of the twin averages over."""
-    sizes = {}
-    hooks = [
-        module.register_forward_hook(
-            lambda module, inputs, _, name=name: sizes.update({name: inputs[0].numel() // inputs[0].shape[1]})
-        )
-        for name, module in network.named_modules()
-        if isinstance(module, torch.nn.BatchNorm2d)
-    ]
-    with torch.no_grad():
-        network.eval()(torch.tensor(x))
-    for hook in hooks:
-        hook.remove()
-    return sizes
+        assert relative(value, theirs[name]) < 1e-4, name
 
 
 # float32 rounding grows about tenfold a step at the rates of real training, whoever computes it: after 20
@@ -171,7 +141,7 @@ def test_twenty_training_steps(task, peak, dtype):
         model = model.clone(dtype=jnp.dtype(dtype))
         state = cast(state, tx, dtype)
         network = twin(state, 4).to(getattr(torch, dtype)).train()
-        before = {name: value.detach().clone() for name, value in network.named_parameters()}
+        before = {name: value.detach().numpy().copy() for name, value in network.named_parameters()}
         adam = torch.optim.Adam(network.parameters(), lr=peak)
         cycle = torch.optim.lr_scheduler.OneCycleLR(adam, peak, total_steps=STEPS)
         train_step = jax.jit(
@@ -191,15 +161,15 @@ def test_twenty_training_steps(task, peak, dtype):
             assert float(metrics["learning_rate"]) == pytest.approx(rate, rel=1e-5)
             assert float(state.opt_state.hyperparams["b1"]) == pytest.approx(beta1, rel=1e-5)
             assert float(metrics["loss"]) == pytest.approx(expected.item(), rel=1e-4), step
-        mine = flax_to_torch({"params": state.params, "batch_stats": {}})
-    theirs = {name: value.detach() for name, value in network.named_parameters()}
+        mine = to_state_dict({"params": state.params}, RANN)
+    theirs = {name: value.detach().numpy() for name, value in network.named_parameters()}
     names = [name for name in theirs if not has_no_effect(name)]
     if dtype == "float64":
         for name in names:
             assert relative(mine[name], theirs[name]) < 1e-4, name
     else:
         ours, expected, begin = (
-            np.concatenate([tree[name].numpy().ravel() for name in names]) for tree in (mine, theirs, before)
+            np.concatenate([tree[name].ravel() for name in names]) for tree in (mine, theirs, before)
         )
         assert relative(ours, expected) < 1e-4
         # At this rate that alone would be easy, so the distance travelled is compared too.

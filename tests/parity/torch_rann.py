@@ -3,8 +3,6 @@
 Layout (B, 1, F, T). Its entries are named as the flax module's, so that weights can be carried over by name.
 """
 
-import numpy as np
-import torch
 from torch import nn
 from torch.nn import functional
 
@@ -55,24 +53,3 @@ class TorchRANN(nn.Module):
             x = getattr(self, name)(x)
         x = x.mean((2, 3)) + x.amax((2, 3))
         return self.fc2(functional.leaky_relu(self.fc1(x), 0.01))
-
-
-def flax_to_torch(variables) -> dict[str, torch.Tensor]:
-    """Flax variables of a RANN as a state_dict of `TorchRANN`."""
-    entries = {}
-    names = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean"}
-    names["var"] = "running_var"
-
-    def visit(tree, prefix):
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                visit(value, [*prefix, key])
-                continue
-            array = np.asarray(value)
-            if key == "kernel":
-                array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
-            entries[".".join([*prefix, names[key]])] = torch.tensor(np.ascontiguousarray(array))
-
-    visit(variables["params"], [])
-    visit(variables["batch_stats"], [])
-    return entries

@@ -1,0 +1,145 @@
+"""State_dicts to linen variables and back, entry by entry, so that what does not fit is named."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from rann_jax import models
+from rann_jax.errors import ConfigError
+from rann_jax.interop.files import describe, read_entries, write_entries
+from rann_jax.interop.names import NOT_WEIGHTS, entry_name, to_linen_layout, to_torch_layout, torch_shape
+from rann_jax.models.wavegram import POOLING
+
+# Frames of the images that parameters are laid out for; a multiple of every network's time strides.
+FRAMES = 64
+
+
+class Loaded(NamedTuple):
+    """What a state_dict gave.
+
+    Attributes:
+      variables: of the network, {"params": ..., "batch_stats": ...}, float32.
+      skipped: names of the entries that are no weights of it: PANNs' frozen front end, counters.
+    """
+
+    variables: dict[str, Any]
+    skipped: tuple[str, ...]
+
+
+def load_torch(source: str | os.PathLike | Mapping[str, Any], network: str, **options) -> Loaded:
+    """Linen variables of `network` from a PyTorch checkpoint; the number of classes is the checkpoint's.
+
+    Args:
+      source: a `.pth` file, of which no code is run; a `.safetensors` file; or a state_dict, of tensors or
+        arrays. In a dict with the key `model` or `state_dict`, the one under it.
+      network: cnn14, resnet38, wavegram_logmel_cnn14 or a `rann-...` name.
+      **options: attributes of the network that its name does not hold, such as shortcut_norm.
+
+    Raises:
+      ConfigError: the file cannot be read, or its entries are not those of `network`; the message says
+        which differ.
+      ValueError: no such network or option.
+    """
+    return from_state_dict(read_entries(source), network, where=describe(source), **options)
+
+
+def from_state_dict(
+    entries: Mapping[str, np.ndarray], network: str, *, where: str = "the state_dict", **options
+) -> Loaded:
+    """`load_torch` of arrays; `where` is what messages call their origin."""
+    expected = flatten_dict(_shapes(entries, network, options))
+    names = {path: entry_name(network, path[1:]) for path in expected}
+    shapes = {names[path]: torch_shape(leaf.shape) for path, leaf in expected.items()}
+    others = [name for name in entries if name not in shapes]
+    skipped = tuple(name for name in others if NOT_WEIGHTS.search(name))
+    differences = _differences(entries, shapes, unknown=[name for name in others if name not in skipped])
+    if differences:
+        raise ConfigError(f"{where}: not the weights of {network}: it has {differences}")
+    # A copy: the source may be a PyTorch network's own memory, which it goes on changing.
+    leaves = {path: jnp.array(to_linen_layout(entries[name]), jnp.float32) for path, name in names.items()}
+    return Loaded(unflatten_dict(leaves), skipped)
+
+
+def to_state_dict(variables: Mapping[str, Any], network: str) -> dict[str, np.ndarray]:
+    """The arrays of linen variables (params, batch_stats or both) under PyTorch's names and layouts.
+
+    PANNs' frozen front end and BatchNorm's counters are not in it: `load_state_dict(..., strict=False)`.
+
+    >>> dense = {"params": {"fc1": {"kernel": np.zeros((8, 4)), "bias": np.zeros(4)}}}
+    >>> {name: array.shape for name, array in to_state_dict(dense, "cnn14").items()}
+    {'fc1.weight': (4, 8), 'fc1.bias': (4,)}
+    """
+    return {
+        entry_name(network, path[1:]): to_torch_layout(np.asarray(leaf))
+        for path, leaf in flatten_dict(dict(variables)).items()
+    }
+
+
+def save_torch(path: str | os.PathLike, variables: Mapping[str, Any], network: str) -> None:
+    """Write `to_state_dict` to a file; `.safetensors` by that suffix, else as torch.save does.
+
+    Raises:
+      ConfigError: it cannot be written, or torch (safetensors) is not installed.
+    """
+    write_entries(Path(path), to_state_dict(variables, network))
+
+
+def _differences(
+    entries: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], unknown: list[str]
+) -> str:
+    """Which entries are absent, unknown or of another shape: the first of each kind and how many more."""
+    kinds = {
+        "no entry": [repr(name) for name in shapes if name not in entries],
+        "the unknown entry": [repr(name) for name in unknown],
+        "another shape of": [
+            f"{name!r}, {entries[name].shape} instead of {shape}"
+            for name, shape in shapes.items()
+            if name in entries and entries[name].shape != shape
+        ],
+    }
+    return "; ".join(
+        f"{kind} {found[0]}" + (f" and {len(found) - 1} more" if len(found) > 1 else "")
+        for kind, found in kinds.items()
+        if found
+    )
+
+
+def _shapes(entries: Mapping[str, np.ndarray], network: str, options: Mapping[str, Any]) -> dict:
+    """Shapes of the network's variables, with as many classes and bins as the entries have."""
+    head = "fc2.weight" if network.startswith("rann-") else "fc_audioset.weight"
+    x = _inputs(entries, network)
+    if isinstance(x, dict) and "image" not in x:
+        options = {"wavegram_shape": (_size(entries, "wavegram_norm.weight", 128), FRAMES), **options}
+    model = models.create(network, num_classes=_size(entries, head, 1), **options)
+    return jax.eval_shape(model.init, jax.random.key(0), x)
+
+
+def _inputs(entries: Mapping[str, np.ndarray], network: str) -> Any:
+    """Shapes of what the network with these entries takes."""
+    is_rann = network.startswith("rann-")
+    bins = _size(entries, "input_norm.weight" if is_rann else "bn0.weight", 64)
+    # The first kernel of a wavegram is two strides and one long (PANNs: 11), and the stride is a matter of
+    # the sample rate.
+    stride = max(1, _size(entries, "wavegram.conv0.weight", 11, axis=2) // 2)
+    image = jax.ShapeDtypeStruct((1, bins, FRAMES), jnp.float32)
+    waveform = jax.ShapeDtypeStruct((1, stride * POOLING**3 * FRAMES), jnp.float32)
+    if network == "wavegram_logmel_cnn14":
+        # 128 rows fold to half of PANNs' 64 bins; with another number of them the network is another.
+        return {"image": jax.ShapeDtypeStruct((1, 64, FRAMES), jnp.float32), "waveform": waveform}
+    if not is_rann or "wavegram.conv0.weight" not in entries:
+        return image
+    if "input_norm.weight" in entries:
+        return {"image": image, "waveform": waveform}
+    return {"waveform": waveform}
+
+
+def _size(entries: Mapping[str, np.ndarray], name: str, default: int, axis: int = 0) -> int:
+    """Length of an axis of an entry; the default where it has none, which is told later with its shape."""
+    shape = entries[name].shape if name in entries else ()
+    return shape[axis] if len(shape) > axis and shape[axis] else default

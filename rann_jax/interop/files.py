@@ -1,0 +1,102 @@
+"""State_dicts on disk: `.pth` by torch, `.safetensors` by safetensors, both imported only here and lazily."""
+
+import importlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from rann_jax.errors import ConfigError
+from rann_jax.workdir import replace_atomically
+
+# Where training programs keep the state_dict in a checkpoint: PANNs, and Lightning.
+STATE_DICT_KEYS = ("model", "state_dict")
+
+
+def read_entries(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The entries of a file or mapping: float32 where they are floating, else as they are.
+
+    Raises:
+      ConfigError: no such file, not a file of tensors, or an entry that is not an array of numbers.
+    """
+    mapping = source if isinstance(source, Mapping) else _read(Path(source))
+    nested = next((mapping[key] for key in STATE_DICT_KEYS if isinstance(mapping.get(key), Mapping)), mapping)
+    return {name: _array(value, name, describe(source)) for name, value in nested.items()}
+
+
+def write_entries(path: Path, entries: Mapping[str, np.ndarray]) -> None:
+    """Write a state_dict, whole or not at all: `.safetensors` by that suffix, else as torch.save does.
+
+    Raises:
+      ConfigError: the file cannot be written, or the package is not installed.
+    """
+    package = _package(path)
+    try:
+        with replace_atomically(path, "wb") as file:
+            if path.suffix == ".safetensors":
+                file.write(package.save(dict(entries)))
+            else:
+                # torch.tensor copies: JAX's arrays are read-only, which torch does not know.
+                package.save({name: package.tensor(array) for name, array in entries.items()}, file)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def describe(source: str | os.PathLike | Mapping[str, Any]) -> str:
+    """What messages call a source."""
+    return "the state_dict" if isinstance(source, Mapping) else str(Path(source))
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; name a PyTorch checkpoint, .pth or .safetensors")
+    package = _package(path)
+    try:
+        if path.suffix == ".safetensors":
+            mapping = package.load_file(path)
+        else:
+            with package.serialization.safe_globals(_numpy_globals()):
+                mapping = package.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged or hostile bytes make the two packages raise nearly anything
+        raise ConfigError(
+            f"{path}: not a file of arrays and plain values ({type(error).__name__}): it is damaged, or "
+            "holds objects of a program and must be saved again as a state_dict"
+        ) from error
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(f"{path}: holds a {type(mapping).__name__}, not a state_dict")
+    return mapping
+
+
+def _package(path: Path) -> ModuleType:
+    """The package that reads and writes files with this suffix."""
+    name = "safetensors" if path.suffix == ".safetensors" else "torch"
+    try:
+        return importlib.import_module("safetensors.numpy" if name == "safetensors" else name)
+    except ImportError as error:
+        raise ConfigError(f"{path}: is read and written by {name}: pip install {name}") from error
+
+
+def _numpy_globals() -> list[Any]:
+    """What weights_only must let pass for NumPy arrays, which PANNs' programs save beside the weights.
+
+    NumPy 1 called the module numpy.core; files of its time have that name.
+    """
+    multiarray = np._core.multiarray  # type: ignore[attr-defined]
+    functions = [multiarray._reconstruct, multiarray.scalar]
+    old = [(function, f"numpy.core.multiarray.{function.__name__}") for function in functions]
+    dtypes = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"}
+    return [*functions, *old, np.ndarray, np.dtype, *dtypes]
+
+
+def _array(value: Any, name: Any, where: str) -> np.ndarray:
+    if hasattr(value, "detach"):  # a tensor; NumPy has no bfloat16
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() else value).numpy()
+    dtype = getattr(value, "dtype", None)
+    if not isinstance(name, str) or dtype is None or not jnp.issubdtype(dtype, jnp.number):
+        raise ConfigError(f"{where}: entry {name!r} is a {type(value).__name__}, not an array of numbers")
+    return np.asarray(value, np.float32 if jnp.issubdtype(dtype, jnp.floating) else dtype)

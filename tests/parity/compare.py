@@ -1,0 +1,55 @@
+"""How a network and its PyTorch twin are set equal and compared."""
+
+import numpy as np
+import torch
+
+from rann_jax.interop import to_state_dict
+
+
+def relative(a, b) -> float:
+    """max |a - b| / max |b|."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return float(np.abs(a - b).max() / np.abs(b).max())
+
+
+def load_into(network: torch.nn.Module, variables, name: str) -> None:
+    """Give a twin of the network `name` its weights and statistics, every one of them."""
+    entries = {entry: torch.tensor(array) for entry, array in to_state_dict(variables, name).items()}
+    missing, unexpected = network.load_state_dict(entries, strict=False)
+    assert not unexpected
+    # The counters alone have no counterpart.
+    assert all(entry.endswith("num_batches_tracked") for entry in missing)
+
+
+def biased_statistics(network: torch.nn.Module, before, *inputs: torch.Tensor) -> dict[str, np.ndarray]:
+    """Running statistics of a twin after one training step from `before`, as flax keeps them.
+
+    torch stores the unbiased batch variance, n / (n - 1) of the biased one that flax stores.
+    """
+    sizes = _values_per_statistic(network, *inputs)
+    after = {}
+    for name, buffer in network.named_buffers():
+        if name.endswith("running_mean"):
+            after[name] = buffer.numpy()
+        elif name.endswith("running_var"):
+            n = sizes[name.removesuffix(".running_var")]
+            kept = 0.9 * before[name]
+            after[name] = kept + (buffer.numpy() - kept) * (n - 1) / n
+    return after
+
+
+def _values_per_statistic(network: torch.nn.Module, *inputs: torch.Tensor) -> dict[str, int]:
+    """How many values each BatchNorm of a twin averages over."""
+    sizes = {}
+    hooks = [
+        module.register_forward_hook(
+            lambda module, inputs, _, name=name: sizes.update({name: inputs[0].numel() // inputs[0].shape[1]})
+        )
+        for name, module in network.named_modules()
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)
+    ]
+    with torch.no_grad():
+        network.eval()(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return sizes

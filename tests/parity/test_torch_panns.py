@@ -1,0 +1,141 @@
+"""PANNs against PyTorch on a real recording: panns-inference's CNN14, and twins of the other two.
+
+Needs torch, and for CNN14 panns-inference (extra `parity`).
+"""
+
+import importlib
+import importlib.util
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from rann_jax import interop, models
+from rann_jax.features import front_end
+
+torch = pytest.importorskip("torch", reason="the PyTorch oracles are the extra `parity`")
+from tests.parity import torch_panns  # noqa: E402
+from tests.parity.compare import biased_statistics, load_into, relative  # noqa: E402
+
+RATE, SECONDS, CLASSES, WIDTH = 32000, 1.6, 7, 4
+TWINS = {
+    "resnet38": torch_panns.TorchResNet38,
+    "wavegram_logmel_cnn14": torch_panns.TorchWavegramLogmelCnn14,
+}
+
+
+@pytest.fixture(scope="module")
+def waves(data_dir) -> np.ndarray:
+    """Four successive pieces of a rooster and of speech, (4, N) float32 at 32 kHz."""
+    pieces = []
+    for name in ("esc10_44k1/audio/1-26806-A-1.ogg", "ravdess/audio/03-01-01-01-01-01-01.ogg"):
+        y, native = soundfile.read(data_dir / name, dtype="float32", always_2d=True)
+        y = soxr.resample(y.mean(axis=1), native, RATE)
+        pieces += [y[: int(SECONDS * RATE)], y[int(SECONDS * RATE) :][: int(SECONDS * RATE)]]
+    return np.stack(pieces).astype(np.float32)
+
+
+def randomise(network: torch.nn.Module) -> None:
+    """Weights that keep the signal's size through the layers, and statistics unlike a fresh network's."""
+    generator = torch.Generator().manual_seed(0)
+
+    def uniform(tensor, low, high):
+        with torch.no_grad():
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+
+    for name, module in network.named_modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            uniform(module.weight, 0.5, 1.5)
+            uniform(module.bias, -0.5, 0.5)
+            # The first one sees dB.
+            uniform(module.running_mean, *((-60, -30) if name == "bn0" else (-0.2, 0.2)))
+            uniform(module.running_var, *((100, 400) if name == "bn0" else (0.5, 1.5)))
+        elif hasattr(module, "weight") and module.weight.requires_grad:
+            bound = (6 / module.weight[0].numel()) ** 0.5  # He's
+            uniform(module.weight, -bound, bound)
+
+
+@pytest.fixture(scope="module")
+def panns_models():
+    """The module panns_inference.models alone: the package itself downloads a file when it is imported."""
+    pytest.importorskip("torchlibrosa", reason="panns-inference is in the extra `parity`")
+    spec = importlib.util.find_spec("panns_inference")
+    if spec is None:
+        pytest.skip("panns-inference is in the extra `parity`")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "panns_inference", importlib.util.module_from_spec(spec))
+        yield importlib.import_module("panns_inference.models")
+        for name in [name for name in sys.modules if name.startswith("panns_inference.")]:
+            del sys.modules[name]
+
+
+def test_cnn14_equals_panns_inference(panns_models, waves, tmp_path):
+    network = panns_models.Cnn14(RATE, 1024, 320, 64, 50, 14000, 527).eval()
+    randomise(network)
+    torch.save({"iteration": 1, "model": network.state_dict()}, tmp_path / "cnn14.pth")
+    variables, skipped = interop.load_torch(tmp_path / "cnn14.pth", "cnn14")
+    assert len(jax.tree.leaves(variables)) + len(skipped) == len(network.state_dict()) == 84
+    with torch.no_grad():
+        expected = network(torch.tensor(waves))
+
+    made = front_end("panns_log_mel", RATE, SECONDS, 100)
+    model = models.create("cnn14", num_classes=527)
+
+    @jax.jit
+    def ours(variables, waves):
+        images = made(waves)
+        return model.apply(variables, images), model.apply(variables, images, method="embed")
+
+    logits, embedding = ours(variables, jnp.asarray(waves))
+    probabilities = expected["clipwise_output"].numpy()
+    assert probabilities.std() > 0.05  # or anything would agree
+    np.testing.assert_allclose(jax.nn.sigmoid(logits), probabilities, rtol=0, atol=1e-5)
+    assert relative(embedding, expected["embedding"].numpy()) < 1e-5
+
+
+@pytest.fixture(scope="module", params=sorted(TWINS))
+def pair(request, waves):
+    """Name, twin, our module and variables, and the same inputs of both."""
+    name = request.param
+    network = TWINS[name](CLASSES, WIDTH)
+    randomise(network)
+    model = models.create(name, num_classes=CLASSES, width=WIDTH)
+    variables, skipped = interop.load_torch(network.state_dict(), name, width=WIDTH)
+    assert all(entry.endswith("num_batches_tracked") for entry in skipped)
+    both = front_end("panns_log_mel+wavegram", RATE, SECONDS, 100)(jnp.asarray(waves))
+    image = torch.tensor(np.asarray(both["image"])).transpose(1, 2)[:, None]
+    if name == "resnet38":
+        return name, network, model, variables, both["image"], (image,)
+    return name, network, model, variables, both, (image, torch.tensor(waves))
+
+
+def test_forward(pair):
+    _, network, model, variables, x, inputs = pair
+    with torch.no_grad():
+        expected = network.eval()(*inputs).numpy()
+    assert expected.std() > 0.05
+    assert relative(jax.jit(model.apply)(variables, x), expected) < 1e-5
+
+
+def test_training_mode(pair, monkeypatch):
+    """By the statistics of the batch, and the running ones after it; dropout is off."""
+    name, network, model, variables, x, inputs = pair
+    for rate in ("BLOCK_DROPOUT", "RESIDUAL_DROPOUT", "HEAD_DROPOUT"):
+        monkeypatch.setattr(models.panns, rate, 0.0)
+    logits, updated = jax.jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]))(
+        variables, x
+    )
+    load_into(network, variables, name)
+    with torch.no_grad():
+        expected = network.train()(*inputs).numpy()
+    assert relative(logits, expected) < 1e-4
+    mine = interop.to_state_dict(updated, name)
+    before = interop.to_state_dict({"batch_stats": variables["batch_stats"]}, name)
+    theirs = biased_statistics(network, before, *inputs)
+    assert set(mine) == set(theirs)
+    for entry, value in mine.items():
+        assert relative(value, theirs[entry]) < 1e-5, entry

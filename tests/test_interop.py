@@ -1,0 +1,208 @@
+"""Checkpoints of PyTorch: what is read and written, exactly, and what is refused in one line."""
+
+import builtins
+import pickle
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rann_jax import interop, models
+from rann_jax.errors import ConfigError
+
+WIDTH, CLASSES = 32, 3
+INPUTS = {
+    "cnn14": (64, 32),
+    "resnet38": (64, 32),
+    "wavegram_logmel_cnn14": {"image": (64, 32), "waveform": (32 * 320,)},
+    "rann-1x8-1": (16, 64),
+    "rann-1x1-1": {"waveform": (64 * 345,)},
+    "rann-1x2-1": {"image": (16, 64), "waveform": (64 * 345,)},
+}
+
+
+def options(network: str) -> dict:
+    # The wavegram's four channels leave no more than a quarter.
+    return {} if network.startswith("rann-") else {"width": 4 if network.startswith("wave") else WIDTH}
+
+
+def random_variables(network: str):
+    """Variables with every value random, statistics too."""
+    x = jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct((1, *shape), jnp.float32),
+        INPUTS[network],
+        is_leaf=lambda node: isinstance(node, tuple),
+    )
+    image = {"wavegram_shape": (16, 64)} if network == "rann-1x1-1" else {}
+    model = models.create(network, num_classes=CLASSES, **options(network), **image)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes)
+
+
+@pytest.fixture(scope="module")
+def cnn14():
+    """Variables of a narrow CNN14, and their state_dict."""
+    variables = random_variables("cnn14")
+    return variables, interop.to_state_dict(variables, "cnn14")
+
+
+def load(entries, network: str = "cnn14"):
+    return interop.load_torch(entries, network, **options(network))
+
+
+def assert_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("network", sorted(INPUTS))
+def test_round_trip_is_exact(network):
+    variables = random_variables(network)
+    entries = interop.to_state_dict(variables, network)
+    assert len(entries) == len(jax.tree.leaves(variables))
+    loaded, skipped = load(entries, network)
+    assert skipped == ()
+    assert_equal(loaded, variables)
+
+
+@pytest.mark.parametrize(("suffix", "package"), [(".pth", "torch"), (".safetensors", "safetensors")])
+def test_files(cnn14, tmp_path, suffix, package):
+    pytest.importorskip(package)
+    variables, _ = cnn14
+    path = tmp_path / f"weights{suffix}"
+    interop.save_torch(path, variables, "cnn14")
+    assert_equal(load(path).variables, variables)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.fast
+def test_published_names(cnn14):
+    """Names that SYSTEM.md quotes from the published checkpoints, with PyTorch's shapes."""
+    assert cnn14[1]["conv_block2.conv1.weight"].shape == (128 // WIDTH, 64 // WIDTH, 3, 3)
+    shapes = {
+        network: {name: array.shape for name, array in entries.items()}
+        for network in ("resnet38", "wavegram_logmel_cnn14")
+        for entries in [interop.to_state_dict(random_variables(network), network)]
+    }
+    assert shapes["resnet38"]["resnet.layer1.0.conv1.weight"] == (2, 2, 3, 3)
+    assert shapes["resnet38"]["resnet.layer2.0.downsample.1.weight"] == (4, 2, 1, 1)
+    assert shapes["resnet38"]["resnet.layer2.0.downsample.2.running_var"] == (4,)
+    wavegram = shapes["wavegram_logmel_cnn14"]
+    assert wavegram["pre_conv0.weight"] == (16, 1, 11)
+    assert wavegram["pre_block2.conv1.weight"] == (32, 16, 3)
+    assert wavegram["pre_bn0.running_mean"] == (16,)
+    assert wavegram["pre_block4.conv1.weight"] == (16, 1, 3, 3)
+
+
+@pytest.mark.fast
+def test_what_is_no_weight_is_named(cnn14):
+    front_end = {
+        "spectrogram_extractor.stft.conv_real.weight": np.zeros((513, 1, 1024), np.float32),
+        "logmel_extractor.melW": np.zeros((513, 64), np.float32),
+        "bn0.num_batches_tracked": np.array(7),
+    }
+    loaded, skipped = load({"iteration": 1, "model": front_end | cnn14[1]})
+    assert skipped == tuple(front_end)
+    assert_equal(loaded, cnn14[0])
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fc1.bias": None}, r"the state_dict: not the weights of cnn14: it has no entry 'fc1\.bias'$"),
+        ({"extra": np.zeros(3)}, r"it has the unknown entry 'extra'$"),
+        (
+            {"bn0.bias": np.zeros(63), "fc1.bias": np.zeros(())},
+            r"it has another shape of 'bn0\.bias', \(63,\) instead of \(64,\) and 1 more$",
+        ),
+        ({"conv_block1.conv1.weight": np.zeros((3, 3, 1, 2))}, r"\(3, 3, 1, 2\) instead of \(2, 1, 3, 3\)"),
+        ({"fc_audioset.weight": None, "fc_audioset.bias": None}, "no entry 'fc_audioset"),
+        ({"fc1.bias": "text"}, "entry 'fc1.bias' is a str, not an array of numbers"),
+        ({"fc1.bias": np.array([object()])}, "entry 'fc1.bias' is a ndarray, not an array"),
+    ],
+    ids=["missing", "unknown", "shape", "linen_layout", "no_head", "text", "objects"],
+)
+def test_the_entry_that_differs_is_named(cnn14, change, message):
+    entries = {k: v for k, v in (cnn14[1] | change).items() if v is not None}
+    with pytest.raises(ConfigError, match=message) as raised:
+        load(entries)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("network", "absent"),
+    [
+        ("resnet38", "conv_block_after1.bn1.running_mean"),
+        ("wavegram_logmel_cnn14", "pre_block4.bn1.running_mean"),
+        ("rann-1x1-1", "input_norm.running_mean"),
+    ],
+)
+def test_the_wrong_network(cnn14, network, absent):
+    with pytest.raises(ConfigError, match=f"not the weights of {network}: it has no entry '{absent}' and"):
+        load(cnn14[1], network)
+
+
+@pytest.mark.fast
+def test_an_unknown_network(cnn14):
+    with pytest.raises(ValueError, match="no network is called 'vgg'"):
+        interop.load_torch(cnn14[1], "vgg")
+
+
+def test_files_that_are_none(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    with pytest.raises(ConfigError, match=r"absent\.pth: no such file"):
+        interop.load_torch(tmp_path / "absent.pth", "cnn14")
+    (tmp_path / "text.pth").write_text("<html>")
+    (tmp_path / "code.pth").write_bytes(pickle.dumps({"model": builtins.print}))
+    (tmp_path / "text.safetensors").write_text("<html>")
+    for name in ("text.pth", "code.pth", "text.safetensors"):
+        with pytest.raises(
+            ConfigError, match=rf"{name}: not a file of arrays and plain values \(\w+\)"
+        ) as raised:
+            interop.load_torch(tmp_path / name, "cnn14")
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("module", [b"numpy._core", b"numpy.core"])
+def test_numpy_arrays_beside_the_weights(cnn14, tmp_path, module):
+    """PANNs saved its sampler, arrays of indices, in files of the time of numpy.core; code is refused."""
+    torch = pytest.importorskip("torch")
+    tensors = {name: torch.tensor(array) for name, array in cnn14[1].items()}
+    sampler = {"indexes": [np.arange(3), np.zeros(2)], "pointer": np.int64(1)}
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"model": tensors, "sampler": sampler}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b"cnumpy._core.", b"c" + module + b"."))
+    assert_equal(load(path).variables, cnn14[0])
+
+
+def test_half_precision(cnn14, tmp_path):
+    torch = pytest.importorskip("torch")
+    tensors = {name: torch.tensor(array).bfloat16() for name, array in cnn14[1].items()}
+    loaded, _ = load(tensors)
+    rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(jnp.float32), cnn14[0])
+    assert_equal(loaded, rounded)
+    safetensors = pytest.importorskip("safetensors.torch")
+    safetensors.save_file(tensors, tmp_path / "half.safetensors")
+    assert_equal(load(tmp_path / "half.safetensors").variables, rounded)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("suffix", "module"), [(".pth", "torch"), (".safetensors", "safetensors.numpy")])
+def test_without_the_package(cnn14, tmp_path, monkeypatch, suffix, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=f"pip install {module.partition('.')[0]}$"):
+        interop.save_torch(tmp_path / f"weights{suffix}", cnn14[0], "cnn14")
+
+
+def test_a_place_that_cannot_be_written(cnn14, tmp_path):
+    pytest.importorskip("torch")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"weights\.pth: cannot be written: "):
+        interop.save_torch(tmp_path / "file" / "weights.pth", cnn14[0], "cnn14")
