@@ -1,7 +1,7 @@
 """Write a trained model in a form that other programs load, without rann_jax.
 
   --to stablehlo    the whole model, waveform in, probabilities out, front end and weights included, for any
-                    batch size, on CPU, GPU and TPU. With JAX alone:
+                    batch size, on CPU, GPU and TPU. With JAX and flatbuffers:
                       model = jax.export.deserialize(open("model.stablehlo", "rb").read())
                       model.call(wave)  # (B, samples) float32, full scale +-1, -> (B, classes)
   --to safetensors  the weights only; the network and the front end are not in it.
@@ -10,6 +10,7 @@ model.json beside it says what goes in and out: rate, samples, task, labels, and
 """
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -33,7 +34,11 @@ def stablehlo(tagger: Tagger) -> bytes:
     """The model as a serialized jax.export program: wave (B, crop_samples) -> probabilities (B, C), float32.
 
     B is symbolic. JAX keeps such programs loadable for six months at least.
+
+    Raises:
+      ConfigError: the package flatbuffers, with which JAX serializes, is not installed.
     """
+    _require("flatbuffers", "stablehlo")
     (batch,) = jax.export.symbolic_shape("batch")
     variables = jax.tree.map(np.asarray, tagger.variables)
 
@@ -50,13 +55,19 @@ def safetensors(tagger: Tagger) -> bytes:
     Raises:
       ConfigError: the package safetensors is not installed.
     """
-    try:
-        from safetensors.numpy import save
-    except ImportError as error:
-        raise ConfigError('--to safetensors needs a package: pip install "rann-jax[export]"') from error
+    _require("safetensors", "safetensors")
+    from safetensors.numpy import save
+
     flat = traverse_util.flatten_dict(tagger.variables, sep="/")
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}
     return save(arrays, metadata={"model": json.dumps(description(tagger))})
+
+
+def _require(package: str, form: str) -> None:
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        raise ConfigError(f'--to {form} needs {package}: pip install "rann-jax[export]"') from error
 
 
 FORMATS: dict[str, Callable[[Tagger], bytes]] = {"stablehlo": stablehlo, "safetensors": safetensors}

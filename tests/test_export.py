@@ -49,6 +49,7 @@ def tagger(tiny_workdir):
 
 
 def test_stablehlo_hears_what_the_tagger_hears(tiny_workdir, tagger, tmp_path, capsys):
+    pytest.importorskip("flatbuffers", reason="the extra 'export' is not installed")
     assert main([str(tiny_workdir), "--to", "stablehlo", "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "model.stablehlo")
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, tagger.crop_samples)
@@ -93,10 +94,12 @@ def test_safetensors_has_every_weight(tiny_workdir, tagger, tmp_path, capsys):
 
 @pytest.mark.fast
 def test_wrong_use_is_one_line(tmp_path, tiny_workdir, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    for package in ("safetensors", "flatbuffers"):
+        monkeypatch.setitem(sys.modules, package, None)
     for arguments, says in (
         ([str(tmp_path), "--to", "stablehlo"], "holds no checkpoints"),
-        ([str(tiny_workdir), "--to", "safetensors"], "pip install"),
+        ([str(tiny_workdir), "--to", "safetensors"], "needs safetensors: pip install"),
+        ([str(tiny_workdir), "--to", "stablehlo"], "needs flatbuffers: pip install"),
     ):
         assert main(arguments) == 2
         (line,) = capsys.readouterr().err.splitlines()
