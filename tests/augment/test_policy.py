@@ -143,4 +143,7 @@ def test_an_experiment_names_the_key():
 @pytest.mark.parametrize("preset", esc50.AUGMENT)
 def test_presets_of_esc50_are_policies(preset):
     config = esc50.get_config(f"augment={preset}")
-    augment.policy(config.augment.to_dict(), sample_rate=config.sample_rate, total_steps=config.total_steps)
+    made = augment.policy(
+        config.augment.to_dict(), sample_rate=config.sample_rate, total_steps=config.total_steps
+    )
+    assert len(made.audio + made.features) == {"none": 0, "specaugment": 1, "mixup": 1, "all": 3}[preset]
