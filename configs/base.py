@@ -3,6 +3,7 @@
 Values that neither the deck nor the paper states are marked (ours).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -47,6 +48,26 @@ def base() -> ConfigDict:
             "eval": {"splits": ("test",), "batch_size": 32, "max_crops": 16},  # (ours)
         }
     )
+
+
+def fold_splits(fold: int, folds: Sequence[int]) -> dict[str, str]:
+    """`config.splits` of a cross-validation: tested on one fold, trained on all the others.
+
+    >>> fold_splits(2, (1, 2, 3))
+    {'train': 'fold1+fold3', 'test': 'fold2'}
+    """
+    return {"train": "+".join(f"fold{other}" for other in folds if other != fold), "test": f"fold{fold}"}
+
+
+def small_for_cpu(config: ConfigDict, *, model: str, total_steps: int) -> None:
+    """For two CPU cores: a quarter of the pixels, a narrow network, weaker mixup for the short run (ours)."""
+    config.model.name = model
+    config.feature.frames_per_second = 64
+    config.feature.n_bins = 64
+    config.augment = {"gain": {}, "mixup": {"alpha": 0.3}, "spec_augment": {}}
+    config.batch_size = 16
+    config.total_steps = total_steps
+    config.eval_every = config.save_every = total_steps // 4
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ DIR holds the sound files under their published names (wav/03a01Fa.wav). Five fo
 
 from ml_collections import ConfigDict
 
-from configs.base import base, parse_arg
+from configs.base import base, fold_splits, parse_arg, small_for_cpu
 
 FOLDS = (1, 2, 3, 4, 5)
 
@@ -21,10 +21,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = base()
     config.dataset = {"name": "emodb", "folds": len(FOLDS)}
     config.num_classes = 7
-    config.splits = {
-        "train": "+".join(f"fold{fold}" for fold in FOLDS if fold != preset["fold"]),
-        "test": f"fold{preset['fold']}",
-    }
+    config.splits = fold_splits(preset["fold"], FOLDS)
     config.sample_rate = 16000  # that of the recordings
     config.t_c = 3.0
     config.feature.name = preset["feature"]
@@ -41,15 +38,8 @@ def deck(config: ConfigDict) -> None:
 
 
 def small(config: ConfigDict) -> None:
-    """For two CPU cores: a quarter of the pixels, a sixth of the width, weaker mixup for the short run."""
-    config.model.name = "rann-3x4-1"
-    config.feature.frames_per_second = 64
-    config.feature.n_bins = 64
-    config.augment = {"gain": {}, "mixup": {"alpha": 0.3}, "spec_augment": {}}
-    config.batch_size = 16
-    config.total_steps = 1000
-    config.eval_every = 250
-    config.save_every = 250
+    """For two CPU cores; see `small_for_cpu`."""
+    small_for_cpu(config, model="rann-3x4-1", total_steps=1000)
 
 
 SIZES = {"deck": deck, "small": small}

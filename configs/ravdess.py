@@ -10,7 +10,7 @@ scratch: accuracy 0.739 with mel, 0.774 with five features.
 
 from ml_collections import ConfigDict
 
-from configs.base import base, parse_arg
+from configs.base import base, fold_splits, parse_arg, small_for_cpu
 
 FOLDS = (1, 2, 3, 4)
 
@@ -23,10 +23,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config = base()
     config.dataset = {"name": "ravdess", "folds": len(FOLDS)}
     config.num_classes = 8
-    config.splits = {
-        "train": "+".join(f"fold{fold}" for fold in FOLDS if fold != preset["fold"]),
-        "test": f"fold{preset['fold']}",
-    }
+    config.splits = fold_splits(preset["fold"], FOLDS)
     config.t_c = 3.0
     config.feature.name = preset["feature"]
     config.best_metric = "test/accuracy"
@@ -42,17 +39,10 @@ def deck(config: ConfigDict) -> None:
 
 
 def small(config: ConfigDict) -> None:
-    """For two CPU cores: a quarter of the pixels, a sixth of the width, weaker mixup for the short run."""
+    """For two CPU cores; see `small_for_cpu`."""
     if config.feature.name == "log_mel":
         config.feature.top_db = 80.0  # clips begin and end in near silence
-    config.model.name = "rann-3x4-1"
-    config.feature.frames_per_second = 64
-    config.feature.n_bins = 64
-    config.augment = {"gain": {}, "mixup": {"alpha": 0.3}, "spec_augment": {}}
-    config.batch_size = 16
-    config.total_steps = 1800
-    config.eval_every = 450
-    config.save_every = 450
+    small_for_cpu(config, model="rann-3x4-1", total_steps=1800)
 
 
 SIZES = {"deck": deck, "small": small}
