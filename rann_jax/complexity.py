@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from rann_jax.models import Complexity, complexity
+from rann_jax.program import guarded
 
 # Name -> parameters and 1e9 "multi-adds", as the deck's Table XII prints them.
 TABLE_XII = {
@@ -63,11 +64,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="networks; default: those of Table XII")
     parser.add_argument("--num_classes", type=int, default=527, help="logits (default: %(default)s)")
     options = parser.parse_args(arguments)
-    try:
-        costs = {n: complexity(n, num_classes=options.num_classes) for n in options.names or TABLE_XII}
-    except ValueError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    return guarded(lambda: run(options), also=(ValueError,))
+
+
+def run(options: argparse.Namespace) -> int:
+    """What the command line does; returns the exit code.
+
+    Raises:
+      ValueError: no such network, or a number of classes that it cannot have.
+    """
+    costs = {n: complexity(n, num_classes=options.num_classes) for n in options.names or TABLE_XII}
     print(HEADER)
     for name, cost in costs.items():
         print(row(name, cost))

@@ -30,6 +30,7 @@ from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
 from rann_jax.predictions import Predictions
+from rann_jax.program import guarded
 from rann_jax.report import tables
 from rann_jax.workdir import check_same_config, replace_atomically
 
@@ -174,6 +175,9 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
     Raises:
       ConfigError: what the user can mend, told before anything is trained where that can be known.
     """
+    for text in overrides:
+        if not text.startswith("--config.") or "=" not in text:
+            raise ConfigError(f"{text!r} is not understood: overrides are --config.key=value; see --help")
     features = [name for name in options.features.split(",") if name]
     if not features or len(set(features)) < len(features):
         raise ConfigError(f"--features {options.features}: name at least one, and each once")
@@ -218,19 +222,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return 0, 2 where the user can mend what is wrong, or a run's own exit code."""
-    parser = _parser()
-    options, overrides = parser.parse_known_args(arguments)
+    options, overrides = _parser().parse_known_args(arguments)
+    command = environment.command_line("rann_jax.crossval", sys.argv[1:] if arguments is None else arguments)
     try:
-        for text in overrides:
-            if not text.startswith("--config.") or "=" not in text:
-                raise ConfigError(f"{text!r} is not understood: overrides are --config.key=value; see --help")
-        command = environment.command_line(
-            "rann_jax.crossval", sys.argv[1:] if arguments is None else arguments
-        )
-        return run(options, overrides, command)
-    except (ConfigError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return guarded(lambda: run(options, overrides, command))
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here")
         return 130

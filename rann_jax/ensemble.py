@@ -25,6 +25,7 @@ from rann_jax import fusion, fusion_weights, predictions, significance
 from rann_jax.errors import ConfigError
 from rann_jax.fusion_weights import Weights
 from rann_jax.predictions import Predictions
+from rann_jax.program import guarded
 from rann_jax.report import plots, tables
 from rann_jax.workdir import CONFIG_FILE, load_config, replace_atomically
 
@@ -215,8 +216,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(options: argparse.Namespace) -> str:
-    """What the command line does; the table in markdown.
+def run(options: argparse.Namespace) -> int:
+    """What the command line does; returns the exit code.
 
     Raises:
       ConfigError: what the user can mend.
@@ -229,18 +230,14 @@ def run(options: argparse.Namespace) -> str:
     weights = _weights(options, models)
     rows = fusion_rows(models, rules, subsets, weights=weights, draws=options.bootstrap)
     write(options.out, "ensemble", rows, f"accuracy, {options.split}")
-    return readable(rows)
+    print(readable(rows))
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return 0, or 2 where the user can mend what is wrong."""
     options = _parser().parse_args(arguments)
-    try:
-        print(run(options))
-    except (ConfigError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return guarded(lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import numpy as np
 from flax import traverse_util
 
 from rann_jax.errors import ConfigError
+from rann_jax.program import guarded
 from rann_jax.tagger import Tagger
 from rann_jax.workdir import replace_atomically
 
@@ -86,8 +87,8 @@ def description(tagger: Tagger) -> dict[str, Any]:
     }
 
 
-def run(options: argparse.Namespace) -> Path:
-    """What the command line does; the file that was written.
+def run(options: argparse.Namespace) -> int:
+    """What the command line does; returns the exit code.
 
     Raises:
       ConfigError: the workdir has no such checkpoint, or a package is missing.
@@ -100,7 +101,8 @@ def run(options: argparse.Namespace) -> Path:
         file.write(content)
     with replace_atomically(folder / "model.json") as file:
         file.write(json.dumps(description(tagger), indent=2) + "\n")
-    return path
+    print(path)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -121,15 +123,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return 0, or 2 where the user can mend what is wrong."""
     options = _parser().parse_args(arguments)
-    try:
-        print(run(options))
-    except ConfigError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    return 0
+    return guarded(lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ window by window, and the models' conflict is shown.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from input_pipeline import audio
 from rann_jax import fusion
 from rann_jax.errors import ConfigError
 from rann_jax.listener import Listener
+from rann_jax.program import guarded
 from rann_jax.report.timeline_picture import TimelinePicture, picture_file
 from rann_jax.tag_output import Choice, CsvTable, Tagged, file_name, label_file
 from rann_jax.tagger import Tagger
@@ -241,16 +241,8 @@ def run(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; the exit code."""
-    try:
-        return run(_parser().parse_args(arguments))
-    except ConfigError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-    return 2
+    options = _parser().parse_args(arguments)
+    return guarded(lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import soundfile
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from rann_jax.features.plot import draw
+from rann_jax.program import guarded
 
 DESCRIPTION = """\
 Draw the waveform of a recording and the seven features that the networks can hear it through, at its
@@ -86,17 +87,19 @@ def read(file: Path, start: float, seconds: float) -> tuple[np.ndarray, int]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return 0, or 2 where the user can mend what is wrong."""
     options = _parser().parse_args(arguments)
-    try:
-        check_out(options.out)
-        y, rate = read(options.file, options.start, options.seconds)
-        title = f"{options.file.name}   {len(y) / rate:.2f} s at {rate / 1000:g} kHz"
-        draw(y, rate, title).savefig(options.out)
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except ValueError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    return guarded(lambda: run(options), also=(ValueError,))
+
+
+def run(options: argparse.Namespace) -> int:
+    """What the command line does; returns the exit code.
+
+    Raises:
+        ValueError: what the user can mend.
+    """
+    check_out(options.out)
+    y, rate = read(options.file, options.start, options.seconds)
+    title = f"{options.file.name}   {len(y) / rate:.2f} s at {rate / 1000:g} kHz"
+    draw(y, rate, title).savefig(options.out)
     print(options.out)
     return 0
 

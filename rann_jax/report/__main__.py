@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rann_jax.environment import command_line
 from rann_jax.errors import ConfigError
+from rann_jax.program import guarded
 from rann_jax.report import collect, page
 from rann_jax.workdir import replace_atomically
 
@@ -65,15 +66,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return 0, or 2 where the user can mend what is wrong."""
     options = _parser().parse_args(arguments)
     command = command_line("rann_jax.report", sys.argv[1:] if arguments is None else arguments)
-    try:
-        if options.bootstrap < 0:
-            raise ConfigError("--bootstrap must not be negative")
-        out = options.out or options.workdir / "report"
-        for path in write(options.workdir, out, command=command, draws=options.bootstrap):
-            print(path)
-    except (ConfigError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    return guarded(lambda: run(options, command))
+
+
+def run(options: argparse.Namespace, command: str) -> int:
+    """What the command line, `command`, does; returns the exit code.
+
+    Raises:
+      ConfigError: what the user can mend.
+    """
+    if options.bootstrap < 0:
+        raise ConfigError("--bootstrap must not be negative")
+    out = options.out or options.workdir / "report"
+    for path in write(options.workdir, out, command=command, draws=options.bootstrap):
+        print(path)
     return 0
 
 

@@ -1,0 +1,37 @@
+"""What every program here does with an error that its user can mend: one line on stderr, exit code 2."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from input_pipeline.errors import DataError
+from rann_jax.errors import ConfigError
+
+MENDABLE: tuple[type[Exception], ...] = (ConfigError, DataError, OSError)
+
+
+def guarded(work: Callable[[], int], also: tuple[type[Exception], ...] = ()) -> int:
+    """Do a program's work and return its exit code; `also` are exceptions of that work that users can mend.
+
+    >>> guarded(lambda: 0)
+    0
+    """
+    try:
+        return work()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MENDABLE + also as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def one_line(error: Exception) -> str:
+    """What an exception says, in one line; of the system's errors the file and the reason.
+
+    >>> one_line(FileNotFoundError(2, "No such file or directory", "a.wav"))
+    'a.wav: No such file or directory'
+    """
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
