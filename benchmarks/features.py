@@ -12,12 +12,8 @@ tables go to OUT.md too.
 """
 
 import argparse
-import datetime
-import importlib.metadata
 import json
 import os
-import platform
-import shlex
 import statistics
 import sys
 import time
@@ -29,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import machine
 from benchmarks.feature_cases import CASES, SR, Case
 
 SECONDS = 8
@@ -138,40 +135,6 @@ def measure(case: Case, batch: int, repeats: int, bandwidth: float | None) -> di
     return {"feature": case.name, "batch": batch, "contenders": contenders, "missing": missing}
 
 
-def measured_bandwidth() -> float:
-    """Bytes per second that a plain addition over a gibibyte reads and writes."""
-    x = jnp.zeros(2**28, jnp.float32)
-    add = jax.jit(lambda x: x + 1)
-    jax.block_until_ready(add(x))
-    times = []
-    for _ in range(10):
-        start = time.perf_counter()
-        jax.block_until_ready(add(x))
-        times.append(time.perf_counter() - start)
-    return 2 * x.nbytes / statistics.median(times)
-
-
-def device_name() -> str:
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        return device.device_kind
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    name = models[0] if models else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
 def _cell(line: dict[str, Any], name: str, with_name: bool = False) -> str:
     measured = line["contenders"].get(name)
     if measured is None:
@@ -199,12 +162,7 @@ def table(lines: list[dict[str, Any]], on_gpu: bool) -> str:
         rows.append(row)
     if on_gpu:
         heads.append("of bandwidth")
-    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
-
-    def joined(cells: list[str]) -> str:
-        return "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |"
-
-    return "\n".join([joined(heads), joined(["-" * w for w in widths]), *map(joined, rows)])
+    return machine.markdown(heads, rows)
 
 
 def error_table(lines: list[dict[str, Any]]) -> str:
@@ -240,14 +198,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     warnings.simplefilter("ignore")
     on_gpu = jax.default_backend() == "gpu"
-    bandwidth = measured_bandwidth() if on_gpu else None
-    given = sys.argv[1:] if arguments is None else arguments
+    bandwidth = machine.bandwidth() if on_gpu else None
     report: dict[str, Any] = {
-        "command": shlex.join(["python", "-m", "benchmarks.features", *given]),
-        "device": device_name(),
-        "date": datetime.date.today().isoformat(),
-        "versions": versions(),
-        "load_before": round(os.getloadavg()[0], 2),
+        **machine.about("benchmarks.features", arguments, LIBRARIES),
         "bandwidth_bytes_per_s": bandwidth,
         "seconds": SECONDS,
         "sample_rate": SR,

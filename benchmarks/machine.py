@@ -1,0 +1,103 @@
+"""What a measurement was made on: device, versions, load, measured ceilings; and how medians are taken."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def on_accelerator() -> bool:
+    return jax.default_backend() != "cpu"
+
+
+def device_name() -> str:
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    name = models[0] if models else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def about(module: str, arguments: Sequence[str] | None, packages: Sequence[str]) -> dict[str, Any]:
+    """Command, device, date, versions and load: what stands beside every figure."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return {
+        "command": shlex.join(["python", "-m", module, *given]),
+        "device": device_name(),
+        "date": datetime.date.today().isoformat(),
+        "versions": versions(packages),
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Time of one call; it waits for its own result."""
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def medians(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of each, taken in turns after a first round that compiles or warms up."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for round_ in range(repeats + 1):
+        for name, call in calls.items():
+            taken = seconds(call)
+            if round_:
+                times[name].append(taken)
+    return {name: statistics.median(measured) for name, measured in times.items()}
+
+
+def bandwidth() -> float:
+    """Bytes per second that a plain addition reads and writes; over a gibibyte, on a CPU a quarter of it."""
+    x = jnp.zeros(2**28 if on_accelerator() else 2**26, jnp.float32)
+    # Into the same memory: on a CPU new pages would cost as much as the addition.
+    add = jax.jit(lambda x: x + 1, donate_argnums=0)
+    holder = [x]
+
+    def once() -> None:
+        holder[0] = jax.block_until_ready(add(holder[0]))
+
+    return 2 * x.nbytes / medians({"add": once}, 10)["add"]
+
+
+def matmul_flops(dtype: jax.typing.DTypeLike) -> float:
+    """FLOP/s of a large square matrix product: the ceiling that arithmetic is compared with."""
+    size = 8192 if on_accelerator() else 2048
+    a = jnp.ones((size, size), dtype)
+    multiply = jax.jit(lambda a: a @ a)
+    taken = medians({"matmul": lambda: jax.block_until_ready(multiply(a))}, 10)["matmul"]
+    return 2 * size**3 / taken
+
+
+def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose columns line up in the source too."""
+    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
+
+    def joined(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |"
+
+    return "\n".join([joined(heads), joined(["-" * w for w in widths]), *map(joined, rows)])
