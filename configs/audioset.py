@@ -5,11 +5,18 @@
 DIR holds the official lists (class_labels_indices.csv, and those of eval_segments.csv,
 balanced_train_segments.csv, unbalanced_train_segments.csv whose sound is there) and, in any folders, the cut
 clips, named by YouTube id or with PANNs' Y before it. `:size=small` is for a few CPU cores and trains on
-the balanced list alone. Neither was run on AudioSet yet.
+the balanced list alone. `:model=cnn14`, `resnet38` and `wavegram_logmel_cnn14` are the PANNs baselines of the
+deck's table, by their published recipe. None was run on AudioSet yet.
 
 From the deck and the paper: the network, crops of 8 s, 44.1 kHz, 128 mel bins and 128 frames a second, Adam
 with one cycle up to 1e-3, batch 32, the moving average. From PANNs: class-balanced sampling. Ours: the
 number of steps, bfloat16, no weight decay, how many clips may be missing, all of size=small.
+
+The baselines' recipe (published code): 32 kHz, 10 s, Adam 1e-3 constant with amsgrad, batch 32, mixup of the
+log-mel with alpha 1, SpecAugment with two stripes of 64 frames and two of 8 bands, class-balanced sampling,
+no moving average. Different here: stripes hide the image before its first BatchNorm, with its mean, there
+after it, with zeros; with a wavegram the waveforms are mixed, there both images are. The number of steps is
+ours.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +25,7 @@ from configs.base import base, parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Presets: size (deck, small), feature, model (of size=deck)."""
+    """Presets: size (deck, small), feature, model (of size=deck; PANNs' bring their own feature)."""
     preset = parse_arg(arg, size="deck", feature="log_mel", model="rann-8x4-6")
     if preset["size"] not in SIZES:
         raise ValueError("presets: size is deck or small")
@@ -32,7 +39,37 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.feature.name = preset["feature"]
     config.model.name = preset["model"]
     SIZES[preset["size"]](config)
+    if preset["model"] in PANNS:
+        if preset["size"] != "deck" or preset["feature"] != "log_mel":
+            raise ValueError(f"presets: model={preset['model']} has its own size and feature: name it alone")
+        panns(config)
     return config
+
+
+def panns_input(config: ConfigDict) -> None:
+    """What the published weights of config.model.name hear: 10 s at 32 kHz in PANNs' log-mel."""
+    with_waveform = config.model.name.startswith("wavegram")
+    config.sample_rate = 32000
+    config.t_c = 10.0
+    config.feature = {
+        "name": "panns_log_mel+wavegram" if with_waveform else "panns_log_mel",
+        "frames_per_second": 100,
+        "n_bins": 64,
+    }
+
+
+def panns(config: ConfigDict) -> None:
+    """PANNs' published recipe."""
+    panns_input(config)
+    config.dtype = "float32"
+    config.optimizer.schedule = "constant"
+    config.optimizer.amsgrad = True
+    config.ema_decay = 0.0
+    mixup = "mixup" if config.feature.name.endswith("wavegram") else "feature_mixup"
+    config.augment = {
+        mixup: {"alpha": 1.0},
+        "spec_augment": {"time_share": 64 / 1001, "frequency_share": 8 / 64},  # of an image of 64 x 1001
+    }
 
 
 def deck(config: ConfigDict) -> None:
@@ -59,4 +96,5 @@ def small(config: ConfigDict) -> None:
     config.save_every = 500
 
 
+PANNS = ("cnn14", "resnet38", "wavegram_logmel_cnn14")
 SIZES = {"deck": deck, "small": small}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def base() -> ConfigDict:
@@ -35,10 +36,19 @@ def base() -> ConfigDict:
             # The network; a RANN's name repeats t_c. float32, or bfloat16 on accelerators.
             "model": {"name": "rann-4x4-1"},
             "dtype": "float32",
+            # Weights to begin with: a workdir, or a PyTorch file (rann_jax/pretrained.py); '' is none.
+            "init_from": "",
             # Optimisation: Adam and one cycle (deck), peak 1e-3 and batch 32 (paper, AudioSet).
             "batch_size": 32,
             "total_steps": 1000,
-            "optimizer": {"schedule": "one_cycle", "learning_rate": 1e-3},
+            # Left alone are the `frozen` parameters: globs as 'conv_block1', and 'trunk' for all but the last
+            # layer, whose own rate is head_learning_rate (None: the same).
+            "optimizer": {
+                "schedule": "one_cycle",
+                "learning_rate": 1e-3,
+                "frozen": (),
+                "head_learning_rate": placeholder(float),
+            },
             "ema_decay": 0.999,  # the value of the code that the paper cites
             # When: in steps. The best checkpoint is kept beside the latest; results are of the latest.
             "log_every": 50,

@@ -2,7 +2,7 @@
 
 from input_pipeline.errors import DataError
 from input_pipeline.loader import eval_batches, train_batches
-from input_pipeline.prepare import prepare
+from input_pipeline.prepare import prepare, survey
 from input_pipeline.prepared import Prepared
 
-__all__ = ["DataError", "Prepared", "eval_batches", "prepare", "train_batches"]
+__all__ = ["DataError", "Prepared", "eval_batches", "prepare", "survey", "train_batches"]

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 from absl import logging
@@ -104,6 +105,31 @@ def find_prepared(
             if prepared.fingerprint(split) == fingerprint:
                 return prepared
     return None
+
+
+class Survey(NamedTuple):
+    """What a data set lists: class names, names of the splits, whether a clip has several labels."""
+
+    labels: tuple[str, ...]
+    splits: tuple[str, ...]
+    several_labels: bool
+
+
+def survey(name: str, *, data_dir: str, **options: Any) -> Survey:
+    """What `prepare` would find with these arguments; no sound is decoded and nothing is written.
+
+    Raises:
+      DataError: as `prepare`, as far as names and tables tell.
+    """
+    builder_class = _find(name)
+    complete = _complete_options(name, builder_class, options)
+    folder, files = _source_files(builder_class, data_dir, Path(DEFAULT_PREPARED_DIR).expanduser(), False)
+    config = AudioConfig(name="survey", source=folder, files=files, options=complete)
+    with _quiet_tfds():
+        builder = builder_class(data_dir=folder, config=config)
+        clips = itertools.chain.from_iterable(builder.listing.values())
+        several = any(len(clip.labels) > 1 for clip in clips)
+        return Survey(tuple(builder.label_names()), tuple(builder.listing), several)
 
 
 def _find(name: str) -> type[AudioBuilder]:

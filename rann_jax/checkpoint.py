@@ -38,9 +38,22 @@ class Record:
     seconds: float
     bundle: dict[str, Any]
 
+    @property
+    def converted(self) -> bool:
+        """Whether the weights were trained elsewhere: nothing is known of their data."""
+        return not self.bundle["fingerprints"]
+
     def changed(self, fingerprints: Mapping[str, str]) -> list[str]:
         """Names of the config's splits whose data is not what the run was started with."""
+        if self.converted:
+            return []
         return [name for name, now in fingerprints.items() if self.bundle["fingerprints"].get(name) != now]
+
+
+def has_checkpoint(workdir: Path) -> bool:
+    """Whether a workdir holds a whole checkpoint; nothing is created or opened."""
+    folder = workdir / "checkpoints"
+    return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
 
 
 class Checkpoints:

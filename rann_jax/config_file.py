@@ -17,6 +17,9 @@ def load_config_file(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     Raises:
       ConfigError: no such file, preset or key, or a value of another type.
     """
+    for text in overrides:
+        if not text.startswith("--config.") or "=" not in text:
+            raise ConfigError(f"{text!r} is not understood: overrides are --config.key=value; see --help")
     argv = ["", f"--config={path}", *overrides]
     values = flags.FlagValues()
     flag = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)

@@ -175,9 +175,6 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
     Raises:
       ConfigError: what the user can mend, told before anything is trained where that can be known.
     """
-    for text in overrides:
-        if not text.startswith("--config.") or "=" not in text:
-            raise ConfigError(f"{text!r} is not understood: overrides are --config.key=value; see --help")
     features = [name for name in options.features.split(",") if name]
     if not features or len(set(features)) < len(features):
         raise ConfigError(f"--features {options.features}: name at least one, and each once")

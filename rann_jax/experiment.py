@@ -16,7 +16,8 @@ from rann_jax import models, optimizer
 from rann_jax.augment import Policy, policy
 from rann_jax.errors import ConfigError
 from rann_jax.features.front_end import FrontEnd, front_end
-from rann_jax.state import TrainState, create_state
+from rann_jax.freezing import Freezing
+from rann_jax.state import Arrays, TrainState, create_state
 from rann_jax.steps import LOSSES
 
 DTYPES = ("float32", "bfloat16")
@@ -32,6 +33,7 @@ class Experiment:
       model: what the front end gives -> logits (B, num_classes).
       tx: optimiser.
       augment: the augmentations of training.
+      freezing: the parameters that training leaves alone.
     """
 
     config: ConfigDict
@@ -39,6 +41,7 @@ class Experiment:
     model: nn.Module
     tx: optax.GradientTransformation
     augment: Policy
+    freezing: Freezing
 
     @property
     def crop_samples(self) -> int:
@@ -50,11 +53,11 @@ class Experiment:
         """(F, T) of the feature image, computed or learned."""
         return self.front_end.n_bins, self.front_end.n_frames
 
-    def initial_state(self) -> TrainState:
-        """A fresh state, a function of config.seed. Jittable."""
+    def initial_state(self, given: Arrays | None = None) -> TrainState:
+        """A fresh state, a function of config.seed and the arrays `given` (`create_state`). Jittable."""
         clip = jax.ShapeDtypeStruct((1, self.crop_samples), jnp.float32)
         features = jax.tree.map(jnp.zeros_like, jax.eval_shape(self.front_end, clip))
-        return create_state(self.model, self.tx, features, self.config.seed)
+        return create_state(self.model, self.tx, features, self.config.seed, given)
 
     def abstract_state(self, sharding: Sharding) -> TrainState:
         """Shapes, types and placement of the state, for restoring; nothing is allocated."""
@@ -90,16 +93,22 @@ def build(config: ConfigDict) -> Experiment:
             f"config.model.name={name} is for crops of {prescribed:g} s, but config.t_c={config.t_c:g}: "
             "make them equal"
         )
+    options = config.optimizer.to_dict()
+    freezing = Freezing(models.head(name), tuple(options.pop("frozen", ())))
+    if freezing.patterns or options.get("head_learning_rate") is not None:
+        options["groups"] = freezing.groups
     with _blaming("config.optimizer"):
-        tx = optimizer.adam(total_steps=config.total_steps, **config.optimizer.to_dict())
+        tx = optimizer.adam(total_steps=config.total_steps, **options)
     with _blaming("config.augment"):
         augment = policy(
             config.augment.to_dict(), sample_rate=config.sample_rate, total_steps=config.total_steps
         )
         _trace(augment, features, config.num_classes)
-    experiment = Experiment(config, features, model, tx, augment)
+    experiment = Experiment(config, features, model, tx, augment, freezing)
     with _blaming("config.t_c"):
-        jax.eval_shape(experiment.initial_state)
+        state = jax.eval_shape(experiment.initial_state)
+    with _blaming("config.optimizer"):
+        freezing.check(state.params)
     return experiment
 
 

@@ -23,8 +23,9 @@ from ml_collections import ConfigDict, config_flags
 
 from input_pipeline.errors import DataError
 from input_pipeline.prepare import prepare
-from rann_jax import environment
+from rann_jax import environment, pretrained
 from rann_jax import workdir as workdirs
+from rann_jax.checkpoint import has_checkpoint
 from rann_jax.config_file import explaining
 from rann_jax.errors import ConfigError
 from rann_jax.evaluate import evaluate_checkpoint, readable
@@ -58,6 +59,8 @@ def run(
         raise ConfigError("--config is missing: name one, such as configs/quickstart.py")
     experiment = build(config)
     workdirs.check_same_config(workdir, config)
+    begins = mode == "train" and not has_checkpoint(workdir)
+    source = pretrained.load(experiment) if begins else None
     options = config.dataset.to_dict()
     prepared = prepare(
         options.pop("name"),
@@ -72,7 +75,7 @@ def run(
         return evaluate_checkpoint(experiment, prepared, workdir, checkpoint)
     workdirs.save_config(workdir, config)
     environment.save(workdir, command)
-    return train(experiment, prepared, workdir, show_progress=not quiet)
+    return train(experiment, prepared, workdir, source=source, show_progress=not quiet)
 
 
 def main() -> None:

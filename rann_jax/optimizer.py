@@ -1,4 +1,4 @@
-"""Adam with a one-cycle or constant learning rate, and the moving average of the weights.
+"""Adam with a one-cycle or constant learning rate, also of parts of a network; the moving average of weights.
 
 The one-cycle schedule (L. Smith and N. Topin, "Super-convergence", 2017; the deck's [15]) equals
 torch.optim.lr_scheduler.OneCycleLR with its cosine annealing, step by step, beta1 cycling included;
@@ -6,7 +6,7 @@ optax's cosine_onecycle_schedule peaks one step later and leaves beta1 alone.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +78,9 @@ def adam(
     max_momentum: float = 0.95,
     b2: float = 0.999,
     eps: float = 1e-8,
+    amsgrad: bool = False,
+    head_learning_rate: float | None = None,
+    groups: Callable[[Any], Any] | None = None,
 ) -> optax.GradientTransformation:
     """Adam (Kingma and Ba, 2015) under a schedule; defaults are torch's.
 
@@ -94,13 +97,22 @@ def adam(
       max_momentum: greatest beta1 of the cycle, at its ends.
       b2: beta2.
       eps: added to the root of the second moment.
+      amsgrad: whether the second moment is replaced by its maximum so far (Reddi et al., 2018).
+      head_learning_rate: as learning_rate, of the parameters that `groups` calls "head"; None is the same.
+      groups: params -> the same tree of "trunk", "head" or "frozen", which are not updated; None is all
+        trunk.
 
     Returns:
-      The transformation; the rate and beta1 of the last update are in its state's `hyperparams`.
+      The transformation; the rate (of the trunk) and beta1 of the last update are in its state's
+      `hyperparams`. Frozen parameters have no moments in it.
 
     Raises:
-      ValueError: unknown schedule, or a length or share out of range.
+      ValueError: unknown schedule, or a length, share or rate out of range.
     """
+    if head_learning_rate is not None and not (head_learning_rate > 0 and learning_rate > 0):
+        raise ValueError(
+            "learning_rate and head_learning_rate must be positive; frozen=('trunk',) trains the head"
+        )
     if schedule == "constant":
         rate, beta1 = constant(learning_rate), constant(b1)
     elif schedule == "one_cycle":
@@ -121,9 +133,22 @@ def adam(
         )
     else:
         raise ValueError(f"schedule must be 'one_cycle' or 'constant', not {schedule!r}")
-    inner = optax.inject_hyperparams(optax.adam, static_args=("b2", "eps"))(
-        learning_rate=rate, b1=beta1, b2=b2, eps=eps
-    )
+
+    def transformation(learning_rate: jax.Array, b1: jax.Array) -> optax.GradientTransformation:
+        def with_rate(rate: jax.Array) -> optax.GradientTransformation:
+            scale = scale_by_amsgrad if amsgrad else optax.scale_by_adam
+            return optax.chain(scale(b1=b1, b2=b2, eps=eps), optax.scale_by_learning_rate(rate))
+
+        if groups is None:
+            return with_rate(learning_rate)
+        of_head = learning_rate * head_factor
+        return optax.partition(
+            {"trunk": with_rate(learning_rate), "head": with_rate(of_head), "frozen": optax.set_to_zero()},
+            groups,
+        )
+
+    head_factor = 1.0 if head_learning_rate is None else head_learning_rate / learning_rate
+    inner = optax.inject_hyperparams(transformation)(learning_rate=rate, b1=beta1)
 
     def update(updates, state, params=None):
         # optax raises a float32 beta1 to an int32 power, which strict promotion would refuse.
@@ -131,6 +156,39 @@ def adam(
             return inner.update(updates, state, params)
 
     return optax.GradientTransformation(inner.init, update)
+
+
+class AmsgradState(NamedTuple):
+    """Updates done, both moments, and the maximum of the second so far."""
+
+    updates: jax.Array
+    mu: Any
+    nu: Any
+    nu_max: Any
+
+
+def scale_by_amsgrad(*, b1: Any, b2: float, eps: float) -> optax.GradientTransformation:
+    """Adam's step with the maximum of the second moment so far, as torch.optim.Adam(amsgrad=True) has it.
+
+    The bias is corrected after the maximum is taken; optax.scale_by_amsgrad corrects it before.
+    """
+
+    def init(params: Any) -> AmsgradState:
+        mu, nu, nu_max = (jax.tree.map(jnp.zeros_like, params) for _ in range(3))
+        return AmsgradState(jnp.zeros((), jnp.int32), mu, nu, nu_max)
+
+    def update(updates: Any, state: AmsgradState, params: Any = None) -> tuple[Any, AmsgradState]:
+        count = state.updates + 1
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, updates)
+        nu_max = jax.tree.map(jnp.maximum, state.nu_max, nu)
+
+        def step(m: jax.Array, v: jax.Array) -> jax.Array:
+            return m / (1 - b1**count) / (jnp.sqrt(v / (1 - b2**count)) + eps)
+
+        return jax.tree.map(step, mu, nu_max), AmsgradState(count, mu, nu, nu_max)
+
+    return optax.GradientTransformation(init, update)
 
 
 def update_ema(average: Any, new: Any, step: jax.Array, decay: float) -> Any:

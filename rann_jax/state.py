@@ -1,5 +1,6 @@
 """What training carries from step to step."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -7,6 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+# Arrays of a network's variables by path, such as ("params", "fc1", "kernel").
+Arrays = Mapping[tuple[str, ...], jax.Array]
 
 
 @flax.struct.dataclass
@@ -42,9 +47,24 @@ class TrainState:
         return {"params": self.ema_params, "batch_stats": self.ema_batch_stats}
 
 
-def create_state(model: nn.Module, tx: optax.GradientTransformation, features: Any, seed: int) -> TrainState:
-    """A fresh state for inputs of the shape of `features`: (B, F, T), or a dict of arrays. Jittable."""
-    variables = model.init(jax.random.key(seed), features)
+def create_state(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    features: Any,
+    seed: int,
+    given: Arrays | None = None,
+) -> TrainState:
+    """A fresh state, averages included. Jittable.
+
+    Args:
+      model: the network.
+      tx: optimiser.
+      features: inputs of the network's shape: (B, F, T), or a dict of arrays.
+      seed: of the random weights.
+      given: weights and statistics to begin with instead of random ones.
+    """
+    random = flatten_dict(model.init(jax.random.key(seed), features))
+    variables = unflatten_dict({path: (given or {}).get(path, leaf) for path, leaf in random.items()})
     params, batch_stats = variables["params"], variables["batch_stats"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -16,6 +16,7 @@ from flax import linen as nn
 from rann_jax import losses
 from rann_jax.augment import Policy
 from rann_jax.augment.policy import Features
+from rann_jax.freezing import Freezing
 from rann_jax.optimizer import update_ema
 from rann_jax.state import TrainState
 
@@ -27,6 +28,7 @@ LOSSES = {
     "tagging": losses.binary_cross_entropy,
 }
 NO_AUGMENTATION = Policy()
+NOTHING_FROZEN = Freezing(head="")
 PROBABILITIES = {"classification": jax.nn.softmax, "tagging": jax.nn.sigmoid}
 
 
@@ -45,6 +47,7 @@ def make_train_step(
     task: str,
     ema_decay: float,
     augment: Policy = NO_AUGMENTATION,
+    freezing: Freezing = NOTHING_FROZEN,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """The training step of a network behind a front end.
 
@@ -55,6 +58,7 @@ def make_train_step(
       task: "classification" (softmax) or "tagging" (sigmoid).
       ema_decay: of the moving averages of parameters and batch statistics.
       augment: what changes waveforms, features and labels; by the state's step, random by it and the seed.
+      freezing: layers that run in inference mode; that their parameters stay is the optimiser's part.
 
     Returns:
       (state, batch) -> (state, {"loss", "learning_rate"}), to be jitted by the caller.
@@ -62,13 +66,14 @@ def make_train_step(
     loss_fn = LOSSES[task]
 
     def loss_and_statistics(params, batch_stats, features, labels, key) -> tuple[jax.Array, Any]:
-        logits, updated = model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            features,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": key},
-        )
+        with freezing.inference_where_frozen(params):
+            logits, updated = model.apply(
+                {"params": params, "batch_stats": batch_stats},
+                features,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": key},
+            )
         return loss_fn(logits, labels).mean(), updated["batch_stats"]
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:

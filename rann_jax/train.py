@@ -18,6 +18,7 @@ from rann_jax.checkpoint import Checkpoints, Record
 from rann_jax.errors import ConfigError
 from rann_jax.evaluate import SplitEvaluator, evaluate
 from rann_jax.experiment import Experiment
+from rann_jax.pretrained import Beginning, Source, begin
 from rann_jax.state import TrainState
 from rann_jax.steps import make_train_step
 from rann_jax.writers import MetricWriter, Progress, parameter_overview
@@ -28,7 +29,12 @@ class DivergedError(Exception):
 
 
 def train(
-    experiment: Experiment, prepared: Prepared, workdir: Path, *, show_progress: bool = True
+    experiment: Experiment,
+    prepared: Prepared,
+    workdir: Path,
+    *,
+    source: Source | None = None,
+    show_progress: bool = True,
 ) -> dict[str, float]:
     """Train to config.total_steps, from the workdir's latest checkpoint where there is one.
 
@@ -36,6 +42,7 @@ def train(
       experiment: what to train.
       prepared: the data.
       workdir: where checkpoints, metrics and predictions go.
+      source: the weights of config.init_from; used where there is no checkpoint.
       show_progress: the bar and the overview on stderr.
 
     Returns:
@@ -59,15 +66,17 @@ def train(
             task=config.task,
             ema_decay=config.ema_decay,
             augment=experiment.augment,
+            freezing=experiment.freezing,
         ),
         donate_argnums=0,
     )
     with ExitStack() as stack:
         checkpoints = stack.enter_context(closing(Checkpoints(workdir, config.best_metric)))
-        state, record = restore_or_create(experiment, prepared, checkpoints, mesh)
-        start, begin = record.batches, time.monotonic() - record.seconds
+        beginning = begin(source, experiment, prepared.labels) if source else None
+        state, record = restore_or_create(experiment, prepared, checkpoints, mesh, beginning)
+        start, started = record.batches, time.monotonic() - record.seconds
         if show_progress:
-            print(introduction(experiment, state, start), file=sys.stderr)
+            print(introduction(experiment, state, start, beginning), file=sys.stderr)
         writer = stack.enter_context(closing(MetricWriter(workdir, start)))
         progress = stack.enter_context(closing(Progress(start, config.total_steps, show_progress)))
         batches = stack.enter_context(closing(_batches(experiment, prepared, start)))
@@ -84,7 +93,7 @@ def train(
                 progress.say(step, scores)
             if step > start and (last or step % config.save_every == 0):
                 window.flush()
-                record = dataclasses.replace(record, batches=step, seconds=time.monotonic() - begin)
+                record = dataclasses.replace(record, batches=step, seconds=time.monotonic() - started)
                 checkpoints.save(step, state, record, scores)
             if last:
                 break
@@ -101,12 +110,16 @@ def train(
 
 
 def restore_or_create(
-    experiment: Experiment, prepared: Prepared, checkpoints: Checkpoints, mesh: Mesh
+    experiment: Experiment,
+    prepared: Prepared,
+    checkpoints: Checkpoints,
+    mesh: Mesh,
+    beginning: Beginning | None = None,
 ) -> tuple[TrainState, Record]:
-    """The latest state and its record, or those of step 0.
+    """The latest state and its record, or those of step 0, with the weights of `beginning` where given.
 
     Raises:
-      ConfigError: the checkpoint was trained on other data.
+      ConfigError: the checkpoint was trained on other data, or converted and not trained here.
     """
     fingerprints = {name: prepared.fingerprint(split) for name, split in experiment.config.splits.items()}
     if checkpoints.latest_step is None:
@@ -116,8 +129,12 @@ def restore_or_create(
             "fingerprints": fingerprints,
         }
         create = jax.jit(experiment.initial_state, out_shardings=distributed.replicated(mesh))
-        return create(), Record(batches=0, seconds=0.0, bundle=bundle)
+        return create(beginning and beginning.loaded), Record(batches=0, seconds=0.0, bundle=bundle)
     state, record = checkpoints.restore(experiment.abstract_state(distributed.replicated(mesh)))
+    if record.converted:
+        raise ConfigError(
+            "--workdir holds converted weights: name it with --config.init_from, and another --workdir"
+        )
     if changed := record.changed(fingerprints):
         raise ConfigError(
             f"config.data_dir: the data of {', '.join(changed)} is not what this run was started with "
@@ -126,12 +143,18 @@ def restore_or_create(
     return state, record
 
 
-def introduction(experiment: Experiment, state: TrainState, start: int) -> str:
-    """What a run says before its first step: every parameter array, the network, the devices."""
+def introduction(
+    experiment: Experiment, state: TrainState, start: int, beginning: Beginning | None = None
+) -> str:
+    """What a run says before its first step: every array, where it is from, the network, the devices."""
     devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     bins, frames = experiment.image_shape
+    frozen = experiment.freezing.count(state.params)
     return (
-        f"{parameter_overview(state.params)}\n{experiment.config.model.name}, {bins} x {frames} "
+        f"{beginning}\n" * (beginning is not None)
+        + f"{parameter_overview(state.params)}\n"
+        + f"frozen parameters: {frozen:,}\n" * (frozen > 0)
+        + f"{experiment.config.model.name}, {bins} x {frames} "
         f"{experiment.front_end.name}, on {devices}" + (f", resumed at step {start}" * (start > 0))
     )
 

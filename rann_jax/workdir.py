@@ -31,11 +31,16 @@ def replace_atomically(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def check_same_config(workdir: Path, config: ConfigDict) -> None:
-    """Raise ConfigError where the workdir holds a run of another config; name the keys that differ."""
+    """Raise ConfigError where the workdir holds a run of another config; name the keys that differ.
+
+    A key that one of the two lacks counts as empty: what a newer version adds changes nothing while empty.
+    """
     if not (workdir / CONFIG_FILE).exists():
         return
     before, now = _comparable(load_config(workdir)), _comparable(config)
-    differing = sorted(key for key in before | now if before.get(key) != now.get(key))
+    differing = sorted(
+        key for key in before | now if (before.get(key) or now.get(key)) and before.get(key) != now.get(key)
+    )
     if differing:
         shown = ", ".join(f"{key} ({before.get(key)!r} there)" for key in differing[:5])
         raise ConfigError(

@@ -4,9 +4,10 @@ import dataclasses
 from typing import ClassVar
 
 import jax
+import numpy as np
 
 from rann_jax.features.image import FrontEnd
-from rann_jax.features.mel import melspectrogram
+from rann_jax.features.mel import mel_filter_bank, melspectrogram
 from rann_jax.features.stft import power_to_db
 from rann_jax.features.waveform import AndWaveform
 
@@ -49,6 +50,17 @@ class PannsLogMel(FrontEnd):
         """The clip alone: its ends are reflected, not extended by zeros."""
         return self.n_samples
 
+    @property
+    def highest(self) -> float:
+        """The upper edge of the bands in Hz."""
+        return min(14000.0, self.sample_rate / 2) if self.fmax is None else self.fmax
+
+    def mel_filters(self) -> np.ndarray:
+        """The filters of the bands, `(n_bins, 1 + n_fft / 2)`, which published weights have with them."""
+        return mel_filter_bank(
+            self.sample_rate, self.n_fft, self.n_bins, self.fmin, self.highest, htk=False, norm="slaney"
+        )
+
     def features(self, y: jax.Array) -> jax.Array:
         """Return dB `(..., n_bins, T)`, at least -100."""
         power = melspectrogram(
@@ -58,7 +70,7 @@ class PannsLogMel(FrontEnd):
             hop_length=self.hop_length,
             n_mels=self.n_bins,
             fmin=self.fmin,
-            fmax=min(14000.0, self.sample_rate / 2) if self.fmax is None else self.fmax,
+            fmax=self.highest,
             pad_mode="reflect",
         )
         return power_to_db(power, top_db=None)

@@ -8,5 +8,15 @@ Reading or writing `.pth` needs torch, `.safetensors` needs safetensors; both ar
 """
 
 from rann_jax.interop.convert import Loaded, from_state_dict, load_torch, save_torch, to_state_dict
+from rann_jax.interop.files import read_entries
+from rann_jax.interop.front_end import check_front_end
 
-__all__ = ["Loaded", "from_state_dict", "load_torch", "save_torch", "to_state_dict"]
+__all__ = [
+    "Loaded",
+    "check_front_end",
+    "from_state_dict",
+    "load_torch",
+    "read_entries",
+    "save_torch",
+    "to_state_dict",
+]

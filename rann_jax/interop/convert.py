@@ -112,7 +112,7 @@ def _differences(
 
 def _shapes(entries: Mapping[str, np.ndarray], network: str, options: Mapping[str, Any]) -> dict:
     """Shapes of the network's variables, with as many classes and bins as the entries have."""
-    head = "fc2.weight" if network.startswith("rann-") else "fc_audioset.weight"
+    head = f"{models.head(network)}.weight"
     x = _inputs(entries, network)
     if isinstance(x, dict) and "image" not in x:
         options = {"wavegram_shape": (_size(entries, "wavegram_norm.weight", 128), FRAMES), **options}

@@ -2,7 +2,7 @@
 
 from rann_jax.models.complexity import Complexity, complexity
 from rann_jax.models.rann import RANN, ResidualBlock
-from rann_jax.models.registry import create, crop_seconds
+from rann_jax.models.registry import create, crop_seconds, head
 from rann_jax.models.wavegram import Wavegram
 
-__all__ = ["RANN", "Complexity", "ResidualBlock", "Wavegram", "complexity", "create", "crop_seconds"]
+__all__ = ["RANN", "Complexity", "ResidualBlock", "Wavegram", "complexity", "create", "crop_seconds", "head"]

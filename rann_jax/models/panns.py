@@ -17,6 +17,7 @@ from rann_jax.models.norm import batch_norm
 from rann_jax.models.wavegram import Wavegram
 
 EMBEDDING = 2048
+HEAD = "fc_audioset"  # the last layer
 BLOCK_DROPOUT, RESIDUAL_DROPOUT, HEAD_DROPOUT = 0.2, 0.1, 0.5
 RESNET38_BLOCKS = (3, 4, 6, 3)
 
@@ -81,7 +82,7 @@ class PANN(nn.Module):
           ValueError: x is not what the network takes; the message says what that is.
         """
         embedding = nn.Dropout(HEAD_DROPOUT, deterministic=not train)(self.embed(x, train=train))
-        return dense(self.num_classes, "fc_audioset")(embedding)
+        return dense(self.num_classes, HEAD)(embedding)
 
     @nn.compact
     def embed(self, x: jax.Array | Mapping[str, jax.Array], *, train: bool = False) -> jax.Array:

@@ -21,6 +21,7 @@ TEMPORAL_DECREASES = (1, 2, 4, 8)  # t_m = 2^s; the deck's table has no other
 BLOCKS_PER_STAGE = 4
 BASE_CHANNELS = 8  # stage i has 8 W 2^i channels
 LEAKY_SLOPE = 0.01
+HEAD = "fc2"  # the last layer
 
 # The deck does not state an initialisation: He's for the convolutions is ours.
 conv_init = nn.initializers.he_normal()
@@ -111,7 +112,7 @@ class RANN(nn.Module):
           ValueError: x is not (B, F, T), or T does not survive the strides.
         """
         embedding = self.embed(x, train=train)
-        return nn.Dense(self.num_classes, name="fc2", dtype=embedding.dtype)(embedding)
+        return nn.Dense(self.num_classes, name=HEAD, dtype=embedding.dtype)(embedding)
 
     @nn.compact
     def embed(self, x: Inputs, *, train: bool = False) -> jax.Array:

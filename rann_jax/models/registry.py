@@ -37,6 +37,11 @@ def create(name: str, *, num_classes: int, **options) -> nn.Module:
         raise ValueError(f"network {name!r}: {error}") from error
 
 
+def head(name: str) -> str:
+    """The last layer, whose units are the classes; all before it is the trunk."""
+    return rann.HEAD if name.startswith("rann-") else panns.HEAD
+
+
 def crop_seconds(name: str) -> float | None:
     """Seconds of sound that a name itself prescribes (t_c of a RANN), or None."""
     return rann.parse_name(name)[0] if name.startswith("rann-") else None

@@ -1,0 +1,65 @@
+"""Fine-tune a trained network on your own folder of sounds; the folder and the weights are all it needs.
+
+    python -m rann_jax.main --config configs/finetune.py:data=DIR,init_from=Cnn14_mAP=0.431.pth \
+        --workdir runs/mine
+
+The weights are those of a workdir, whose network, front end and rate are taken over, or of a published PANNs
+file (with network=, cnn14 if not said). DIR is as configs/folder.py has it. The last layer is new where the
+classes differ. `:train=probe` trains nothing else: a linear classifier of the embeddings.
+
+From the paper: a constant rate of 1e-4. Ours: the tenfold rate of the last layer, steps, augmentation. Other
+choices are keys, such as --config.optimizer.frozen="('bn0','conv_block[1-4]')".
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from configs.audioset import PANNS, panns_input
+from configs.base import base, parse_arg
+from configs.folder import own_sounds
+from rann_jax.errors import ConfigError
+from rann_jax.workdir import load_config
+
+# What weights depend on.
+INHERITED = ("sample_rate", "t_c", "feature", "model", "dtype")
+TRAIN = ("all", "probe")
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Presets: data (the folder), init_from (workdir or file), network (of a file), train (all, probe)."""
+    preset = parse_arg(arg, data="", init_from="", network="cnn14", train="all")
+    if preset["train"] not in TRAIN:
+        raise ValueError(f"preset train={preset['train']!r} is none of {', '.join(TRAIN)}")
+    config = base()
+    own_sounds(config, preset["data"])
+    config.init_from = preset["init_from"]
+    if Path(config.init_from).expanduser().is_dir() and config.init_from:
+        inherit(config, Path(config.init_from).expanduser())
+    elif preset["network"] in PANNS:
+        config.model.name = preset["network"]
+        panns_input(config)
+    else:
+        raise ValueError(
+            f"preset network={preset['network']!r} is none of {', '.join(PANNS)}: of another network make a "
+            "workdir with rann_jax.convert, which says its front end, and name that"
+        )
+    config.optimizer.schedule = "constant"
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.head_learning_rate = 1e-3
+    config.total_steps = 1000
+    config.augment = {"mixup": {"alpha": 0.3}, "spec_augment": {}}
+    if preset["train"] == "probe":
+        config.optimizer.frozen = ("trunk",)
+        config.augment = {}
+    return config
+
+
+def inherit(config: ConfigDict, workdir: Path) -> None:
+    """Take over what the weights of a workdir depend on."""
+    try:
+        source = load_config(workdir)
+    except ConfigError as error:
+        raise ValueError(f"preset init_from: {error}") from error
+    for key in INHERITED:
+        config[key] = source[key]

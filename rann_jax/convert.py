@@ -1,0 +1,127 @@
+"""Make a workdir of a PyTorch file: weights, front end, rate and labels together, as a trained run has them.
+
+  python -m rann_jax.convert Cnn14_mAP=0.431.pth --config configs/audioset.py:model=cnn14 --workdir runs/cnn14
+
+The workdir is then evaluated (rann_jax.main --mode=eval, with the same config and its data_dir), used
+(rann_jax.predict, rann_jax.Tagger, rann_jax.export) or fine-tuned (--config.init_from=runs/cnn14). The config
+says what the file does not: network, front end, rate and task; overrides follow as in rann_jax.main, such as
+--config.sample_rate=16000. Where the file holds PANNs' own front end, it must be the config's.
+
+Class names come from a csv with the columns index and display_name, --labels, such as AudioSet's official
+class_labels_indices.csv; by default from a file of that name beside the weights.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from input_pipeline.datasets.source import read_table
+from rann_jax import environment, pretrained
+from rann_jax import workdir as workdirs
+from rann_jax.checkpoint import Checkpoints, Record, has_checkpoint
+from rann_jax.config_file import load_config_file
+from rann_jax.errors import ConfigError
+from rann_jax.experiment import build
+from rann_jax.program import guarded
+
+CLASSES_FILE = "class_labels_indices.csv"
+
+
+def read_labels(path: Path) -> list[str]:
+    """The class names of a csv with the columns index (0, 1, 2...) and display_name.
+
+    Raises:
+      ConfigError: there is no such file.
+      DataError: it is not such a table.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            f"--labels: {path} does not exist: name AudioSet's {CLASSES_FILE}, or a csv like it"
+        )
+    rows = read_table(path, ("index", "display_name"))
+    if [row["index"] for row in rows] != [str(number) for number in range(len(rows))]:
+        raise ConfigError(f"--labels: the column index of {path} does not count 0, 1, 2...: sort its rows")
+    return [row["display_name"] for row in rows]
+
+
+def convert(config: ConfigDict, labels: Sequence[str], workdir: Path) -> pretrained.Beginning:
+    """Write a checkpoint of the weights that config.init_from names, before any step of training.
+
+    Returns:
+      Which arrays were taken and which skipped.
+
+    Raises:
+      ConfigError: the file or the config cannot be used, or the workdir holds a run.
+    """
+    if (workdir / workdirs.CONFIG_FILE).exists() or has_checkpoint(workdir):
+        raise ConfigError(f"--workdir: {workdir} holds a run already: name another folder")
+    experiment = build(config)
+    source = pretrained.load(experiment)
+    if source is None:
+        raise ConfigError("config.init_from is empty: name the file to convert")
+    _check_classes(source, config, labels)
+    beginning = pretrained.begin(source, experiment, labels)
+    config.init_from = ""  # the weights are in the workdir: nothing else is needed
+    bundle = {"config": config.to_dict(), "labels": list(labels), "fingerprints": {}}
+    state = jax.jit(experiment.initial_state)(beginning.loaded)
+    with closing(Checkpoints(workdir, config.best_metric)) as checkpoints:
+        checkpoints.save(0, state, Record(batches=0, seconds=0.0, bundle=bundle), {})
+    workdirs.save_config(workdir, config)
+    return beginning
+
+
+def _check_classes(source: pretrained.Source, config: ConfigDict, labels: Sequence[str]) -> None:
+    outputs = pretrained.classes_of(source, config.model.name)
+    if outputs != config.num_classes:
+        raise ConfigError(
+            f"{source.where}: has {outputs} classes, but config.num_classes={config.num_classes}: set "
+            f"--config.num_classes={outputs}"
+        )
+    if outputs != len(labels):
+        raise ConfigError(f"--labels: {len(labels)} names, but {source.where} has {outputs} classes")
+
+
+def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> int:
+    """What the command line, `command`, does; the exit code.
+
+    Raises:
+      ConfigError, DataError: what the user can mend.
+    """
+    labels = read_labels(options.labels or options.file.parent / CLASSES_FILE)
+    config = load_config_file(options.config, overrides)
+    config.init_from = str(options.file)
+    beginning = convert(config, labels, options.workdir)
+    environment.save(options.workdir, command)
+    print(beginning)
+    print(f"{config.model.name}, {len(labels)} classes, {config.sample_rate} Hz: {options.workdir}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m rann_jax.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help=".pth or .safetensors")
+    parser.add_argument("--config", required=True, help="configs/NAME.py[:presets] of the network")
+    parser.add_argument("--labels", type=Path, metavar="CSV", help=f"default: {CLASSES_FILE} beside FILE")
+    parser.add_argument("--workdir", required=True, type=Path, help="folder to make")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; return 0, or 2 where the user can mend what is wrong."""
+    options, overrides = _parser().parse_known_args(arguments)
+    command = environment.command_line("rann_jax.convert", sys.argv[1:] if arguments is None else arguments)
+    return guarded(lambda: run(options, overrides, command))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Parameters that training leaves as they are, `config.optimizer.frozen`, and what that means for layers.
+
+A BatchNorm whose scale and bias are both frozen normalises by its running statistics, in training too, and
+leaves them alone: otherwise a frozen layer would drift with the batches, away from the weights behind it.
+Where the whole trunk is frozen it runs as in `Tagger.embed`, without dropout: the last layer is then a
+linear probe of the embeddings. Both rules are ours.
+"""
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+TRUNK = "trunk"
+
+Path = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Freezing:
+    """Which parameters of a network are frozen.
+
+    Attributes:
+      head: name of the network's last layer.
+      patterns: globs of parameters such as "conv_block1/*", or of layers, "conv_block[1-3]"; the word
+        "trunk" is all but the head.
+
+    >>> Freezing("fc2", ("stage0*",)).covers(("stage0_block1", "conv1", "kernel"))
+    True
+    """
+
+    head: str
+    patterns: tuple[str, ...] = ()
+
+    def covers(self, path: Path) -> bool:
+        """Whether the parameter at this path is frozen."""
+        return any(self._matches(pattern, path) for pattern in self.patterns)
+
+    def check(self, params: Any) -> None:
+        """Raise ValueError where a pattern matches nothing, or nothing is left to train."""
+        paths = list(flatten_dict(params))
+        layers = ", ".join(dict.fromkeys(path[0] for path in paths))
+        for pattern in self.patterns:
+            if not any(self._matches(pattern, path) for path in paths):
+                raise ValueError(f"frozen={pattern!r} matches no parameter; layers are {layers}")
+        if all(map(self.covers, paths)):
+            raise ValueError("frozen: every parameter is frozen, nothing is left to train")
+
+    def groups(self, params: Any) -> Any:
+        """A tree like params with "frozen", "head" or "trunk" for each, as `optimizer.adam` takes it."""
+        return unflatten_dict({path: self._group(path) for path in flatten_dict(params)})
+
+    def count(self, params: Any) -> int:
+        """How many numbers are frozen."""
+        return sum(leaf.size for path, leaf in flatten_dict(params).items() if self.covers(path))
+
+    @contextmanager
+    def inference_where_frozen(self, params: Any) -> Iterator[None]:
+        """Inside it a network that is applied with train=True runs frozen layers in inference mode."""
+        if not self.patterns:
+            yield
+            return
+        with nn.intercept_methods(self._interceptor(list(flatten_dict(params)))):
+            yield
+
+    def _interceptor(self, paths: Iterable[Path]) -> Callable[..., jax.Array]:
+        whole_trunk = all(self.covers(path) for path in paths if path[0] != self.head)
+
+        def intercept(call: Callable, args: tuple, kwargs: dict, context: Any) -> jax.Array:
+            module = context.module
+            if whole_trunk and context.method_name == "embed":
+                kwargs = {**kwargs, "train": False}
+            elif isinstance(module, nn.BatchNorm) and self._covers_norm(module.path):
+                kwargs = {**kwargs, "use_running_average": True}
+            return call(*args, **kwargs)
+
+        return intercept
+
+    def _covers_norm(self, path: Path) -> bool:
+        return all(self.covers((*path, name)) for name in ("scale", "bias"))
+
+    def _group(self, path: Path) -> str:
+        if self.covers(path):
+            return "frozen"
+        return "head" if path[0] == self.head else "trunk"
+
+    def _matches(self, pattern: str, path: Path) -> bool:
+        if pattern == TRUNK:
+            return path[0] != self.head
+        name = "/".join(path)
+        return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, f"{pattern}/*")

@@ -1,0 +1,44 @@
+"""The front end that PANNs' files hold as frozen arrays, compared with the one that a config names."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from rann_jax.errors import ConfigError
+from rann_jax.features.front_end import FrontEnd
+from rann_jax.features.panns import WINDOW_SECONDS, PannsLogMel
+
+WINDOW = "spectrogram_extractor.stft.conv_real.weight"  # (1 + n_fft / 2, 1, n_fft)
+FILTERS = "logmel_extractor.melW"  # (1 + n_fft / 2, bands)
+# Of the filters' greatest value: torchlibrosa has librosa's in float32, as we have.
+TOLERANCE = 1e-5
+
+
+def check_front_end(entries: Mapping[str, np.ndarray], front_end: FrontEnd, *, where: str) -> None:
+    """Raise ConfigError where a state_dict tells that it was trained behind another front end.
+
+    Window length and mel filters are compared, which differ between rates, bands and ranges of frequency.
+    A file without them tells nothing, and passes.
+    """
+    if WINDOW not in entries and FILTERS not in entries:
+        return
+    if not isinstance(front_end, PannsLogMel):
+        raise ConfigError(
+            f"{where}: was trained on PANNs' log-mel, but config.feature.name={front_end.name}: "
+            "use panns_log_mel (with wavegram_logmel_cnn14 panns_log_mel+wavegram)"
+        )
+    window = entries[WINDOW].shape[-1] if WINDOW in entries and entries[WINDOW].ndim else front_end.n_fft
+    if window != front_end.n_fft:
+        raise ConfigError(
+            f"{where}: was trained on windows of {window} samples, but those of config.sample_rate="
+            f"{front_end.sample_rate} have {front_end.n_fft}: set --config.sample_rate="
+            f"{round(window / WINDOW_SECONDS)}"
+        )
+    filters, ours = entries.get(FILTERS), front_end.mel_filters().T
+    if filters is None:
+        return
+    if filters.shape != ours.shape or np.abs(filters - ours).max() > TOLERANCE * np.abs(ours).max():
+        raise ConfigError(
+            f"{where}: was trained on other mel filters ({FILTERS}, {filters.shape}) than config.feature "
+            f"has: n_bins={front_end.n_bins}, fmin={front_end.fmin:g}, fmax={front_end.highest:g} Hz"
+        )

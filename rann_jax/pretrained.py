@@ -1,0 +1,159 @@
+"""Weights to begin a run with, `config.init_from`: those of a workdir, or of a PyTorch file.
+
+Every array of the network must be there with its shape, but for the last layer where the classes differ,
+which then begins at random. The front end must be the source's; the length of crops need not. All of it is
+only done at a run's first step: a resumed run asks for nothing but its own checkpoint.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from rann_jax import interop, models
+from rann_jax.errors import ConfigError
+from rann_jax.experiment import Experiment
+from rann_jax.features.front_end import FrontEnd
+from rann_jax.tagger import Tagger
+
+Arrays = Mapping[tuple[str, ...], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a workdir or file offers.
+
+    Attributes:
+      where: its path.
+      arrays: weights and statistics by path, such as ("params", "fc1", "kernel").
+      labels: class names in the order of the logits; None in a file, which has none.
+      skipped: what is in a file and no weight of the network.
+    """
+
+    where: str
+    arrays: Arrays
+    labels: tuple[str, ...] | None
+    skipped: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Beginning:
+    """What a run begins with.
+
+    Attributes:
+      source: where it is from.
+      loaded: the arrays that are taken, by path.
+      skipped: names of those that are not.
+      new: names of those that begin at random.
+    """
+
+    source: Source
+    loaded: Arrays
+    skipped: tuple[str, ...]
+    new: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One line an array: what became of it."""
+        loaded = ["/".join(path) for path in self.loaded]
+        parts = {"loaded": loaded, "skipped": self.skipped, "new": self.new}
+        counts = ", ".join(f"{len(names)} {what}" for what, names in parts.items())
+        lines = [f"{what:<7}  {name}" for what, names in parts.items() for name in names]
+        return "\n".join([f"arrays of {self.source.where}: {counts}", *lines])
+
+
+def load(experiment: Experiment) -> Source | None:
+    """The weights that config.init_from names; None where it is ''.
+
+    Raises:
+      ConfigError: there is no such folder or file, or it is of another network, front end or rate.
+    """
+    init_from = experiment.config.get("init_from", "")
+    if not init_from:
+        return None
+    path = Path(init_from).expanduser()
+    if not path.exists():
+        raise ConfigError(f"config.init_from: {path} does not exist: name a workdir or a PyTorch file")
+    try:
+        source = _of_workdir(path, experiment) if path.is_dir() else _of_file(path, experiment)
+        _check_arrays(source, experiment)
+    except ConfigError as error:
+        raise ConfigError(f"config.init_from: {error}") from error
+    return source
+
+
+def begin(source: Source, experiment: Experiment, labels: Sequence[str]) -> Beginning:
+    """What is taken of a source for these classes: all, or all but the last layer.
+
+    The last layer is taken where the classes are the same, in the same order. A file does not name its
+    classes: there it is taken where their number is the same.
+    """
+    name = experiment.config.model.name
+    head = models.head(name)
+    keep = classes_of(source, name) == len(labels) and source.labels in (None, tuple(labels))
+    loaded = {path: array for path, array in source.arrays.items() if keep or path[1] != head}
+    replaced = tuple("/".join(path) for path in source.arrays if path not in loaded)
+    new = tuple("/".join(path) for path in _expected(experiment) if path not in loaded)
+    return Beginning(source, loaded, (*replaced, *source.skipped), new)
+
+
+def classes_of(source: Source, network: str) -> int:
+    """The number of classes of a source that `load` has checked."""
+    return len(source.arrays["params", models.head(network), "bias"])
+
+
+def _of_workdir(path: Path, experiment: Experiment) -> Source:
+    """The averaged weights of a workdir's latest checkpoint."""
+    tagger = Tagger.load(path)
+    _check_same_front_end(str(path), tagger.experiment.front_end, experiment.front_end)
+    return Source(str(path), flatten_dict(jax.device_get(tagger.variables)), tagger.labels)
+
+
+def _of_file(path: Path, experiment: Experiment) -> Source:
+    options = experiment.config.model.to_dict()
+    entries = interop.read_entries(path)
+    interop.check_front_end(entries, experiment.front_end, where=str(path))
+    loaded = interop.from_state_dict(entries, options.pop("name"), where=str(path), **options)
+    return Source(str(path), flatten_dict(jax.device_get(loaded.variables)), None, loaded.skipped)
+
+
+def _check_same_front_end(where: str, theirs: FrontEnd, ours: FrontEnd) -> None:
+    """Raise ConfigError unless the two differ in nothing but the length of a crop."""
+    if theirs.name != ours.name:
+        raise ConfigError(
+            f"{where}: was trained on {theirs.name}, but config.feature.name={ours.name}: make them equal"
+        )
+    for field in dataclasses.fields(ours):
+        there, here = getattr(theirs, field.name), getattr(ours, field.name)
+        if field.name != "seconds" and there != here:
+            key = "sample_rate" if field.name == "sample_rate" else f"feature.{field.name}"
+            raise ConfigError(
+                f"{where}: was trained with {field.name}={there}, but config.{key}={here}: make them equal"
+            )
+
+
+def _check_arrays(source: Source, experiment: Experiment) -> None:
+    """Raise ConfigError unless all arrays but the last layer's are those of the network."""
+    name = experiment.config.model.name
+    head = models.head(name)
+    ours = {path: leaf.shape for path, leaf in _expected(experiment).items()}
+    theirs = {path: array.shape for path, array in source.arrays.items()}
+    differing = [
+        path
+        for path in sorted(ours.keys() | theirs.keys())
+        if ours.get(path) != theirs.get(path) and (path[1] != head or path not in ours or path not in theirs)
+    ]
+    if differing:
+        path = differing[0]
+        shown = (
+            f"{'/'.join(path)} is {theirs.get(path, 'absent')} there, {ours.get(path, 'absent')} in {name}"
+        )
+        more = f" and {len(differing) - 1} more differ" if len(differing) > 1 else ""
+        raise ConfigError(f"{source.where}: has another network: {shown}{more}: set config.model as there")
+
+
+def _expected(experiment: Experiment) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+    state = jax.eval_shape(experiment.initial_state)
+    return flatten_dict({"params": state.params, "batch_stats": state.batch_stats})
