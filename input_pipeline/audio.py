@@ -19,7 +19,7 @@ from input_pipeline.truncation import truncation
 # decoding it would only fill the memory.
 MAX_SECONDS = 600.0
 
-# What to look for in a folder; a file that is named is tried whatever its suffix.
+# What to look for in a folder. What is in a file, decoding tells: that there is no decoder of .m4a, for one.
 SUFFIXES = frozenset(
     [
         ".aif",
@@ -33,6 +33,7 @@ SUFFIXES = frozenset(
         ".oga",
         ".ogg",
         ".opus",
+        ".rf64",
         ".snd",
         ".w64",
         ".wav",
@@ -41,6 +42,7 @@ SUFFIXES = frozenset(
 )
 
 _BLOCK_FRAMES = 1 << 18
+_LOUDEST = 1e10  # (ours) integers kept as floats are below; the power of what is above is infinite in float32
 _OPEN_FRAMES = 1 << 62  # libsndfile's count where a header leaves it open is near 2**63
 
 
@@ -93,9 +95,7 @@ def decode(source: str | Path | bytes, *, max_seconds: float = MAX_SECONDS) -> A
     opened = _Content(source) if isinstance(source, bytes) else source
     with _decoding(), soundfile.SoundFile(opened) as file:
         samples = _read_mono(file, max_seconds)
-        # Of lossless formats the header's count is exact; an open one is far beyond any file.
-        if len(samples) < file.frames < _OPEN_FRAMES and file.format == "FLAC":
-            raise AudioError(f"truncated: it has {len(samples)} of {file.frames} samples")
+        _check_count(file, len(samples))
         audio = Audio(samples, file.samplerate, file.samplerate, file.channels)
     _check_whole(source)
     if not samples.size:
@@ -111,6 +111,13 @@ def _check_whole(source: str | Path | bytes) -> None:
         lacking = truncation(file)
     if lacking:
         raise AudioError(f"truncated: {lacking}")
+
+
+def _check_count(file: soundfile.SoundFile, samples: int) -> None:
+    """Raises AudioError where a FLAC file had fewer samples than it says."""
+    # Of lossless formats the header's count is exact; an open one is far beyond any file.
+    if samples < file.frames < _OPEN_FRAMES and file.format == "FLAC":
+        raise AudioError(f"truncated: it has {samples} of {file.frames} samples")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,27 +136,37 @@ class Stream:
 
 
 @contextmanager
-def stream(path: str | Path) -> Iterator[Stream]:
-    """Opens a sound file of any length, to be read in bounded memory; channels are averaged.
+def stream(source: str | Path | bytes) -> Iterator[Stream]:
+    """Opens a sound of any length, to be read in bounded memory; channels are averaged.
+
+    Args:
+      source: path of a file, or its bytes.
 
     Raises:
-      AudioError: undecodable; while blocks are taken also NaN or infinite samples.
+      AudioError: undecodable, or shorter than the file says; while blocks are taken also NaN, infinite or
+        absurdly large samples, and for FLAC, whose length only decoding counts, its end.
     """
     with _decoding():
-        file = soundfile.SoundFile(path)
+        file = soundfile.SoundFile(_Content(source) if isinstance(source, bytes) else source)
     with file:
+        _check_whole(source)
         yield Stream(file.samplerate, max(0, file.frames) / file.samplerate, _finite_blocks(file))
 
 
 def _finite_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
     blocks = _mono_blocks(file)
+    total = 0
     while True:
         with _decoding():  # only the decoder: what the user of a block does is not this file's fault
             block = next(blocks, None)
         if block is None:
+            _check_count(file, total)
             return
         if not np.isfinite(block).all():
             raise AudioError("NaN or infinite samples")
+        if (peak := float(np.abs(block).max())) > _LOUDEST:
+            raise AudioError(f"samples of {peak:.0e} times full scale")
+        total += len(block)
         yield block
 
 

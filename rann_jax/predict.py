@@ -23,8 +23,7 @@ from rann_jax.listener import Listener
 from rann_jax.program import guarded
 from rann_jax.report.timeline_picture import TimelinePicture, picture_file
 from rann_jax.tag_output import Choice, CsvTable, Tagged, file_name, label_file
-from rann_jax.tagger import Tagger
-from rann_jax.tagger_ensemble import TaggerEnsemble
+from rann_jax.tagger_ensemble import load
 from rann_jax.timeline import RunningMean
 from rann_jax.workdir import replace_atomically
 
@@ -121,17 +120,6 @@ def split_sources(first: Path, rest: Sequence[Path]) -> tuple[list[Path], list[P
     return workdirs, sources
 
 
-def load(workdirs: Sequence[Path], rule: str, checkpoint: str, batch_size: int) -> Listener:
-    """One model, or an ensemble of several.
-
-    Raises:
-      ConfigError: a workdir has no such checkpoint, or the models cannot be fused.
-    """
-    if len(workdirs) == 1:
-        return Tagger.load(workdirs[0], checkpoint=checkpoint, batch_size=batch_size)
-    return TaggerEnsemble.load(workdirs, rule=rule, checkpoint=checkpoint, batch_size=batch_size)
-
-
 @dataclass(frozen=True)
 class Outputs:
     """What is written about every file beside its tags.
@@ -171,13 +159,20 @@ def tag_file(
                 writers.append(label_file(target, kind, listener.labels, outputs.choice))
         writes = [stack.enter_context(writer) for writer in writers]
         for part in listener.stream(blocks, sound.rate, hop_seconds=hop_seconds):
-            bar.update(part.stops[-1] - mean.seconds)
+            move(bar, part.stops[-1] - mean.seconds)
             mean.add(part)
             for write in writes:
                 write(part)
         if not mean.windows:
             raise audio.AudioError("no samples")
     return Tagged(path, mean.seconds, listener.labels, mean.probabilities, mean.conflict)
+
+
+def move(bar: tqdm, seconds: float) -> None:
+    """Move the bar on by seconds of sound, and say how many times faster than real time that is."""
+    elapsed = bar.format_dict["elapsed"]
+    bar.set_postfix_str(f"{(bar.n + seconds) / max(elapsed, 1e-3):.0f} x real time", refresh=False)
+    bar.update(seconds)
 
 
 def tag_files(
@@ -189,9 +184,8 @@ def tag_files(
     show_progress: bool = True,
 ) -> Iterator[Tagged | Failure]:
     """Tag files one after the other; a file that cannot be tagged does not stop the rest."""
-    form = "{desc}: {n:.0f} s of sound in {elapsed}, {rate_fmt}"
-    # A rate of seconds heard per second is how many times faster than real time.
-    with tqdm(bar_format=form, unit=" x real time", unit_scale=True, disable=not show_progress) as bar:
+    form = "{desc}: {n:.0f} s of sound in {elapsed}{postfix}"
+    with tqdm(bar_format=form, disable=not show_progress) as bar:
         for number, path in enumerate(paths, start=1):
             bar.set_description_str(f"{number}/{len(paths)} {path.name}")
             try:

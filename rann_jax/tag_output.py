@@ -39,6 +39,11 @@ class Choice:
         ranks = np.argsort(order, axis=-1, kind="stable")
         return (ranks < self.top) & (probabilities >= self.threshold)
 
+    def ranked(self, probabilities: np.ndarray) -> np.ndarray:
+        """Of probabilities (C,), the indices of those that are chosen, the most probable first."""
+        chosen = np.flatnonzero(self.of(probabilities))
+        return chosen[np.argsort(-probabilities[chosen], kind="stable")]
+
 
 @dataclass(frozen=True)
 class Tagged:
@@ -60,13 +65,11 @@ class Tagged:
 
     def tags(self, choice: Choice) -> list[tuple[str, float]]:
         """The chosen classes, the most probable first."""
-        chosen = np.flatnonzero(choice.of(self.probabilities))
-        order = chosen[np.argsort(-self.probabilities[chosen], kind="stable")]
-        return [(self.labels[c], float(self.probabilities[c])) for c in order]
+        return [(self.labels[c], float(self.probabilities[c])) for c in choice.ranked(self.probabilities)]
 
     def as_json(self, choice: Choice) -> dict[str, Any]:
         """File, length in seconds, tags; for an ensemble also its conflict."""
-        tags = [{"label": label, "probability": round(p, 6)} for label, p in self.tags(choice)]
+        tags = tags_as_json(self.labels, self.probabilities, choice)
         row = {"file": str(self.path), "seconds": round(self.seconds, 3), "tags": tags}
         return row if self.conflict is None else row | {"conflict": round(self.conflict, 6)}
 
@@ -83,6 +86,18 @@ class Tagged:
             drawn = bar(p)
             lines.append(f"  {label:<{width}} {p:6.3f} " + (f"\033[36m{drawn}\033[0m" if coloured else drawn))
         return "\n".join(lines)
+
+
+def tags_as_json(labels: Sequence[str], probabilities: np.ndarray, choice: Choice) -> list[dict[str, Any]]:
+    """The chosen classes of probabilities (C,), the most probable first.
+
+    >>> tags_as_json(("dog", "cat"), np.array([0.25, 0.75]), Choice(top=1, threshold=0))
+    [{'label': 'cat', 'probability': 0.75}]
+    """
+    return [
+        {"label": labels[c], "probability": round(float(probabilities[c]), 6)}
+        for c in choice.ranked(probabilities)
+    ]
 
 
 class Event(NamedTuple):

@@ -14,7 +14,7 @@ from rann_jax import predict
 from rann_jax.listener import Listener
 from rann_jax.predict import main
 from rann_jax.tag_output import Choice, Events
-from rann_jax.timeline import Timeline
+from rann_jax.timeline import Judgement, Timeline
 from tests.conftest import TINY_LABELS
 from tests.tiny import write_workdir
 
@@ -36,7 +36,7 @@ SMALL = ("--batch-size", "2")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three sounds of different formats, rates, channels and lengths, and two that are none."""
+    """Sounds of different formats, rates, channels and lengths; two are none, two broke off."""
     folder = tmp_path_factory.mktemp("sounds")
     wave = synthesise("bell", np.random.default_rng(0))
     soundfile.write(folder / "bell.wav", wave, 16000)
@@ -44,6 +44,9 @@ def folder(tmp_path_factory):
     soundfile.write(folder / "short.ogg", wave[:160], 16000)
     soundfile.write(folder / "empty.wav", wave[:0], 16000)
     (folder / "torn.wav").write_bytes((folder / "bell.wav").read_bytes()[:20])
+    for whole, part in (("bell.wav", "half.wav"), ("fast.flac", "half.flac")):
+        content = (folder / whole).read_bytes()
+        (folder / part).write_bytes(content[: len(content) // 2])
     (folder / "notes.txt").write_text("not sound")
     return folder
 
@@ -55,6 +58,8 @@ def test_json_lines_bad_files_and_exit_code(tiny_workdir, folder, capsys, load_o
     assert [row["file"].rsplit("/", 1)[-1] for row in rows] == ["bell.wav", "fast.flac", "short.ogg"]
     assert err.splitlines() == [
         f"not tagged: {folder}/empty.wav: no samples",
+        next(line for line in err.splitlines() if "half.flac: " in line),
+        next(line for line in err.splitlines() if "half.wav: truncated: its data has " in line),
         next(line for line in err.splitlines() if "torn.wav: not decodable" in line),
     ]
     wave, rate = soundfile.read(folder / "bell.wav", dtype="float32")
@@ -72,7 +77,8 @@ def test_files_for_other_programs(tiny_workdir, folder, tmp_path, capsys):
     shown, progress = capsys.readouterr()
     assert names[0] in shown
     assert "\033" not in shown  # not a terminal
-    assert "x real time" in progress
+    assert " x real time" in progress
+    assert "real time/s" not in progress  # that many times faster needs no unit
     table = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
     assert {row["file"] for row in table} == set(names)
     for row in table:
@@ -160,7 +166,7 @@ class Loudness(Listener):
 
     def judge(self, windows):
         loud = np.abs(windows).max(axis=1)
-        return np.stack([loud, 1 - loud], axis=1), None
+        return Judgement(np.stack([loud, 1 - loud], axis=1))
 
 
 @pytest.fixture

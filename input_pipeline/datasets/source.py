@@ -9,27 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from input_pipeline.audio import SUFFIXES
 from input_pipeline.errors import DataError
-
-# Names that libsndfile can read; what is really in a file, decoding tells.
-AUDIO_SUFFIXES = frozenset(
-    [
-        ".wav",
-        ".wave",
-        ".flac",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".mp3",
-        ".aif",
-        ".aiff",
-        ".aifc",
-        ".au",
-        ".caf",
-        ".w64",
-        ".rf64",
-    ]
-)
 
 # The largest official table (AudioSet's unbalanced segments) has 100 MB.
 _MAX_TABLE_BYTES = 1 << 30
@@ -72,8 +53,7 @@ def scan(folder: Path) -> dict[str, Stamp]:
         ) from error
     if not any(map(is_audio, files)):
         raise DataError(
-            f"config.data_dir: no sound files in {folder}: "
-            f"expected some of {' '.join(sorted(AUDIO_SUFFIXES))}"
+            f"config.data_dir: no sound files in {folder}: expected some of {' '.join(sorted(SUFFIXES))}"
         )
     return dict(sorted(files.items()))
 
@@ -98,7 +78,7 @@ def _reraise(error: OSError) -> None:
 
 def is_audio(name: str) -> bool:
     """Whether a file name has the suffix of a sound file."""
-    return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def fingerprint(folder: Path, files: Mapping[str, Stamp]) -> str:
