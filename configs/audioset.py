@@ -24,7 +24,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         raise ValueError("presets: size is deck or small")
     config = base()
     # Videos vanish: no copy is whole. What is missing is counted, listed and told at every run.
-    config.dataset = {"name": "audioset", "max_failed_share": 0.5}
+    config.dataset = {"name": "audioset"}
+    config.prepare.max_failed_share = 0.5
     config.splits = {"train": "balanced+unbalanced", "test": "eval"}
     config.sampling = "balanced"
     config.task = "tagging"

@@ -18,6 +18,9 @@ def base() -> ConfigDict:
             "data_dir": "",
             "prepared_dir": "",
             "dataset": {"name": "quickstart"},  # and the data set's own options
+            # The prepared copy: "pcm" (int16) or "flac"; the share of files that may be unusable (ours);
+            # processes that prepare, 0 is one a core.
+            "prepare": {"storage": "pcm", "max_failed_share": 0.05, "workers": 0},
             "splits": {"train": "train", "test": "test"},  # several are joined as in 'fold2+fold3'
             # Order of training clips: "uniform", or "balanced", every class equally often (PANNs' scheme).
             "sampling": "uniform",

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from input_pipeline import manifest as manifests
-from input_pipeline import sampling
+from input_pipeline import sampling, storage
 from input_pipeline.datasets.builder import manifest_path
 from input_pipeline.errors import DataError
 
@@ -62,7 +62,7 @@ class Prepared:
           DataError: unknown split; the message lists those there are.
         """
         joined = "+".join(sampling.split_names(split, self.splits))
-        return tfds.builder_from_directory(self.folder).as_data_source(split=joined)
+        return storage.Decoded(tfds.builder_from_directory(self.folder).as_data_source(split=joined))
 
     def targets(self, split: str) -> np.ndarray:
         """Multi-hot labels, float32 (clips, classes), in the order of `source`."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from input_pipeline import audio
-from input_pipeline.datasets.builder import AudioBuilder, Clip
+from input_pipeline.datasets.builder import AudioBuilder
+from input_pipeline.datasets.clip import Clip, Sound
 from input_pipeline.datasets.source import is_audio, read_table, table_bytes
 from input_pipeline.errors import DataError
 
@@ -28,10 +29,21 @@ _TOLERANCE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Segment(Clip):
-    """A clip that lasts as long as its row says."""
+class Segment(Sound):
+    """A sound that lasts no longer than its row says, seconds."""
 
-    seconds: float = 10.0
+    cut: Sound
+    seconds: float
+
+    def load(self, max_seconds: float) -> tuple[audio.Audio, str]:
+        """The cut-out sound; an AudioError where it is longer than the segment."""
+        loaded, sha256 = self.cut.load(max_seconds)
+        seconds = len(loaded.samples) / loaded.rate
+        if seconds > self.seconds + _TOLERANCE_SECONDS:
+            raise audio.AudioError(
+                f"{seconds:.1f} s long, its segment has {self.seconds:g} s: cut the segment out"
+            )
+        return loaded, sha256
 
 
 class Audioset(AudioBuilder):
@@ -72,20 +84,9 @@ class Audioset(AudioBuilder):
             )
         return splits
 
-    def load(self, clip: Clip) -> tuple[audio.Audio, str]:
-        """A clip, unless it is longer than its segment."""
-        loaded, sha256 = super().load(clip)
-        assert isinstance(clip, Segment)
-        seconds = len(loaded.samples) / loaded.rate
-        if seconds > clip.seconds + _TOLERANCE_SECONDS:
-            raise audio.AudioError(
-                f"{seconds:.1f} s long, its segment has {clip.seconds:g} s: cut the segment out"
-            )
-        return loaded, sha256
-
     def _clip(
         self, row: Sequence[str], names: Mapping[str, str], files: Sequence[str], seen: set[str]
-    ) -> Segment:
+    ) -> Clip:
         """The clip of a row (id, start, end, labels), with what is wrong with it."""
         youtube_id, start, end, labels = row
         mids = list(dict.fromkeys(mid.strip() for mid in labels.split(",")))
@@ -100,13 +101,9 @@ class Audioset(AudioBuilder):
             problem = f"several sound files: {files[0]}, {files[1]}"
         seen.add(youtube_id)
         if problem:
-            return Segment(youtube_id, (), problem=problem)
-        return Segment(
-            youtube_id,
-            tuple(names[mid] for mid in mids),
-            self.builder_config.source / files[0],
-            seconds=float(end) - float(start),
-        )
+            return Clip(youtube_id, (), problem=problem)
+        segment = Segment(self.recording(files[0]), float(end) - float(start))
+        return Clip(youtube_id, tuple(names[mid] for mid in mids), segment)
 
     def _names_by_mid(self) -> dict[str, str]:
         """Display names by machine id such as '/m/09x0r', in the order of the official indices."""

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NamedTuple
 
-from input_pipeline.datasets.builder import AudioBuilder, Clip
+from input_pipeline.datasets.builder import AudioBuilder
+from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.source import is_audio, read_table
 from input_pipeline.errors import DataError
 
@@ -60,7 +61,7 @@ class Folder(AudioBuilder):
         """The splits that table or folders name, or folds."""
         splits: defaultdict[str, list[Clip]] = defaultdict(list)
         for file, labels, split in self._entries:
-            splits[split].append(Clip(file, labels, self.builder_config.source / file))
+            splits[split].append(Clip(file, labels, self.recording(file)))
         return {split: splits[split] for split in sorted(splits)}
 
     @functools.cached_property
