@@ -181,7 +181,7 @@ def _source_files(
         folder = Path(data_dir).expanduser().absolute()
     else:
         folder = builder_class.download(root / "downloads", progress=progress)
-    return folder, source.scan(folder)
+    return folder, source.scan(folder, builder_class.ALSO_READS)
 
 
 def _identity(

@@ -71,6 +71,8 @@ class AudioBuilder(FileReaderBuilder):
 
     # Options of the data set and their defaults.
     OPTIONS: ClassVar[dict[str, Any]] = {}
+    # Suffixes of the files that it reads beside sound files.
+    ALSO_READS: ClassVar[frozenset[str]] = frozenset({".csv"})
     # Whether the data set reads files; False for synthesised sound.
     NEEDS_SOURCE: ClassVar[bool] = True
     HOMEPAGE: ClassVar[str] = ""

@@ -73,3 +73,20 @@ class Clip:
     sound: Sound | None = None
     problem: str = ""
     seconds: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Packed:
+    """A clip in a file with others.
+
+    Attributes:
+      name: of the clip there, with folders and suffix.
+      sound: where it is; None only where there is a problem.
+      labels: what the file says of its classes; None where it says nothing.
+      problem: why it is not taken; '' where nothing speaks against it.
+    """
+
+    name: str
+    sound: Sound | None
+    labels: tuple[str, ...] | None
+    problem: str

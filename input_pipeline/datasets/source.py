@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -31,6 +31,9 @@ AUDIO_SUFFIXES = frozenset(
     ]
 )
 
+# Tables are read whole, and what is in them counts; other files of a data set are told by size and time.
+TABLE_SUFFIXES = frozenset([".csv", ".txt"])
+
 # The largest official table (AudioSet's unbalanced segments) has 100 MB.
 _MAX_TABLE_BYTES = 1 << 30
 
@@ -42,13 +45,13 @@ class Stamp(NamedTuple):
     modified_ns: int
 
 
-def scan(folder: Path) -> dict[str, Stamp]:
-    """Stamps of all sound files and csv tables below a folder, by relative path, sorted.
+def scan(folder: Path, also: Set[str] = frozenset({".csv"})) -> dict[str, Stamp]:
+    """Stamps of all sound files below a folder, and those with the suffixes `also`, by relative path, sorted.
 
     Hidden files are left out, links to folders are followed once.
 
     Raises:
-      DataError: no such folder, a folder that cannot be read, or no sound file in it.
+      DataError: no such folder, a folder that cannot be read, or nothing but tables in it.
     """
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
@@ -63,17 +66,17 @@ def scan(folder: Path) -> dict[str, Stamp]:
                 continue
             seen.add((status.st_dev, status.st_ino))
             for name in names:
-                if not name.startswith(".") and (is_audio(name) or name.lower().endswith(".csv")):
+                if not name.startswith(".") and (is_audio(name) or _suffix(name) in also):
                     path = Path(parent, name)
                     files[_relative(path, folder)] = _stamp(path)
     except OSError as error:
         raise DataError(
             f"config.data_dir: cannot read {error.filename}: {error.strerror}: mend or remove it"
         ) from error
-    if not any(map(is_audio, files)):
+    if all(map(is_table, files)):
         raise DataError(
             f"config.data_dir: no sound files in {folder}: "
-            f"expected some of {' '.join(sorted(AUDIO_SUFFIXES))}"
+            f"expected some of {' '.join(sorted((AUDIO_SUFFIXES | also) - TABLE_SUFFIXES))}"
         )
     return dict(sorted(files.items()))
 
@@ -98,15 +101,23 @@ def _reraise(error: OSError) -> None:
 
 def is_audio(name: str) -> bool:
     """Whether a file name has the suffix of a sound file."""
-    return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
+    return _suffix(name) in AUDIO_SUFFIXES
+
+
+def is_table(name: str) -> bool:
+    """Whether a file name has the suffix of a table."""
+    return _suffix(name) in TABLE_SUFFIXES
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def fingerprint(folder: Path, files: Mapping[str, Stamp]) -> str:
-    """SHA-256 over names and stamps of the sound files, and names and content of the tables."""
+    """SHA-256 over names and stamps of the files, and names and content of the tables."""
     digest = hashlib.sha256()
     for name, stamp in files.items():
-        table = not is_audio(name)
-        content = hashlib.sha256(table_bytes(folder / name)).hexdigest() if table else str(stamp)
+        content = hashlib.sha256(table_bytes(folder / name)).hexdigest() if is_table(name) else str(stamp)
         digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
 
