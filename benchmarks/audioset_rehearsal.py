@@ -5,9 +5,10 @@
         --config.data_dir=DIR --workdir W
 
 Each clip has one to three sources of 5 s, at random places and levels, and the union of their labels. 1600
-clips are mixed from folds 1 to 4 (balanced_train_segments.csv), 400 from fold 5 (eval_segments.csv), so that no
-recording is in both. The first sources go through all classes in turn; the others are of some classes far
-more often than of others (by 1 / rank), as in AudioSet, so that class-balanced sampling has something to do.
+clips are mixed from folds 1 to 4 (balanced_train_segments.csv), 400 from fold 5 (eval_segments.csv), so
+that no recording is in both. The first sources go through all classes in turn; the others are of some
+classes far more often than of others (by 1 / rank), as in AudioSet, so that class-balanced sampling has
+something to do.
 """
 
 import argparse

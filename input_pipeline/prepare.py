@@ -88,12 +88,12 @@ def prepare(
 def plan(
     name: str,
     *,
-    data_dir: str,
-    prepared_dir: str,
+    data_dir: str = "",
+    prepared_dir: str = "",
     sample_rate: int,
-    max_seconds: float,
-    storage: str,
-    progress: bool,
+    max_seconds: float = audio.MAX_SECONDS,
+    storage: str = "pcm",
+    progress: bool = True,
     **options: Any,
 ) -> tuple[Path, type[AudioBuilder], AudioConfig]:
     """What `prepare` would make, with its arguments: the folder of all copies, the builder, its config.

@@ -1,6 +1,6 @@
 """How clips are kept in a prepared copy: as int16 samples, or as FLAC, smaller and slower to read.
 
-Both are lossless, so the choice changes no batch. `python -m rann_jax.prepare --dry_run` tells the costs.
+Both are lossless, so the choice changes no batch. `python -m rann_jax.prepare --dry-run` tells the costs.
 """
 
 import io

@@ -4,7 +4,7 @@ import functools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
 from input_pipeline import audio
@@ -84,7 +84,7 @@ class Audioset(AudioBuilder):
         seen: set[str] = set()
         splits: dict[str, list[Clip]] = {}
         for split, table in _LISTS.items():
-            if (path := self._find(table)) is not None:
+            if (path := self.find(table)) is not None:
                 splits[split] = [self._listed(row, seen) for row in segments(path)]
             elif own := [self._labelled(packed, seen) for packed in self._packed_by_split[split]]:
                 splits[split] = own
@@ -123,12 +123,7 @@ class Audioset(AudioBuilder):
     @functools.cached_property
     def _names(self) -> dict[str, str]:
         """Display names by machine id, in the order of the official indices."""
-        path = self._find(_CLASSES_FILE)
-        if path is None:
-            raise DataError(
-                f"config.data_dir: {self.builder_config.source} lacks {_CLASSES_FILE}: add the official list"
-            )
-        return class_names(path, self.builder_config.options["classes"])
+        return class_names(self.require(_CLASSES_FILE), self.builder_config.options["classes"])
 
     @functools.cached_property
     def _known(self) -> dict[str, str]:
@@ -160,13 +155,6 @@ class Audioset(AudioBuilder):
         for _, packed in self._packed:
             sounds[_youtube_id(packed.name)].append(packed)
         return dict(sounds)
-
-    def _find(self, table: str) -> Path | None:
-        """Where in the folder an official list lies, or None."""
-        found = [file for file in self.builder_config.files if PurePosixPath(file).name == table]
-        if len(found) > 1:
-            raise DataError(f"config.data_dir: both {found[0]} and {found[1]} are there: remove one of them")
-        return self.builder_config.source / found[0] if found else None
 
 
 def _youtube_id(name: str) -> str:

@@ -13,9 +13,10 @@ import functools
 import itertools
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
@@ -23,9 +24,12 @@ from tensorflow_datasets.core import split_builder, writer
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from input_pipeline import audio, engines, manifest, shards, storage
-from input_pipeline.datasets.clip import Clip, Recording
-from input_pipeline.datasets.source import Stamp
+from input_pipeline.datasets.clip import Clip, Excerpt, Recording
+from input_pipeline.datasets.source import Stamp, is_audio
 from input_pipeline.errors import DataError
+
+# How many folders a table's names of files may tell, and the file itself.
+_NAMED_DEPTH = 4
 
 
 @dataclass
@@ -98,6 +102,64 @@ class AudioBuilder(FileReaderBuilder):
         """One of the source files, by its path in the folder."""
         return Recording(self.builder_config.source / file)
 
+    def clip(
+        self, name: str, labels: tuple[str, ...], file: str, part: tuple[float, float] | None = None
+    ) -> Clip:
+        """A clip that a table names, or with the problem that its file is not there.
+
+        Args:
+          name: its id.
+          labels: names of its classes.
+          file: the end of its path; its suffix does not count, since copies are in many formats.
+          part: start and end of the clip in the file, seconds; None is all of it.
+        """
+        found = self._by_path_end.get(_path_end(file), [])
+        if len(found) != 1:
+            problem = f"several sound files: {found[0]}, {found[1]}" if found else f"no sound file {file}"
+            return Clip(name, labels, problem=problem)
+        sound = self.recording(found[0])
+        return Clip(name, labels, sound if part is None else Excerpt(sound, *part))
+
+    @functools.cached_property
+    def _by_path_end(self) -> Mapping[tuple[str, ...], list[str]]:
+        """The sound files by every end of their paths, without suffix."""
+        ends: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+        for file in filter(is_audio, self.builder_config.files):
+            parts = _path_end(file)
+            for depth in range(1, min(len(parts), _NAMED_DEPTH) + 1):
+                ends[parts[-depth:]].append(file)
+        return dict(ends)
+
+    def find(self, name: str) -> Path | None:
+        """Where in the folder, at any depth, a table of this name lies, or None.
+
+        Raises:
+          DataError: it is there twice.
+        """
+        found = self._by_name.get(name, [])
+        if len(found) > 1:
+            raise DataError(f"config.data_dir: both {found[0]} and {found[1]} are there: remove one of them")
+        return self.builder_config.source / found[0] if found else None
+
+    @functools.cached_property
+    def _by_name(self) -> Mapping[str, list[str]]:
+        names: defaultdict[str, list[str]] = defaultdict(list)
+        for file in self.builder_config.files:
+            names[PurePosixPath(file).name].append(file)
+        return dict(names)
+
+    def require(self, name: str) -> Path:
+        """Where in the folder a table of this name lies.
+
+        Raises:
+          DataError: it is not there, or twice.
+        """
+        if (path := self.find(name)) is None:
+            raise DataError(
+                f"config.data_dir: {self.builder_config.source} lacks {name}: add the official list"
+            )
+        return path
+
     @functools.cached_property
     def listing(self) -> Mapping[str, Sequence[Clip]]:
         """The clips of each split, listed once; splits without clips are left out.
@@ -120,17 +182,10 @@ class AudioBuilder(FileReaderBuilder):
         return listing
 
     def _info(self) -> tfds.core.DatasetInfo:
-        labels = tfds.features.ClassLabel(names=list(self.label_names()))
         return tfds.core.DatasetInfo(
             builder=self,
             description=type(self).__doc__ or "",
-            features=tfds.features.FeaturesDict(
-                {
-                    "audio": storage.feature(self.builder_config.storage),
-                    "labels": tfds.features.Sequence(labels),
-                    "id": tfds.features.Text(),
-                }
-            ),
+            features=self.features(self.builder_config.storage),
             homepage=self.HOMEPAGE,
             citation=self.CITATION,
             license=self.LICENSE,
@@ -139,6 +194,17 @@ class AudioBuilder(FileReaderBuilder):
                 options=dict(self.builder_config.options),
                 synthetic=not self.NEEDS_SOURCE,
             ),
+        )
+
+    def features(self, kind: str) -> tfds.features.FeaturesDict:
+        """What a record holds where clips are stored in this way."""
+        labels = tfds.features.ClassLabel(names=list(self.label_names()))
+        return tfds.features.FeaturesDict(
+            {
+                "audio": storage.feature(kind),
+                "labels": tfds.features.Sequence(labels),
+                "id": tfds.features.Text(),
+            }
         )
 
     @property
@@ -198,6 +264,10 @@ class AudioBuilder(FileReaderBuilder):
             num_bytes=sum(shard.records.stat().st_size for shard in parts),
             filename_template=template,
         )
+
+
+def _path_end(file: str) -> tuple[str, ...]:
+    return PurePosixPath(file).with_suffix("").parts if is_audio(file) else PurePosixPath(file).parts
 
 
 def _link(staged: Path, final: Path) -> None:

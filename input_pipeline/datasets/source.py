@@ -138,7 +138,37 @@ def table_bytes(path: Path) -> bytes:
     return content
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank, without their ends.
+
+    Raises:
+      DataError: not text in UTF-8, or there are none.
+    """
+    try:
+        lines = [line.rstrip() for line in table_bytes(path).decode("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8: {error}") from error
+    if not lines:
+        raise DataError(f"{path} is empty: take the official one")
+    return lines
+
+
+def number(path: Path, value: str, least: float, most: float) -> float:
+    """A number in a table.
+
+    Raises:
+      DataError: no number, or out of range; names the table.
+    """
+    try:
+        parsed = float(value)
+    except ValueError:
+        parsed = float("nan")
+    if not least <= parsed <= most:
+        raise DataError(f"{path}: {value!r} is no number from {least:g} to {most:g}")
+    return parsed
+
+
+def read_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[dict[str, str]]:
     """The rows of a csv file with a header line.
 
     Raises:
@@ -146,7 +176,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """
     try:
         text = table_bytes(path).decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
         header = reader.fieldnames or []
         for column in columns:
             if column not in header:
