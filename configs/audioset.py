@@ -4,9 +4,10 @@
 
 DIR holds the official lists (class_labels_indices.csv, and those of eval_segments.csv,
 balanced_train_segments.csv, unbalanced_train_segments.csv whose sound is there) and, in any folders, the cut
-clips, named by YouTube id or with PANNs' Y before it. `:size=small` is for a few CPU cores and trains on
-the balanced list alone. `:model=cnn14`, `resnet38` and `wavegram_logmel_cnn14` are the PANNs baselines of the
-deck's table, by their published recipe. None was run on AudioSet yet.
+clips, named by YouTube id or with PANNs' Y before it: files, HDF5 of PANNs or PaSST, tar shards.
+`:size=small` is for a few CPU cores and trains on the balanced list alone. `:model=cnn14`, `resnet38` and
+`wavegram_logmel_cnn14` are the PANNs baselines of the deck's table, by their published recipe. None was run
+on AudioSet yet.
 
 From the deck and the paper: the network, crops of 8 s, 44.1 kHz, 128 mel bins and 128 frames a second, Adam
 with one cycle up to 1e-3, batch 32, the moving average. From PANNs: class-balanced sampling. Ours: the
@@ -25,17 +26,21 @@ from configs.base import base, parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Presets: size (deck, small), feature, model (of size=deck; PANNs' bring their own feature)."""
-    preset = parse_arg(arg, size="deck", feature="log_mel", model="rann-8x4-6")
+    """Presets: size (deck, small), feature, model, classes (527, or of own lists).
+
+    A model is of size=deck; PANNs' bring their own feature.
+    """
+    preset = parse_arg(arg, size="deck", feature="log_mel", model="rann-8x4-6", classes=527)
     if preset["size"] not in SIZES:
         raise ValueError("presets: size is deck or small")
     config = base()
     # Videos vanish: no copy is whole. What is missing is counted, listed and told at every run.
-    config.dataset = {"name": "audioset", "max_failed_share": 0.5}
+    config.dataset = {"name": "audioset", "classes": preset["classes"]}
+    config.prepare.max_failed_share = 0.5
     config.splits = {"train": "balanced+unbalanced", "test": "eval"}
     config.sampling = "balanced"
     config.task = "tagging"
-    config.num_classes = 527
+    config.num_classes = preset["classes"]
     config.feature.name = preset["feature"]
     config.model.name = preset["model"]
     SIZES[preset["size"]](config)

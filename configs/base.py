@@ -19,8 +19,12 @@ def base() -> ConfigDict:
             "data_dir": "",
             "prepared_dir": "",
             "dataset": {"name": "quickstart"},  # and the data set's own options
+            # The prepared copy: "pcm" (int16) or "flac"; the share of files that may be unusable (ours);
+            # processes that prepare, 0 is one a core.
+            "prepare": {"storage": "pcm", "max_failed_share": 0.05, "workers": 0},
             "splits": {"train": "train", "test": "test"},  # several are joined as in 'fold2+fold3'
-            # Order of training clips: "uniform", or "balanced", every class equally often (PANNs' scheme).
+            # Order of training clips: "uniform"; "balanced", every class equally often (PANNs' scheme); or
+            # "weighted", drawn with replacement, clips of rare classes more often (PaSST's scheme).
             "sampling": "uniform",
             "loader": {"num_threads": 4, "prefetch": 8},  # (ours) host threads, batches read ahead
             # The task: "classification" (softmax) or "tagging" (sigmoid, several labels a clip).
@@ -67,6 +71,56 @@ def fold_splits(fold: int, folds: Sequence[int]) -> dict[str, str]:
     {'train': 'fold1+fold3', 'test': 'fold2'}
     """
     return {"train": "+".join(f"fold{other}" for other in folds if other != fold), "test": f"fold{fold}"}
+
+
+def on_data_set(
+    arg: str | None,
+    dataset: dict[str, Any],
+    *,
+    num_classes: int,
+    t_c: float,
+    steps: tuple[int, int],
+    folds: Sequence[int] = (),
+    sample_rate: int = 44100,
+) -> ConfigDict:
+    """An experiment of the usual form on one data set.
+
+    Presets: size (deck, its width, for an accelerator; small, for two CPU cores), feature and, of a data set
+    in folds, fold, the one tested on.
+
+    Args:
+      arg: the presets given.
+      dataset: name and options of the data set.
+      num_classes: its classes.
+      t_c: length of a crop, seconds.
+      steps: of training, of size=deck and of size=small.
+      folds: those of the data set; () where it has splits train and test.
+      sample_rate: Hz.
+
+    Raises:
+      ValueError: a preset that there is not.
+    """
+    preset = parse_arg(arg, size="deck", feature="log_mel", **({"fold": folds[0]} if folds else {}))
+    if preset["size"] not in ("deck", "small"):
+        raise ValueError(f"preset size={preset['size']} is neither deck nor small")
+    config = base()
+    config.dataset = dataset
+    if folds:
+        if preset["fold"] not in folds:
+            raise ValueError(f"preset fold={preset['fold']} is none of {folds[0]} to {folds[-1]}")
+        config.splits = fold_splits(preset["fold"], folds)
+    config.num_classes = num_classes
+    config.sample_rate = sample_rate
+    config.t_c = t_c
+    config.feature.name = preset["feature"]
+    config.best_metric = "test/accuracy"
+    if preset["size"] == "small":
+        small_for_cpu(config, model=f"rann-{t_c:g}x4-1", total_steps=steps[1])
+    else:
+        config.model.name = f"rann-{t_c:g}x4-6"
+        config.dtype = "bfloat16"
+        config.total_steps = steps[0]
+    return config
 
 
 def small_for_cpu(config: ConfigDict, *, model: str, total_steps: int) -> None:

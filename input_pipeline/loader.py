@@ -15,10 +15,15 @@ import numpy as np
 from input_pipeline.audio import pad_or_crop
 from input_pipeline.errors import DataError
 from input_pipeline.prepared import Prepared
-from input_pipeline.sampling import BalancedOrder
+from input_pipeline.sampling import BalancedOrder, WeightedOrder
 
 # Draws of an endless order: a thousand years of 30 a second.
 _ENDLESS = 1 << 40
+
+_ORDERS: dict[str, type[BalancedOrder] | type[WeightedOrder]] = {
+    "balanced": BalancedOrder,
+    "weighted": WeightedOrder,
+}
 
 Batch = dict[str, np.ndarray]
 
@@ -38,7 +43,7 @@ def train_batches(
     prefetch: int = 8,
     num_workers: int = 0,
 ) -> grain.DatasetIterator[Batch]:
-    """Endless training batches: reshuffled every epoch or class-balanced, cropped at random.
+    """Endless training batches: reshuffled every epoch, class-balanced or weighted, cropped at random.
 
     Args:
       prepared: the data set.
@@ -46,7 +51,8 @@ def train_batches(
       crop_samples: length of a crop in samples; shorter clips are padded with zeros at the end.
       batch_size: global batch size, a multiple of process_count.
       seed: of the order and of the crops.
-      sampling: 'uniform', every clip once an epoch, or 'balanced', every class equally often.
+      sampling: 'uniform', every clip once an epoch; 'balanced', every class equally often; or 'weighted', at
+        random, clips of rare classes more often. See `sampling` for the schemes.
       start_step: number of the first batch; batch k is the same whatever the start.
       process_index: which process this is.
       process_count: how many processes share a batch.
@@ -76,10 +82,10 @@ def _ordered(prepared: Prepared, split: str, sampling: str, seed: int) -> grain.
     if sampling == "uniform":
         # repeat() reshuffles: grain derives each epoch's order from the seed and the epoch.
         return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    if sampling == "balanced":
-        order = BalancedOrder(prepared.targets(split), seed)
-        return grain.MapDataset.range(_ENDLESS).seed(seed).map(lambda draw: source[order(draw)])
-    raise DataError(f"config.sampling={sampling!r} must be 'uniform' or 'balanced'")
+    if sampling not in _ORDERS:
+        raise DataError(f"config.sampling={sampling!r} must be 'uniform', 'balanced' or 'weighted'")
+    order = _ORDERS[sampling](prepared.clips_by_class(split), seed)
+    return grain.MapDataset.range(_ENDLESS).seed(seed).map(lambda draw: source[order(draw)])
 
 
 def eval_batches(

@@ -13,7 +13,7 @@ from pathlib import Path
 from input_pipeline.errors import DataError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One clip of a prepared split.
 
@@ -103,7 +103,7 @@ def check_share(manifest: Manifest, split: str, listed: Path, max_failed_share: 
         first = f" ({manifest.rejected[0].id}: {manifest.rejected[0].reason})" if failed else ""
         raise DataError(
             f"{failed} of {total} files of split {split!r} are unusable{first}, more than "
-            f"config.dataset.max_failed_share={max_failed_share:g}, "
+            f"config.prepare.max_failed_share={max_failed_share:g}, "
             f"all listed in {listed}: mend or remove them"
         )
 

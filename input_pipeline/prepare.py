@@ -1,7 +1,8 @@
 """Makes a data set ready for training, once: find or fetch its files, decode them, keep the copy.
 
 A copy is known by everything it depends on (options, rate, listing of the source files), so a changed folder
-is prepared anew. TFDS writes into a folder with a temporary name and renames it when whole.
+is prepared anew. TFDS writes into a folder with a temporary name and renames it when whole. Shards that a
+killed preparation has finished wait beside it, and the next one goes on from there.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -29,6 +31,7 @@ from input_pipeline.errors import DataError
 from input_pipeline.lock import locked
 from input_pipeline.manifest import check_share
 from input_pipeline.prepared import Prepared
+from input_pipeline.storage import check_storage
 
 DEFAULT_PREPARED_DIR = "~/.cache/rann_jax"
 
@@ -41,6 +44,9 @@ def prepare(
     sample_rate: int,
     max_seconds: float = audio.MAX_SECONDS,
     max_failed_share: float = 0.05,
+    storage: str = "pcm",
+    workers: int = 0,
+    beam: str | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Prepared:
@@ -53,29 +59,67 @@ def prepare(
       sample_rate: stored rate, Hz.
       max_seconds: longer files are rejected.
       max_failed_share: the largest share of a split's files that may be rejected (0 to 1).
+      storage: 'pcm' or 'flac', see `storage`.
+      workers: processes that convert; 0 is one a core. The copy is the same for any number.
+      beam: flags of an Apache Beam runner that converts instead, as in '--runner=FlinkRunner'; '' is Beam's
+        default, the direct runner; None is no Beam. Its workers see the folders under the same paths.
       progress: whether to show a bar with rate and time left on stderr.
       **options: the data set's own options (its OPTIONS).
 
     Raises:
       DataError: the data cannot be used as given; the message names the key or file and the mend.
     """
+    root, builder_class, config = plan(
+        name,
+        data_dir=data_dir,
+        prepared_dir=prepared_dir,
+        sample_rate=sample_rate,
+        max_seconds=max_seconds,
+        storage=storage,
+        progress=progress,
+        **options,
+    )
+    config.max_failed_share, config.workers = max_failed_share, workers
+    prepared = Prepared.open(name, _stored(builder_class, root, config, beam, progress), sample_rate)
+    for split in prepared.splits:
+        _report_rejected(prepared, split, max_failed_share)
+    return prepared
+
+
+def plan(
+    name: str,
+    *,
+    data_dir: str = "",
+    prepared_dir: str = "",
+    sample_rate: int,
+    max_seconds: float = audio.MAX_SECONDS,
+    storage: str = "pcm",
+    progress: bool = True,
+    **options: Any,
+) -> tuple[Path, type[AudioBuilder], AudioConfig]:
+    """What `prepare` would make, with its arguments: the folder of all copies, the builder, its config.
+
+    Raises:
+      DataError: as `prepare`.
+    """
     builder_class = _find(name)
+    check_storage(storage)
     complete = _complete_options(name, builder_class, options)
     root = Path(prepared_dir or DEFAULT_PREPARED_DIR).expanduser().absolute()
     folder, files = _source_files(builder_class, data_dir, root, progress)
+    listing = source.fingerprint(folder, files)
+    identity = _identity(complete, sample_rate, max_seconds, storage, listing)
     config = AudioConfig(
-        name=_identity(complete, sample_rate, max_seconds, source.fingerprint(folder, files)),
+        name=identity,
         source=folder,
         files=files,
         sample_rate=sample_rate,
         max_seconds=max_seconds,
-        max_failed_share=max_failed_share,
         options=complete,
+        storage=storage,
+        staging=root / builder_class.name / identity / f"unfinished.{builder_class.VERSION}",
     )
-    prepared = Prepared.open(name, _stored(builder_class, root, config, progress), sample_rate)
-    for split in prepared.splits:
-        _report_rejected(prepared, split, max_failed_share)
-    return prepared
+    return root, builder_class, config
 
 
 def find_prepared(
@@ -163,19 +207,23 @@ def _source_files(
         folder = Path(data_dir).expanduser().absolute()
     else:
         folder = builder_class.download(root / "downloads", progress=progress)
-    return folder, source.scan(folder)
+    return folder, source.scan(folder, builder_class.ALSO_READS)
 
 
-def _identity(options: Mapping[str, Any], sample_rate: int, max_seconds: float, listing: str) -> str:
+def _identity(
+    options: Mapping[str, Any], sample_rate: int, max_seconds: float, storage: str, listing: str
+) -> str:
     """The name of a prepared copy: readable options and rate, then a hash of all it depends on."""
-    depends = json.dumps([options, sample_rate, max_seconds, listing], sort_keys=True)
+    depends = json.dumps([options, sample_rate, max_seconds, storage, listing], sort_keys=True)
     readable = "_".join(f"{key}-{value}" for key, value in sorted(options.items()) if value != "")
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", readable)[:60]
     digest = hashlib.sha256(depends.encode()).hexdigest()[:12]
     return "_".join(part for part in (readable, f"{sample_rate}hz", digest) if part)
 
 
-def _stored(builder_class: type[AudioBuilder], root: Path, config: AudioConfig, progress: bool) -> Path:
+def _stored(
+    builder_class: type[AudioBuilder], root: Path, config: AudioConfig, beam: str | None, progress: bool
+) -> Path:
     """The folder of the finished copy, prepared now where there is none."""
     parent = root / builder_class.name / config.name
     final = parent / str(builder_class.VERSION)
@@ -185,7 +233,8 @@ def _stored(builder_class: type[AudioBuilder], root: Path, config: AudioConfig, 
         with locked(parent):
             if not final.is_dir():  # else another process finished it while this one waited
                 _remove_unfinished(parent)
-                _generate(builder_class, root, config, progress)
+                _generate(builder_class, root, config, _beam_config(beam), progress)
+                shutil.rmtree(config.staging)
     except (OSError, RuntimeError) as error:
         # array_record reports a full disk as a RuntimeError with the system's words in it.
         if isinstance(error, RuntimeError) and os.strerror(errno.ENOSPC) not in str(error):
@@ -203,7 +252,28 @@ def _remove_unfinished(parent: Path) -> None:
         shutil.rmtree(left_over)
 
 
-def _generate(builder_class: type[AudioBuilder], root: Path, config: AudioConfig, progress: bool) -> None:
+def _beam_config(flags: str | None) -> tfds.download.DownloadConfig:
+    """How TFDS is told of a runner.
+
+    Raises:
+      DataError: Beam is not installed.
+    """
+    if flags is None:
+        return tfds.download.DownloadConfig()
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise DataError("--beam needs Apache Beam: pip install 'rann-jax[beam]'") from error
+    return tfds.download.DownloadConfig(beam_options=PipelineOptions(shlex.split(flags)))
+
+
+def _generate(
+    builder_class: type[AudioBuilder],
+    root: Path,
+    config: AudioConfig,
+    download_config: tfds.download.DownloadConfig,
+    progress: bool,
+) -> None:
     with _quiet_tfds():
         builder = builder_class(data_dir=root, config=config, file_format="array_record")
         total = sum(map(len, builder.listing.values()))
@@ -215,7 +285,7 @@ def _generate(builder_class: type[AudioBuilder], root: Path, config: AudioConfig
             disable=not progress,
         ) as bar:
             config.advance = bar.update
-            builder.download_and_prepare(download_dir=root / "downloads")
+            builder.download_and_prepare(download_dir=root / "downloads", download_config=download_config)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,8 @@
-"""Which splits a run reads, and in which order: several joined, all folds but one, class-balanced."""
+"""Which splits a run reads, and in which order: several joined, all folds but one, class-balanced, weighted.
+
+An order is a function of the seed and the number of the draw alone, so it is the same for any number of
+processes and after any restart.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -7,6 +11,9 @@ from typing import Any
 import numpy as np
 
 from input_pipeline.errors import DataError
+
+_WEIGHT_OFFSET = 100  # PaSST's
+_BLOCK_DRAWS = 4096  # made at once: a generator for each draw would cost more than the draw
 
 
 def split_names(expression: str, known: Sequence[str]) -> tuple[str, ...]:
@@ -38,19 +45,19 @@ class BalancedOrder:
     shuffled anew. A clip of several classes is given by each of them. Classes without clips are left out.
 
     Args:
-      targets: multi-hot labels (clips, classes).
+      clips_by_class: for each class the clips that have it.
       seed: of the orders.
 
     Raises:
       DataError: no clip has a label.
 
-    >>> order = BalancedOrder(np.array([[1, 0], [1, 0], [1, 0], [0, 1]]), seed=0)
+    >>> order = BalancedOrder([np.array([0, 1, 2]), np.array([3])], seed=0)
     >>> sum(order(draw) == 3 for draw in range(600))
     300
     """
 
-    def __init__(self, targets: np.ndarray, seed: int):
-        self._clips = [clips for clips in map(np.flatnonzero, np.asarray(targets).T) if len(clips)]
+    def __init__(self, clips_by_class: Sequence[np.ndarray], seed: int):
+        self._clips = [clips for clips in clips_by_class if len(clips)]
         if not self._clips:
             raise DataError("config.sampling='balanced' needs labels, and no clip has one")
         self._seed = seed
@@ -79,3 +86,55 @@ class BalancedOrder:
         """Of the clips of a class in its epoch; of the classes in a round, where `chosen` is -1."""
         size = len(self._clips) if chosen < 0 else len(self._clips[chosen])
         return np.random.default_rng([self._seed, chosen + 1, epoch]).permutation(size)
+
+
+class WeightedOrder:
+    """Clips drawn with replacement, those of rare classes more often: draw number -> clip. Endless.
+
+    The weights of PaSST (Koutini et al., 2022, arXiv 2110.05069; audioset/dataset.py there): a clip's
+    probability is proportional to the sum, over its classes, of 1 / (100 + number of clips that have the
+    class). A clip without labels is never drawn. PaSST draws an epoch of 100,000 without replacement; here
+    (ours) draws are independent, so that any is found without the others.
+
+    Args:
+      clips_by_class: for each class the clips that have it.
+      seed: of the draws.
+
+    Raises:
+      DataError: no clip has a label.
+
+    >>> order = WeightedOrder([np.array([0, 1]), np.array([1])], seed=0)
+    >>> round(float(order.probabilities[1] / order.probabilities[0]), 6)  # (1/102 + 1/101) / (1/102)
+    2.009901
+    """
+
+    def __init__(self, clips_by_class: Sequence[np.ndarray], seed: int):
+        weights = np.zeros(max((int(clips[-1]) + 1 for clips in clips_by_class if len(clips)), default=0))
+        for clips in clips_by_class:
+            weights[clips] += 1 / (_WEIGHT_OFFSET + len(clips))
+        if not len(weights):
+            raise DataError("config.sampling='weighted' needs labels, and no clip has one")
+        self.probabilities = weights / weights.sum()
+        self._seed = seed
+        self._remember()
+
+    def _remember(self) -> None:
+        self._cumulative = np.cumsum(self.probabilities)
+        self._cumulative /= self._cumulative[-1]
+        self._block = functools.lru_cache(maxsize=2)(self._draws)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"probabilities": self.probabilities, "_seed": self._seed}  # as of BalancedOrder
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._remember()
+
+    def __call__(self, draw: int) -> int:
+        """The clip of a draw, counted from 0."""
+        block, place = divmod(draw, _BLOCK_DRAWS)
+        return int(self._block(block)[place])
+
+    def _draws(self, block: int) -> np.ndarray:
+        uniform = np.random.default_rng([self._seed, block]).random(_BLOCK_DRAWS)
+        return np.searchsorted(self._cumulative, uniform, side="right")

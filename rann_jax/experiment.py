@@ -112,6 +112,17 @@ def build(config: ConfigDict) -> Experiment:
     return experiment
 
 
+def data_options(config: ConfigDict) -> dict[str, Any]:
+    """What `input_pipeline.prepare` is told by a config."""
+    return {
+        "data_dir": config.data_dir,
+        "prepared_dir": config.prepared_dir,
+        "sample_rate": config.sample_rate,
+        **config.get("prepare", ConfigDict()).to_dict(),  # runs of older versions have none
+        **config.dataset.to_dict(),
+    }
+
+
 def check_labels(config: ConfigDict, labels: Sequence[str]) -> None:
     """Raise ConfigError unless the data has as many classes as the config says."""
     if len(labels) != config.num_classes:

@@ -29,7 +29,7 @@ from rann_jax.checkpoint import has_checkpoint
 from rann_jax.config_file import explaining
 from rann_jax.errors import ConfigError
 from rann_jax.evaluate import evaluate_checkpoint, readable
-from rann_jax.experiment import build, check_labels
+from rann_jax.experiment import build, check_labels, data_options
 from rann_jax.train import DivergedError, train
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -61,15 +61,7 @@ def run(
     workdirs.check_same_config(workdir, config)
     begins = mode == "train" and not has_checkpoint(workdir)
     source = pretrained.load(experiment) if begins else None
-    options = config.dataset.to_dict()
-    prepared = prepare(
-        options.pop("name"),
-        data_dir=config.data_dir,
-        prepared_dir=config.prepared_dir,
-        sample_rate=config.sample_rate,
-        progress=not quiet,
-        **options,
-    )
+    prepared = prepare(**data_options(config), progress=not quiet)
     check_labels(config, prepared.labels)
     if mode == "eval":
         return evaluate_checkpoint(experiment, prepared, workdir, checkpoint)

@@ -13,8 +13,8 @@ from rann_jax.errors import ConfigError
 
 CONFIG_FILE = "config.json"
 
-# Where the data lies and how it is read changes no result, so a run may go on with other values.
-LOCATIONS = ("data_dir", "prepared_dir", "loader")
+# Where the data lies and how it is stored and read changes no result: a run may go on with other values.
+LOCATIONS = ("data_dir", "prepared_dir", "prepare", "loader")
 
 
 @contextmanager

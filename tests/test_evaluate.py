@@ -12,7 +12,7 @@ from rann_jax.checkpoint import Checkpoints
 from rann_jax.distributed import data_mesh
 from rann_jax.errors import ConfigError
 from rann_jax.evaluate import readable
-from rann_jax.experiment import build
+from rann_jax.experiment import build, data_options
 from rann_jax.main import run
 from rann_jax.train import restore_or_create
 from rann_jax.workdir import save_config
@@ -26,8 +26,7 @@ def write_sound(path, seed):
 
 def save_untrained(workdir, config):
     """What training leaves, without its minute of compilation."""
-    options = config.dataset.to_dict() | {"sample_rate": config.sample_rate, "progress": False}
-    data = prepare(options.pop("name"), data_dir=config.data_dir, prepared_dir=config.prepared_dir, **options)
+    data = prepare(**data_options(config), progress=False)
     checkpoints = Checkpoints(workdir, config.best_metric)
     checkpoints.save(0, *restore_or_create(build(config), data, checkpoints, data_mesh()), {})
     checkpoints.close()
@@ -47,7 +46,7 @@ def evaluated(tmp_path_factory):
             write_sound(folder / "sounds" / label / f"{label}{i}.wav", i)
     config = get_config()
     config.data_dir, config.prepared_dir = str(folder / "sounds"), str(folder / "prepared")
-    config.dataset.max_failed_share = 0.5
+    config.prepare.max_failed_share = 0.5
     (folder / "sounds" / "cat" / "cat3.wav").write_bytes(b"not a sound")
     config.splits.test = config.splits.train = "+".join(f"fold{k}" for k in range(1, 6))
     save_untrained(folder / "run", config)

@@ -1,15 +1,19 @@
 """AudioSet: sound of YouTube videos, 527 classes, several a clip."""
 
-import csv
-import io
+import functools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
+from typing import Any, ClassVar
 
 from input_pipeline import audio
-from input_pipeline.datasets.builder import AudioBuilder, Clip
-from input_pipeline.datasets.source import is_audio, read_table, table_bytes
+from input_pipeline.datasets.audioset_lists import class_names, segments
+from input_pipeline.datasets.builder import AudioBuilder
+from input_pipeline.datasets.clip import Clip, Excerpt, Packed, Sound
+from input_pipeline.datasets.hdf5 import Row
+from input_pipeline.datasets.packed import READERS, Archives
+from input_pipeline.datasets.source import is_audio
 from input_pipeline.errors import DataError
 
 # The official segment lists. Evaluation comes first: a clip that is listed twice stays there, so that no
@@ -20,29 +24,49 @@ _LISTS = {
     "unbalanced": "unbalanced_train_segments.csv",
 }
 _CLASSES_FILE = "class_labels_indices.csv"
-_CLASSES = 527
+# How the paths of packed files name a split, in the order in which they are looked for.
+_SPLIT_NAMES = {"eval": "eval", "unbal": "unbalanced", "bal": "balanced"}
 _ID_LENGTH = 11  # of every YouTube id, so that the prefix in 'YYouTube_id' is no part of it
 # A cut that encoders round up is longer than its segment by some hundredths of a second; a whole video,
 # in which the labels hold for ten seconds only, by much more.
 _TOLERANCE_SECONDS = 1.0
+_SECONDS = 10.0  # of a segment whose row is not at hand
 
 
 @dataclass(frozen=True)
-class Segment(Clip):
-    """A clip that lasts as long as its row says."""
+class Segment(Sound):
+    """A sound that lasts no longer than its row says, seconds."""
 
-    seconds: float = 10.0
+    cut: Sound
+    seconds: float
+
+    def load(self, max_seconds: float) -> tuple[audio.Audio, str]:
+        """The cut-out sound; an AudioError where it is longer than the segment."""
+        loaded, sha256 = self.cut.load(max_seconds)
+        seconds = len(loaded.samples) / loaded.rate
+        if seconds > self.seconds + _TOLERANCE_SECONDS:
+            raise audio.AudioError(
+                f"{seconds:.1f} s long, its segment has {self.seconds:g} s: cut the segment out"
+            )
+        return loaded, sha256
 
 
 class Audioset(AudioBuilder):
     """Clips of up to 10 s; splits eval, balanced, unbalanced, as far as their lists are in the folder.
 
     The folder holds class_labels_indices.csv, one or more of the official lists (eval_segments.csv,
-    balanced_train_segments.csv, unbalanced_train_segments.csv) and the sound files, each at any depth. A
-    file is named by its YouTube id, `--PJHxphWEs.wav`, or as PANNs does, `Y--PJHxphWEs.wav`, and is the
-    listed segment, already cut out. Every row whose sound is missing is listed as rejected, as are rows
-    with unknown labels and second rows or files of one id; leave a list away whose sound you do not have.
+    balanced_train_segments.csv, unbalanced_train_segments.csv) and the sound, each at any depth: files, HDF5
+    as PANNs or PaSST packs it, or uncompressed tar shards. A clip is named by its YouTube id,
+    `--PJHxphWEs.wav`, or as PANNs does, `Y--PJHxphWEs.wav`, and is the listed segment, already cut out.
+    Every row whose sound is missing is listed as rejected, as are rows with unknown labels and second rows
+    or files of one id; leave a list away whose sound you do not have. Without the list of a split, HDF5 and
+    tar files with eval, unbal or bal in their paths are it, with the labels that they hold.
+
+    `classes` is the length of class_labels_indices.csv, for lists of one's own in this layout.
     """
+
+    OPTIONS: ClassVar[dict[str, Any]] = {"classes": 527}
+    ALSO_READS = frozenset({".csv", *READERS})
 
     HOMEPAGE = "https://research.google.com/audioset/"
     LICENSE = "Lists: CC BY 4.0, Google Inc. The sound belongs to the authors of the videos."
@@ -53,18 +77,17 @@ class Audioset(AudioBuilder):
 
     def label_names(self) -> Sequence[str]:
         """The display names in the order of the official indices."""
-        return list(self._names_by_mid().values())
+        return list(self._names.values())
 
     def clips(self) -> Mapping[str, Sequence[Clip]]:
         """Splits eval, balanced and unbalanced, in the order of their lists."""
-        names, files = self._names_by_mid(), self._files_by_id()
         seen: set[str] = set()
         splits: dict[str, list[Clip]] = {}
         for split, table in _LISTS.items():
-            if (path := self._find(table)) is not None:
-                splits[split] = [
-                    self._clip(row, names, files.get(row[0], []), seen) for row in _segments(path)
-                ]
+            if (path := self.find(table)) is not None:
+                splits[split] = [self._listed(row, seen) for row in segments(path)]
+            elif own := [self._labelled(packed, seen) for packed in self._packed_by_split[split]]:
+                splits[split] = own
         if not splits:
             raise DataError(
                 f"config.data_dir: {self.builder_config.source} has none of the lists "
@@ -72,95 +95,89 @@ class Audioset(AudioBuilder):
             )
         return splits
 
-    def load(self, clip: Clip) -> tuple[audio.Audio, str]:
-        """A clip, unless it is longer than its segment."""
-        loaded, sha256 = super().load(clip)
-        assert isinstance(clip, Segment)
-        seconds = len(loaded.samples) / loaded.rate
-        if seconds > clip.seconds + _TOLERANCE_SECONDS:
-            raise audio.AudioError(
-                f"{seconds:.1f} s long, its segment has {clip.seconds:g} s: cut the segment out"
-            )
-        return loaded, sha256
-
-    def _clip(
-        self, row: Sequence[str], names: Mapping[str, str], files: Sequence[str], seen: set[str]
-    ) -> Segment:
+    def _listed(self, row: Sequence[str], seen: set[str]) -> Clip:
         """The clip of a row (id, start, end, labels), with what is wrong with it."""
         youtube_id, start, end, labels = row
         mids = list(dict.fromkeys(mid.strip() for mid in labels.split(",")))
-        problem = ""
-        if youtube_id in seen:
-            problem = "listed a second time"
-        elif unknown := [mid for mid in mids if mid not in names]:
+        sounds = self._by_id.get(youtube_id, [])
+        if unknown := [mid for mid in mids if mid not in self._names]:
             problem = f"unknown label {unknown[0]!r}"
-        elif not files:
+        elif not sounds:
             problem = f"no sound file named {youtube_id} or Y{youtube_id}"
-        elif len(files) > 1:
-            problem = f"several sound files: {files[0]}, {files[1]}"
-        seen.add(youtube_id)
-        if problem:
-            return Segment(youtube_id, (), problem=problem)
-        return Segment(
-            youtube_id,
-            tuple(names[mid] for mid in mids),
-            self.builder_config.source / files[0],
-            seconds=float(end) - float(start),
-        )
+        elif len(sounds) > 1:
+            problem = f"several sound files: {sounds[0].name}, {sounds[1].name}"
+        else:
+            problem = sounds[0].problem
+        names = tuple(self._names.get(mid, "") for mid in mids)
+        return _clip(youtube_id, names, sounds, float(end) - float(start), problem, seen)
 
-    def _names_by_mid(self) -> dict[str, str]:
-        """Display names by machine id such as '/m/09x0r', in the order of the official indices."""
-        path = self._find(_CLASSES_FILE)
-        if path is None:
-            raise DataError(
-                f"config.data_dir: {self.builder_config.source} lacks {_CLASSES_FILE}: add the official list"
-            )
-        rows = read_table(path, ("index", "mid", "display_name"))
-        names = {row["mid"]: row["display_name"] for row in rows}
-        if [row["index"] for row in rows] != [str(i) for i in range(_CLASSES)] or len(names) != _CLASSES:
-            raise DataError(f"{path} is not AudioSet's list of {_CLASSES} classes: take the official one")
-        return names
+    def _labelled(self, packed: Packed, seen: set[str]) -> Clip:
+        """The clip of a packed sound that brings its own labels: machine ids, names or indices."""
+        own = packed.labels or ()
+        names = tuple(dict.fromkeys(self._known.get(label, "") for label in own))
+        problem = packed.problem
+        if not problem and (not own or "" in names):
+            problem = f"unknown label {next(x for x in own if x not in self._known)!r}" if own else "no label"
+        return _clip(_youtube_id(packed.name), names, [packed], _SECONDS, problem, seen)
 
-    def _files_by_id(self) -> dict[str, list[str]]:
-        files: defaultdict[str, list[str]] = defaultdict(list)
+    @functools.cached_property
+    def _names(self) -> dict[str, str]:
+        """Display names by machine id, in the order of the official indices."""
+        return class_names(self.require(_CLASSES_FILE), self.builder_config.options["classes"])
+
+    @functools.cached_property
+    def _known(self) -> dict[str, str]:
+        """Display names by everything that names a class."""
+        names = list(self._names.values())
+        return {str(i): name for i, name in enumerate(names)} | self._names | {name: name for name in names}
+
+    @functools.cached_property
+    def _packed(self) -> list[tuple[str, Packed]]:
+        """What the HDF5 and tar files hold, each with the path of its file."""
+        files = self.builder_config.files
+        archives = tuple(file for file in files if PurePosixPath(file).suffix.lower() in READERS)
+        return list(Archives(self.builder_config.source, archives))
+
+    @functools.cached_property
+    def _packed_by_split(self) -> Mapping[str, list[Packed]]:
+        splits: defaultdict[str, list[Packed]] = defaultdict(list)
+        for file, packed in self._packed:
+            name = next((name for name in _SPLIT_NAMES if name in file.lower()), "")
+            splits[_SPLIT_NAMES.get(name, "")].append(packed)
+        return splits
+
+    @functools.cached_property
+    def _by_id(self) -> Mapping[str, list[Packed]]:
+        """Every sound in the folder by its YouTube id."""
+        sounds: defaultdict[str, list[Packed]] = defaultdict(list)
         for file in filter(is_audio, self.builder_config.files):
-            name = PurePosixPath(file).stem
-            prefixed = len(name) == _ID_LENGTH + 1 and name.startswith("Y")
-            files[name[1:] if prefixed else name].append(file)
-        return dict(files)
-
-    def _find(self, table: str) -> Path | None:
-        """Where in the folder an official list lies, or None."""
-        found = [file for file in self.builder_config.files if PurePosixPath(file).name == table]
-        if len(found) > 1:
-            raise DataError(f"config.data_dir: both {found[0]} and {found[1]} are there: remove one of them")
-        return self.builder_config.source / found[0] if found else None
+            sounds[_youtube_id(file)].append(Packed(file, self.recording(file), None, ""))
+        for _, packed in self._packed:
+            sounds[_youtube_id(packed.name)].append(packed)
+        return dict(sounds)
 
 
-def _segments(path: Path) -> Iterator[list[str]]:
-    """The rows of a segment list: id, start and end in seconds, labels. Comments begin with '#'.
-
-    Raises:
-      DataError: not a list of segments; the message names the line.
-    """
-    try:
-        reader = csv.reader(
-            io.StringIO(table_bytes(path).decode("utf-8-sig"), newline=""), skipinitialspace=True, strict=True
-        )
-        for row in reader:
-            if not row or row[0].startswith("#"):
-                continue
-            if len(row) != 4 or not row[0] or not _lasts(row[1], row[2]):
-                raise DataError(
-                    f"{path}, line {reader.line_num}: expected id, start and end in seconds, labels"
-                )
-            yield row
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a csv table in UTF-8: {error}") from error
+def _youtube_id(name: str) -> str:
+    stem = PurePosixPath(name).stem
+    return stem[1:] if len(stem) == _ID_LENGTH + 1 and stem.startswith("Y") else stem
 
 
-def _lasts(start: str, end: str) -> bool:
-    try:
-        return 0 <= float(start) < float(end) < float("inf")
-    except ValueError:
-        return False
+def _clip(
+    youtube_id: str,
+    labels: tuple[str, ...],
+    sounds: Sequence[Packed],
+    seconds: float,
+    problem: str,
+    seen: set[str],
+) -> Clip:
+    """A clip, unless there is a problem, or there was another one of its id."""
+    if youtube_id in seen:
+        problem = "listed a second time"
+    seen.add(youtube_id)
+    if problem:
+        return Clip(youtube_id, (), problem=problem)
+    sound = sounds[0].sound
+    assert sound is not None
+    if isinstance(sound, Row) and sound.padded:
+        return Clip(youtube_id, labels, Excerpt(sound, 0.0, seconds))
+    return Clip(youtube_id, labels, Segment(sound, seconds))

@@ -1,48 +1,35 @@
-"""The contract of every data set: one TFDS builder that lists clips, this base that stores them.
+"""The contract of every data set: a TFDS builder that lists clips, this base that has them stored.
 
-A record holds `audio` int16 (n,), `labels` (any number of class indices) and `id`, in array_record
-files.
+A record holds `audio` (int16 samples, or FLAC), `labels` (any number of class indices) and `id`, in
+array_record files.
 
-ShardBasedBuilder rather than GeneratorBasedBuilder: without TensorFlow the latter fails on splits
-beyond 1 GB (its shuffler spills through tf.io.gfile), and shards in source order keep manifest and
-records in the same order; the loader shuffles anyway.
+TFDS' own generators are not used: GeneratorBasedBuilder fails without TensorFlow on splits beyond 1 GB (its
+shuffler spills through tf.io.gfile), and ShardBasedBuilder converts one shard after another and begins anew
+when it was killed. Shards in source order keep manifest and records in one order; the loader shuffles anyway.
 """
 
 import abc
 import functools
-import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import split_builder, writer
+from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
-from input_pipeline import audio, manifest
-from input_pipeline.datasets.source import Stamp
+from input_pipeline import audio, engines, manifest, shards, storage
+from input_pipeline.datasets.clip import Clip, Excerpt, Recording
+from input_pipeline.datasets.source import Stamp, is_audio
 from input_pipeline.errors import DataError
 
-# TFDS holds the clips of one shard in memory while it writes: 256 clips of 10 s at 32 kHz are 164 MB.
-_CLIPS_PER_SHARD = 256
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One source clip.
-
-    Attributes:
-      id: unique name in the data set.
-      labels: names of its classes.
-      path: its file; None for synthesised sound.
-      problem: why it is rejected unheard, such as an absent file; '' where nothing speaks against it.
-    """
-
-    id: str
-    labels: tuple[str, ...]
-    path: Path | None = None
-    problem: str = ""
+# How many folders a table's names of files may tell, and the file itself.
+_NAMED_DEPTH = 4
 
 
 @dataclass
@@ -56,7 +43,10 @@ class AudioConfig(tfds.core.BuilderConfig):
       max_seconds: longer files are rejected.
       max_failed_share: share of a split's files that may be rejected.
       options: the options of the builder, complete.
-      advance: called once per finished clip, for a progress bar.
+      storage: how clips are stored, see `storage.STORAGES`.
+      workers: processes that convert; 0 is one a core.
+      staging: where finished shards wait for the others.
+      advance: told how many more clips are finished, for a progress bar.
     """
 
     source: Path = Path()
@@ -65,7 +55,10 @@ class AudioConfig(tfds.core.BuilderConfig):
     max_seconds: float = audio.MAX_SECONDS
     max_failed_share: float = 0.05
     options: Mapping[str, Any] = field(default_factory=dict)
-    advance: Callable[[], Any] = lambda: None
+    storage: str = "pcm"
+    workers: int = 0
+    staging: Path = Path()
+    advance: Callable[[int], Any] = lambda count: None
 
 
 def manifest_path(folder: Path, split: str) -> Path:
@@ -73,7 +66,7 @@ def manifest_path(folder: Path, split: str) -> Path:
     return folder / f"{split}.manifest.jsonl"
 
 
-class AudioBuilder(tfds.core.ShardBasedBuilder):
+class AudioBuilder(FileReaderBuilder):
     """Stores what a data set lists; the data set says which clips, splits and classes."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -82,6 +75,8 @@ class AudioBuilder(tfds.core.ShardBasedBuilder):
 
     # Options of the data set and their defaults.
     OPTIONS: ClassVar[dict[str, Any]] = {}
+    # Suffixes of the files that it reads beside sound files.
+    ALSO_READS: ClassVar[frozenset[str]] = frozenset({".csv"})
     # Whether the data set reads files; False for synthesised sound.
     NEEDS_SOURCE: ClassVar[bool] = True
     HOMEPAGE: ClassVar[str] = ""
@@ -103,23 +98,67 @@ class AudioBuilder(tfds.core.ShardBasedBuilder):
     def clips(self) -> Mapping[str, Sequence[Clip]]:
         """The clips of each split, in the order of storage."""
 
-    def load(self, clip: Clip) -> tuple[audio.Audio, str]:
-        """One clip at its own rate, and the SHA-256 of its source.
+    def recording(self, file: str) -> Recording:
+        """One of the source files, by its path in the folder."""
+        return Recording(self.builder_config.source / file)
+
+    def clip(
+        self, name: str, labels: tuple[str, ...], file: str, part: tuple[float, float] | None = None
+    ) -> Clip:
+        """A clip that a table names, or with the problem that its file is not there.
+
+        Args:
+          name: its id.
+          labels: names of its classes.
+          file: the end of its path; its suffix does not count, since copies are in many formats.
+          part: start and end of the clip in the file, seconds; None is all of it.
+        """
+        found = self._by_path_end.get(_path_end(file), [])
+        if len(found) != 1:
+            problem = f"several sound files: {found[0]}, {found[1]}" if found else f"no sound file {file}"
+            return Clip(name, labels, problem=problem)
+        sound = self.recording(found[0])
+        return Clip(name, labels, sound if part is None else Excerpt(sound, *part))
+
+    @functools.cached_property
+    def _by_path_end(self) -> Mapping[tuple[str, ...], list[str]]:
+        """The sound files by every end of their paths, without suffix."""
+        ends: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+        for file in filter(is_audio, self.builder_config.files):
+            parts = _path_end(file)
+            for depth in range(1, min(len(parts), _NAMED_DEPTH) + 1):
+                ends[parts[-depth:]].append(file)
+        return dict(ends)
+
+    def find(self, name: str) -> Path | None:
+        """Where in the folder, at any depth, a table of this name lies, or None.
 
         Raises:
-          audio.AudioError: with the reason why the clip is to be rejected.
+          DataError: it is there twice.
         """
-        assert clip.path is not None
-        try:
-            with clip.path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise audio.AudioError(f"not readable: {error.strerror}") from error
-        return audio.decode(clip.path, max_seconds=self.builder_config.max_seconds), sha256
+        found = self._by_name.get(name, [])
+        if len(found) > 1:
+            raise DataError(f"config.data_dir: both {found[0]} and {found[1]} are there: remove one of them")
+        return self.builder_config.source / found[0] if found else None
 
-    def finish(self, samples: np.ndarray) -> np.ndarray:
-        """Last change to the samples (n,) at the stored rate, such as an official length."""
-        return samples
+    @functools.cached_property
+    def _by_name(self) -> Mapping[str, list[str]]:
+        names: defaultdict[str, list[str]] = defaultdict(list)
+        for file in self.builder_config.files:
+            names[PurePosixPath(file).name].append(file)
+        return dict(names)
+
+    def require(self, name: str) -> Path:
+        """Where in the folder a table of this name lies.
+
+        Raises:
+          DataError: it is not there, or twice.
+        """
+        if (path := self.find(name)) is None:
+            raise DataError(
+                f"config.data_dir: {self.builder_config.source} lacks {name}: add the official list"
+            )
+        return path
 
     @functools.cached_property
     def listing(self) -> Mapping[str, Sequence[Clip]]:
@@ -143,19 +182,10 @@ class AudioBuilder(tfds.core.ShardBasedBuilder):
         return listing
 
     def _info(self) -> tfds.core.DatasetInfo:
-        labels = tfds.features.ClassLabel(names=list(self.label_names()))
-        # Encoded as bytes: a list of varints (the default) reads six times slower.
-        samples = tfds.features.Tensor(shape=(None,), dtype=np.int16, encoding=tfds.features.Encoding.BYTES)
         return tfds.core.DatasetInfo(
             builder=self,
             description=type(self).__doc__ or "",
-            features=tfds.features.FeaturesDict(
-                {
-                    "audio": samples,
-                    "labels": tfds.features.Sequence(labels),
-                    "id": tfds.features.Text(),
-                }
-            ),
+            features=self.features(self.builder_config.storage),
             homepage=self.HOMEPAGE,
             citation=self.CITATION,
             license=self.LICENSE,
@@ -166,57 +196,83 @@ class AudioBuilder(tfds.core.ShardBasedBuilder):
             ),
         )
 
-    def _shard_iterators_per_split(
-        self, dl_manager: Any
-    ) -> dict[str, list[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]]:
-        del dl_manager
-        self._manifests: dict[str, tuple[list, list]] = {split: ([], []) for split in self.listing}
-        return {
-            split: [
-                functools.partial(self._examples, split, start, start + _CLIPS_PER_SHARD)
-                for start in range(0, len(clips), _CLIPS_PER_SHARD)
-            ]
-            for split, clips in self.listing.items()
-        }
-
-    def _examples(self, split: str, start: int, stop: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        rows, rejected = self._manifests[split]
-        for index, clip in enumerate(self.listing[split][start:stop], start):
-            try:
-                samples, row = self._convert(clip)
-            except audio.AudioError as error:
-                rejected.append(manifest.Rejected(clip.id, str(error)))
-            else:
-                rows.append(row)
-                yield index, {"audio": samples, "labels": list(clip.labels), "id": clip.id}
-            self.builder_config.advance()
-
-    def _convert(self, clip: Clip) -> tuple[np.ndarray, manifest.Row]:
-        if clip.problem:
-            raise audio.AudioError(clip.problem)
-        loaded, sha256 = self.load(clip)
-        resampled = audio.resample(loaded, self.builder_config.sample_rate)
-        samples, clipped = audio.to_int16(self.finish(resampled.samples))
-        row = manifest.Row(
-            id=clip.id,
-            sha256=sha256,
-            samples=len(samples),
-            source_rate=loaded.source_rate,
-            channels=loaded.channels,
-            peak=float(np.abs(samples.astype(np.int32)).max()) / 32768,
-            clipped=clipped,
-            labels=clip.labels,
+    def features(self, kind: str) -> tfds.features.FeaturesDict:
+        """What a record holds where clips are stored in this way."""
+        labels = tfds.features.ClassLabel(names=list(self.label_names()))
+        return tfds.features.FeaturesDict(
+            {
+                "audio": storage.feature(kind),
+                "labels": tfds.features.Sequence(labels),
+                "id": tfds.features.Text(),
+            }
         )
-        return samples, row
+
+    @property
+    def recipe(self) -> shards.Recipe:
+        """How the clips become records."""
+        config = self.builder_config
+        return shards.Recipe(config.sample_rate, config.max_seconds, config.storage, self.info.features)
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
-        """Writes records, then manifests, inside the folder that TFDS renames when done."""
-        super()._download_and_prepare(dl_manager, download_config)
-        folder = Path(self.data_dir)
-        for split, (rows, rejected) in self._manifests.items():
-            whole = manifest.Manifest(tuple(rows), tuple(rejected))
-            whole.write(manifest_path(folder, split))
-            listed = folder.parent / f"{split}.rejected.jsonl"  # outlives the unfinished folder
-            manifest.Manifest(rejected=tuple(rejected)).write(listed)
-            manifest.check_share(whole, split, listed, self.builder_config.max_failed_share)
-            listed.unlink()
+        """Converts what is not staged yet, then gathers it in the folder that TFDS renames when done."""
+        config = self.builder_config
+        cut = shards.cut(self.listing, config.staging)
+        config.staging.mkdir(exist_ok=True)
+        pending = [shard for shard in cut if not shard.finished()]
+        config.advance(sum(len(shard.clips) for shard in cut) - sum(len(shard.clips) for shard in pending))
+        if download_config is not None and download_config.beam_options is not None:
+            self._convert_on_beam(pending, download_config)
+        else:
+            engines.run_here(pending, self.recipe, workers=config.workers, advance=config.advance)
+        self.info.set_splits(tfds.core.SplitDict([self._gather(split, cut) for split in self.listing]))
+
+    def _convert_on_beam(self, pending: list[shards.Shard], download_config: Any) -> None:
+        """Runs the pipeline that TFDS makes of the runner's options, to its end."""
+        splits = split_builder.SplitBuilder(
+            split_dict=self.info.splits,
+            features=self.info.features,
+            dataset_size=self.info.dataset_size,
+            beam_options=download_config.beam_options,
+            beam_runner=download_config.beam_runner,
+            max_examples_per_split=None,
+            example_writer=writer.ExampleWriter(self.info.file_format),
+        )
+        with splits.maybe_beam_pipeline():
+            engines.run_on_beam(pending, self.recipe, splits.beam_pipeline)
+        self.builder_config.advance(sum(len(shard.clips) for shard in pending))
+
+    def _gather(self, split: str, cut: list[shards.Shard]) -> tfds.core.SplitInfo:
+        """Links the shards of a split into the unfinished copy and writes its manifest.
+
+        Raises:
+          DataError: too many of its clips were rejected.
+        """
+        folder, parts = Path(self.data_dir), [shard for shard in cut if shard.split == split]
+        manifests = [manifest.read(shard.manifest) for shard in parts]
+        whole = manifest.joined(manifests)
+        listed = folder.parent / f"{split}.rejected.jsonl"  # outlives the unfinished folder
+        manifest.Manifest(rejected=whole.rejected).write(listed)
+        manifest.check_share(whole, split, listed, self.builder_config.max_failed_share)
+        listed.unlink()
+        whole.write(manifest_path(folder, split))
+        template = self._get_filename_template(split_name=split)
+        for index, shard in enumerate(parts):
+            _link(shard.records, Path(template.sharded_filepath(shard_index=index, num_shards=len(parts))))
+        return tfds.core.SplitInfo(
+            name=split,
+            shard_lengths=[len(part.rows) for part in manifests],
+            num_bytes=sum(shard.records.stat().st_size for shard in parts),
+            filename_template=template,
+        )
+
+
+def _path_end(file: str) -> tuple[str, ...]:
+    return PurePosixPath(file).with_suffix("").parts if is_audio(file) else PurePosixPath(file).parts
+
+
+def _link(staged: Path, final: Path) -> None:
+    """Gives a staged file its final place too: a preparation that is killed here loses nothing."""
+    try:
+        os.link(staged, final)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(staged, final)

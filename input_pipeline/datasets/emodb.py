@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
-from input_pipeline.datasets.builder import AudioBuilder, Clip
+from input_pipeline.datasets.builder import AudioBuilder
+from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.source import is_audio
 from input_pipeline.errors import DataError
 
@@ -55,5 +56,5 @@ class Emodb(AudioBuilder):
                 raise DataError(f"{file} is not named as in EmoDB (03a01Fa): remove it")
             speaker, emotion = fields.groups()
             fold = _SPEAKERS.index(speaker) * folds // len(_SPEAKERS) + 1
-            splits[f"fold{fold}"].append(Clip(name, (_EMOTIONS[emotion],), self.builder_config.source / file))
+            splits[f"fold{fold}"].append(Clip(name, (_EMOTIONS[emotion],), self.recording(file)))
         return splits

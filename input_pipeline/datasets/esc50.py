@@ -5,15 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-import numpy as np
-
-from input_pipeline.audio import pad_or_crop
-from input_pipeline.datasets.builder import AudioBuilder, Clip
+from input_pipeline.datasets.builder import AudioBuilder
+from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.download import fetch_zip
 from input_pipeline.datasets.source import by_stem, read_table
 from input_pipeline.errors import DataError
 
-SECONDS = 5
+SECONDS = 5.0
 _CLASSES = {"esc50": 50, "esc10": 10}
 _TABLES = ("meta/esc50.csv", "meta.csv")
 _ARCHIVE_BYTES = 2 << 30  # the archive has 0.6 GB, unpacked 0.9
@@ -85,10 +83,6 @@ class Esc50(AudioBuilder):
                     f"{self._table} names {row['filename']}, which is not in "
                     f"{self.builder_config.source}: complete the folder"
                 )
-            clip = Clip(name, (row["category"],), self.builder_config.source / files[name])
+            clip = Clip(name, (row["category"],), self.recording(files[name]), seconds=SECONDS)
             splits[f"fold{row['fold']}"].append(clip)
         return splits
-
-    def finish(self, samples: np.ndarray) -> np.ndarray:
-        """Exactly 5 s, the length of the official release."""
-        return pad_or_crop(samples, SECONDS * self.builder_config.sample_rate)

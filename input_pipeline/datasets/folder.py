@@ -1,7 +1,6 @@
 """Any folder of sound files: a folder for each class, or a csv table."""
 
 import functools
-import hashlib
 import re
 import sys
 from collections import defaultdict
@@ -9,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NamedTuple
 
-from input_pipeline.datasets.builder import AudioBuilder, Clip
+from input_pipeline.datasets.builder import AudioBuilder
+from input_pipeline.datasets.clip import Clip
+from input_pipeline.datasets.folds import dealt
 from input_pipeline.datasets.source import is_audio, read_table
 from input_pipeline.errors import DataError
 
@@ -60,7 +61,7 @@ class Folder(AudioBuilder):
         """The splits that table or folders name, or folds."""
         splits: defaultdict[str, list[Clip]] = defaultdict(list)
         for file, labels, split in self._entries:
-            splits[split].append(Clip(file, labels, self.builder_config.source / file))
+            splits[split].append(Clip(file, labels, self.recording(file)))
         return {split: splits[split] for split in sorted(splits)}
 
     @functools.cached_property
@@ -163,14 +164,7 @@ def _split_name(value: str) -> str:
 
 
 def _deal_out(entries: list[_Entry], folds: int) -> list[_Entry]:
-    """Gives each class's files in turn to the folds, ordered by a hash of their names."""
-    if not isinstance(folds, int) or folds < 2:
-        raise DataError(f"config.dataset.folds={folds!r} must be a whole number of at least 2")
-    by_class: defaultdict[tuple[str, ...], list[_Entry]] = defaultdict(list)
-    for entry in entries:
-        by_class[entry.labels].append(entry)
-    dealt: list[_Entry] = []
-    for group in by_class.values():
-        group.sort(key=lambda entry: hashlib.sha256(entry.file.encode()).digest())
-        dealt += [entry._replace(split=f"fold{i % folds + 1}") for i, entry in enumerate(group)]
-    return sorted(dealt)
+    named = [(entry.file, entry.labels) for entry in entries]
+    return sorted(
+        entry._replace(split=fold) for entry, fold in zip(entries, dealt(named, folds), strict=True)
+    )

@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from input_pipeline.datasets.builder import AudioBuilder, Clip
+from input_pipeline.datasets.builder import AudioBuilder
+from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.source import is_audio
 from input_pipeline.errors import DataError
 
@@ -35,6 +36,6 @@ class Fsdd(AudioBuilder):
             if not (fields := _NAME.fullmatch(name)):
                 raise DataError(f"{file} is not named digit_speaker_take: remove it from the folder")
             digit, take = map(int, fields.groups())
-            clip = Clip(name, (digits[digit],), self.builder_config.source / file)
+            clip = Clip(name, (digits[digit],), self.recording(file))
             splits["test" if take < 5 else "train"].append(clip)
         return splits

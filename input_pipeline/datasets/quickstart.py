@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from input_pipeline.audio import Audio
-from input_pipeline.datasets.builder import AudioBuilder, Clip
+from input_pipeline.datasets.builder import AudioBuilder
+from input_pipeline.datasets.clip import Clip, Sound
 
 RATE = 16000
 _LONGEST = 2 * RATE  # samples; transforms of this length are fast, those of a random one are not
@@ -35,21 +37,26 @@ class Quickstart(AudioBuilder):
 
     def clips(self) -> Mapping[str, Sequence[Clip]]:
         """Splits train and test, the classes in turn."""
-        names = self.label_names()
-        return {
-            split: [
-                Clip(f"{split}-{i:05}", (names[i % len(names)],))
-                for i in range(self.builder_config.options[f"{split}_clips"])
-            ]
-            for split in ("train", "test")
-        }
+        names, options = self.label_names(), self.builder_config.options
+        splits: dict[str, list[Clip]] = {}
+        for split in ("train", "test"):
+            splits[split] = []
+            for number in range(options[f"{split}_clips"]):
+                label, seed = names[number % len(names)], (options["seed"], int(split == "test"), number)
+                splits[split].append(Clip(f"{split}-{number:05}", (label,), Synthesis(label, seed)))
+        return splits
 
-    def load(self, clip: Clip) -> tuple[Audio, str]:
-        """Synthesises the clip."""
-        split, number = clip.id.split("-")
-        seed = self.builder_config.options["seed"]
-        rng = np.random.default_rng([seed, int(split == "test"), int(number)])
-        samples = synthesise(clip.labels[0], rng)
+
+@dataclass(frozen=True)
+class Synthesis(Sound):
+    """The sound of a class, drawn with a seed."""
+
+    label: str
+    seed: tuple[int, ...]
+
+    def load(self, max_seconds: float) -> tuple[Audio, str]:
+        """Synthesises the clip, which is never longer than 2 s."""
+        samples = synthesise(self.label, np.random.default_rng(self.seed))
         digest = hashlib.sha256(samples.tobytes()).hexdigest()
         return Audio(samples, RATE, RATE, channels=1), digest
 

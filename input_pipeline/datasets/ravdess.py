@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
-from input_pipeline.datasets.builder import AudioBuilder, Clip
+from input_pipeline.datasets.builder import AudioBuilder
+from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.source import is_audio
 from input_pipeline.errors import DataError
 
@@ -49,6 +50,6 @@ class Ravdess(AudioBuilder):
                 raise DataError(f"{file} is not named as in RAVDESS (03-01-06-01-02-01-12): remove it")
             modality, channel, emotion, actor = fields.groups()
             if (modality, channel) == ("03", "01"):
-                clip = Clip(name, (emotions[int(emotion) - 1],), self.builder_config.source / file)
+                clip = Clip(name, (emotions[int(emotion) - 1],), self.recording(file))
                 splits[f"fold{(int(actor) - 1) * folds // _ACTORS + 1}"].append(clip)
         return splits

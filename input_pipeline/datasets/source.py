@@ -5,12 +5,15 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from input_pipeline.audio import SUFFIXES
 from input_pipeline.errors import DataError
+
+# Tables are read whole, and what is in them counts; other files of a data set are told by size and time.
+TABLE_SUFFIXES = frozenset([".csv", ".txt"])
 
 # The largest official table (AudioSet's unbalanced segments) has 100 MB.
 _MAX_TABLE_BYTES = 1 << 30
@@ -23,13 +26,13 @@ class Stamp(NamedTuple):
     modified_ns: int
 
 
-def scan(folder: Path) -> dict[str, Stamp]:
-    """Stamps of all sound files and csv tables below a folder, by relative path, sorted.
+def scan(folder: Path, also: Set[str] = frozenset({".csv"})) -> dict[str, Stamp]:
+    """Stamps of all sound files below a folder, and those with the suffixes `also`, by relative path, sorted.
 
     Hidden files are left out, links to folders are followed once.
 
     Raises:
-      DataError: no such folder, a folder that cannot be read, or no sound file in it.
+      DataError: no such folder, a folder that cannot be read, or nothing but tables in it.
     """
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
@@ -44,16 +47,17 @@ def scan(folder: Path) -> dict[str, Stamp]:
                 continue
             seen.add((status.st_dev, status.st_ino))
             for name in names:
-                if not name.startswith(".") and (is_audio(name) or name.lower().endswith(".csv")):
+                if not name.startswith(".") and (is_audio(name) or _suffix(name) in also):
                     path = Path(parent, name)
                     files[_relative(path, folder)] = _stamp(path)
     except OSError as error:
         raise DataError(
             f"config.data_dir: cannot read {error.filename}: {error.strerror}: mend or remove it"
         ) from error
-    if not any(map(is_audio, files)):
+    if all(map(is_table, files)):
         raise DataError(
-            f"config.data_dir: no sound files in {folder}: expected some of {' '.join(sorted(SUFFIXES))}"
+            f"config.data_dir: no sound files in {folder}: "
+            f"expected some of {' '.join(sorted((SUFFIXES | also) - TABLE_SUFFIXES))}"
         )
     return dict(sorted(files.items()))
 
@@ -78,15 +82,23 @@ def _reraise(error: OSError) -> None:
 
 def is_audio(name: str) -> bool:
     """Whether a file name has the suffix of a sound file."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
+    return _suffix(name) in SUFFIXES
+
+
+def is_table(name: str) -> bool:
+    """Whether a file name has the suffix of a table."""
+    return _suffix(name) in TABLE_SUFFIXES
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def fingerprint(folder: Path, files: Mapping[str, Stamp]) -> str:
-    """SHA-256 over names and stamps of the sound files, and names and content of the tables."""
+    """SHA-256 over names and stamps of the files, and names and content of the tables."""
     digest = hashlib.sha256()
     for name, stamp in files.items():
-        table = not is_audio(name)
-        content = hashlib.sha256(table_bytes(folder / name)).hexdigest() if table else str(stamp)
+        content = hashlib.sha256(table_bytes(folder / name)).hexdigest() if is_table(name) else str(stamp)
         digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
 
@@ -107,7 +119,37 @@ def table_bytes(path: Path) -> bytes:
     return content
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank, without their ends.
+
+    Raises:
+      DataError: not text in UTF-8, or there are none.
+    """
+    try:
+        lines = [line.rstrip() for line in table_bytes(path).decode("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8: {error}") from error
+    if not lines:
+        raise DataError(f"{path} is empty: take the official one")
+    return lines
+
+
+def number(path: Path, value: str, least: float, most: float) -> float:
+    """A number in a table.
+
+    Raises:
+      DataError: no number, or out of range; names the table.
+    """
+    try:
+        parsed = float(value)
+    except ValueError:
+        parsed = float("nan")
+    if not least <= parsed <= most:
+        raise DataError(f"{path}: {value!r} is no number from {least:g} to {most:g}")
+    return parsed
+
+
+def read_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[dict[str, str]]:
     """The rows of a csv file with a header line.
 
     Raises:
@@ -115,7 +157,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """
     try:
         text = table_bytes(path).decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
         header = reader.fieldnames or []
         for column in columns:
             if column not in header:

@@ -9,6 +9,7 @@ import soundfile
 
 from configs.audioset import get_config
 from input_pipeline import DataError, prepare, train_batches
+from rann_jax.experiment import data_options
 
 CLASSES_FILE = "class_labels_indices.csv"
 
@@ -79,15 +80,8 @@ def test_official_lists_and_real_sound(audioset, data_dir, tmp_path, capsys):
 def test_the_config_reads_it_class_balanced(audioset, tmp_path):
     folder, listed = audioset
     config = get_config("size=small")
-    options = config.dataset.to_dict()
-    prepared = prepare(
-        options.pop("name"),
-        data_dir=str(folder),
-        prepared_dir=str(tmp_path / "p"),
-        sample_rate=config.sample_rate,
-        progress=False,
-        **options,
-    )
+    config.data_dir, config.prepared_dir = str(folder), str(tmp_path / "p")
+    prepared = prepare(**data_options(config), progress=False)
     assert len(prepared.labels) == config.num_classes
     assert (config.sampling, get_config().sampling) == ("balanced", "balanced")
     classes = {mid for mids in listed["balanced_train"].values() for mid in mids}

@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from input_pipeline import DataError, eval_batches, train_batches
+from input_pipeline import DataError, eval_batches, prepare, train_batches
 from input_pipeline.loader import crop_starts
-from input_pipeline.sampling import BalancedOrder
+from input_pipeline.sampling import BalancedOrder, WeightedOrder
 
 CROP = 6000  # shorter than every clip of the fixture
 TRAIN = {"crop_samples": CROP, "batch_size": 8, "seed": 3}
@@ -206,11 +206,11 @@ def test_an_iterator_closed_early_or_dropped_leaves_nothing(quickstart):
 
 
 class TestBalancedOrder:
-    TARGETS = np.array([[1, 0, 0, 0]] * 7 + [[1, 1, 0, 0]] * 2 + [[0, 0, 1, 0]])  # nothing of class 3
+    CLIPS = (np.arange(9), np.array([7, 8]), np.array([9]), np.array([], int))  # nothing of class 3
 
     @pytest.mark.fast
     def test_each_class_is_drawn_once_a_round_and_uses_all_its_clips(self):
-        order = BalancedOrder(self.TARGETS, seed=5)
+        order = BalancedOrder(self.CLIPS, seed=5)
         draws = np.reshape([order(draw) for draw in range(3 * 18)], (18, 3))
         for turn in draws:
             assert sum(clip == 9 for clip in turn) == 1
@@ -221,23 +221,70 @@ class TestBalancedOrder:
 
     @pytest.mark.fast
     def test_any_draw_is_found_without_the_ones_before(self):
-        whole = BalancedOrder(self.TARGETS, seed=5)
+        whole = BalancedOrder(self.CLIPS, seed=5)
         expected = [whole(draw) for draw in range(100)]
-        late = BalancedOrder(self.TARGETS, seed=5)
+        late = BalancedOrder(self.CLIPS, seed=5)
         assert [late(draw) for draw in range(60, 100)] == expected[60:]
-        other = BalancedOrder(self.TARGETS, seed=6)
+        other = BalancedOrder(self.CLIPS, seed=6)
         assert [other(draw) for draw in range(100)] != expected
 
     def test_labels_are_needed(self):
         with pytest.raises(DataError, match="no clip has one"):
-            BalancedOrder(np.zeros((3, 2)), seed=0)
+            BalancedOrder([np.array([], int)] * 2, seed=0)
 
+
+class TestWeightedOrder:
+    @pytest.mark.fast
+    def test_frequencies_are_those_of_the_scheme(self):
+        """200 clips of class 0, 50 of which have class 1 too; 10 of class 1 alone; one without labels."""
+        order = WeightedOrder([np.arange(200), np.r_[0:50, 201:211]], seed=5)
+        weights = np.r_[np.full(50, 1 / 300 + 1 / 160), np.full(150, 1 / 300), 0, np.full(10, 1 / 160)]
+        np.testing.assert_allclose(order.probabilities, weights / weights.sum(), rtol=1e-12)
+        draws = 100_000
+        counts = np.bincount([order(draw) for draw in range(draws)], minlength=211)
+        assert counts[200] == 0
+        expected = draws * weights / weights.sum()
+        # 211 counts, none further than five standard deviations of a binomial from its mean.
+        assert np.all(np.abs(counts - expected) <= 5 * np.sqrt(expected + 1e-9))
+        both = counts[:50].sum() / draws
+        assert abs(both - 50 * weights[0] / weights.sum()) < 5 * np.sqrt(0.25 / draws)
+
+    @pytest.mark.fast
+    def test_any_draw_is_found_without_the_ones_before(self):
+        clips = [np.arange(7), np.array([2, 6])]
+        expected = [WeightedOrder(clips, seed=5)(draw) for draw in range(4000, 4200)]  # over a block's end
+        late = WeightedOrder(clips, seed=5)
+        assert [late(draw) for draw in range(4100, 4200)] == expected[100:]
+        other = WeightedOrder(clips, seed=6)
+        assert [other(draw) for draw in range(4000, 4200)] != expected
+
+    def test_labels_are_needed(self):
+        with pytest.raises(DataError, match="no clip has one"):
+            WeightedOrder([np.array([], int)] * 2, seed=0)
+
+
+@pytest.mark.fast
+def test_clips_by_class_are_the_targets(animals, tmp_path):
+    (animals / "tags.csv").write_text(
+        'filename,labels,split\ncat/0.wav,"cat,loud",a\ndog/0.wav,dog,a\ncat/1.wav,cat,b\n'
+    )
+    prepared = prepare(
+        "folder", data_dir=str(animals), prepared_dir=str(tmp_path / "p"), sample_rate=8000, progress=False
+    )
+    for split in ("a", "b", "b+a"):
+        expected = [np.flatnonzero(column).tolist() for column in prepared.targets(split).T]
+        assert [clips.tolist() for clips in prepared.clips_by_class(split)] == expected
+
+
+@pytest.mark.parametrize("sampling", ["balanced", "weighted"])
+class TestSampledBatches:
     @pytest.mark.parametrize("processes", [1, 2, 8])
     @pytest.mark.parametrize("start", [0, 7])
-    def test_batches_are_the_same_after_a_restart_and_for_any_processes(self, quickstart, processes, start):
-        options = {**TRAIN, "sampling": "balanced"}
+    def test_are_the_same_after_a_restart_and_for_any_processes(self, quickstart, sampling, processes, start):
+        options = {**TRAIN, "sampling": sampling}
         whole = take(train_batches(quickstart, "train", **options), 12)
-        np.testing.assert_array_equal(sum(b["labels"].sum(axis=0) for b in whole[:10]), [8] * 10)
+        if sampling == "balanced":
+            np.testing.assert_array_equal(sum(b["labels"].sum(axis=0) for b in whole[:10]), [8] * 10)
         parts = [
             take(
                 train_batches(
@@ -258,11 +305,23 @@ class TestBalancedOrder:
         ]
         assert_same(joined, whole[start:])
 
-    def test_worker_processes_change_nothing(self, quickstart):
-        options = {**TRAIN, "sampling": "balanced"}
+    def test_are_the_same_after_restoring_the_iterator(self, quickstart, sampling):
+        options = {**TRAIN, "sampling": sampling}
+        running = train_batches(quickstart, "train", **options)
+        for _ in range(5):
+            next(running)
+        state = running.get_state()
+        expected = take(running, 4)
+        restored = train_batches(quickstart, "train", **options)
+        restored.set_state(state)
+        assert_same(take(restored, 4), expected)
+
+    def test_are_the_same_with_worker_processes(self, quickstart, sampling):
+        options = {**TRAIN, "sampling": sampling}
         expected = take(train_batches(quickstart, "train", **options), 3)
         assert_same(take(train_batches(quickstart, "train", **options, num_workers=2), 3), expected)
 
-    def test_unknown_sampling(self, quickstart):
-        with pytest.raises(DataError, match=r"config.sampling='even' must be"):
-            train_batches(quickstart, "train", **TRAIN, sampling="even")
+
+def test_unknown_sampling(quickstart):
+    with pytest.raises(DataError, match=r"config.sampling='even' must be"):
+        train_batches(quickstart, "train", **TRAIN, sampling="even")

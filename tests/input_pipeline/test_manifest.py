@@ -87,7 +87,7 @@ def test_a_bad_file_is_left_out_and_said_so(animals, tmp_path, capsys):
 def test_too_many_bad_files_stop_the_run_until_mended(animals, tmp_path):
     for i in range(4):
         (animals / "dog" / f"{i}.wav").write_bytes(b"")
-    with pytest.raises(DataError, match=r"max_failed_share=0.05") as caught:
+    with pytest.raises(DataError, match=r"config.prepare.max_failed_share=0.05") as caught:
         prepare_folder(animals, tmp_path / "prepared", folds=2)
     assert "\n" not in str(caught.value)
     listed = str(caught.value).split("listed in ")[1].split(":")[0]

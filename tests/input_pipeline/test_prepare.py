@@ -9,11 +9,13 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
-from input_pipeline import DataError, prepare
+from input_pipeline import DataError, prepare, shards
 from input_pipeline.datasets.builder import AudioBuilder
+from input_pipeline.shards import Recipe
 from tests.input_pipeline.conftest import noise
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -40,10 +42,8 @@ def prepare_folder(folder, root, **options):
 def decoded(monkeypatch):
     """The ids of the clips that were decoded, in order."""
     ids = []
-    original = AudioBuilder._convert
-    monkeypatch.setattr(
-        AudioBuilder, "_convert", lambda self, clip: (ids.append(clip.id), original(self, clip))[1]
-    )
+    original = Recipe.convert
+    monkeypatch.setattr(Recipe, "convert", lambda self, clip: (ids.append(clip.id), original(self, clip))[1])
     return ids
 
 
@@ -94,19 +94,19 @@ def test_rate_and_options_are_part_of_the_identity(animals, tmp_path):
 
 KILLED = """
     import os, signal, sys
-    from input_pipeline import prepare, prepare as _, manifest
-    from input_pipeline.datasets.builder import AudioBuilder
+    from input_pipeline import prepare, manifest, shards
 
     def die(*arguments): os.kill(os.getpid(), signal.SIGKILL)
 
     moment, folder, root = sys.argv[1:]
-    count, convert = 0, AudioBuilder._convert
+    shards.CLIPS_PER_SHARD = 3
+    count, convert = 0, shards.Recipe.convert
     def counted(self, clip):
         global count
         count += 1
         if str(count) == moment: die()
         return convert(self, clip)
-    AudioBuilder._convert = counted
+    shards.Recipe.convert = counted
     if moment == "manifest": manifest.Manifest.write = die
     if moment == "rename":
         import tensorflow_datasets as tfds
@@ -115,19 +115,116 @@ KILLED = """
 """
 
 
-@pytest.mark.parametrize("moment", ["1", "13", "manifest", "rename"])
-def test_killed_while_preparing(animals, tmp_path, moment):
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Shards of three clips: two a fold of the animals, of three clips and one."""
+    monkeypatch.setattr(shards, "CLIPS_PER_SHARD", 3)
+
+
+def assert_same_copy(one, other):
+    """Byte for byte, all files but those that TFDS writes about the copy's own place."""
+    files = {path.name for path in one.folder.iterdir()}
+    assert files == {path.name for path in other.folder.iterdir()}
+    for name in files - {"dataset_info.json", "metadata.json"}:
+        assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes()
+    for split in one.splits:
+        assert one.fingerprint(split) == other.fingerprint(split)
+
+
+# Of 20 clips in 10 shards: before anything is finished, in the seventh shard, with all clips converted.
+@pytest.mark.parametrize(("moment", "left_to_do"), [("1", 20), ("13", 8), ("manifest", 20), ("rename", 0)])
+def test_killed_while_preparing(animals, tmp_path, moment, left_to_do, small_shards, decoded):
     process = run(KILLED, moment, animals, tmp_path / "prepared")
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     left = list((tmp_path / "prepared").rglob("incomplete.*"))
     assert left  # it was killed halfway, else this tests nothing
     prepared = prepare_folder(animals, tmp_path / "prepared")
+    assert len(decoded) == left_to_do
     whole = prepare_folder(animals, tmp_path / "whole")
-    for split in whole.splits:
-        assert prepared.fingerprint(split) == whole.fingerprint(split)
-        assert len(prepared.source(split)) == len(whole.source(split)) == 4
-    assert not list((tmp_path / "prepared").rglob("incomplete.*"))
+    assert_same_copy(prepared, whole)
+    assert [len(whole.source(split)) for split in whole.splits] == [4] * 5
+    assert [path.name for path in prepared.folder.parent.iterdir() if path.is_dir()] == ["1.0.0"]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("damage", ["cut", "emptied", "of_other_clips"])
+def test_a_finished_shard_that_is_damaged_is_done_again(animals, tmp_path, small_shards, monkeypatch, damage):
+    whole = prepare_folder(animals, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(AudioBuilder, "_gather", lambda *arguments: os.strerror(errno.EIO) / 1)
+        with pytest.raises(TypeError):
+            prepare_folder(animals, tmp_path / "prepared")
+    (staging,) = (tmp_path / "prepared" / "folder").glob("*/unfinished.1.0.0")
+    first, second = sorted(staging.glob("*.array_record"))[:2]
+    if damage == "cut":
+        first.write_bytes(first.read_bytes()[:-100])
+    elif damage == "emptied":
+        first.write_bytes(b"")
+    else:
+        shutil.copy(second.with_suffix(".manifest.jsonl"), first.with_suffix(".manifest.jsonl"))
+    assert_same_copy(prepare_folder(animals, tmp_path / "prepared"), whole)
+
+
+def test_workers_change_nothing(animals, tmp_path, small_shards):
+    (animals / "dog" / "3.wav").write_bytes(b"not a sound")
+    options = {"max_failed_share": 0.5}
+    copies = [prepare_folder(animals, tmp_path / str(n), workers=n, **options) for n in (1, 2, 3)]
+    for copy in copies[1:]:
+        assert_same_copy(copy, copies[0])
+        rejected = [source for split in copy.splits for source in copy.manifest(split).rejected]
+        assert [source.id for source in rejected] == ["dog/3.wav"]
+
+
+def test_killed_with_workers(animals, tmp_path, small_shards):
+    """Killed when the first shard is finished; what the workers finished is kept as it is."""
+    script = """
+        import os, signal, sys
+        import tqdm
+        from input_pipeline import prepare, shards
+        shards.CLIPS_PER_SHARD = 3
+        tqdm.tqdm.update = lambda self, count: count and os.kill(os.getpid(), signal.SIGKILL)
+        prepare(
+            "folder", data_dir=sys.argv[1], prepared_dir=sys.argv[2], sample_rate=8000, workers=2,
+            progress=False,
+        )
+    """
+    process = run(script, animals, tmp_path / "prepared")
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    (staging,) = (tmp_path / "prepared" / "folder").glob("*/unfinished.1.0.0")
+    finished = {path.stat().st_ino for path in staging.glob("[a-z]*.array_record")}
+    assert finished
+    prepared = prepare_folder(animals, tmp_path / "prepared", workers=2)
+    assert finished <= {path.stat().st_ino for path in prepared.folder.iterdir()}  # linked, not made anew
+    assert_same_copy(prepared, prepare_folder(animals, tmp_path / "whole"))
+
+
+def test_without_hard_links(animals, tmp_path, small_shards, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    whole = prepare_folder(animals, tmp_path / "whole")
+    monkeypatch.setattr(os, "link", refuse)
+    assert_same_copy(prepare_folder(animals, tmp_path / "prepared"), whole)
+
+
+@pytest.mark.fast
+def test_flac_holds_the_same_clips_in_fewer_bytes(animals, tmp_path):
+    smooth = np.cumsum(noise(160000))
+    for kind in ("cat", "dog"):
+        soundfile.write(animals / kind / "0.wav", smooth / np.abs(smooth).max(), 8000)
+    pcm = prepare_folder(animals, tmp_path / "prepared", folds=2)
+    flac = prepare_folder(animals, tmp_path / "prepared", folds=2, storage="flac")
+    assert flac.folder != pcm.folder
+    for split in pcm.splits:
+        assert flac.fingerprint(split) == pcm.fingerprint(split)
+        for one, other in zip(flac.source(split), pcm.source(split), strict=True):
+            np.testing.assert_array_equal(one["audio"], other["audio"], strict=True)
+    sizes = [sum(f.stat().st_size for f in copy.folder.glob("*.array_record*")) for copy in (flac, pcm)]
+    assert sizes[0] < sizes[1]
+    with pytest.raises(DataError, match=r"config.prepare.storage='mp3' must be one of pcm, flac"):
+        prepare_folder(animals, tmp_path / "prepared", storage="mp3")
 
 
 def test_processes_that_prepare_at_once(animals, tmp_path):
@@ -175,7 +272,7 @@ def test_no_space_left(animals, tmp_path, monkeypatch):
     def full(self, clip):
         raise RuntimeError(f"write() failed: {os.strerror(errno.ENOSPC)}; writing a record")
 
-    monkeypatch.setattr(AudioBuilder, "_convert", full)
+    monkeypatch.setattr(Recipe, "convert", full)
     with pytest.raises(DataError, match=r"No space left.*--config.prepared_dir"):
         prepare_folder(animals, tmp_path / "prepared")
     monkeypatch.undo()

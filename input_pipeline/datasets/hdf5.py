@@ -1,0 +1,123 @@
+"""Sound in HDF5 files as PANNs and PaSST pack it.
+
+PANNs (github.com/qiuqiangkong/audioset_tagging_cnn, utils/dataset.py): `audio_name`, fixed-length bytes;
+`waveform` int16 (clips, samples), zero-padded; `target` bool (clips, classes); attribute `sample_rate`, Hz.
+Rows of files that were missing there have no name. PaSST (github.com/kkoutini/PaSST, audioset/):
+`audio_name`; `mp3`, the bytes of a file, uint8 of variable length; `target` packed, eight classes a byte.
+"""
+
+import functools
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from input_pipeline import audio
+from input_pipeline.datasets.clip import Packed, Sound
+from input_pipeline.errors import DataError
+
+_MAX_ROWS = 1 << 24
+_MAX_NAME_BYTES = 256
+_MAX_CHUNK_BYTES = 1 << 28  # of what is decompressed at once
+_MAX_RATE = 384000  # Hz
+_BLOCK_ROWS = 4096
+_SOUNDS = ("waveform", "mp3")
+
+
+@dataclass(frozen=True)
+class Row(Sound):
+    """A row of a file's `waveform` or `mp3`."""
+
+    path: Path
+    dataset: str
+    row: int
+
+    @property
+    def padded(self) -> bool:
+        """Whether shorter clips were filled up with zeros."""
+        return self.dataset == "waveform"
+
+    def load(self, max_seconds: float) -> tuple[audio.Audio, str]:
+        """The samples, or the decoded bytes."""
+        try:
+            file = _open(self.path)
+            rate = int(file.attrs.get("sample_rate", 0))
+            if self.padded and file[self.dataset].shape[1] > max_seconds * rate:
+                raise audio.AudioError(f"longer than max_seconds={max_seconds:g}")
+            stored = np.ascontiguousarray(file[self.dataset][self.row])
+        except (OSError, KeyError, ValueError, MemoryError, RuntimeError) as error:
+            raise audio.AudioError(f"not readable: {' '.join(str(error).split())[:200]}") from error
+        sha256 = hashlib.sha256(stored.tobytes()).hexdigest()
+        if self.dataset == "mp3":
+            return audio.decode(stored.tobytes(), max_seconds=max_seconds), sha256
+        return audio.Audio(stored.astype(np.float32) / 32768, rate, rate, channels=1), sha256
+
+
+def rows(path: Path) -> Iterator[Packed]:
+    """The clips of a file, each with the indices of its classes.
+
+    Raises:
+      DataError: h5py is not installed, or the file has not one of the two layouts.
+    """
+    try:
+        file = _open(path)
+        dataset = next((name for name in _SOUNDS if name in file), "")
+        _check(path, file, dataset)
+        names = file["audio_name"][:]
+        targets = file.get("target")
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise DataError(f"{path} is not a whole HDF5 file ({' '.join(str(error).split())[:200]})") from error
+    for start in range(0, len(names), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        labels = [None] * _BLOCK_ROWS if targets is None else map(_indices, targets[block])
+        for row, (name, own) in enumerate(zip(names[block], labels, strict=False), start):
+            if name:
+                yield Packed(name.decode(errors="replace"), Row(path, dataset, row), own, "")
+
+
+@functools.lru_cache(maxsize=8)
+def _open(path: Path) -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise DataError(f"{path} needs h5py: pip install 'rann-jax[hdf5]'") from error
+    return h5py.File(path, "r")
+
+
+def _check(path: Path, file: Any, dataset: str) -> None:
+    """Raises DataError where a file has another layout, leads to other files or would fill the memory."""
+    import h5py
+
+    def refuse(reason: str) -> None:
+        raise DataError(f"{path}: {reason}: expected the layout of PANNs or PaSST")
+
+    if not dataset or "audio_name" not in file:
+        refuse("it lacks audio_name, or waveform and mp3")
+    for name in {"audio_name", "target", dataset} & set(file):
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+            refuse(f"{name} is a link")
+        stored = file[name]
+        if not isinstance(stored, h5py.Dataset) or stored.external or stored.is_virtual:
+            refuse(f"{name} is not stored in this file")
+        if not stored.shape or len(stored) != len(file["audio_name"]) or len(stored) > _MAX_ROWS:
+            refuse(f"{name} has the shape {stored.shape}")
+        if stored.chunks and np.prod(stored.chunks, dtype=float) * stored.dtype.itemsize > _MAX_CHUNK_BYTES:
+            refuse(f"{name} has chunks of more than {_MAX_CHUNK_BYTES} bytes")
+    names, sound = file["audio_name"], file[dataset]
+    if names.dtype.kind != "S" or names.dtype.itemsize > _MAX_NAME_BYTES or names.ndim != 1:
+        refuse("audio_name does not hold names")
+    if dataset == "waveform":
+        rate = file.attrs.get("sample_rate", 0)
+        if sound.dtype != np.int16 or sound.ndim != 2 or not 0 < np.asarray(rate).item() <= _MAX_RATE:
+            refuse("waveform is not int16 (clips, samples) with the attribute sample_rate")
+    elif h5py.check_vlen_dtype(sound.dtype) != np.uint8 or sound.ndim != 1:
+        refuse("mp3 does not hold bytes of variable length")
+
+
+def _indices(target: np.ndarray) -> tuple[str, ...]:
+    """Indices of the classes, as text, of a row of bools or of packed bits."""
+    bits = np.unpackbits(target) if target.dtype == np.uint8 else target
+    return tuple(map(str, np.flatnonzero(bits)))

@@ -1,0 +1,37 @@
+"""Sound that many clips share a file for: what such a file holds, whichever its format."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from input_pipeline.datasets import hdf5, tar
+from input_pipeline.datasets.clip import Packed
+
+READERS = {".tar": tar.members, ".h5": hdf5.rows, ".hdf": hdf5.rows, ".hdf5": hdf5.rows}
+
+
+@dataclass(frozen=True)
+class Archives:
+    """The packed files of a data set."""
+
+    folder: Path
+    files: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[tuple[str, Packed]]:
+        """Every clip with the file it is in; says on stderr how many of a file are unsafe.
+
+        Raises:
+          DataError: a file that is not what its name says.
+        """
+        for file in self.files:
+            unsafe: list[Packed] = []
+            for packed in READERS[Path(file).suffix.lower()](self.folder / file):
+                unsafe += [packed] * bool(packed.problem)
+                yield file, packed
+            if unsafe:
+                print(
+                    f"warning: {self.folder / file}: {len(unsafe)} clips cannot be taken out, the first is "
+                    f"{unsafe[0].name!r}: {unsafe[0].problem}",
+                    file=sys.stderr,
+                )

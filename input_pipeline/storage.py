@@ -1,0 +1,64 @@
+"""How clips are kept in a prepared copy: as int16 samples, or as FLAC, smaller and slower to read.
+
+Both are lossless, so the choice changes no batch. `python -m rann_jax.prepare --dry-run` tells the costs.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import soundfile
+import tensorflow_datasets as tfds
+
+from input_pipeline.errors import DataError
+
+STORAGES = ("pcm", "flac")
+
+
+def check_storage(storage: str) -> None:
+    """Raises DataError unless the name is one of STORAGES."""
+    if storage not in STORAGES:
+        raise DataError(f"config.prepare.storage={storage!r} must be one of {', '.join(STORAGES)}")
+
+
+def feature(storage: str) -> tfds.features.Tensor:
+    """What a record holds of a clip: int16 samples (n,), or the bytes of a FLAC file, uint8 (m,)."""
+    dtype = np.int16 if storage == "pcm" else np.uint8
+    # Encoded as bytes: a list of varints (the default) reads six times slower.
+    return tfds.features.Tensor(shape=(None,), dtype=dtype, encoding=tfds.features.Encoding.BYTES)
+
+
+def encode(samples: np.ndarray, sample_rate: int, storage: str) -> np.ndarray:
+    """Samples int16 (n,) as they are stored."""
+    if storage == "pcm":
+        return samples
+    file = io.BytesIO()
+    soundfile.write(file, samples, sample_rate, format="FLAC", subtype="PCM_16")
+    return np.frombuffer(file.getvalue(), np.uint8)
+
+
+def decode(stored: np.ndarray) -> np.ndarray:
+    """What was given to `encode`; the type of the array says how it was stored."""
+    if stored.dtype == np.int16:
+        return stored
+    samples, _ = soundfile.read(io.BytesIO(stored.tobytes()), dtype="int16")
+    return samples
+
+
+@dataclass(frozen=True)
+class Decoded(Sequence[dict[str, Any]]):
+    """Records by index, their `audio` as int16 samples (n,) whatever the storage."""
+
+    records: Sequence[dict[str, Any]]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: Any) -> Any:
+        record = self.records[index]
+        return {**record, "audio": decode(record["audio"])}

@@ -1,0 +1,278 @@
+"""AudioSet in HDF5 and tar files, real sound inside, and files that were made to do harm."""
+
+import csv
+import io
+import json
+import shutil
+import tarfile
+
+import h5py
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from input_pipeline import DataError
+from tests.input_pipeline.conftest import noise
+from tests.input_pipeline.test_audioset import CLASSES_FILE, prepare_audioset
+
+
+@pytest.fixture
+def clips(data_dir):
+    """Four real clips of 5 s at 32 kHz by id, and their machine ids and indices."""
+    with (data_dir / "audioset_meta" / CLASSES_FILE).open() as file:
+        indices = {row["mid"]: int(row["index"]) for row in csv.DictReader(file)}
+    clips = {}
+    for number, sound in enumerate(sorted((data_dir / "esc10_44k1" / "audio").iterdir())[:4]):
+        samples, rate = soundfile.read(sound, dtype="float32")
+        samples = soxr.resample(samples[: 5 * rate], rate, 32000)
+        mids = list(indices)[number : 2 * number + 1]
+        clips[f"id_-{number}345678"] = np.rint(samples * 32767).astype(np.int16), mids
+    return clips
+
+
+@pytest.fixture
+def folder(data_dir, tmp_path):
+    folder = tmp_path / "audioset"
+    folder.mkdir()
+    shutil.copy(data_dir / "audioset_meta" / CLASSES_FILE, folder)
+    return folder
+
+
+def list_clips(folder, clips, name="eval_segments.csv", seconds=5):
+    lines = [f'{key}, 10.000, {10 + seconds}.000, "{",".join(mids)}"\n' for key, (_, mids) in clips.items()]
+    (folder / name).write_text("# YTID, start_seconds, end_seconds, positive_labels\n" + "".join(lines))
+
+
+def classes_of(data_dir):
+    with (data_dir / "audioset_meta" / CLASSES_FILE).open() as file:
+        return {row["mid"]: row["display_name"] for row in csv.DictReader(file)}
+
+
+def assert_holds(prepared, split, clips, names, atol=1):
+    rows = prepared.manifest(split).rows
+    assert [row.id for row in rows] == list(clips)
+    for row, record, (samples, mids) in zip(rows, prepared.source(split), clips.values(), strict=True):
+        assert row.labels == tuple(names[mid] for mid in mids)
+        expected = np.rint(soxr.resample(samples / np.float32(32768), 32000, 16000) * 32768)
+        assert len(record["audio"]) == len(expected)
+        np.testing.assert_allclose(record["audio"].astype(int), np.clip(expected, -32768, 32767), atol=atol)
+
+
+def pack_panns(path, clips, classes=527):
+    """As utils/dataset.py of PANNs: 10 s at 32 kHz, filled up with zeros; one listed file was missing."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset("audio_name", shape=(len(clips) + 1,), dtype="S20")
+        file.create_dataset("waveform", shape=(len(clips) + 1, 320000), dtype=np.int16)
+        file.create_dataset("target", shape=(len(clips) + 1, classes), dtype=bool)
+        file.attrs.create("sample_rate", data=32000, dtype=np.int32)
+        for row, (key, (samples, mids)) in enumerate(clips.items()):
+            file["audio_name"][row] = f"Y{key}.wav".encode()
+            file["waveform"][row] = np.pad(samples, (0, 320000 - len(samples)))
+            file["target"][row] = np.isin(np.arange(classes), mids)
+
+
+def encoded(samples, suffix):
+    file = io.BytesIO()
+    soundfile.write(file, samples, 32000, format=suffix.upper())
+    return file.getvalue()
+
+
+def test_hdf5_of_panns_by_the_official_lists(folder, clips, data_dir, tmp_path):
+    pack_panns(folder / "eval.h5", clips)
+    list_clips(folder, clips)
+    assert_holds(prepare_audioset(folder, tmp_path / "p"), "eval", clips, classes_of(data_dir))
+
+
+def test_hdf5_of_panns_by_its_own_targets(folder, clips, data_dir, tmp_path):
+    """Without lists the files' names say the split, and targets the classes; padding is what a clip had."""
+    names = classes_of(data_dir)
+    order = {mid: index for index, mid in enumerate(names)}
+    own = {key: (samples, [order[mid] for mid in mids]) for key, (samples, mids) in clips.items()}
+    first, rest = dict(list(own.items())[:1]), dict(list(own.items())[1:])
+    (folder / "unbalanced_train").mkdir()
+    pack_panns(folder / "balanced_train.h5", first)
+    pack_panns(folder / "unbalanced_train" / "unbalanced_train_part00.h5", rest)
+    prepared = prepare_audioset(folder, tmp_path / "p")
+    assert prepared.splits == ("balanced", "unbalanced")
+    for split, part in (("balanced", first), ("unbalanced", rest)):
+        padded = {key: (np.pad(clips[key][0], (0, 160000)), clips[key][1]) for key in part}
+        assert_holds(prepared, split, padded, names)
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_hdf5_of_passt(folder, clips, data_dir, tmp_path, lists):
+    names = classes_of(data_dir)
+    targets = np.array([np.isin(list(names), mids) for _, mids in clips.values()])
+    with h5py.File(folder / "eval_segments_mp3.hdf", "w") as file:
+        file["audio_name"] = np.array([f"Y{key}.mp3".encode() for key in clips])
+        file["target"] = np.packbits(targets, axis=-1)
+        file.create_dataset("mp3", shape=(len(clips),), dtype=h5py.vlen_dtype(np.uint8))
+        contents = [encoded(samples, "mp3") for samples, _ in clips.values()]
+        for row, content in enumerate(contents):
+            file["mp3"][row] = np.frombuffer(content, np.uint8)
+    if lists:
+        list_clips(folder, clips)
+    decoded = [soundfile.read(io.BytesIO(content), dtype="int16")[0] for content in contents]
+    expected = {key: (mp3, mids) for mp3, (key, (_, mids)) in zip(decoded, clips.items(), strict=True)}
+    assert_holds(prepare_audioset(folder, tmp_path / "p"), "eval", expected, names)
+
+
+def pack_tar(path, members):
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+def test_tar_by_the_official_lists(folder, clips, data_dir, tmp_path):
+    members = [(f"audio/Y{key}.flac", encoded(samples, "flac")) for key, (samples, _) in clips.items()]
+    pack_tar(folder / "00000.tar", members[:3])
+    pack_tar(folder / "00001.tar", members[3:])
+    list_clips(folder, clips)
+    assert_holds(prepare_audioset(folder, tmp_path / "p"), "eval", clips, classes_of(data_dir))
+
+
+def test_tar_by_its_own_labels(folder, clips, data_dir, tmp_path):
+    """Machine ids, display names or indices, in json or cls, before or behind the sound."""
+    names = classes_of(data_dir)
+    forms = [
+        ("json", lambda mids: json.dumps({"labels": mids})),
+        ("json", lambda mids: json.dumps({"text": ["heard"], "tag": [names[mid] for mid in mids]})),
+        ("cls", lambda mids: " ".join(str(list(names).index(mid)) for mid in mids)),
+        ("json", lambda mids: "[" * 100000),
+    ]
+    members = []
+    for (suffix, form), (key, (samples, mids)) in zip(forms, clips.items(), strict=True):
+        members += [(f"{key}.{suffix}", form(mids).encode()), (f"{key}.wav", encoded(samples, "wav"))]
+    pack_tar(folder / "eval-000.tar", members[::-1])
+    prepared = prepare_audioset(folder, tmp_path / "p")
+    expected = dict(list(clips.items())[-2::-1])
+    assert_holds(prepared, "eval", expected, names)
+    assert [(source.id, source.reason) for source in prepared.manifest("eval").rejected] == [
+        (list(clips)[3], "no label")
+    ]
+
+
+def test_members_that_were_made_to_do_harm(folder, tmp_path, capsys):
+    """Refused one by one, with a reason; nothing is written beside the copy, and the good clip is kept."""
+    sound = encoded((noise(3200) * 32767).astype(np.int16), "wav")
+    with tarfile.open(folder / "eval.tar", "w") as archive:
+
+        def add(name, **attributes):
+            info = tarfile.TarInfo(name)
+            info.size = 0 if attributes else len(sound)
+            for key, value in attributes.items():
+                setattr(info, key, value)
+            archive.addfile(info, io.BytesIO(sound) if info.isreg() else None)
+
+        add("id_-good5678.wav")
+        add("../../../id_-outside8.wav")
+        add("/tmp/id_-absolute.wav")
+        add("..\\id_-windows8.wav")
+        add("id_-linked78.wav", type=tarfile.SYMTYPE, linkname="/etc/passwd")
+        add("id_-hardlink.wav", type=tarfile.LNKTYPE, linkname="/etc/passwd")
+        add("id_-device78.wav", type=tarfile.CHRTYPE)
+        add("id_-twice678.wav")
+        add("id_-twice678.flac")
+        huge = tarfile.TarInfo("id_-huge5678.wav")
+        huge.size = 1 << 40
+        archive.fileobj.write(huge.tobuf(tarfile.GNU_FORMAT))  # and nothing of the bytes that it declares
+    keys = "good5678 outside8 absolute windows8 linked78 hardlink device78 twice678 huge5678"
+    ids = [f"id_-{key}" for key in keys.split()]
+    list_clips(folder, {key: (None, ["/m/09x0r"]) for key in ids})
+    before = sorted(tmp_path.rglob("*"))
+    manifest = prepare_audioset(folder, tmp_path / "p", max_failed_share=0.9).manifest("eval")
+    assert [row.id for row in manifest.rows] == [ids[0]]
+    reasons = {source.id.removeprefix("id_-"): source.reason for source in manifest.rejected}
+    outside = "its name leads out of the archive's folder"
+    link = "a link or device, not a file"
+    assert reasons == {
+        **dict.fromkeys(["outside8", "absolute", "windows8"], outside),
+        **dict.fromkeys(["linked78", "hardlink", "device78"], link),
+        "twice678": "twice in the archive",
+        "huge5678": "it declares 1099511627776 bytes, more than a clip has",
+    }
+    new = [path for path in tmp_path.rglob("*") if path not in before]
+    assert all(path.is_relative_to(tmp_path / "p") for path in new)
+    assert "clips cannot be taken out, the first is '../../../id_-outside8.wav'" in capsys.readouterr().err
+
+
+def test_an_archive_that_breaks_off(folder, tmp_path, capsys):
+    sound = encoded((noise(32000) * 32767).astype(np.int16), "wav")
+    pack_tar(folder / "eval.tar", [(f"id_-{i}345678.wav", sound) for i in range(3)])
+    content = (folder / "eval.tar").read_bytes()
+    (folder / "eval.tar").write_bytes(content[: 2 * (512 + 64512) - 1000])
+    list_clips(folder, {f"id_-{i}345678": (None, ["/m/09x0r"]) for i in range(3)})
+    manifest = prepare_audioset(folder, tmp_path / "p", max_failed_share=0.9).manifest("eval")
+    assert [row.id for row in manifest.rows] == ["id_-0345678"]
+    broken, absent = manifest.rejected
+    assert "it declares 64044 bytes, the archive has" in broken.reason
+    assert "no sound file" in absent.reason
+    assert "cannot be taken out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda file: file.pop("waveform"), "lacks audio_name, or waveform and mp3"),
+        (lambda file: _replace(file, "waveform", h5py.ExternalLink("/etc/passwd", "x")), "is a link"),
+        (lambda file: _replace(file, "target", h5py.SoftLink("/waveform")), "target is a link"),
+        (lambda file: _external(file), "waveform is not stored in this file"),
+        (lambda file: _replace(file, "waveform", np.zeros((3, 8), np.int16)), r"shape \(3, 8\)"),
+        (lambda file: _replace(file, "waveform", np.zeros((1, 8))), "is not int16"),
+        (lambda file: file.attrs.pop("sample_rate"), "with the attribute sample_rate"),
+        (lambda file: _replace(file, "audio_name", np.array([7])), "does not hold names"),
+        (lambda file: _huge_chunks(file), "has chunks of more than"),
+    ],
+    ids="no_sound link soft_link external rows floats no_rate numbers huge_chunks".split(),  # noqa: SIM905
+)
+def test_hdf5_of_another_layout_or_made_to_do_harm(folder, tmp_path, change, says):
+    with h5py.File(folder / "eval.h5", "w") as file:
+        file["audio_name"] = np.array([b"Yid_-0345678.wav"])
+        file["waveform"] = np.zeros((1, 3200), np.int16)
+        file["target"] = np.ones((1, 527), bool)
+        file.attrs["sample_rate"] = 32000
+        change(file)
+    with pytest.raises(DataError, match=says) as caught:
+        prepare_audioset(folder, tmp_path / "p")
+    assert "\n" not in str(caught.value)
+    assert "eval.h5" in str(caught.value)
+
+
+def _replace(file, name, value):
+    if name in file:
+        del file[name]
+    file[name] = value
+
+
+def _external(file):
+    del file["waveform"]
+    file.create_dataset("waveform", (1, 100), np.int16, external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+
+
+def _huge_chunks(file):
+    del file["waveform"]
+    file.create_dataset(
+        "waveform", (1, 1 << 28), np.int16, chunks=(1, 1 << 28), compression="gzip", fillvalue=0
+    )
+
+
+@pytest.mark.parametrize("name", ["eval.h5", "eval.tar"])
+def test_a_packed_file_that_is_none(folder, tmp_path, name):
+    (folder / name).write_bytes(b"neither the one nor the other" * 100)
+    with pytest.raises(DataError, match=rf"{name} is not") as caught:
+        prepare_audioset(folder, tmp_path / "p")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_declared_length_is_not_read(folder, tmp_path):
+    """Three hours of zeros that take no space in the file: rejected as too long."""
+    with h5py.File(folder / "eval.h5", "w") as file:
+        file["audio_name"] = np.array([b"Yid_-0345678.wav", b"Yid_-1345678.wav"])
+        file.create_dataset("waveform", (2, 32000 * 10800), np.int16, chunks=(1, 32000), compression="gzip")
+        file.attrs["sample_rate"] = 32000
+    list_clips(folder, {f"id_-{i}345678": (None, ["/m/09x0r"]) for i in range(2)})
+    with pytest.raises(DataError, match="longer than max_seconds=600"):
+        prepare_audioset(folder, tmp_path / "p")
