@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from rann_jax.errors import ConfigError
-from rann_jax.timeline import RunningMean, Timeline, joined
+from rann_jax.timeline import Judgement, RunningMean, Timeline, joined
 from rann_jax.windows import batched, resampled, sliding
 
 
@@ -41,12 +41,12 @@ class Listener(abc.ABC):
         return self.crop_samples / self.sample_rate
 
     @abc.abstractmethod
-    def judge(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Probabilities (W, C) of windows (W, crop_samples), and the conflict (W,) of several models."""
+    def judge(self, windows: np.ndarray) -> Judgement:
+        """What is said of windows (W, crop_samples)."""
 
     def predict(self, windows: np.ndarray) -> np.ndarray:
         """Class probabilities (W, C) of windows (W, crop_samples) at `sample_rate`."""
-        return self.judge(windows)[0]
+        return self.judge(windows).probabilities
 
     def tag(
         self, wave: np.ndarray, sample_rate: int, *, hop_seconds: float | None = None
@@ -104,9 +104,9 @@ class Listener(abc.ABC):
         """
         windows = self._windows(blocks, sample_rate, hop_seconds)
         for starts, stops, group in batched(windows, self.batch_size):
-            probabilities, conflict = self.judge(np.stack(group))
+            said = self.judge(np.stack(group))
             begins, ends = (np.array(edge) / self.sample_rate for edge in (starts, stops))
-            yield Timeline(begins, ends, probabilities, self.labels, conflict)
+            yield Timeline(begins, ends, said.probabilities, self.labels, said.conflict, said.by_model)
 
     def _windows(
         self, blocks: Iterable[np.ndarray], sample_rate: int, hop_seconds: float | None

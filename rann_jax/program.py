@@ -1,5 +1,6 @@
-"""What every program here does with an error that its user can mend: one line on stderr, exit code 2."""
+"""What every program here does with what its user can mend: one line on stderr, exit code 2."""
 
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -35,3 +36,11 @@ def one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split())
+
+
+def require(package: str, *, for_what: str, extra: str) -> None:
+    """Raise ConfigError, which says how to install it, unless an optional package can be imported."""
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        raise ConfigError(f'{for_what} needs {package}: pip install "rann-jax[{extra}]"') from error

@@ -20,6 +20,7 @@ from rann_jax.errors import ConfigError
 from rann_jax.experiment import Experiment, build
 from rann_jax.listener import Listener, check_batch_size, checked, in_batches
 from rann_jax.steps import make_embed_step, make_eval_step
+from rann_jax.timeline import Judgement
 
 
 class Tagger(Listener):
@@ -83,9 +84,9 @@ class Tagger(Listener):
             state, _ = checkpoints.restore(experiment.abstract_state(sharding), step)
         return cls(experiment, state.ema_variables, bundle["labels"], batch_size=batch_size)
 
-    def judge(self, windows: np.ndarray) -> tuple[np.ndarray, None]:
+    def judge(self, windows: np.ndarray) -> Judgement:
         """Class probabilities (W, C) of windows (W, crop_samples); one model is in no conflict."""
-        return in_batches(self._probabilities, self.variables, windows, self.batch_size), None
+        return Judgement(in_batches(self._probabilities, self.variables, windows, self.batch_size))
 
     def embed(self, wave: np.ndarray, sample_rate: int) -> np.ndarray:
         """The embedding (D,) of a sound: the mean over the windows of its timeline.

@@ -12,6 +12,7 @@ from rann_jax import fusion
 from rann_jax.errors import ConfigError
 from rann_jax.listener import Listener, check_batch_size, in_batches
 from rann_jax.tagger import Tagger
+from rann_jax.timeline import Judgement
 
 
 class TaggerEnsemble(Listener):
@@ -51,11 +52,12 @@ class TaggerEnsemble(Listener):
         self._variables = tuple(tagger.variables for tagger in taggers)
         steps = tuple(tagger.step for tagger in taggers)
 
-        def fused(variables: tuple[Any, ...], windows: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def fused(variables: tuple[Any, ...], windows: jax.Array) -> Judgement:
             probs = jnp.stack([step(own, windows) for step, own in zip(steps, variables, strict=True)])
             conflict = fusion.conflict(fusion.masses_for(self.task, probs))
             by_window = conflict.reshape(len(windows), -1).mean(axis=1)
-            return fusion.fuse(rule, probs, task=self.task), by_window
+            fused_probs = fusion.fuse(rule, probs, task=self.task)
+            return Judgement(fused_probs, by_window, jnp.swapaxes(probs, 0, 1))
 
         self._fused = jax.jit(fused)
 
@@ -76,6 +78,17 @@ class TaggerEnsemble(Listener):
         taggers = [Tagger.load(workdir, checkpoint=checkpoint) for workdir in workdirs]
         return cls(taggers, rule=rule, batch_size=batch_size)
 
-    def judge(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Fused probabilities (W, C) of windows (W, crop_samples), and the models' conflict (W,)."""
+    def judge(self, windows: np.ndarray) -> Judgement:
+        """Fused probabilities (W, C) of windows (W, crop_samples), the models' conflict, what each said."""
         return in_batches(self._fused, self._variables, windows, self.batch_size)
+
+
+def load(workdirs: Sequence[Path], rule: str, checkpoint: str, batch_size: int) -> Listener:
+    """One model, or an ensemble of several.
+
+    Raises:
+      ConfigError: a workdir has no such checkpoint, or the models cannot be fused.
+    """
+    if len(workdirs) == 1:
+        return Tagger.load(workdirs[0], checkpoint=checkpoint, batch_size=batch_size)
+    return TaggerEnsemble.load(workdirs, rule=rule, checkpoint=checkpoint, batch_size=batch_size)

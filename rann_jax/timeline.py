@@ -2,8 +2,23 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+
+
+class Judgement(NamedTuple):
+    """What is said of W windows.
+
+    Attributes:
+      probabilities: (W, C).
+      conflict: (W,) how much the models of an ensemble contradict each other, 0..1; None for one model.
+      by_model: (W, M, C) what each model of an ensemble said by itself; None for one model.
+    """
+
+    probabilities: Any
+    conflict: Any = None
+    by_model: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +30,7 @@ class Timeline:
       stops: (W,) end of each window, seconds; never beyond the end of the sound.
       probabilities: (W, C) float32.
       labels: (C,) class names.
-      conflict: (W,) how much the models of an ensemble contradict each other, 0..1; None for one model.
+      conflict, by_model: of an ensemble, as in `Judgement`.
     """
 
     starts: np.ndarray
@@ -23,6 +38,7 @@ class Timeline:
     probabilities: np.ndarray
     labels: tuple[str, ...]
     conflict: np.ndarray | None = None
+    by_model: np.ndarray | None = None
 
 
 def joined(parts: Sequence[Timeline]) -> Timeline:
@@ -34,6 +50,7 @@ def joined(parts: Sequence[Timeline]) -> Timeline:
         np.concatenate([part.probabilities for part in parts]),
         first.labels,
         None if first.conflict is None else np.concatenate([part.conflict for part in parts]),
+        None if first.by_model is None else np.concatenate([part.by_model for part in parts]),
     )
 
 

@@ -1,0 +1,106 @@
+"""A page to try a trained model, or several: drop or record a sound.
+
+It shows the spectrogram, what is heard over time, the tags and, of several workdirs, the fusion with its
+conflict. The same as JSON:
+
+  curl --data-binary @dog.ogg http://127.0.0.1:8000/api/tag?top=5
+  curl http://127.0.0.1:8000/api/model
+
+It listens on this machine alone unless --host says otherwise. It keeps no sound and asks for no password:
+what it refuses is bounded by the limits below, so put a proxy that knows your users before it.
+"""
+
+import argparse
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rann_jax import fusion
+from rann_jax.errors import ConfigError
+from rann_jax.program import guarded, require
+from rann_jax.tagger_ensemble import load
+
+LOCAL = ("127.0.0.1", "localhost")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m rann_jax.serve",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("workdirs", metavar="WORKDIR", type=Path, nargs="+", help="folder of a trained model")
+    add("--rule", choices=tuple(fusion.RULES), default="wa", help="how several are fused (%(default)s)")
+    add("--checkpoint", choices=("latest", "best"), default="latest", help="default: %(default)s")
+    add("--host", default=LOCAL[0], help="address to listen on (default: %(default)s, this machine alone)")
+    add("--port", type=int, default=8000, help="default: %(default)s; 0 takes a free one")
+    add("--batch-size", type=int, default=8, metavar="N", help="windows at a time (default: %(default)s)")
+    add("--max-megabytes", type=float, default=64, metavar="MB", help="of an upload (default: %(default)s)")
+    add("--max-seconds", type=float, default=600, metavar="S", help="of sound (default: %(default)s)")
+    add("--per-minute", type=int, default=60, metavar="N", help="requests of a client (default: %(default)s)")
+    return parser
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The socket of the server.
+
+    Raises:
+      ConfigError: the address is taken or not this machine's.
+    """
+    if not 0 <= port < 1 << 16:
+        raise ConfigError(f"--port={port}: it must be in 0..65535")
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ConfigError(f"--host={host} --port={port}: {error}: name others") from error
+
+
+def run(options: argparse.Namespace) -> int:
+    """What the command line does, until it is interrupted.
+
+    Raises:
+      ConfigError: what the user can mend, in one line.
+    """
+    for package in ("fastapi", "uvicorn"):
+        require(package, for_what="the page", extra="serve")
+    import uvicorn
+
+    from rann_jax.serve.app import create_app
+    from rann_jax.serve.limits import Limits
+
+    if not (options.max_megabytes > 0 and options.max_seconds > 0 and options.per_minute > 0):
+        raise ConfigError("--max-megabytes, --max-seconds and --per-minute must be positive")
+    limits = Limits(
+        bytes=int(options.max_megabytes * 1e6),
+        seconds=options.max_seconds,
+        per_minute=options.per_minute,
+    )
+    listener = load(options.workdirs, options.rule, options.checkpoint, options.batch_size)
+    names = [path.resolve().name for path in options.workdirs]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in options.workdirs]
+    about = {"models": names, "rule": options.rule if len(names) > 1 else None}
+    sock = listen(options.host, options.port)
+    # By which names this machine is called is known for itself alone.
+    hosts = list(LOCAL) if options.host in LOCAL else ["*"]
+    app = create_app(listener, about, limits, hosts=hosts)
+    print(f"http://{options.host}:{sock.getsockname()[1]}", flush=True)
+    config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, limit_concurrency=64)
+    uvicorn.Server(config).run(sockets=[sock])
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return guarded(lambda: run(options))
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""From the bytes of a sound to what the page and the JSON endpoint say of it."""
+
+import base64
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from input_pipeline import audio
+from input_pipeline.audio import AudioError
+from rann_jax.listener import Listener
+from rann_jax.report.mel_columns import MEL_BANDS, MelColumns
+from rann_jax.tag_output import Choice, tags_as_json
+from rann_jax.timeline import Timeline, joined
+
+RATES = (1000, 768_000)  # Hz (ours): below is no sound, above no sound card
+COLUMNS = 1024  # of the spectrogram
+DYNAMIC_RANGE = 80.0  # dB shown below the loudest cell
+UNKNOWN_SECONDS = 1e9  # headers of open length claim more
+
+
+def answer(
+    listener: Listener,
+    models: list[str],
+    sound: bytes,
+    *,
+    max_seconds: float,
+    top: int,
+    hop_seconds: float | None = None,
+    spectrogram: bool = False,
+) -> dict[str, Any]:
+    """What a model or an ensemble hears in a sound file; plain JSON.
+
+    Args:
+      listener: the model, or the ensemble.
+      models: their names, in order.
+      sound: the bytes of a file of any format.
+      max_seconds: the longest sound that is heard.
+      top: classes that are named.
+      hop_seconds: between windows; None is half a window.
+      spectrogram: whether to add one, as `spectrogram_as_json` describes it.
+
+    Raises:
+      AudioError: undecodable, broken, empty, too long, or at a rate that no sound has.
+    """
+    with audio.stream(sound) as stream:
+        if not RATES[0] <= stream.rate <= RATES[1]:
+            raise AudioError(f"its rate is {stream.rate} Hz, not between {RATES[0]} and {RATES[1]}")
+        if max_seconds < stream.seconds < UNKNOWN_SECONDS:
+            raise AudioError(f"it has {stream.seconds:.0f} s, more than {max_seconds:g}")
+        blocks = at_most(stream.blocks, stream.rate, max_seconds)
+        columns = MelColumns(stream.rate, listener.sample_rate / 2, COLUMNS)
+        if spectrogram:
+            blocks = columns.watching(blocks)
+        parts = list(listener.stream(blocks, stream.rate, hop_seconds=hop_seconds))
+    if not parts:
+        raise AudioError("no samples")
+    result = timeline_as_json(joined(parts), models, top) | {"sample_rate": stream.rate}
+    if spectrogram:
+        result["spectrogram"] = spectrogram_as_json(columns)
+    return result
+
+
+def at_most(blocks: Iterable[np.ndarray], rate: int, max_seconds: float) -> Iterator[np.ndarray]:
+    """The blocks as they are; AudioError where there are more, however few the header claimed."""
+    heard = 0
+    for block in blocks:
+        heard += len(block)
+        if heard > max_seconds * rate:
+            raise AudioError(f"it has more than {max_seconds:g} s")
+        yield block
+
+
+def timeline_as_json(timeline: Timeline, models: list[str], top: int) -> dict[str, Any]:
+    """Tags over the whole sound, and over time for the classes that are greatest somewhere.
+
+    Of an ensemble also the mean conflict, that of each window, and what each of its models by itself says
+    of the tags.
+    """
+    choice = Choice(top, threshold=0.0)
+    # In the order of their peaks, which reads like the sound.
+    shown = choice.ranked(timeline.probabilities.max(axis=0))
+    shown = shown[np.argsort(timeline.probabilities[:, shown].argmax(axis=0), kind="stable")]
+    over_time: dict[str, Any] = {
+        "starts": _rounded(timeline.starts),
+        "stops": _rounded(timeline.stops),
+        "labels": [timeline.labels[c] for c in shown],
+        "probabilities": _rounded(timeline.probabilities[:, shown]),
+    }
+    mean = _mean(timeline.probabilities)
+    result: dict[str, Any] = {
+        "seconds": round(float(timeline.stops[-1]), 3),
+        "tags": tags_as_json(timeline.labels, mean, choice),
+        "timeline": over_time,
+    }
+    if timeline.conflict is not None and timeline.by_model is not None:
+        over_time["conflict"] = _rounded(timeline.conflict)
+        result["conflict"] = round(float(_mean(timeline.conflict)), 6)
+        result["models"] = models
+        by_model = _mean(timeline.by_model)[:, choice.ranked(mean)].T
+        for tag, probabilities in zip(result["tags"], by_model, strict=True):
+            tag["by_model"] = np.round(probabilities, 6).tolist()
+    return result
+
+
+def spectrogram_as_json(sound: MelColumns) -> dict[str, Any]:
+    """A mel spectrogram of at most COLUMNS columns.
+
+    `levels` is base64 of bytes, column after column, the lowest band first: 255 is the loudest cell, 0 is
+    DYNAMIC_RANGE dB below it. `ticks` are frequencies in Hz and their bands.
+    """
+    begins, decibels = sound.decibels()
+    levels = np.clip(1 + (decibels - decibels.max()) / DYNAMIC_RANGE, 0, 1)
+    return {
+        "begins": _rounded(np.array(begins)),
+        "bands": MEL_BANDS,
+        "ticks": sound.ticks(),
+        "levels": base64.b64encode(np.rint(255 * levels).astype(np.uint8).tobytes()).decode(),
+    }
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    return values.mean(axis=0, dtype=np.float64)
+
+
+def _rounded(values: np.ndarray) -> list[Any]:
+    return np.round(values.astype(np.float64), 4).tolist()

@@ -1,0 +1,158 @@
+"""The server: a page, and under /api the same as JSON. Sounds are heard one at a time, in one thread."""
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+import rann_jax
+from input_pipeline.audio import AudioError
+from rann_jax.listener import Listener
+from rann_jax.serve.answer import answer
+from rann_jax.serve.limits import Limits, Refusal, RequestRate, read_body
+
+PAGE = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/draw.js": ("draw.js", "text/javascript; charset=utf-8"),
+    "/sound.js": ("sound.js", "text/javascript; charset=utf-8"),
+}
+# The page loads nothing from elsewhere, and a browser would not let it.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
+FINEST_HOP = 20  # windows that may overlap: the work for a second of sound is bounded
+
+
+class Server:
+    """What the endpoints share.
+
+    Args:
+      listener: the model, or the ensemble.
+      about: what /api/model says beside what the listener knows itself: its models' names and rule.
+      limits: what is refused.
+    """
+
+    def __init__(self, listener: Listener, about: dict[str, Any], limits: Limits):
+        self.listener, self.limits = listener, limits
+        self.about = about | {
+            "labels": list(listener.labels),
+            "task": listener.task,
+            "sample_rate": listener.sample_rate,
+            "window_seconds": listener.window_seconds,
+            "limits": {"bytes": limits.bytes, "seconds": limits.seconds, "per_minute": limits.per_minute},
+        }
+        self._rate = RequestRate(limits.per_minute)
+        self._thread = ThreadPoolExecutor(1, "listener")
+        self._admitted = 0
+
+    def warm_up(self) -> None:
+        """Compile the programs for all batches, in the thread that listens."""
+        sizes = {1 << n for n in range(self.listener.batch_size.bit_length())} | {self.listener.batch_size}
+        for size in sorted(sizes):
+            self._thread.submit(self.listener.judge, np.zeros((size, self.listener.crop_samples), np.float32))
+
+    def close(self) -> None:
+        """Hear nothing more."""
+        self._thread.shutdown(cancel_futures=True)
+
+    async def tag(self, request: Request, **options: Any) -> dict[str, Any]:
+        """The answer to a request whose body is a sound.
+
+        Raises:
+          Refusal: by a limit, or because the body is no sound that can be heard; which, and why.
+        """
+        self._check(request, options["hop_seconds"])
+        self._admitted += 1
+        try:
+            body = await read_body(request, self.limits)
+            work = functools.partial(answer, max_seconds=self.limits.seconds, **options)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, work, self.listener, self.about["models"], body)
+        except AudioError as error:
+            raise Refusal(422, str(error)) from error
+        finally:
+            self._admitted -= 1
+
+    def _check(self, request: Request, hop_seconds: float | None) -> None:
+        """Raise Refusal where the body need not be read."""
+        if request.headers.get("sec-fetch-site") == "cross-site":
+            raise Refusal(403, "a page of another site asked")
+        if wait := self._rate.wait(request.client.host if request.client else ""):
+            raise Refusal(429, f"more than {self.limits.per_minute} requests a minute", wait)
+        if request.headers.get("content-type", "").startswith("multipart/"):
+            raise Refusal(415, "send the file itself as the body: curl --data-binary @FILE")
+        window = self.listener.window_seconds
+        if hop_seconds is not None and not window / FINEST_HOP <= hop_seconds <= window:
+            raise Refusal(400, f"hop: it must be between {window / FINEST_HOP:g} and {window:g} s")
+        if self._admitted >= self.limits.waiting:
+            raise Refusal(503, "too many sounds are waiting", 1)
+
+
+def create_app(listener: Listener, about: dict[str, Any], limits: Limits, *, hosts: list[str]) -> FastAPI:
+    """The application; `hosts` are the names by which it may be called, so that no other site's name can."""
+    server = Server(listener, about, limits)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        server.warm_up()
+        yield
+        server.close()
+
+    app = FastAPI(
+        title="rann-jax", version=rann_jax.__version__, docs_url=None, redoc_url=None, lifespan=lifespan
+    )
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    _refuse_in_one_line(app)
+    for path, (name, kind) in PAGE.items():
+        _add_page(app, path, name, kind)
+
+    @app.get("/api/model")
+    async def model() -> dict[str, Any]:
+        """What listens: models, rule, labels, task, rate, window, limits."""
+        return server.about
+
+    @app.post("/api/tag", openapi_extra=BODY)
+    async def tag(
+        request: Request,
+        top: Annotated[int, Query(ge=1, le=100)] = 10,
+        hop: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
+        spectrogram: bool = False,
+    ) -> JSONResponse:
+        """Tags, timeline and, of an ensemble, conflict of the sound file that is the body."""
+        return JSONResponse(await server.tag(request, top=top, hop_seconds=hop, spectrogram=spectrogram))
+
+    return app
+
+
+def _add_page(app: FastAPI, path: str, name: str, kind: str) -> None:
+    content = resources.files("rann_jax.serve").joinpath("page", name).read_bytes()
+
+    @app.get(path, include_in_schema=False)
+    async def page() -> Response:
+        return Response(content, media_type=kind, headers=HEADERS)
+
+
+def _refuse_in_one_line(app: FastAPI) -> None:
+    @app.exception_handler(Refusal)
+    async def refused(_: Request, refusal: Refusal) -> JSONResponse:
+        return JSONResponse({"error": refusal.reason}, refusal.status, refusal.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}"}, 400)
