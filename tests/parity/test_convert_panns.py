@@ -1,6 +1,6 @@
 """A file that panns-inference's own CNN14 wrote, through the converter, against that network.
 
-The channels are divided by 16, which the original has no option for; all else is its code, with its front end.
+The channels are divided by 16, which the original has no option for; all else is its own code.
 """
 
 import importlib.util
