@@ -6,19 +6,14 @@ From feature images in memory to probabilities, or to updated weights (Adam). Py
 compared first for equal outputs. Medians; a ratio above 1 means that JAX is faster.
 """
 
-import argparse
-import json
-import platform
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
 
+from benchmarks import paired
 from rann_jax import models, optimizer, steps
 from rann_jax.models import crop_seconds
 from rann_jax.state import create_state
@@ -74,18 +69,6 @@ def torch_functions(name: str, x: np.ndarray, y: np.ndarray, weights: dict) -> t
     return infer, train
 
 
-def medians(ours: Callable, theirs: Callable, repeats: int) -> tuple[float, float]:
-    """Median seconds of each, taken in turns."""
-    times: tuple[list, list] = ([], [])
-    for repeat in range(repeats + 1):
-        for function, seen in zip((ours, theirs), times, strict=True):
-            begin = time.perf_counter()
-            function()
-            if repeat:  # the first call compiles, or warms up
-                seen.append(time.perf_counter() - begin)
-    return statistics.median(times[0]), statistics.median(times[1])
-
-
 def measure(name: str, batch_size: int, repeats: int) -> dict:
     rng = np.random.default_rng(0)
     frames = round(128 * crop_seconds(name))
@@ -95,40 +78,21 @@ def measure(name: str, batch_size: int, repeats: int) -> dict:
     torch_infer, torch_train = torch_functions(name, x, y, weights)
     np.testing.assert_allclose(infer(), torch_infer(), atol=1e-5)
     row: dict = {"network": name, "batch": batch_size}
-    for what, pair in (("inference", (infer, torch_infer)), ("training", (train, torch_train))):
-        ours, theirs = medians(*pair, repeats)
-        row[what] = {"jax_s": ours, "torch_s": theirs, "ratio": theirs / ours}
+    row["inference"] = paired.cell(infer, torch_infer, repeats)
+    row["training"] = paired.cell(train, torch_train, repeats)
     return row
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = paired.parser(__doc__, batch=8, repeats=7)
     parser.add_argument("--names", nargs="+", default=["rann-4x4-2"], help="RANN names")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="also write the table here")
     args = parser.parse_args()
     rows = [measure(name, args.batch, args.repeats) for name in args.names]
-    for row in rows:
-        for what in ("inference", "training"):
-            cell = row[what]
-            print(
-                f"{row['network']:<12} batch {row['batch']:<3} {what:<9} jax {cell['jax_s']:.3f} s, "
-                f"torch {cell['torch_s']:.3f} s, ratio {cell['ratio']:.2f}"
-            )
-    if args.json:
-        about = {
-            "command": f"python -m benchmarks.rann --names {' '.join(args.names)} --batch {args.batch} "
-            f"--repeats {args.repeats}",
-            "device": f"{jax.devices()[0].device_kind}, {platform.machine()}",
-            "threads": torch.get_num_threads(),
-            "versions": {
-                "jax": jax.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-        }
-        args.json.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+    command = (
+        f"python -m benchmarks.rann --names {' '.join(args.names)} --batch {args.batch} "
+        f"--repeats {args.repeats}"
+    )
+    paired.report(rows, command, args.json)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+import configs.audioset
+import configs.esc50
 import configs.folder
 from input_pipeline import DataError
 from input_pipeline.prepare import prepare
@@ -146,8 +148,28 @@ def test_every_experiment_is_complete():
     for path in sorted((REPOSITORY / "configs").glob("*.py")):
         if path.stem not in ("__init__", "base"):
             config = importlib.import_module(f"configs.{path.stem}").get_config()
-            experiment = build(config)
-            assert experiment.image_shape[1] == config.feature.frames_per_second * config.t_c
+            assert_complete(config)
+
+
+@pytest.mark.parametrize("model", ["cnn14", "resnet38", "wavegram_logmel_cnn14"])
+def test_the_baselines_are_complete(model):
+    """PANNs' published recipe."""
+    config = configs.audioset.get_config(f"model={model}")
+    assert_complete(config)
+    assert (config.sample_rate, config.t_c, config.batch_size, config.sampling) == (32000, 10, 32, "balanced")
+    assert (config.optimizer.learning_rate, config.optimizer.amsgrad) == (1e-3, True)
+    with pytest.raises(ValueError, match="name it alone"):
+        configs.audioset.get_config(f"model={model},size=small")
+
+
+def test_two_branches_are_a_preset():
+    assert_complete(configs.esc50.get_config("feature=log_mel+wavegram,size=small"))
+
+
+def assert_complete(config: ConfigDict) -> None:
+    # PANNs' frames are centred from the first sample to the last: one more.
+    more = config.feature.name.startswith("panns")
+    assert build(config).image_shape[1] == config.feature.frames_per_second * config.t_c + more
 
 
 def test_missing_workdir():

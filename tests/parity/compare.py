@@ -12,6 +12,26 @@ def relative(a, b) -> float:
     return float(np.abs(a - b).max() / np.abs(b).max())
 
 
+def randomise(network: torch.nn.Module) -> None:
+    """Weights that keep the signal's size through the layers, and statistics unlike a fresh network's."""
+    generator = torch.Generator().manual_seed(0)
+
+    def uniform(tensor, low, high):
+        with torch.no_grad():
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+
+    for name, module in network.named_modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            uniform(module.weight, 0.5, 1.5)
+            uniform(module.bias, -0.5, 0.5)
+            # The first one sees dB.
+            uniform(module.running_mean, *((-60, -30) if name == "bn0" else (-0.2, 0.2)))
+            uniform(module.running_var, *((100, 400) if name == "bn0" else (0.5, 1.5)))
+        elif hasattr(module, "weight") and module.weight.requires_grad:
+            bound = (6 / module.weight[0].numel()) ** 0.5  # He's
+            uniform(module.weight, -bound, bound)
+
+
 def load_into(network: torch.nn.Module, variables, name: str) -> None:
     """Give a twin of the network `name` its weights and statistics, every one of them."""
     entries = {entry: torch.tensor(array) for entry, array in to_state_dict(variables, name).items()}

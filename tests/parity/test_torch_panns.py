@@ -3,9 +3,7 @@
 Needs torch, and for CNN14 panns-inference (extra `parity`).
 """
 
-import importlib
 import importlib.util
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +16,8 @@ from rann_jax import interop, models
 from rann_jax.features import front_end
 
 torch = pytest.importorskip("torch", reason="the PyTorch oracles are the extra `parity`")
-from tests.parity import torch_panns  # noqa: E402
-from tests.parity.compare import biased_statistics, load_into, relative  # noqa: E402
+from tests.parity import panns_inference, torch_panns  # noqa: E402
+from tests.parity.compare import biased_statistics, load_into, randomise, relative  # noqa: E402
 
 RATE, SECONDS, CLASSES, WIDTH = 32000, 1.6, 7, 4
 TWINS = {
@@ -39,38 +37,14 @@ def waves(data_dir) -> np.ndarray:
     return np.stack(pieces).astype(np.float32)
 
 
-def randomise(network: torch.nn.Module) -> None:
-    """Weights that keep the signal's size through the layers, and statistics unlike a fresh network's."""
-    generator = torch.Generator().manual_seed(0)
-
-    def uniform(tensor, low, high):
-        with torch.no_grad():
-            tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
-
-    for name, module in network.named_modules():
-        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
-            uniform(module.weight, 0.5, 1.5)
-            uniform(module.bias, -0.5, 0.5)
-            # The first one sees dB.
-            uniform(module.running_mean, *((-60, -30) if name == "bn0" else (-0.2, 0.2)))
-            uniform(module.running_var, *((100, 400) if name == "bn0" else (0.5, 1.5)))
-        elif hasattr(module, "weight") and module.weight.requires_grad:
-            bound = (6 / module.weight[0].numel()) ** 0.5  # He's
-            uniform(module.weight, -bound, bound)
-
-
 @pytest.fixture(scope="module")
 def panns_models():
-    """The module panns_inference.models alone: the package itself downloads a file when it is imported."""
+    """The module panns_inference.models alone."""
     pytest.importorskip("torchlibrosa", reason="panns-inference is in the extra `parity`")
-    spec = importlib.util.find_spec("panns_inference")
-    if spec is None:
+    if importlib.util.find_spec("panns_inference") is None:
         pytest.skip("panns-inference is in the extra `parity`")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "panns_inference", importlib.util.module_from_spec(spec))
-        yield importlib.import_module("panns_inference.models")
-        for name in [name for name in sys.modules if name.startswith("panns_inference.")]:
-            del sys.modules[name]
+    with panns_inference.panns_models() as module:
+        yield module
 
 
 def test_cnn14_equals_panns_inference(panns_models, waves, tmp_path):

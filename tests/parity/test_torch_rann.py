@@ -194,6 +194,21 @@ def has_no_effect(name: str) -> bool:
     return name.endswith("shortcut_norm.bias") and not name.startswith("stage4")
 
 
+def test_amsgrad_at_every_step():
+    gradients = np.random.default_rng(0).normal(size=(30, 5)) * np.exp(-np.arange(30) / 5)[:, None]
+    parameter = torch.nn.Parameter(torch.ones(5))
+    adam = torch.optim.Adam([parameter], lr=1e-2, amsgrad=True)
+    tx = optimizer.adam(schedule="constant", learning_rate=1e-2, total_steps=30, amsgrad=True)
+    params = jnp.ones(5, jnp.float32)
+    state, update = tx.init(params), jax.jit(tx.update)
+    for gradient in gradients.astype(np.float32):
+        parameter.grad = torch.tensor(gradient)
+        adam.step()
+        updates, state = update(jnp.asarray(gradient), state, params)
+        params = params + updates
+        np.testing.assert_allclose(params, parameter.detach().numpy(), rtol=1e-6)
+
+
 @pytest.mark.parametrize(("total", "pct"), [(100, 0.3), (37, 0.25), (2000, 0.3)])
 def test_one_cycle_at_every_step(total, pct):
     parameter = torch.nn.Parameter(torch.zeros(1))
