@@ -4,6 +4,7 @@ from rann_jax.augment.between_class import BetweenClass, a_weighting, between_cl
 from rann_jax.augment.gain import Gain, gain
 from rann_jax.augment.mixup import FeatureMixup, Mixup, mixup
 from rann_jax.augment.noise import WhiteNoise, white_noise
+from rann_jax.augment.pitch import Pitch, pitch_shift
 from rann_jax.augment.place import Crop, Roll, crop, roll
 from rann_jax.augment.policy import AUGMENTATIONS, Policy, policy
 from rann_jax.augment.specaugment import SpecAugment, spec_augment
@@ -16,6 +17,7 @@ __all__ = [
     "FeatureMixup",
     "Gain",
     "Mixup",
+    "Pitch",
     "Policy",
     "Roll",
     "SpecAugment",
@@ -26,6 +28,7 @@ __all__ = [
     "crop",
     "gain",
     "mixup",
+    "pitch_shift",
     "policy",
     "roll",
     "sound_pressure",

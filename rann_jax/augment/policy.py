@@ -20,6 +20,7 @@ from rann_jax.augment.between_class import BetweenClass
 from rann_jax.augment.gain import Gain
 from rann_jax.augment.mixup import FeatureMixup, Mixup
 from rann_jax.augment.noise import WhiteNoise
+from rann_jax.augment.pitch import Pitch
 from rann_jax.augment.place import Crop, Roll
 from rann_jax.augment.specaugment import SpecAugment
 from rann_jax.augment.stretch import Stretch
@@ -27,6 +28,7 @@ from rann_jax.augment.stretch import Stretch
 AUGMENTATIONS: dict[str, type] = {
     "crop": Crop,
     "stretch": Stretch,
+    "pitch": Pitch,
     "gain": Gain,
     "roll": Roll,
     "white_noise": WhiteNoise,

@@ -19,18 +19,19 @@ from rann_jax.features import signal
 from rann_jax.features.stft import spectra as short_time_spectra
 
 
-def stretch(audio: jax.Array, rate: jax.Array, *, n_fft: int = 2048) -> jax.Array:
+def stretch(audio: jax.Array, rate: jax.Array, *, n_fft: int = 2048, samples: int | None = None) -> jax.Array:
     """Change the speed of each waveform and not its pitch.
 
     Args:
       audio: (B, N); trailing zeros are padding.
       rate: (B,), above 1 is faster; the sound lasts round(length / rate) samples.
       n_fft: window in samples; the hop is a quarter.
+      samples: to return; default N.
 
     Returns:
-      (B, N); what does not fit is cut, what is missing is zero.
+      (B, samples); what does not fit is cut, what is missing is zero.
     """
-    samples, hop = audio.shape[-1], n_fft // 4
+    samples, hop = samples or audio.shape[-1], n_fft // 4
     rate = rate.astype(jnp.float32)
     length = sound_length(audio)
     spectra = short_time_spectra(audio, n_fft, hop, n_fft, "hann", True, "constant")

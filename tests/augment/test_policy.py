@@ -114,6 +114,7 @@ def test_eight_devices_augment_as_one():
         ({"crop": {"share": 0.0}}, "share=0.0"),
         ({"stretch": {"slowest": 1.2, "fastest": 0.9}}, "1.2 and 0.9"),
         ({"stretch": {"fastest": 9.0}}, "9.0"),
+        ({"pitch": {"lowest": 1.0, "highest": -1.0}}, "1.0 and -1.0"),
     ],
 )
 def test_wrong_options_are_refused(options, says):
@@ -146,4 +147,12 @@ def test_presets_of_esc50_are_policies(preset):
     made = augment.policy(
         config.augment.to_dict(), sample_rate=config.sample_rate, total_steps=config.total_steps
     )
-    assert len(made.audio + made.features) == {"none": 0, "specaugment": 1, "mixup": 1, "all": 3}[preset]
+    names = {
+        name
+        for name, cls in augment.AUGMENTATIONS.items()
+        for a in made.audio + made.features
+        if type(a.augmentation) is cls
+    }
+    mixup, masks = {"between_class"}, {"spec_augment"}
+    everything = {"stretch", "pitch", "white_noise"} | mixup | masks
+    assert names == {"none": set(), "specaugment": masks, "mixup": mixup, "all": everything}[preset]

@@ -1,0 +1,66 @@
+"""Pitch shifting: stretched by the phase vocoder, then played faster or slower, so that it lasts as long.
+
+As `librosa.effects.pitch_shift`, with each example's own shift. Side effects: formants move with the pitch,
+so that a voice shifted up sounds like a smaller speaker; a shift down by n semitones leaves the top of the
+spectrum empty, above 2^(-n/12) of the Nyquist frequency; attacks are smeared as by every plain phase vocoder.
+"""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from rann_jax.augment.interpolation import resample_each
+from rann_jax.augment.padding import is_sound
+from rann_jax.augment.stretch import default_n_fft, stretch
+
+
+def pitch_shift(audio: jax.Array, semitones: jax.Array, *, highest: float, n_fft: int = 2048) -> jax.Array:
+    """Change the pitch of each waveform and not its duration.
+
+    Args:
+      audio: (B, N); trailing zeros are padding and stay zero.
+      semitones: (B,), twelve are an octave; positive is up.
+      highest: static; the greatest of `semitones` that may occur. Of what is shifted further the end is lost.
+      n_fft: window of the phase vocoder in samples.
+
+    Returns:
+      (B, N).
+    """
+    samples = audio.shape[-1]
+    step = jnp.exp2(semitones.astype(jnp.float32) / 12)
+    room = math.ceil(samples * 2 ** (max(highest, 0) / 12))
+    slower = stretch(audio, 1 / step, n_fft=n_fft, samples=room)
+    return jnp.where(is_sound(audio), resample_each(slower, step, samples=samples), 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pitch:
+    """`pitch_shift` by semitones drawn from U(lowest, highest); the default range is from a weak source.
+
+    Attributes:
+      sample_rate: in Hz; it says how long the windows are.
+      lowest: least shift in semitones.
+      highest: greatest shift in semitones.
+    """
+
+    on: ClassVar[str] = "audio"
+    one_by_one: ClassVar[bool] = True
+
+    sample_rate: float
+    lowest: float = -2.0
+    highest: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not -24 <= self.lowest <= self.highest <= 24:
+            raise ValueError(
+                f"pitch: -24 <= lowest <= highest <= 24 must hold, not {self.lowest} and {self.highest}"
+            )
+
+    def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Waveforms (B, N) at another pitch; labels unchanged."""
+        semitones = jax.random.uniform(key, (len(audio),), jnp.float32, self.lowest, self.highest)
+        shifted = pitch_shift(audio, semitones, highest=self.highest, n_fft=default_n_fft(self.sample_rate))
+        return shifted, labels
