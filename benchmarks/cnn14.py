@@ -91,10 +91,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip")
     args = parser.parse_args()
     row = measure(args.batch, args.seconds, args.repeats)
-    command = (
-        f"python -m benchmarks.cnn14 --batch {args.batch} --seconds {args.seconds:g} --repeats {args.repeats}"
-    )
-    paired.report([row], command, args.json)
+    paired.report([row], "benchmarks.cnn14", args.json)
 
 
 if __name__ == "__main__":

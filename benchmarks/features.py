@@ -215,7 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
     text = "\n".join(
         [
             f"`{report['command']}`\n",
-            f"{report['device']}, {report['date']}; load {report['load_before']} before,"
+            f"{report['device']}, {report['date']}; load {report['load']} before,"
             f" {report['load_after']} after, the measurement's own included.\n",
             f"{shown}.\n",
             f"{SECONDS} s at {SR} Hz. Cells of others: median time, its ratio to ours (above 1: ours"

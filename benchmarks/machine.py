@@ -49,7 +49,7 @@ def about(module: str, arguments: Sequence[str] | None, packages: Sequence[str])
         "device": device_name(),
         "date": datetime.date.today().isoformat(),
         "versions": versions(packages),
-        "load_before": round(os.getloadavg()[0], 2),
+        "load": round(os.getloadavg()[0], 2),
     }
 
 

@@ -1,33 +1,21 @@
-"""Two programs on the same cores, in turns: medians, the table that is printed, the file that is kept."""
+"""JAX and PyTorch on the same device, in turns: the table that is printed, the file that is kept."""
 
 import argparse
 import json
-import platform
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import jax
 import torch
 
+from benchmarks import machine
 
-def medians(ours: Callable, theirs: Callable, repeats: int) -> tuple[float, float]:
-    """Median seconds of each, taken in turns."""
-    times: tuple[list, list] = ([], [])
-    for repeat in range(repeats + 1):
-        for function, seen in zip((ours, theirs), times, strict=True):
-            begin = time.perf_counter()
-            function()
-            if repeat:  # the first call compiles, or warms up
-                seen.append(time.perf_counter() - begin)
-    return statistics.median(times[0]), statistics.median(times[1])
+PACKAGES = ("jax", "jaxlib", "flax", "torch")
 
 
 def cell(ours: Callable, theirs: Callable, repeats: int) -> dict[str, float]:
     """Both medians and their ratio; above 1 JAX is faster."""
-    jax_s, torch_s = medians(ours, theirs, repeats)
-    return {"jax_s": jax_s, "torch_s": torch_s, "ratio": torch_s / jax_s}
+    taken = machine.medians({"jax": ours, "torch": theirs}, repeats)
+    return {"jax_s": taken["jax"], "torch_s": taken["torch"], "ratio": taken["torch"] / taken["jax"]}
 
 
 def parser(doc: str | None, batch: int, repeats: int) -> argparse.ArgumentParser:
@@ -39,7 +27,7 @@ def parser(doc: str | None, batch: int, repeats: int) -> argparse.ArgumentParser
     return made
 
 
-def report(rows: list[dict], command: str, path: Path | None) -> None:
+def report(rows: Sequence[dict], module: str, path: Path | None) -> None:
     """Print a line for each measured cell of the rows, and keep them with command, device and versions."""
     for row in rows:
         for what in ("inference", "training"):
@@ -50,14 +38,5 @@ def report(rows: list[dict], command: str, path: Path | None) -> None:
                     f"torch {seen['torch_s']:.3f} s, ratio {seen['ratio']:.2f}"
                 )
     if path:
-        about = {
-            "command": command,
-            "device": f"{jax.devices()[0].device_kind}, {platform.machine()}",
-            "threads": torch.get_num_threads(),
-            "versions": {
-                "jax": jax.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-        }
+        about = machine.about(module, None, PACKAGES) | {"threads": torch.get_num_threads()}
         path.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")

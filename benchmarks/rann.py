@@ -88,11 +88,7 @@ def main() -> None:
     parser.add_argument("--names", nargs="+", default=["rann-4x4-2"], help="RANN names")
     args = parser.parse_args()
     rows = [measure(name, args.batch, args.repeats) for name in args.names]
-    command = (
-        f"python -m benchmarks.rann --names {' '.join(args.names)} --batch {args.batch} "
-        f"--repeats {args.repeats}"
-    )
-    paired.report(rows, command, args.json)
+    paired.report(rows, "benchmarks.rann", args.json)
 
 
 if __name__ == "__main__":
