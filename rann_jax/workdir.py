@@ -13,8 +13,13 @@ from rann_jax.errors import ConfigError
 
 CONFIG_FILE = "config.json"
 
-# Where the data lies and how it is read changes no result, so a run may go on with other values.
-LOCATIONS = ("data_dir", "prepared_dir", "loader")
+# Where the data lies, how it is read and who holds which array changes no result, so a run may go on with
+# other values.
+LOCATIONS = ("data_dir", "prepared_dir", "loader", "sharding")
+
+
+# Keys that configs of earlier versions lack, and what those versions did.
+ADDED = {"accumulate": 1, "batch_norm_groups": 1, "model.remat": False}
 
 
 @contextmanager
@@ -67,7 +72,7 @@ def load_config(workdir: Path) -> ConfigDict:
 
 def _comparable(config: ConfigDict) -> dict[str, Any]:
     """Dotted keys and values, in the types that JSON keeps, less the locations."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, Any] = dict(ADDED)
 
     def visit(tree: dict[str, Any], prefix: str) -> None:
         for key, value in tree.items():
