@@ -27,6 +27,9 @@ def base() -> ConfigDict:
             # "weighted", drawn with replacement, clips of rare classes more often (PaSST's scheme).
             "sampling": "uniform",
             "loader": {"num_threads": 4, "prefetch": 8},  # (ours) host threads, batches read ahead
+            # Arrays held in parts by groups of `model` devices, by (pattern, axis number or "largest") pairs
+            # as in rann_jax/sharding.py. Changes no result, and a run may go on with others.
+            "sharding": {"model": 1, "rules": ()},
             # The task: "classification" (softmax) or "tagging" (sigmoid, several labels a clip).
             "task": "classification",
             "num_classes": 10,
@@ -38,12 +41,19 @@ def base() -> ConfigDict:
             # example) and `until` (the share of training after which it stops).
             "augment": {"mixup": {"alpha": 1.0}},
             # The network; a RANN's name repeats t_c. float32, or bfloat16 on accelerators.
-            "model": {"name": "rann-4x4-1"},
+            # remat computes each block again in the backward pass: less memory, more time, the same numbers.
+            "model": {"name": "rann-4x4-1", "remat": False},
             "dtype": "float32",
             # Weights to begin with: a workdir, or a PyTorch file (rann_jax/pretrained.py); '' is none.
             "init_from": "",
             # Optimisation: Adam and one cycle (deck), peak 1e-3 and batch 32 (paper, AudioSet).
             "batch_size": 32,
+            # The batch is computed in so many parts, one after another, and their gradients are averaged: the
+            # memory of a part. Equal to the whole batch but for BatchNorm, which sees a part at a time.
+            "accumulate": 1,
+            # BatchNorm's statistics are of each of so many equal parts of what is computed at once: 1 is the
+            # batch over all devices; as many as there are devices, and each has its own ("per replica").
+            "batch_norm_groups": 1,
             "total_steps": 1000,
             # Left alone are the `frozen` parameters: globs as 'conv_block1', and 'trunk' for all but the last
             # layer, whose own rate is head_learning_rate (None: the same).

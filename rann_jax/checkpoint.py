@@ -2,7 +2,8 @@
 
 A checkpoint is one folder with two items: `state` (every array) and `record` (what belongs to it: the
 position in the data, the time spent, and the bundle that inference needs). Orbax writes it under a
-temporary name and renames it when whole, so a killed run leaves no half checkpoint behind.
+temporary name and renames it when whole, so a killed run leaves no half checkpoint behind. What a disk or a
+broken-off copy did to one afterwards is noticed: the record has a checksum of the arrays.
 """
 
 import dataclasses
@@ -10,15 +11,19 @@ import errno
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from rann_jax import distributed
+from rann_jax.errors import ConfigError
 from rann_jax.state import TrainState
 
 KEEP_LATEST = 2
@@ -32,11 +37,13 @@ class Record:
       batches: training batches taken from the data so far: the position that a resumed run goes on from.
       seconds: training time so far.
       bundle: config, labels and data fingerprints: all that is needed to use the weights.
+      checksum: of the arrays that were saved; None in checkpoints of versions that made none.
     """
 
     batches: int
     seconds: float
     bundle: dict[str, Any]
+    checksum: int | None = None
 
     @property
     def converted(self) -> bool:
@@ -100,6 +107,7 @@ class Checkpoints:
           OSError: this save, or the one before it, could not be written.
         """
         self._check_space(state)
+        record = dataclasses.replace(record, checksum=int(jax.device_get(checksum(state))))
         with _system_errors():
             self._manager.save(
                 step,
@@ -130,7 +138,49 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(state=ocp.args.StandardRestore(like), record=ocp.args.JsonRestore()),
         )
-        return restored.state, Record(**restored.record)
+        record = Record(**restored.record)
+        if record.checksum not in (None, int(jax.device_get(checksum(restored.state)))):
+            raise ConfigError(
+                f"{self._manager.directory}: the arrays of checkpoint {step} are not those that were saved "
+                "(the checksum differs): use another checkpoint or a copy of this one"
+            )
+        return restored.state, record
+
+    def restore_newest(self, like: Any) -> tuple[TrainState, Record]:
+        """The newest checkpoint that can be read, with one warning on stderr for each that cannot.
+
+        All processes take the same one.
+
+        Raises:
+          ConfigError: none can be read.
+        """
+        reasons = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            restored, reason = None, ""
+            try:
+                restored = self.restore(like, step)
+            except Exception as error:  # a damaged file makes the readers below raise anything
+                reason = " ".join(str(error).split())[:300] or type(error).__name__
+            if distributed.agree(restored is not None) and restored:
+                return restored
+            reasons.append(f"checkpoint {step} cannot be read ({reason or 'by another process'})")
+            print(f"warning: {self._manager.directory}: {reasons[-1]}", file=sys.stderr)
+        said = reasons[0] if reasons else "there is none"
+        raise ConfigError(f"{self._manager.directory}: {said}, nor any before it: use another --workdir")
+
+    def set_aside(self, after: int) -> None:
+        """Move checkpoints later than step `after`, which could not be read, to `damaged_checkpoints/`."""
+        damaged = [step for step in self._manager.all_steps() if step > after]
+        if not damaged:
+            return
+        if distributed.is_primary():
+            folder = self._manager.directory.parent / "damaged_checkpoints"
+            folder.mkdir(exist_ok=True)
+            for step in damaged:
+                number = len(list(folder.iterdir()))
+                (self._manager.directory / str(step)).rename(folder / f"{step}-{number}")
+        distributed.wait_for_all("damaged checkpoints are set aside")
+        self._manager.reload()
 
     def record(self, step: int) -> Record:
         """What belongs to the checkpoint of a step, without its arrays."""
@@ -145,6 +195,19 @@ class Checkpoints:
         """
         with _system_errors():
             self._manager.close()
+
+
+@jax.jit
+def checksum(state: Any) -> jax.Array:
+    """A number (uint32) that changes with any one bit of any array, whatever devices hold them.
+
+    The sum of all words, each times an odd number of its array, modulo 2^32: the order does not matter.
+    """
+    total = jnp.zeros((), jnp.uint32)
+    for index, leaf in enumerate(jax.tree.leaves(state)):
+        words = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
+        total += jnp.sum(words, dtype=jnp.uint32) * jnp.uint32(2 * index + 1)
+    return total
 
 
 @contextmanager

@@ -1,5 +1,6 @@
-"""The device mesh, and how batches and state are laid out on it."""
+"""From one process to many: how they find each other, the mesh of their devices, who holds which part."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,11 +10,81 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rann_jax.errors import ConfigError
 
+DATA, MODEL = "data", "model"
+HEARTBEAT_SECONDS = 100  # JAX's default
 
-def data_mesh() -> Mesh:
-    """All devices of all processes along one axis, `data`."""
+
+def start(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    heartbeat_seconds: int = HEARTBEAT_SECONDS,
+) -> None:
+    """Join the processes of this run; to be called before anything is computed.
+
+    Without arguments a TPU slice, a Slurm step, an Open MPI job or a Kubernetes job is recognised by JAX, and
+    what is none of them is a single process. `num_processes=1` is a single process wherever it runs.
+
+    Args:
+      coordinator: HOST:PORT of process 0.
+      num_processes: how many there are.
+      process_id: which of them this is, from 0.
+      heartbeat_seconds: a process that is silent for so long is given up, and the others stop.
+
+    Raises:
+      ConfigError: only some of the three are given, or the others could not be reached.
+    """
+    if num_processes == 1 and coordinator is None:
+        return
+    given = (coordinator, num_processes, process_id)
+    explicit = None not in given
+    if not explicit and given != (None, None, None):
+        raise ConfigError("--coordinator, --num_processes and --process_id belong together: give all or none")
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            # Nothing is looked up where all is said; in a Slurm step JAX would else pick the devices.
+            cluster_detection_method="deactivate" if explicit else None,
+            heartbeat_timeout_seconds=heartbeat_seconds,
+        )
+    except ValueError as error:
+        # What JAX says where it recognises no cluster: then this is the only process.
+        if explicit or "coordinator_address should be defined" not in str(error):
+            raise ConfigError(f"--coordinator, --num_processes, --process_id: {error}") from error
+    except RuntimeError as error:
+        raise ConfigError(f"the other processes of this run could not be joined: {error}") from error
+
+
+def is_primary() -> bool:
+    """Whether this is the process that writes what is written once: metrics, predictions, messages."""
+    return jax.process_index() == 0
+
+
+def data_mesh(model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """All devices of all processes along the axis `data`; with `model` > 1 along `data` and `model`.
+
+    Args:
+      model: how many devices, neighbours in one process where they can be, hold an array in parts.
+      devices: others than this run's, to compile for.
+
+    Raises:
+      ConfigError: the number of devices is no multiple of `model`.
+    """
+    # In the order of the processes, because batches are shared out in that order: so the rows of a batch are
+    # the same for every number of processes, whatever the network between the devices looks like.
+    chosen = jax.devices() if devices is None else devices
+    ordered = np.array(sorted(chosen, key=lambda device: (device.process_index, device.id)))
+    if model < 1 or len(ordered) % model:
+        raise ConfigError(
+            f"config.sharding.model={model} does not divide the {len(ordered)} devices: use a divisor"
+        )
     # Auto: the default explicit axes refuse random permutations inside jit.
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    if model == 1:
+        return Mesh(ordered, (DATA,), axis_types=(AxisType.Auto,))
+    return Mesh(ordered.reshape(-1, model), (DATA, MODEL), axis_types=(AxisType.Auto,) * 2)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -22,27 +93,43 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def split_batch(mesh: Mesh) -> NamedSharding:
-    """The first axis is divided among the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """The first axis is divided among all devices, along both axes of the mesh."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
-def check_batch_size(key: str, batch_size: int, mesh: Mesh) -> None:
-    """Raise ConfigError unless the devices can share a batch of this size evenly."""
-    if batch_size < 1 or batch_size % mesh.size:
+def check_batch_size(key: str, batch_size: int, mesh: Mesh, *, parts: int = 1) -> None:
+    """Raise ConfigError unless the devices can share each of `parts` parts of a batch evenly."""
+    if batch_size < 1 or parts < 1 or batch_size % (mesh.size * parts):
+        in_parts = f" in config.accumulate={parts} parts" if parts != 1 else ""
         raise ConfigError(
-            f"config.{key}={batch_size} cannot be shared by {mesh.size} devices: use a multiple of "
-            f"{mesh.size}"
+            f"config.{key}={batch_size} cannot be shared by {mesh.size} devices{in_parts}: use a multiple of "
+            f"{mesh.size * max(parts, 1)}"
         )
 
 
 def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Put this process's part (local_B, ...) of a global batch on its devices."""
     sharding = split_batch(mesh)
-    return {key: jax.make_array_from_process_local_data(sharding, array) for key, array in batch.items()}
+    # Meant, though the training loop's guard would take it for a slip where there are several processes.
+    with jax.transfer_guard_host_to_device("allow"):
+        return {key: jax.make_array_from_process_local_data(sharding, array) for key, array in batch.items()}
 
 
-def to_host(tree: Any) -> Any:
+def to_host(tree: Any, mesh: Mesh) -> Any:
     """Whole arrays as numpy, on every process."""
     if jax.process_count() > 1:
-        return multihost_utils.process_allgather(tree, tiled=True)
+        tree = jax.jit(lambda whole: whole, out_shardings=replicated(mesh))(tree)
     return jax.device_get(tree)
+
+
+def agree(ok: bool) -> bool:
+    """Whether `ok` is true on every process."""
+    if jax.process_count() == 1:
+        return ok
+    return bool(multihost_utils.process_allgather(np.asarray(ok)).all())
+
+
+def wait_for_all(what: str) -> None:
+    """Return when every process has come here; `what` names the place."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)

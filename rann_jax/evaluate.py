@@ -115,6 +115,7 @@ class SplitEvaluator:
         """Mean class probabilities (clips, C) over the crops of each clip, float64."""
         total = np.zeros(self._targets.shape, np.float64)
         crops = np.zeros(len(total))
+        variables = jax.device_put(state.ema_variables, distributed.replicated(self._mesh))
         batches = eval_batches(
             self._prepared,
             self._split,
@@ -126,9 +127,9 @@ class SplitEvaluator:
         )
         for batch in batches:
             placed = distributed.place_batch(batch, self._mesh)
-            rows = {**placed, "probabilities": self._step(state.ema_variables, placed["audio"])}
+            rows = {**placed, "probabilities": self._step(variables, placed["audio"])}
             del rows["audio"]
-            host = distributed.to_host(rows)
+            host = distributed.to_host(rows, self._mesh)
             mask = host["mask"]
             np.add.at(total, host["clip"][mask], host["probabilities"][mask].astype(np.float64))
             np.add.at(crops, host["clip"][mask], 1)
@@ -139,6 +140,13 @@ class SplitEvaluator:
 def evaluate(evaluators: Sequence[SplitEvaluator], state: TrainState) -> dict[str, float]:
     """All that the evaluators yield, by name."""
     return {name: value for evaluator in evaluators for name, value in evaluator.run(state)}
+
+
+def save(evaluators: Sequence[SplitEvaluator], workdir: Path) -> None:
+    """Write what the evaluators predicted, from one process."""
+    if distributed.is_primary():
+        for evaluator in evaluators:
+            evaluator.save(workdir)
 
 
 def readable(scores: Mapping[str, float]) -> Iterator[str]:
@@ -181,7 +189,9 @@ def evaluate_checkpoint(
         if step is None:
             raise ConfigError(f"{workdir} holds no {which} checkpoint: train with --mode=train first")
         like = experiment.abstract_state(distributed.replicated(mesh))
-        state, record = checkpoints.restore(like, step)
+        state, record = (
+            checkpoints.restore(like, step) if which == "best" else checkpoints.restore_newest(like)
+        )
     if record.bundle["labels"] != list(prepared.labels):
         raise ConfigError(
             "config.data_dir: the labels of this data are not those of the checkpoint: name other data"
@@ -193,6 +203,5 @@ def evaluate_checkpoint(
             file=sys.stderr,
         )
     scores = evaluate(evaluators, state)
-    for evaluator in evaluators:
-        evaluator.save(workdir)
+    save(evaluators, workdir)
     return scores

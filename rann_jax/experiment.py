@@ -1,7 +1,7 @@
 """A config, checked and built: the front end, the network, the optimiser. No data is touched yet."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jax.sharding import Sharding
+from jax.sharding import Mesh, Sharding
 from ml_collections import ConfigDict
 
 from rann_jax import models, optimizer
@@ -17,6 +17,7 @@ from rann_jax.augment import Policy, policy
 from rann_jax.errors import ConfigError
 from rann_jax.features.front_end import FrontEnd, front_end
 from rann_jax.freezing import Freezing
+from rann_jax.sharding import state_shardings
 from rann_jax.state import Arrays, TrainState, create_state
 from rann_jax.steps import LOSSES
 
@@ -61,9 +62,23 @@ class Experiment:
 
     def abstract_state(self, sharding: Sharding) -> TrainState:
         """Shapes, types and placement of the state, for restoring; nothing is allocated."""
+        return self._placed(lambda state: jax.tree.map(lambda leaf: sharding, state))
+
+    def sharded_state(self, mesh: Mesh) -> TrainState:
+        """The same, with every array on the mesh as the rules of `config.sharding` have it.
+
+        Raises:
+          ConfigError: a rule cannot be followed.
+        """
+        rules = self.config.get("sharding", {}).get("rules", ())
+        return self._placed(lambda state: state_shardings(state, mesh, rules))
+
+    def _placed(self, place: Callable[[TrainState], TrainState]) -> TrainState:
+        shapes = jax.eval_shape(self.initial_state)
         return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            jax.eval_shape(self.initial_state),
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            shapes,
+            place(shapes),
         )
 
 

@@ -6,6 +6,14 @@ trains to the end, or goes on from the last checkpoint in the workdir. The same 
 scores it. Any key of the config can be set from here: --config.seed=1, --config.data_dir=DIR; presets
 follow the file after a colon: --config configs/esc50.py:fold=2,size=small.
 
+Several processes share a run: on a TPU slice, in a Slurm step, under Open MPI and in a Kubernetes job they
+find each other; elsewhere each gets --coordinator=HOST:PORT --num_processes=N --process_id=K. SIGTERM to any
+of them, and all save at the same step and leave with exit code 75: the same command goes on from there.
+Every setting of JAX is a flag too: --jax_platforms=cpu, --jax_num_cpu_devices=2.
+
+Compiled programs are kept in ~/.cache/rann_jax/compiled; --jax_compilation_cache_dir=DIR keeps them
+elsewhere, --nojax_enable_compilation_cache nowhere.
+
 The workdir then holds config.json, environment.json, metrics.jsonl, checkpoints/, predictions/SPLIT.npz and
 tensorboard/. `python -m rann_jax.report WORKDIR` makes a page of it.
 """
@@ -18,18 +26,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from input_pipeline.errors import DataError
 from input_pipeline.prepare import prepare
-from rann_jax import environment, pretrained
+from rann_jax import compilation_cache, distributed, environment, pretrained
 from rann_jax import workdir as workdirs
 from rann_jax.checkpoint import has_checkpoint
 from rann_jax.config_file import explaining
 from rann_jax.errors import ConfigError
 from rann_jax.evaluate import evaluate_checkpoint, readable
 from rann_jax.experiment import build, check_labels, data_options
+from rann_jax.preemption import EXIT_CODE, PreemptedError
 from rann_jax.train import DivergedError, train
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -41,6 +51,15 @@ _CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "latest", ["latest", "best"], "Which checkpoint --mode=eval scores."
 )
 _QUIET = flags.DEFINE_bool("quiet", False, "No progress bars and no overview.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where nothing else says it.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of this run, where nothing says it.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat_seconds",
+    distributed.HEARTBEAT_SECONDS,
+    "A process that is silent for so long is given up, and the others stop.",
+    lower_bound=1,
+)
 
 
 def run(
@@ -61,17 +80,21 @@ def run(
     workdirs.check_same_config(workdir, config)
     begins = mode == "train" and not has_checkpoint(workdir)
     source = pretrained.load(experiment) if begins else None
-    prepared = prepare(**data_options(config), progress=not quiet)
+    prepared = prepare(**data_options(config), progress=not quiet and distributed.is_primary())
     check_labels(config, prepared.labels)
     if mode == "eval":
         return evaluate_checkpoint(experiment, prepared, workdir, checkpoint)
-    workdirs.save_config(workdir, config)
-    environment.save(workdir, command)
+    if distributed.is_primary():
+        workdirs.save_config(workdir, config)
+        environment.save(workdir, command)
     return train(experiment, prepared, workdir, source=source, show_progress=not quiet)
 
 
 def main() -> None:
-    """The program: exit code 0; 2 where the user can mend the error; 1 where the loss diverged."""
+    """The program: exit code 0; 2 where the user can mend the error; 1 where the loss diverged; 75 where the
+    run was told to stop (SIGTERM) and has saved: the same command goes on.
+    """
+    jax.config.config_with_absl()  # every setting of JAX is a flag, as --jax_platforms=cpu
     app.run(_guarded, flags_parser=_parse_flags)
 
 
@@ -95,7 +118,11 @@ def _guarded(_: Sequence[str]) -> None:
     stdlib_logging.getLogger("asyncio").setLevel(stdlib_logging.CRITICAL)
     if not _WORKDIR.value:
         _exit("--workdir is missing: name the folder of the run, such as runs/quickstart")
+    compilation_cache.enable()
     try:
+        distributed.start(
+            _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, heartbeat_seconds=_HEARTBEAT.value
+        )
         scores = run(
             _CONFIG.value,
             Path(_WORKDIR.value),
@@ -108,12 +135,16 @@ def _guarded(_: Sequence[str]) -> None:
         _exit(str(error))
     except DivergedError as error:
         _exit(str(error), code=1)
+    except PreemptedError as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_CODE)
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
         _exit(f"{_WORKDIR.value}: {os.strerror(error.errno)}: free space, then run this again")
-    for line in readable(scores):
-        print(line)
+    if distributed.is_primary():
+        for line in readable(scores):
+            print(line)
 
 
 def _exit(message: str, code: int = 2) -> NoReturn:

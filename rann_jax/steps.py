@@ -17,6 +17,7 @@ from rann_jax import losses
 from rann_jax.augment import Policy
 from rann_jax.augment.policy import Features
 from rann_jax.freezing import Freezing
+from rann_jax.gradients import accumulated, grouped
 from rann_jax.optimizer import update_ema
 from rann_jax.state import TrainState
 
@@ -48,6 +49,9 @@ def make_train_step(
     ema_decay: float,
     augment: Policy = NO_AUGMENTATION,
     freezing: Freezing = NOTHING_FROZEN,
+    accumulate: int = 1,
+    batch_norm_groups: int = 1,
+    whole: Callable[[Any], Any] = lambda params: params,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """The training step of a network behind a front end.
 
@@ -59,6 +63,9 @@ def make_train_step(
       ema_decay: of the moving averages of parameters and batch statistics.
       augment: what changes waveforms, features and labels; by the state's step, random by it and the seed.
       freezing: layers that run in inference mode; that their parameters stay is the optimiser's part.
+      accumulate: parts of the batch whose gradients are computed one after another (`gradients`).
+      batch_norm_groups: parts of each of those, normalised by statistics of their own.
+      whole: brings parameters together that devices hold in parts.
 
     Returns:
       (state, batch) -> (state, {"loss", "learning_rate"}), to be jitted by the caller.
@@ -68,7 +75,7 @@ def make_train_step(
     def loss_and_statistics(params, batch_stats, features, labels, key) -> tuple[jax.Array, Any]:
         with freezing.inference_where_frozen(params):
             logits, updated = model.apply(
-                {"params": params, "batch_stats": batch_stats},
+                {"params": whole(params), "batch_stats": batch_stats},
                 features,
                 train=True,
                 mutable=["batch_stats"],
@@ -76,11 +83,13 @@ def make_train_step(
             )
         return loss_fn(logits, labels).mean(), updated["batch_stats"]
 
+    gradient = accumulated(grouped(loss_and_statistics, batch_norm_groups), accumulate)
+
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = state.step_key
         audio, labels = augment.on_audio(key, to_float(batch["audio"]), batch["labels"], state.step)
         features, labels = augment.on_features(key, front_end(audio), labels, state.step)
-        (loss, batch_stats), gradients = jax.value_and_grad(loss_and_statistics, has_aux=True)(
+        (loss, batch_stats), gradients = gradient(
             state.params, state.batch_stats, features, labels, jax.random.fold_in(key, 2)
         )
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)

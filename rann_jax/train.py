@@ -10,14 +10,16 @@ from pathlib import Path
 import jax
 from grain import DatasetIterator
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from input_pipeline.loader import train_batches
 from input_pipeline.prepared import Prepared
 from rann_jax import distributed
 from rann_jax.checkpoint import Checkpoints, Record
 from rann_jax.errors import ConfigError
-from rann_jax.evaluate import SplitEvaluator, evaluate
+from rann_jax.evaluate import SplitEvaluator, evaluate, save
 from rann_jax.experiment import Experiment
+from rann_jax.preemption import PreemptedError, Preemption
 from rann_jax.pretrained import Beginning, Source, begin
 from rann_jax.state import TrainState
 from rann_jax.steps import make_train_step
@@ -52,24 +54,15 @@ def train(
       DivergedError: the loss is not finite.
       ConfigError: the devices cannot share a batch, or the checkpoint is of other data.
       DataError: the config names a split that the data does not have.
+      PreemptedError: the run was told to stop, and has saved.
     """
     config = experiment.config
-    mesh = distributed.data_mesh()
-    distributed.check_batch_size("batch_size", config.batch_size, mesh)
+    mesh = distributed.data_mesh(config.sharding.model)
+    check_parts(config, mesh)
     distributed.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     evaluators = [SplitEvaluator(experiment, prepared, name, mesh) for name in config.eval.splits]
-    train_step = jax.jit(
-        make_train_step(
-            experiment.model,
-            experiment.front_end,
-            experiment.tx,
-            task=config.task,
-            ema_decay=config.ema_decay,
-            augment=experiment.augment,
-            freezing=experiment.freezing,
-        ),
-        donate_argnums=0,
-    )
+    train_step = sharded_step(experiment, mesh)
+    show_progress = show_progress and distributed.is_primary()
     with ExitStack() as stack:
         checkpoints = stack.enter_context(closing(Checkpoints(workdir, config.best_metric)))
         beginning = begin(source, experiment, prepared.labels) if source else None
@@ -77,26 +70,30 @@ def train(
         start, started = record.batches, time.monotonic() - record.seconds
         if show_progress:
             print(introduction(experiment, state, start, beginning), file=sys.stderr)
-        writer = stack.enter_context(closing(MetricWriter(workdir, start)))
+        writer = stack.enter_context(closing(MetricWriter(workdir, start, distributed.is_primary())))
         progress = stack.enter_context(closing(Progress(start, config.total_steps, show_progress)))
         batches = stack.enter_context(closing(_batches(experiment, prepared, start)))
+        preemption = stack.enter_context(Preemption())
         # Nothing may move between host and devices unasked: it would stall every step.
         stack.enter_context(jax.transfer_guard("disallow"))
         window = Window(writer, progress, start, config.batch_size)
 
         for step in range(start, config.total_steps + 1):
             last, scores = step == config.total_steps, {}
+            told = preemption.reached(step) and not last
             if step > start and (last or step % config.eval_every == 0):
                 window.flush()
                 scores = evaluate(evaluators, state)
                 writer.write(step, scores)
                 progress.say(step, scores)
-            if step > start and (last or step % config.save_every == 0):
+            if step > start and (last or told or step % config.save_every == 0):
                 window.flush()
                 record = dataclasses.replace(record, batches=step, seconds=time.monotonic() - started)
                 checkpoints.save(step, state, record, scores)
             if last:
                 break
+            if told:
+                raise PreemptedError(f"told to stop at step {step}: the same command goes on from there")
             batch = distributed.place_batch(next(batches), mesh)
             state, metrics = train_step(state, batch)
             window.append(metrics)
@@ -104,9 +101,43 @@ def train(
                 window.flush()
 
         scores = scores or evaluate(evaluators, state)  # empty where the run was already finished
-    for evaluator in evaluators:
-        evaluator.save(workdir)
+    save(evaluators, workdir)
     return scores
+
+
+def check_parts(config: ConfigDict, mesh: Mesh) -> None:
+    """Raise ConfigError unless devices, accumulated parts and BatchNorm groups divide the batch evenly."""
+    accumulate, groups = config.accumulate, config.batch_norm_groups
+    distributed.check_batch_size("batch_size", config.batch_size, mesh, parts=accumulate)
+    if groups < 1 or config.batch_size % (accumulate * groups):
+        raise ConfigError(
+            f"config.batch_norm_groups={groups} does not divide the {config.batch_size // accumulate} clips "
+            "that are computed at once: use a divisor"
+        )
+
+
+def sharded_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Wrapped:
+    """The compiled training step on a mesh: (state, batch) -> (state, metrics); it takes the state's memory.
+
+    Raises:
+      ConfigError: a rule of config.sharding cannot be followed.
+    """
+    config = experiment.config
+    whole = distributed.replicated(mesh)
+    step = make_train_step(
+        experiment.model,
+        experiment.front_end,
+        experiment.tx,
+        task=config.task,
+        ema_decay=config.ema_decay,
+        augment=experiment.augment,
+        freezing=experiment.freezing,
+        accumulate=config.accumulate,
+        batch_norm_groups=config.batch_norm_groups,
+        whole=lambda params: jax.lax.with_sharding_constraint(params, whole),
+    )
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, experiment.sharded_state(mesh))
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, whole))
 
 
 def restore_or_create(
@@ -118,23 +149,29 @@ def restore_or_create(
 ) -> tuple[TrainState, Record]:
     """The latest state and its record, or those of step 0, with the weights of `beginning` where given.
 
+    A checkpoint that cannot be read is passed over, and moved out of the way of the next.
+
     Raises:
-      ConfigError: the checkpoint was trained on other data, or converted and not trained here.
+      ConfigError: the checkpoint was trained on other data, or converted and not trained here; or none can be
+        read.
     """
     fingerprints = {name: prepared.fingerprint(split) for name, split in experiment.config.splits.items()}
+    like = experiment.sharded_state(mesh)
     if checkpoints.latest_step is None:
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
         bundle = {
             "config": experiment.config.to_dict(),
             "labels": list(prepared.labels),
             "fingerprints": fingerprints,
         }
-        create = jax.jit(experiment.initial_state, out_shardings=distributed.replicated(mesh))
+        create = jax.jit(experiment.initial_state, out_shardings=shardings)
         return create(beginning and beginning.loaded), Record(batches=0, seconds=0.0, bundle=bundle)
-    state, record = checkpoints.restore(experiment.abstract_state(distributed.replicated(mesh)))
+    state, record = checkpoints.restore_newest(like)
     if record.converted:
         raise ConfigError(
             "--workdir holds converted weights: name it with --config.init_from, and another --workdir"
         )
+    checkpoints.set_aside(after=record.batches)
     if changed := record.changed(fingerprints):
         raise ConfigError(
             f"config.data_dir: the data of {', '.join(changed)} is not what this run was started with "

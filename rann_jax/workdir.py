@@ -13,8 +13,12 @@ from rann_jax.errors import ConfigError
 
 CONFIG_FILE = "config.json"
 
-# Where the data lies and how it is stored and read changes no result: a run may go on with other values.
-LOCATIONS = ("data_dir", "prepared_dir", "prepare", "loader")
+# Where the data lies, how it is stored and read, and who holds which array changes no result, so a run may go
+# on with other values.
+LOCATIONS = ("data_dir", "prepared_dir", "prepare", "loader", "sharding")
+
+# Keys that are never empty and that configs of earlier versions lack, and what those versions did.
+ADDED = {"accumulate": 1, "batch_norm_groups": 1}
 
 
 @contextmanager
@@ -72,7 +76,7 @@ def load_config(workdir: Path) -> ConfigDict:
 
 def _comparable(config: ConfigDict) -> dict[str, Any]:
     """Dotted keys and values, in the types that JSON keeps, less the locations."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, Any] = dict(ADDED)
 
     def visit(tree: dict[str, Any], prefix: str) -> None:
         for key, value in tree.items():

@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 from flax import traverse_util
@@ -24,9 +24,14 @@ class MetricWriter:
       workdir: the run's folder.
       resume_step: rows of later steps, which a killed run wrote after its last checkpoint, are removed:
         they will be written again.
+      active: whether anything is written: one of several processes does.
     """
 
-    def __init__(self, workdir: Path, resume_step: int):
+    def __init__(self, workdir: Path, resume_step: int, active: bool = True):
+        self._file: IO[str] | None = None
+        self._tensorboard: Any = None
+        if not active:
+            return
         path = workdir / "metrics.jsonl"
         rows = read_metrics(path)
         with replace_atomically(path) as file:
@@ -39,6 +44,8 @@ class MetricWriter:
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one row; it is on disk when this returns."""
         finite = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
+        if not self._file:
+            return
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
         if self._tensorboard:
@@ -47,7 +54,8 @@ class MetricWriter:
 
     def close(self) -> None:
         """Close the files."""
-        self._file.close()
+        if self._file:
+            self._file.close()
         if self._tensorboard:
             self._tensorboard.close()
 

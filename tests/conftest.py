@@ -20,6 +20,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # grain reads absl flags; the command line parses them, tests have none to parse.
 flags.FLAGS.mark_as_parsed()
 
+# Programs that tests launch leave nothing in the user's cache; see `cached`.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+
 TINY_LABELS = [f"class {c}" for c in range(10)]
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -42,6 +45,7 @@ def cache(tmp_path_factory) -> Path:
 def cached(folder: Path) -> dict[str, str]:
     """The environment in which a launched program keeps and finds compiled programs."""
     return {
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": str(folder),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }

@@ -1,11 +1,14 @@
 """Which checkpoints are kept, and what comes back from them."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rann_jax.checkpoint import Checkpoints, Record
+from rann_jax.checkpoint import Checkpoints, Record, checksum
+from rann_jax.errors import ConfigError
 from rann_jax.state import TrainState
 
 BUNDLE = {"labels": ["dog", "cat"], "config": {"t_c": 4.0}, "fingerprints": {"train": "ab"}}
@@ -56,7 +59,7 @@ def test_state_and_record_come_back(workdir, step):
     assert int(state.step) == expected
     np.testing.assert_array_equal(state.params["w"], np.full(3, expected, np.float32))
     assert state.params["w"].devices() == {jax.devices()[1]}
-    assert record == Record(expected, expected * 1.5, BUNDLE)
+    assert record == Record(expected, expected * 1.5, BUNDLE, record.checksum)
 
 
 def test_an_unfinished_checkpoint_is_not_taken_for_a_whole_one(workdir):
@@ -64,3 +67,68 @@ def test_an_unfinished_checkpoint_is_not_taken_for_a_whole_one(workdir):
     checkpoints = Checkpoints(workdir, "test/accuracy")
     assert checkpoints.latest_step == 6
     checkpoints.close()
+
+
+def like() -> TrainState:
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.eval_shape(lambda: state_at(0))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+
+
+def cut_arrays(folder):
+    for path in (folder / "state").rglob("*"):
+        if path.is_file() and "/d/" in str(path):
+            path.write_bytes(path.read_bytes()[:-3])
+
+
+def cut_record(folder):
+    path = folder / "record" / "metadata"
+    path.write_text(path.read_text()[:20])
+
+
+def empty(folder):
+    shutil.rmtree(folder / "state")
+
+
+def other_arrays(folder):
+    """Whole files with other values, as of a copy that mixed two checkpoints."""
+    shutil.rmtree(folder / "state")
+    shutil.copytree(folder.parent / "5" / "state", folder / "state")
+
+
+@pytest.mark.parametrize("damage", [cut_arrays, cut_record, empty, other_arrays])
+def test_a_damaged_newest_checkpoint_is_passed_over_and_set_aside(workdir, damage, capsys):
+    damage(workdir / "checkpoints" / "6")
+    checkpoints = Checkpoints(workdir, "test/accuracy")
+    state, record = checkpoints.restore_newest(like())
+    said = capsys.readouterr().err
+    assert said.count("warning: ") == 1
+    assert "checkpoint 6 cannot be read" in said
+    assert record == Record(5, 7.5, BUNDLE, record.checksum)
+    np.testing.assert_array_equal(state.params["w"], np.full(3, 5, np.float32))
+
+    checkpoints.set_aside(after=5)
+    assert [path.name for path in (workdir / "damaged_checkpoints").iterdir()] == ["6-0"]
+    checkpoints.save(6, state_at(6), Record(6, 9.0, BUNDLE), {})  # the step that is trained again
+    checkpoints.close()
+    checkpoints = Checkpoints(workdir, "test/accuracy")
+    assert checkpoints.restore_newest(like())[1].batches == 6
+    checkpoints.close()
+
+
+def test_no_checkpoint_can_be_read(workdir):
+    for folder in (workdir / "checkpoints").iterdir():
+        empty(folder)
+    checkpoints = Checkpoints(workdir, "test/accuracy")
+    with pytest.raises(ConfigError, match=r"checkpoint 6 cannot be read.*nor any before it"):
+        checkpoints.restore_newest(like())
+    checkpoints.close()
+
+
+@pytest.mark.fast
+def test_checksum_by_hand():
+    """1.0 is 0x3F800000; words times 1, 3, 5, ... by array, modulo 2^32."""
+    state = {"a": jnp.ones(2, jnp.float32), "b": jnp.arange(3, dtype=jnp.int32)}
+    assert int(checksum(state)) == (2 * 0x3F800000 + 3 * 3) % 2**32
+    flipped = {**state, "a": state["a"].at[1].set(np.nextafter(np.float32(1), np.float32(2)))}
+    assert int(checksum(flipped)) == (2 * 0x3F800000 + 1 + 3 * 3) % 2**32

@@ -14,6 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from rann_jax.models.norm import batch_norm
+from rann_jax.models.remat import rematerialised
 from rann_jax.models.wavegram import Wavegram
 
 EMBEDDING = 2048
@@ -32,7 +33,7 @@ class ConvBlock(nn.Module):
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Apply the block."""
         for number in (1, 2):
             x = conv3x3(self.channels, f"conv{number}", self.dtype)(x)
@@ -48,7 +49,7 @@ class BasicBlock(nn.Module):
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Apply the block."""
         norm = partial(batch_norm, train=train, dtype=self.dtype)
         x = average_pool(x, (self.stride, self.stride))
@@ -68,11 +69,13 @@ class PANN(nn.Module):
       num_classes: number of logits.
       width: channels are divided by this; 1 is the published network (others are ours, for tests).
       dtype: type of the computation; parameters and statistics stay float32.
+      remat: keep of each block only its input for the backward pass, and compute the rest again.
     """
 
     num_classes: int
     width: int = 1
     dtype: jax.typing.DTypeLike = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array | Mapping[str, jax.Array], *, train: bool = False) -> jax.Array:
@@ -98,6 +101,10 @@ class PANN(nn.Module):
         """The last feature map (B, T', F', C)."""
         raise NotImplementedError
 
+    def block(self, kind: type[nn.Module]) -> type[nn.Module]:
+        """A kind of block, rematerialised where the network is."""
+        return rematerialised(kind) if self.remat else kind
+
     def normalised(self, image: jax.Array, train: bool) -> jax.Array:
         """The image (B, F, T) as (B, T, F, 1), normalised over the bins."""
         if not hasattr(image, "ndim") or image.ndim != 3:
@@ -116,7 +123,8 @@ class PANN(nn.Module):
     def conv_block(self, x: jax.Array, name: str, channels: int, *, train: bool, pool: bool) -> jax.Array:
         """A block and its dropout."""
         size = (2, 2) if pool else (1, 1)
-        x = ConvBlock(channels // self.width, size, dtype=self.dtype, name=name)(x, train=train)
+        block = self.block(ConvBlock)
+        x = block(channels // self.width, size, dtype=self.dtype, name=name)(x, train)
         return nn.Dropout(BLOCK_DROPOUT, deterministic=not train)(x)
 
 
@@ -136,12 +144,12 @@ class ResNet38(PANN):
         x = self.conv_block(self.normalised(x, train), "conv_block1", 64, train=train, pool=True)
         for stage, blocks in enumerate(RESNET38_BLOCKS):
             for block in range(blocks):
-                x = BasicBlock(
+                x = self.block(BasicBlock)(
                     64 * 2**stage // self.width,
                     stride=2 if stage > 0 and block == 0 else 1,
                     dtype=self.dtype,
                     name=f"layer{stage + 1}_{block}",
-                )(x, train=train)
+                )(x, train)
         x = nn.Dropout(BLOCK_DROPOUT, deterministic=not train)(average_pool(x, (2, 2)))
         return self.conv_block(x, "conv_block_after1", EMBEDDING, train=train, pool=False)
 
@@ -161,8 +169,9 @@ class WavegramLogmelCNN14(PANN):
         # The 128 rows fold to 4 channels of as many bins as the first block leaves of the image.
         a = learned(x["waveform"], train=train)
         a = jnp.transpose(a.reshape(len(a), -1, bins, a.shape[-1]), (0, 3, 2, 1))
-        a = ConvBlock(64 // self.width, (2, 1), dtype=self.dtype, name="pre_block4")(a, train=train)
-        x = ConvBlock(64 // self.width, (2, 2), dtype=self.dtype, name="conv_block1")(image, train=train)
+        block = self.block(ConvBlock)
+        a = block(64 // self.width, (2, 1), dtype=self.dtype, name="pre_block4")(a, train)
+        x = block(64 // self.width, (2, 2), dtype=self.dtype, name="conv_block1")(image, train)
         x = nn.Dropout(BLOCK_DROPOUT, deterministic=not train)(jnp.concatenate([x, a], axis=-1))
         return self.conv_blocks(x, 2, train=train)
 

@@ -15,6 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from rann_jax.models.norm import batch_norm
+from rann_jax.models.remat import rematerialised
 from rann_jax.models.wavegram import Wavegram
 
 TEMPORAL_DECREASES = (1, 2, 4, 8)  # t_m = 2^s; the deck's table has no other
@@ -59,7 +60,7 @@ class ResidualBlock(nn.Module):
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Apply the block; `train` normalises by the batch and updates the running statistics."""
         norm = partial(batch_norm, train=train, dtype=self.dtype)
         conv = partial(nn.Conv, self.channels, use_bias=False, kernel_init=conv_init, dtype=self.dtype)
@@ -95,6 +96,7 @@ class RANN(nn.Module):
       shortcut_norm: BatchNorm behind each 1x1 shortcut convolution.
       wavegram_shape: (F, T) of the image learned from a waveform that comes without one.
       dtype: type of the computation; parameters and statistics stay float32.
+      remat: keep of each block only its input for the backward pass, and compute the rest again.
     """
 
     num_classes: int
@@ -103,6 +105,7 @@ class RANN(nn.Module):
     shortcut_norm: bool = True
     wavegram_shape: tuple[int, int] | None = None
     dtype: jax.typing.DTypeLike = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Inputs, *, train: bool = False) -> jax.Array:
@@ -117,23 +120,24 @@ class RANN(nn.Module):
     @nn.compact
     def embed(self, x: Inputs, *, train: bool = False) -> jax.Array:
         """Embeddings (B, 128 W), float32: what the last layer sees."""
-        x = self.image(x, train=train)
+        y = self.image(x, train=train)
+        block_class = rematerialised(ResidualBlock) if self.remat else ResidualBlock
         for stage, time_stride in enumerate(temporal_strides(self.t_m)):
             channels = BASE_CHANNELS * self.width * 2**stage
             for block in range(BLOCKS_PER_STAGE):
                 first = stage > 0 and block == 0
-                x = ResidualBlock(
+                y = block_class(
                     channels,
                     strides=(2, time_stride) if first else (1, 1),
                     shortcut_norm=self.shortcut_norm,
                     dtype=self.dtype,
                     name=f"stage{stage}_block{block}",
-                )(x, train=train)
+                )(y, train)
         # From here on at least float32: means over many values, then logits that go into exponentials.
-        x = x.astype(np.promote_types(self.dtype, np.float32))
-        x = x.mean(axis=(1, 2)) + x.max(axis=(1, 2))
-        x = nn.Dense(x.shape[-1], name="fc1", dtype=x.dtype)(x)
-        return leaky_relu(x)
+        y = y.astype(np.promote_types(self.dtype, np.float32))
+        y = y.mean(axis=(1, 2)) + y.max(axis=(1, 2))
+        y = nn.Dense(y.shape[-1], name="fc1", dtype=y.dtype)(y)
+        return leaky_relu(y)
 
     @nn.compact
     def image(self, x: Inputs, *, train: bool) -> jax.Array:

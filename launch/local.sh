@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Several processes on this machine: one a GPU, or with CPU devices to rehearse a cluster.
+#
+#   RANN_CONFIG=configs/quickstart.py RANN_WORKDIR=runs/local RANN_PROCESSES=2 RANN_CPU_DEVICES=2 bash launch/local.sh
+#
+#   RANN_PROCESSES    how many; without RANN_CPU_DEVICES process K takes GPU K
+#   RANN_CPU_DEVICES  simulated CPU devices of each process; unset: GPUs
+#   RANN_PORT         free TCP port (default 29500)
+#
+# SIGTERM and Ctrl-C reach all processes: they save and leave. The exit code is that of the first that failed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=launch/contract.sh
+source launch/contract.sh
+required RANN_PROCESSES
+
+pids=()
+# shellcheck disable=SC2329 # called by the trap
+forward() { kill -TERM "${pids[@]}" 2>/dev/null || true; }
+trap forward TERM INT
+
+for ((index = 0; index < RANN_PROCESSES; index++)); do
+  devices=("--jax_cuda_visible_devices=$index")
+  if [ -n "${RANN_CPU_DEVICES:-}" ]; then
+    devices=(--jax_platforms=cpu "--jax_num_cpu_devices=$RANN_CPU_DEVICES")
+  fi
+  place=("--coordinator=localhost:${RANN_PORT:-29500}" "--num_processes=$RANN_PROCESSES" "--process_id=$index")
+  if $DRY_RUN; then
+    run "${TRAIN[@]}" "${devices[@]}" "${place[@]}"
+  else
+    "${TRAIN[@]}" "${devices[@]}" "${place[@]}" &
+    pids+=($!)
+  fi
+done
+
+status=0
+for pid in "${pids[@]}"; do
+  code=0
+  wait "$pid" || code=$?
+  while kill -0 "$pid" 2>/dev/null; do # the wait was interrupted by a signal, the process goes on
+    code=0
+    wait "$pid" || code=$?
+  done
+  if [ "$status" -eq 0 ]; then status=$code; fi
+done
+exit "$status"

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# All hosts of a Cloud TPU slice, by gcloud; the repository is in ~/rann-jax on each, with the extra `tpu`.
+#
+#   RANN_TPU    name of the TPU VM
+#   RANN_ZONE   its zone
+#
+# JAX finds the hosts by itself. A slice that was preempted and made again goes on by the same command.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=launch/contract.sh
+source launch/contract.sh
+required RANN_TPU RANN_ZONE
+
+run gcloud compute tpus tpu-vm ssh "$RANN_TPU" --zone "$RANN_ZONE" --worker=all \
+  --command "cd rann-jax && exec $(quoted "${TRAIN[@]}")"

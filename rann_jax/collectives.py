@@ -1,0 +1,63 @@
+"""What a compiled program sends between devices, read from its text."""
+
+import dataclasses
+import re
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "s64": 8, "u64": 8, "f64": 8}
+
+# `%name = SHAPE opcode(%operand, ...)`; SHAPE is one array or a tuple of them.
+_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$", re.MULTILINE)
+_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """Collectives of one kind: how many instructions, and the bytes of a device that take part in them.
+
+    An instruction in a loop counts once, and so do the copies that the compiler makes of one for several
+    branches, known by their channel. Bytes are of the larger side, operands or result: what an
+    all-reduce reduces, what an all-gather gathers, what a reduce-scatter is given.
+    """
+
+    count: int
+    bytes: int
+
+
+def traffic(hlo: str) -> dict[str, Traffic]:
+    """Kind of collective -> what there is of it, from the text of an optimised HLO module.
+
+    >>> traffic("%b = f32[8]{0} all-reduce(%a), replica_groups={}")
+    {'all-reduce': Traffic(count=1, bytes=32)}
+    """
+    found: dict[str, Traffic] = {}
+    sizes: dict[str, int] = {}
+    seen: set[tuple[str, str]] = set()
+    for name, shape, opcode, rest in _INSTRUCTION.findall(hlo):
+        sizes[name] = array_bytes(shape)
+        kind = opcode.removesuffix("-done")  # of an asynchronous pair, the half whose result is the result
+        if kind in KINDS:
+            channel = re.search(r"channel_id=(\d+)", rest)
+            if channel and (kind, channel[1]) in seen:
+                continue
+            seen.add((kind, channel[1] if channel else name))
+            operands = re.findall(r"%([\w.-]+)", rest.partition(")")[0])
+            given = 0 if opcode != kind else sum(sizes.get(operand, 0) for operand in operands)
+            before = found.get(kind, Traffic(0, 0))
+            found[kind] = Traffic(before.count + 1, before.bytes + max(sizes[name], given))
+    return found
+
+
+def array_bytes(shape: str) -> int:
+    """Bytes of an array or tuple as HLO writes its shape.
+
+    >>> array_bytes("(f32[2,3]{1,0:T(8,128)}, bf16[4]{0})")
+    32
+    """
+    total = 0
+    for dtype, dimensions in _ARRAY.findall(shape):
+        size = BYTES.get(dtype, 4)
+        for dimension in filter(None, dimensions.split(",")):
+            size *= int(dimension)
+        total += size
+    return total

@@ -1,0 +1,163 @@
+"""Compile the whole training step for devices that are not here: memory, FLOPs, collectives, does it fit.
+
+  python -m rann_jax.compile --config configs/audioset.py --topology v5e:4x4
+
+compiles for a slice of TPU v5e on any Linux machine (extra `tpu`), in some minutes; with --cpu_devices 8 for
+as many simulated CPU devices. Overrides are as everywhere: --config.batch_size=256 --config.model.remat=True.
+Exit code 1 where it does not fit.
+"""
+
+import argparse
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from rann_jax import distributed
+from rann_jax.collectives import traffic
+from rann_jax.config_file import load_config_file
+from rann_jax.errors import ConfigError
+from rann_jax.experiment import Experiment, build
+from rann_jax.program import guarded
+from rann_jax.train import check_parts, sharded_step
+
+MB = 1e6
+
+
+class DoesNotFitError(Exception):
+    """The compiler ran out of the device's memory; the message is its own."""
+
+
+def tpu_devices(topology: str) -> Sequence[Any]:
+    """The devices of a slice such as `v5e:4x4`; none of them is needed.
+
+    Raises:
+      ConfigError: libtpu is not installed, or knows no such slice.
+    """
+    # Else libtpu asks for the metadata of a cloud machine, which this need not be, and waits for an answer.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    except Exception as error:  # jax raises whatever its plugin does
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(
+            f"--topology {topology}: {reason[0]}: slices are named as in v5e:4x4, and need the extra `tpu`"
+        ) from error
+
+
+def batch_shapes(experiment: Experiment, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """What the loader gives a step, as shapes on the mesh."""
+    config, place = experiment.config, distributed.split_batch(mesh)
+    audio = (config.batch_size, experiment.crop_samples)
+    labels = (config.batch_size, config.num_classes)
+    return {
+        "audio": jax.ShapeDtypeStruct(audio, jnp.int16, sharding=place),
+        "labels": jax.ShapeDtypeStruct(labels, jnp.float32, sharding=place),
+    }
+
+
+def compiled_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Compiled:
+    """The training step as `train` runs it, compiled for a mesh.
+
+    Raises:
+      ConfigError: the config does not suit the mesh.
+      DoesNotFitError: the devices have too little memory.
+    """
+    check_parts(experiment.config, mesh)
+    step = sharded_step(experiment, mesh)
+    try:
+        return step.lower(experiment.sharded_state(mesh), batch_shapes(experiment, mesh)).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        used = re.search(r"Used [^.]*\.\w+ of \S+ hbm[^\n]*", str(error))
+        raise DoesNotFitError(used[0] if used else str(error).splitlines()[0]) from error
+
+
+def memory_bytes(compiled: jax.stages.Compiled) -> int:
+    """What a device holds during a step: arguments, results beside them, temporaries, code."""
+    stats: Any = compiled.memory_analysis()
+    return (
+        stats.argument_size_in_bytes
+        + stats.output_size_in_bytes
+        - stats.alias_size_in_bytes
+        + stats.temp_size_in_bytes
+        + stats.generated_code_size_in_bytes
+    )
+
+
+def describe(compiled: jax.stages.Compiled, seconds: float) -> list[str]:
+    """The lines that are printed of a compiled step."""
+    stats: Any = compiled.memory_analysis()
+    cost: Any = compiled.cost_analysis()
+    lines = [
+        f"compiled in {seconds:.0f} s",
+        f"memory per device: {memory_bytes(compiled) / MB:,.0f} MB, of which arguments "
+        f"{stats.argument_size_in_bytes / MB:,.0f}, temporaries {stats.temp_size_in_bytes / MB:,.0f}",
+        f"FLOPs per device and step: {cost['flops']:.3e}",
+    ]
+    for kind, sent in sorted(traffic(str(compiled.as_text())).items()):
+        lines.append(f"{kind}: {sent.count}, {sent.bytes / MB:,.2f} MB per device and step")
+    return lines
+
+
+def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """What the command line does; the exit code.
+
+    Raises:
+      ConfigError: what the user can mend.
+    """
+    for text in overrides:
+        if not text.startswith("--config.") or "=" not in text:
+            raise ConfigError(f"{text!r} is not understood: overrides are --config.key=value; see --help")
+    jax.config.update("jax_platforms", "cpu")
+    if options.cpu_devices:
+        jax.config.update("jax_num_cpu_devices", options.cpu_devices)
+    config = load_config_file(options.config, overrides)
+    experiment = build(config)
+    devices = tpu_devices(options.topology) if options.topology else jax.devices()
+    mesh = distributed.data_mesh(config.sharding.model, devices)
+    shape = " x ".join(f"{name}={size}" for name, size in mesh.shape.items())
+    kind = devices[0].device_kind
+    print(f"{config.model.name}, batch {config.batch_size}, on {len(devices)} x {kind} ({shape})", flush=True)
+    begin = time.monotonic()
+    try:
+        compiled = compiled_step(experiment, mesh)
+    except DoesNotFitError as error:
+        print(f"does not fit: {error}")
+        return 1
+    print("\n".join(describe(compiled, time.monotonic() - begin)))
+    # The TPU compiler knows the memory and refuses what exceeds it.
+    print("fits" if options.topology else "whether it fits is up to the host: CPU devices share its memory")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m rann_jax.compile",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help="configs/NAME.py[:presets]")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--topology", help="a TPU slice, as in v5e:4x4 or v6e:16x16")
+    target.add_argument("--cpu_devices", type=int, help="so many simulated CPU devices")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; return 0, 1 where the step does not fit, 2 where the user can mend what is wrong."""
+    options, overrides = _parser().parse_known_args(arguments)
+    return guarded(lambda: run(options, overrides))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Which arrays of the state are held in parts, by the rules of the config.
+
+With `config.sharding.model` = M, M neighbouring devices share what a rule names: parameters, their moving
+average and Adam's moments, each device a part. They are brought together where the network needs them, and
+each device updates its own part (fully sharded data parallelism, ZeRO stage 3 of Rajbhandari et al., 2020).
+Every device still has its own examples, so the numbers are those of whole arrays up to rounding.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rann_jax.distributed import MODEL
+from rann_jax.errors import ConfigError
+
+LARGEST = "largest"
+Rules = Sequence[tuple[str, int | str]]
+
+
+def state_shardings(abstract: Any, mesh: Mesh, rules: Rules) -> Any:
+    """The placement of every array of a state.
+
+    Args:
+      abstract: a tree of arrays or ShapeDtypeStructs.
+      mesh: the devices; without an axis `model`, and without rules, all arrays are whole everywhere.
+      rules: (pattern, axis) pairs. The first whose regular expression is found in the array's path, such as
+        `params/stage4_block0/conv1/kernel`, says along which axis it is split: a number, or "largest": the
+        longest that the devices can share, or none where there is none.
+
+    Raises:
+      ConfigError: a rule is not of this form, names no array, or an axis that cannot be shared.
+    """
+    if MODEL not in mesh.axis_names:
+        return jax.tree.map(lambda leaf: NamedSharding(mesh, PartitionSpec()), abstract)
+    compiled = [_checked(rule) for rule in rules]
+    used = set()
+
+    def place(path: Any, leaf: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        for pattern, axis in compiled:
+            if pattern.search(name):
+                used.add(pattern.pattern)
+                return NamedSharding(mesh, _spec(name, leaf.shape, axis, mesh.shape[MODEL]))
+        return NamedSharding(mesh, PartitionSpec())
+
+    placed = jax.tree_util.tree_map_with_path(place, abstract)
+    for pattern, _ in compiled:
+        if pattern.pattern not in used:
+            raise ConfigError(f"config.sharding.rules: {pattern.pattern!r} is the first rule of no array")
+    return placed
+
+
+def _checked(rule: Any) -> tuple[re.Pattern[str], int | str]:
+    try:
+        pattern, axis = rule
+        if axis != LARGEST and not isinstance(axis, int):
+            raise ValueError(f"the axis is a number or {LARGEST!r}")
+        return re.compile(pattern), axis
+    except (ValueError, TypeError, re.error) as error:
+        raise ConfigError(f"config.sharding.rules: {rule!r}: {error}") from error
+
+
+def _spec(name: str, shape: tuple[int, ...], axis: int | str, devices: int) -> PartitionSpec:
+    if isinstance(axis, str):
+        shared = [i for i, size in enumerate(shape) if size % devices == 0]
+        if not shared:
+            return PartitionSpec()
+        axis = max(shared, key=lambda i: shape[i])
+    elif not 0 <= axis < len(shape) or shape[axis] % devices:
+        raise ConfigError(
+            f"config.sharding.rules: axis {axis} of {name}, {shape}, cannot be shared by {devices} devices"
+        )
+    return PartitionSpec(*[None] * axis, MODEL)

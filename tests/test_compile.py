@@ -1,0 +1,73 @@
+"""The report on a compiled step: collectives of HLO written by hand, and of a program whose need is known."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from rann_jax import compile as compiler
+from rann_jax import distributed
+from rann_jax.collectives import Traffic, array_bytes, traffic
+
+HLO = """
+  %p = f32[8,4]{1,0:T(8,128)} parameter(0)
+  %r = (f32[16]{0}, bf16[2,3]{1,0}) all-reduce(%a, %b), channel_id=1, replica_groups={{0,1}}
+  %r.clone = (f32[16]{0}, bf16[2,3]{1,0}) all-reduce(%a, %b), channel_id=1, replica_groups={{0,1}}
+  %s = (f32[4]{0}, f32[8]{0}) all-gather-start(%c), channel_id=2
+  %d = f32[8]{0} all-gather-done(%s)
+  ROOT %q = f32[2,4]{1,0} reduce-scatter(%p), channel_id=3, dimensions={0}
+  %x = f32[] add(%all-reduce.1, %y)
+"""
+
+
+@pytest.mark.fast
+def test_traffic_of_hlo_written_by_hand():
+    assert traffic(HLO) == {
+        "all-reduce": Traffic(1, 16 * 4 + 6 * 2),
+        "all-gather": Traffic(1, 8 * 4),
+        "reduce-scatter": Traffic(1, 32 * 4),  # its operand is the larger side
+    }
+    assert array_bytes("pred[5]{0}") == 5
+    assert array_bytes("f32[]") == 4
+
+
+@pytest.mark.fast
+def test_traffic_of_a_gradient():
+    """Data parallel least squares: the gradient of 24 weights is all that crosses."""
+    mesh = distributed.data_mesh()
+    split, whole = distributed.split_batch(mesh), NamedSharding(mesh, PartitionSpec())
+
+    def slope(w, x):
+        return jax.grad(lambda v: jnp.square(x @ v).sum())(w)
+
+    w = jax.ShapeDtypeStruct((24,), jnp.float32, sharding=whole)
+    x = jax.ShapeDtypeStruct((16, 24), jnp.float32, sharding=split)
+    compiled = jax.jit(slope, out_shardings=whole).lower(w, x).compile()
+    assert traffic(compiled.as_text()) == {"all-reduce": Traffic(1, 24 * 4)}
+    assert compiler.memory_bytes(compiled) >= 24 * 4 + 2 * 24 * 4
+
+
+def test_the_step_of_a_config(capsys):
+    arguments = ["--config", "tests/two_blocks.py", "--cpu_devices", "8", "--config.accumulate=2"]
+    assert compiler.main([*arguments, "--config.batch_size=16"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("two_blocks, batch 16, on 8 x cpu (data=8)\n")
+    for text in ("memory per device: ", "FLOPs per device and step: ", "all-reduce: "):
+        assert text in said
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--cpu_devices", "8", "--config.batch_size=12"], "config.batch_size=12 cannot be shared by 8"),
+        (["--cpu_devices", "8", "please"], "'please' is not understood"),
+        (["--topology", "v5e:none"], "--topology v5e:none: "),
+    ],
+)
+def test_what_cannot_be_compiled(arguments, says, capsys):
+    assert compiler.main(["--config", "tests/two_blocks.py", *arguments]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert says in lines[0]

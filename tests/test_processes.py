@@ -1,0 +1,197 @@
+"""Several processes on this machine (CPU devices, gloo) are one run: same numbers, one checkpoint, one end.
+
+Runs of tests/two_blocks.py. Tolerances: sums over devices are taken in another order, and Adam makes of a
+gradient near zero a step of either sign; after 40 steps the largest difference seen is stated at each test.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from rann_jax import distributed
+from rann_jax.checkpoint import Checkpoints
+from rann_jax.config_file import load_config_file
+from rann_jax.experiment import build
+from rann_jax.preemption import EXIT_CODE
+from rann_jax.writers import read_metrics
+from tests.conftest import REPOSITORY, cached
+
+TOTAL = 40
+CONFIG = f"tests/two_blocks.py:steps={TOTAL}"
+HEARTBEAT_SECONDS = 10
+
+
+def free_port() -> int:
+    with contextlib.closing(socket.socket()) as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+class Launcher:
+    """Starts runs on the same prepared data, with a cache of compiled programs."""
+
+    def __init__(self, folder: Path, cache: Path):
+        self.folder, self._cache = folder, cache
+
+    def __call__(self, workdir: Path, *, processes: int = 1, devices: int) -> list[subprocess.Popen]:
+        command = [sys.executable, "-m", "rann_jax.main", "--config", CONFIG, "--workdir", str(workdir)]
+        command += [f"--config.prepared_dir={self.folder / 'prepared'}", "--quiet", "--jax_platforms=cpu"]
+        command += [f"--jax_num_cpu_devices={devices}", "--jax_cpu_collectives_implementation=gloo"]
+        joined = [f"--coordinator=localhost:{free_port()}", f"--num_processes={processes}"]
+        joined += [f"--heartbeat_seconds={HEARTBEAT_SECONDS}"]
+        return [
+            subprocess.Popen(
+                [*command, *([*joined, f"--process_id={index}"] if processes > 1 else [])],
+                cwd=REPOSITORY,
+                env={**os.environ, **cached(self._cache)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for index in range(processes)
+        ]
+
+    def finish(self, workdir: Path, **shape: int) -> str:
+        """Run to the end; what all processes said."""
+        said, codes = ends(self(workdir, **shape))
+        assert not any(codes), said
+        return said
+
+
+def ends(run: list[subprocess.Popen], timeout: float = 300) -> tuple[str, list[int]]:
+    said = "".join(process.communicate(timeout=timeout)[0] for process in run)
+    return said, [process.returncode for process in run]
+
+
+def wait(run: list[subprocess.Popen], moment: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not moment():
+        assert all(process.poll() is None for process in run), ends(run)[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def steps_written(workdir: Path) -> int:
+    return max((row["step"] for row in read_metrics(workdir / "metrics.jsonl")), default=0)
+
+
+def saved_steps(workdir: Path) -> list[int]:
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def losses(workdir: Path) -> dict[int, float]:
+    rows = read_metrics(workdir / "metrics.jsonl")
+    return {row["step"]: row["train/loss"] for row in rows if "train/loss" in row}
+
+
+def parameters(workdir: Path, cache: Path) -> list[np.ndarray]:
+    experiment = build(load_config_file(CONFIG))
+    with contextlib.closing(Checkpoints(workdir, experiment.config.best_metric)) as checkpoints:
+        like = experiment.abstract_state(distributed.replicated(distributed.data_mesh()))
+        state, record = checkpoints.restore(like, TOTAL)
+    assert record.batches == TOTAL
+    return [np.asarray(leaf) for leaf in jax.tree.leaves((state.params, state.ema_params))]
+
+
+def assert_same_run(first: Path, second: Path, cache: Path) -> None:
+    """Losses within 1e-4 of each other and parameters within 2e-3: see the module's docstring."""
+    ours, theirs = losses(first), losses(second)
+    assert list(ours) == list(theirs) == list(range(1, TOTAL + 1))
+    difference = max(abs(ours[step] - theirs[step]) for step in ours)
+    arrays = zip(parameters(first, cache), parameters(second, cache), strict=True)
+    largest = max(np.abs(a - b).max() for a, b in arrays)
+    print(f"largest difference of losses {difference:.2e}, of parameters {largest:.2e}")
+    assert difference < 1e-4
+    assert largest < 2e-3
+
+
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory, cache) -> Launcher:
+    return Launcher(tmp_path_factory.mktemp("processes"), cache)
+
+
+@pytest.fixture(scope="module")
+def alone(launch) -> Path:
+    """One process with one device, undisturbed."""
+    workdir = launch.folder / "alone"
+    launch.finish(workdir, devices=1)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def told(launch, alone) -> Iterator[tuple[Path, list[int], str]]:
+    """Two processes of two devices; the second is sent SIGTERM: workdir, exit codes, messages."""
+    workdir = launch.folder / "told"
+    run = launch(workdir, processes=2, devices=2)
+    wait(run, lambda: steps_written(workdir) >= 4)
+    run[1].send_signal(signal.SIGTERM)
+    said, codes = ends(run)
+    return workdir, codes, said
+
+
+def test_sigterm_to_one_process_saves_all_at_one_step(told):
+    workdir, codes, said = told
+    assert codes == [EXIT_CODE, EXIT_CODE], said
+    step = saved_steps(workdir)[-1]
+    assert 4 <= step < TOTAL
+    assert said.count(f"told to stop at step {step}: the same command goes on") == 2
+    assert steps_written(workdir) == step  # nothing after it was trained
+
+
+@pytest.mark.parametrize(("processes", "devices"), [(2, 2), (1, 1), (1, 4)])
+def test_a_checkpoint_of_two_processes_goes_on_anywhere(launch, told, alone, cache, processes, devices):
+    """The rest of the run by 2 x 2, 1 or 4 devices has the undisturbed run's losses, so its data too."""
+    workdir = launch.folder / f"on_{processes}_{devices}"
+    shutil.copytree(told[0], workdir)
+    said = launch.finish(workdir, processes=processes, devices=devices)
+    assert said.count("test/accuracy") == 1  # one process speaks
+    assert_same_run(alone, workdir, cache)
+
+
+def test_kill_of_one_process(launch, alone, cache):
+    """The other stops by itself; the same command goes on from the last checkpoint."""
+    workdir = launch.folder / "killed"
+    run = launch(workdir, processes=2, devices=2)
+    wait(run, lambda: steps_written(workdir) >= 8)
+    kept = saved_steps(workdir)[-1]
+    run[1].send_signal(signal.SIGKILL)
+    begin = time.monotonic()
+    said, codes = ends(run)
+    assert time.monotonic() - begin < 6 * HEARTBEAT_SECONDS, said
+    assert codes[0] != 0, said
+    assert saved_steps(workdir)[-1] >= kept >= 3
+    launch.finish(workdir, processes=2, devices=2)
+    assert_same_run(alone, workdir, cache)
+
+
+def test_sigterm_to_a_single_process(launch, alone):
+    workdir = launch.folder / "alone_told"
+    run = launch(workdir, devices=1)
+    wait(run, lambda: steps_written(workdir) >= 4)
+    run[0].send_signal(signal.SIGTERM)
+    said, codes = ends(run)
+    assert codes == [EXIT_CODE], said
+    launch.finish(workdir, devices=1)
+    assert losses(workdir) == losses(alone)  # to the bit
+
+
+def test_half_the_flags(launch):
+    command = [sys.executable, "-m", "rann_jax.main", "--config", CONFIG, "--workdir", "never_made"]
+    result = subprocess.run(
+        [*command, "--num_processes=2"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines() == [
+        "error: --coordinator, --num_processes and --process_id belong together: give all or none"
+    ]

@@ -1,0 +1,123 @@
+"""Arrays in parts: which rule places which array where, and that the numbers are those of whole arrays."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from rann_jax import distributed, models, optimizer
+from rann_jax.errors import ConfigError
+from rann_jax.experiment import build
+from rann_jax.sharding import state_shardings
+from rann_jax.state import create_state
+from rann_jax.train import sharded_step
+from tests.two_blocks import get_config
+
+KERNELS = (("kernel$", "largest"),)
+
+
+@pytest.fixture(scope="module")
+def abstract():
+    model = models.create("rann-0.5x4-1", num_classes=4)
+    tx = optimizer.adam(schedule="constant", learning_rate=1e-3, total_steps=4)
+    image = jnp.zeros((1, 8, 16), jnp.float32)
+    return jax.eval_shape(lambda: create_state(model, tx, image, seed=3))
+
+
+@pytest.mark.fast
+def test_rules_place_parameters_averages_and_moments(abstract):
+    mesh = distributed.data_mesh(model=2)
+    assert dict(mesh.shape) == {"data": 4, "model": 2}
+    placed = state_shardings(abstract, mesh, [("fc2/kernel", 1), *KERNELS])
+    adam = placed.opt_state.inner_state[0]
+    for tree in (placed.params, placed.ema_params, adam.mu, adam.nu):
+        assert tree["fc2"]["kernel"].spec == P(None, "model")  # (128, 4), by the first rule
+        assert tree["fc1"]["kernel"].spec == P("model")  # (128, 128), the first of the longest
+        assert tree["stage4_block1"]["conv1"]["kernel"].spec == P(None, None, "model")  # (3, 3, 128, 128)
+        assert tree["fc1"]["bias"].spec == P()
+    assert placed.step.spec == P()
+    kernel = placed.params["stage4_block1"]["conv1"]["kernel"]
+    assert kernel.shard_shape((3, 3, 128, 128)) == (3, 3, 64, 128)
+
+
+@pytest.mark.fast
+def test_largest_is_whole_where_no_axis_can_be_shared(abstract):
+    placed = state_shardings(abstract, distributed.data_mesh(model=8), [("fc2/bias", "largest")])
+    assert placed.params["fc2"]["bias"].spec == P()  # (4,)
+
+
+@pytest.mark.fast
+def test_neighbours_share_arrays():
+    ids = [[device.id for device in row] for row in distributed.data_mesh(model=4).devices]
+    assert ids == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("rules", "says"),
+    [
+        ([("no_such", "largest")], "'no_such' is the first rule of no array"),
+        ([("fc2/bias", 1)], r"axis 1 of params/fc2/bias, \(4,\), cannot be shared by 2"),
+        ([("fc1", "largest"), ("(", 0)], r"\('\(', 0\): missing \)"),
+        ([("fc1", "widest")], "number or 'largest'"),
+        ([("fc1",)], r"\('fc1',\)"),
+    ],
+)
+def test_rules_that_cannot_be_followed(abstract, rules, says):
+    with pytest.raises(ConfigError, match=rf"config.sharding.rules: .*{says}"):
+        state_shardings(abstract, distributed.data_mesh(model=2), rules)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("model", [0, 3])
+def test_devices_that_cannot_be_grouped(model):
+    with pytest.raises(ConfigError, match=f"config.sharding.model={model} does not divide the 8 devices"):
+        distributed.data_mesh(model)
+
+
+def one_step(model, rules, **overrides):
+    config = get_config()
+    config.sharding = {"model": model, "rules": rules}
+    config.update_from_flattened_dict(overrides)
+    experiment, mesh = build(config), distributed.data_mesh(model)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, experiment.sharded_state(mesh))
+    state = jax.jit(experiment.initial_state, out_shardings=shardings)()
+    rng = np.random.default_rng(0)
+    audio = rng.integers(-(2**15), 2**15, (8, experiment.crop_samples), dtype=np.int16)
+    batch = {"audio": audio, "labels": np.eye(10, dtype=np.float32)[:8]}
+    return sharded_step(experiment, mesh)(state, distributed.place_batch(batch, mesh))
+
+
+def test_a_step_with_arrays_in_parts_is_the_step_with_whole_arrays():
+    whole, metrics = one_step(1, ())
+    parts, metrics_of_parts = one_step(4, KERNELS)
+    kernel = parts.params["block1"]["conv1"]["kernel"]
+    assert kernel.sharding.shard_shape(kernel.shape) == (3, 3, 2, 8)
+    assert float(metrics["loss"]) == pytest.approx(float(metrics_of_parts["loss"]), rel=1e-6)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        # Adam's first step is the learning rate times the gradient's sign, and that of zero may be either.
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_rematerialised_blocks_give_the_same_step():
+    plain, again = (one_step(1, (), **{"model.remat": remat})[0] for remat in (False, True))
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("name", "blocks"), [("rann-0.5x4-1", 20), ("cnn14", 6), ("resnet38", 18)])
+def test_every_block_is_rematerialised_under_the_same_names(name, blocks):
+    image = jnp.zeros((1, 64, 64), jnp.float32)
+    options = {} if name.startswith("rann") else {"width": 32}
+    networks = [models.create(name, num_classes=3, remat=remat, **options) for remat in (False, True)]
+    first, second = (jax.eval_shape(n.init, jax.random.key(0), image) for n in networks)
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+
+    def loss(variables):
+        keys = {"dropout": jax.random.key(1)}
+        return networks[1].apply(variables, image, train=True, mutable=["batch_stats"], rngs=keys)[0].sum()
+
+    # Once going forward and once again going back.
+    assert str(jax.make_jaxpr(jax.grad(loss))(first)).count("= checkpoint[") == blocks
