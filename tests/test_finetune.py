@@ -29,18 +29,22 @@ STEPS, MARGIN = 40, 0.15
 @pytest.fixture(scope="module", autouse=True)
 def quickly_compiled(tmp_path_factory):
     """Programs are compiled once, and without optimisations, which would take longer than they save."""
-    changed = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": True,
+    seconds = "jax_persistent_cache_min_compile_time_secs"
+    before = {
+        "jax_compilation_cache_dir": jax.config.jax_compilation_cache_dir,
+        seconds: getattr(jax.config, seconds),
     }
-    before = {name: getattr(jax.config, name) for name in changed}
-    for values in (changed, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if values is changed:
-            yield
+    configure(
+        {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")), seconds: 0.0}, quickly=True
+    )
+    yield
+    configure(before, quickly=False)
+
+
+def configure(values, quickly):
+    for name, value in (values | {"jax_disable_most_optimizations": quickly}).items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 def write_sounds(path, labels, train, test):
