@@ -4,13 +4,19 @@
                     batch size, on CPU, GPU and TPU. With JAX and flatbuffers:
                       model = jax.export.deserialize(open("model.stablehlo", "rb").read())
                       model.call(wave)  # (B, samples) float32, full scale +-1, -> (B, classes)
+  --to onnx         the same for onnxruntime and others, the batch symbolic too. Front ends that ONNX cannot
+                    write (cqt, cwt, tempogram) are left out, and the model takes their image instead of the
+                    waveform; model.json's input says which it is:
+                      session = onnxruntime.InferenceSession("model.onnx")
+                      (probabilities,) = session.run(None, {"wave": wave})
   --to safetensors  the weights only; the network and the front end are not in it.
 
 model.json beside it says what goes in and out: rate, samples, task, labels, and the whole config.
 """
 
 import argparse
-import importlib
+import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -24,14 +30,24 @@ import numpy as np
 from flax import traverse_util
 
 from rann_jax.errors import ConfigError
-from rann_jax.program import guarded
+from rann_jax.program import guarded, require
+from rann_jax.steps import make_eval_step
 from rann_jax.tagger import Tagger
 from rann_jax.workdir import replace_atomically
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def stablehlo(tagger: Tagger) -> bytes:
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A file's content, and what goes in: the name and the sizes without the batch."""
+
+    content: bytes
+    input: str
+    sizes: tuple[int, ...]
+
+
+def stablehlo(tagger: Tagger) -> Exported:
     """The model as a serialized jax.export program: wave (B, crop_samples) -> probabilities (B, C), float32.
 
     B is symbolic. JAX keeps such programs loadable for six months at least.
@@ -39,7 +55,7 @@ def stablehlo(tagger: Tagger) -> bytes:
     Raises:
       ConfigError: the package flatbuffers, with which JAX serializes, is not installed.
     """
-    _require("flatbuffers", "stablehlo")
+    require("flatbuffers", for_what="--to stablehlo", extra="export")
     (batch,) = jax.export.symbolic_shape("batch")
     variables = jax.tree.map(np.asarray, tagger.variables)
 
@@ -47,37 +63,66 @@ def stablehlo(tagger: Tagger) -> bytes:
         return tagger.step(variables, wave)
 
     shape = jax.ShapeDtypeStruct((batch, tagger.crop_samples), jnp.float32)
-    return bytes(jax.export.export(jax.jit(model), platforms=PLATFORMS)(shape).serialize())
+    program = jax.export.export(jax.jit(model), platforms=PLATFORMS)(shape)
+    return Exported(bytes(program.serialize()), "wave", (tagger.crop_samples,))
 
 
-def safetensors(tagger: Tagger) -> bytes:
+def onnx(tagger: Tagger) -> Exported:
+    """The model as ONNX: wave (B, crop_samples), or image (B, F, T), -> probabilities (B, C), float32.
+
+    Raises:
+      ConfigError: the package onnx is not installed, or the network has an operation without a rule.
+    """
+    require("onnx", for_what="--to onnx", extra="onnx")
+    from rann_jax.interop.onnx_program import to_onnx
+    from rann_jax.interop.onnx_rules import Unsupported
+
+    experiment = tagger.experiment
+    variables = jax.tree.map(np.asarray, tagger.variables)
+    network = make_eval_step(experiment.model, lambda image: image, task=tagger.task)
+    parts = {
+        "wave": (tagger.step, (tagger.crop_samples,)),
+        "image": (network, experiment.image_shape),
+    }
+    lacking = ""
+    for name, (step, sizes) in parts.items():
+        try:
+            model = to_onnx(functools.partial(step, variables), sizes, name=name, result="probabilities")
+            return Exported(model.SerializeToString(), name, sizes)
+        except Unsupported as error:
+            lacking = str(error)
+    raise ConfigError(f"--to onnx: there is no rule for the operation {lacking}: use --to stablehlo")
+
+
+def safetensors(tagger: Tagger) -> Exported:
     """The averaged weights by Flax's names, such as params/fc2/kernel; the header has `description`.
 
     Raises:
       ConfigError: the package safetensors is not installed.
     """
-    _require("safetensors", "safetensors")
+    require("safetensors", for_what="--to safetensors", extra="export")
     from safetensors.numpy import save
 
     flat = traverse_util.flatten_dict(tagger.variables, sep="/")
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}
-    return save(arrays, metadata={"model": json.dumps(description(tagger))})
+    wave = ("wave", (tagger.crop_samples,))
+    return Exported(save(arrays, metadata={"model": json.dumps(description(tagger, *wave))}), *wave)
 
 
-def _require(package: str, form: str) -> None:
-    try:
-        importlib.import_module(package)
-    except ImportError as error:
-        raise ConfigError(f'--to {form} needs {package}: pip install "rann-jax[export]"') from error
+FORMATS: dict[str, Callable[[Tagger], Exported]] = {
+    "stablehlo": stablehlo,
+    "onnx": onnx,
+    "safetensors": safetensors,
+}
 
 
-FORMATS: dict[str, Callable[[Tagger], bytes]] = {"stablehlo": stablehlo, "safetensors": safetensors}
+def description(tagger: Tagger, name: str, sizes: tuple[int, ...]) -> dict[str, Any]:
+    """What a program must know to use the model, with its input (batch, *sizes); plain JSON.
 
-
-def description(tagger: Tagger) -> dict[str, Any]:
-    """What a program must know to use the model; plain JSON."""
+    An input `image` is what the front end of `config.feature` makes of a wave.
+    """
     return {
-        "input": {"name": "wave", "shape": ["batch", tagger.crop_samples], "dtype": "float32"},
+        "input": {"name": name, "shape": ["batch", *sizes], "dtype": "float32"},
         "output": {"name": "probabilities", "shape": ["batch", len(tagger.labels)], "dtype": "float32"},
         "sample_rate": tagger.sample_rate,
         "seconds": tagger.window_seconds,
@@ -95,12 +140,16 @@ def run(options: argparse.Namespace) -> int:
     """
     tagger = Tagger.load(options.workdir, checkpoint=options.checkpoint)
     folder = options.out or options.workdir / "export"
-    content = FORMATS[options.to](tagger)
+    exported = FORMATS[options.to](tagger)
     path = folder / f"model.{options.to}"
     with replace_atomically(path, "wb") as file:
-        file.write(content)
+        file.write(exported.content)
     with replace_atomically(folder / "model.json") as file:
-        file.write(json.dumps(description(tagger), indent=2) + "\n")
+        about = description(tagger, exported.input, exported.sizes)
+        file.write(json.dumps(about, indent=2) + "\n")
+    if exported.input == "image":
+        name = tagger.experiment.config.feature.name
+        print(f"without the front end: ONNX cannot write {name}, so images go in", file=sys.stderr)
     print(path)
     return 0
 

@@ -14,7 +14,8 @@ import rann_jax
 from rann_jax.experiment import build
 from rann_jax.export import main
 from rann_jax.steps import make_eval_step
-from tests.tiny import get_config
+from tests.conftest import TINY_LABELS
+from tests.tiny import get_config, write_workdir
 
 # -P and another directory: neither the repository nor the installed package is in reach.
 WITHOUT = """
@@ -29,6 +30,17 @@ about = json.load(open("model.json"))
 waves = np.load("waves.npy")
 assert waves.shape[1] == about["input"]["shape"][1]
 np.savez("answers.npz", *[np.asarray(model.call(waves[:n])) for n in (1, 3)])
+"""
+RUN_ONNX = """
+import json, onnxruntime
+assert "jax" not in sys.modules
+model = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+about = json.load(open("model.json"))
+(given,), (result,) = model.get_inputs(), model.get_outputs()
+assert (given.name, given.shape) == (about["input"]["name"], about["input"]["shape"])
+assert (result.name, result.shape) == ("probabilities", ["batch", 10])
+inputs = np.load("inputs.npy")
+np.savez("answers.npz", *[model.run(None, {given.name: inputs[:n]})[0] for n in (1, 3)])
 """
 READ_SAFETENSORS = """
 import json
@@ -48,16 +60,13 @@ def tagger(tiny_workdir):
     return rann_jax.Tagger.load(tiny_workdir, batch_size=3)
 
 
-def test_stablehlo_hears_what_the_tagger_hears(tiny_workdir, tagger, tmp_path, capsys):
+def test_stablehlo_hears_what_the_tagger_hears(tiny_workdir, tagger, sounds, tmp_path, capsys):
     pytest.importorskip("flatbuffers", reason="the extra 'export' is not installed")
     assert main([str(tiny_workdir), "--to", "stablehlo", "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "model.stablehlo")
-    noise = np.random.default_rng(0).uniform(-0.5, 0.5, tagger.crop_samples)
-    tone = np.sin(0.3 * np.arange(tagger.crop_samples))
-    waves = np.stack([noise, 0.1 * tone, np.zeros_like(tone)]).astype(np.float32)
-    np.save(tmp_path / "waves.npy", waves)
+    np.save(tmp_path / "waves.npy", sounds)
     elsewhere(RUN_STABLEHLO, tmp_path)
-    expected = tagger.predict(waves)
+    expected = tagger.predict(sounds)
     assert np.ptp(expected, axis=0).max() > 0.01  # it does listen
     with np.load(tmp_path / "answers.npz") as answers:
         np.testing.assert_allclose(answers["arr_0"], expected[:1], atol=1e-4)
@@ -65,6 +74,34 @@ def test_stablehlo_hears_what_the_tagger_hears(tiny_workdir, tagger, tmp_path, c
     about = json.loads((tmp_path / "model.json").read_text())
     assert (about["sample_rate"], about["seconds"], about["task"]) == (16000, 0.5, "classification")
     assert tuple(about["labels"]) == tagger.labels
+
+
+@pytest.fixture(scope="module")
+def sounds(tagger) -> np.ndarray:
+    """Noise, a tone and silence."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, tagger.crop_samples)
+    tone = np.sin(0.3 * np.arange(tagger.crop_samples))
+    return np.stack([noise, 0.1 * tone, np.zeros_like(tone)]).astype(np.float32)
+
+
+@pytest.mark.parametrize("takes_image", [False, True], ids=["log_mel", "cqt"])
+def test_onnxruntime_hears_what_the_tagger_hears(takes_image, tiny_workdir, sounds, tmp_path, capsys):
+    """In a process without JAX; of CQT the network only, behind this package's front end."""
+    pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    workdir = tiny_workdir
+    if takes_image:
+        workdir = write_workdir(tmp_path / "run", 0, TINY_LABELS, **{"feature.name": "cqt"})
+    assert main([str(workdir), "--to", "onnx", "--out", str(tmp_path)]) == 0
+    tagger = rann_jax.Tagger.load(workdir, batch_size=3)
+    assert ("ONNX cannot write cqt" in capsys.readouterr().err) == takes_image
+    np.save(tmp_path / "inputs.npy", tagger.experiment.front_end(sounds) if takes_image else sounds)
+    elsewhere(RUN_ONNX, tmp_path)
+    expected = tagger.predict(sounds)
+    assert np.ptp(expected, axis=0).max() > 0.01  # it does listen
+    with np.load(tmp_path / "answers.npz") as answers:
+        np.testing.assert_allclose(answers["arr_0"], expected[:1], atol=1e-4)
+        np.testing.assert_allclose(answers["arr_1"], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["mfcc", "gfcc", "chroma", "cqt", "tempogram", "cwt", "wavegram"])
@@ -94,12 +131,13 @@ def test_safetensors_has_every_weight(tiny_workdir, tagger, tmp_path, capsys):
 
 @pytest.mark.fast
 def test_wrong_use_is_one_line(tmp_path, tiny_workdir, monkeypatch, capsys):
-    for package in ("safetensors", "flatbuffers"):
+    for package in ("safetensors", "flatbuffers", "onnx"):
         monkeypatch.setitem(sys.modules, package, None)
     for arguments, says in (
         ([str(tmp_path), "--to", "stablehlo"], "holds no checkpoints"),
         ([str(tiny_workdir), "--to", "safetensors"], "needs safetensors: pip install"),
         ([str(tiny_workdir), "--to", "stablehlo"], "needs flatbuffers: pip install"),
+        ([str(tiny_workdir), "--to", "onnx"], 'needs onnx: pip install "rann-jax[onnx]"'),
     ):
         assert main(arguments) == 2
         (line,) = capsys.readouterr().err.splitlines()
