@@ -1,6 +1,7 @@
 """AudioSet: sound of YouTube videos, 527 classes, several a clip."""
 
 import functools
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,6 +92,12 @@ class Audioset(AudioBuilder):
             raise DataError(
                 f"config.data_dir: {self.builder_config.source} has none of the lists "
                 f"{', '.join(_LISTS.values())}: add those whose sound you have"
+            )
+        listed = {clip.id for clips in splits.values() for clip in clips}
+        if unlisted := sum(len(sounds) for key, sounds in self._by_id.items() if key not in listed):
+            print(
+                f"warning: audioset: {unlisted} sounds are in no list of the folder: left out",
+                file=sys.stderr,
             )
         return splits
 
