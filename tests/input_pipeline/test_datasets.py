@@ -299,7 +299,7 @@ class TestFolder:
             ("filename,label\na.wav\n", "line 2: expected 2 values"),
             ("filename,label\na.wav,cat,7\n", "line 2: expected 2 values"),
             ("filename,label\na.wav,\n", "a.wav has no label"),
-            ("filename,label\na.wav,cat\na.wav,dog\n", "1 of 1 files .*a.wav: listed a second time"),
+            ("filename,label\na.wav,cat\na.wav,dog\n", "1 of 2 files .*a.wav: listed a second time"),
             ("filename,label\na.wav,cat\nb.wav,cat\n", "single class 'cat'"),
             ("filename,label,split\na.wav,cat,x y\nb.wav,dog,\n", "'x y' names no split"),
             ('filename,label\n"a.wav,cat\n', "is not a csv table"),
