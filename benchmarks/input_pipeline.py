@@ -19,7 +19,6 @@ at 44.1 kHz in batches of 16; batches alone, the network alone, and both.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -30,9 +29,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from benchmarks import machine
+
 RATE, CLIP_SECONDS, CROP_SECONDS, BATCH = 32000, 10, 8, 32
 CLIPS = 400
-WARM_UP, BATCHES = 10, 30
+WARM_UP, BATCHES = 8, 20
 STEP_CLIPS_PER_SECOND = 1000  # of RANN-8x4-6 on one H100, as planned for; not measured here
 CORES = len(os.sched_getaffinity(0))
 
@@ -127,8 +128,8 @@ def panns(folder: Path) -> Iterator[object]:
 
 SIDES: Mapping[str, Callable[[Path], Iterator[object]]] = {
     "ours, pcm": lambda folder: ours(folder, "pcm"),
-    "ours, flac": lambda folder: ours(folder, "flac"),
     "PANNs": panns,
+    "ours, flac": lambda folder: ours(folder, "flac"),
 }
 
 
@@ -164,6 +165,7 @@ def reading(esc10: Path, folder: Path, repeats: int) -> dict[str, object]:
             command = [sys.executable, "-m", "benchmarks.input_pipeline", "--side", side]
             command += ["--work", str(folder)]
             figures[side].append(json.loads(subprocess.check_output(command)))
+            print(side, figures[side][-1], file=sys.stderr, flush=True)
     medians = {
         side: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
         for side, runs in figures.items()
@@ -238,7 +240,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data_dir", type=Path, help="copy of ESC-10 in the official layout")
     parser.add_argument("--subjects", default="reading,network")
-    parser.add_argument("--work", type=Path, default=Path("/tmp/input_pipeline"), help="folder for clips")
+    parser.add_argument(
+        "--work", type=Path, default=Path("/tmp/input_pipeline_benchmark"), help="folder for clips"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="also write the figures here; other subjects are kept")
     parser.add_argument("--side", help=argparse.SUPPRESS)
@@ -256,11 +260,8 @@ def main() -> None:
     print(json.dumps(figures, indent=2))
     if args.json:
         kept = json.loads(args.json.read_text()) if args.json.exists() else {}
-        about = {
-            "command": f"python -m benchmarks.input_pipeline --data_dir ESC10 --subjects {args.subjects}",
-            "device": f"{platform.machine()}, {CORES} cores that other programs used too",
-            "python": platform.python_version(),
-        }
+        shown = ["--data_dir", "ESC10", "--subjects", args.subjects, "--repeats", str(args.repeats)]
+        about = machine.about("benchmarks.input_pipeline", shown, ("array-record", "grain", "h5py", "torch"))
         kept |= {name: {**about, "figures": value} for name, value in figures.items()}
         args.json.write_text(json.dumps(kept, indent=2) + "\n")
 
