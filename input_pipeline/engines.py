@@ -13,7 +13,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from input_pipeline.errors import DataError
 from input_pipeline.shards import Recipe, Shard, write
 
-# A worker takes about 2 s to start, in which one at work converts some hundred clips of 5 s.
+# Ours: fewer clips are not worth the start of another worker, which imports TFDS.
 _CLIPS_PER_WORKER = 400
 _IDLE_SECONDS = 10  # after which a worker that has no more to do ends
 

@@ -169,7 +169,7 @@ def survey(name: str, *, data_dir: str, **options: Any) -> Survey:
     complete = _complete_options(name, builder_class, options)
     folder, files = _source_files(builder_class, data_dir, Path(DEFAULT_PREPARED_DIR).expanduser(), False)
     config = AudioConfig(name="survey", source=folder, files=files, options=complete)
-    with _quiet_tfds():
+    with quiet_tfds():
         builder = builder_class(data_dir=folder, config=config)
         clips = itertools.chain.from_iterable(builder.listing.values())
         several = any(len(clip.labels) > 1 for clip in clips)
@@ -274,7 +274,7 @@ def _generate(
     download_config: tfds.download.DownloadConfig,
     progress: bool,
 ) -> None:
-    with _quiet_tfds():
+    with quiet_tfds():
         builder = builder_class(data_dir=root, config=config, file_format="array_record")
         total = sum(map(len, builder.listing.values()))
         with tqdm(
@@ -289,7 +289,7 @@ def _generate(
 
 
 @contextlib.contextmanager
-def _quiet_tfds() -> Iterator[None]:
+def quiet_tfds() -> Iterator[None]:
     """Silences TFDS' bars, prints to stdout and log lines about custom configurations."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)

@@ -1,6 +1,7 @@
 """AudioSet: sound of YouTube videos, 527 classes, several a clip."""
 
 import functools
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,44 +82,47 @@ class Audioset(AudioBuilder):
 
     def clips(self) -> Mapping[str, Sequence[Clip]]:
         """Splits eval, balanced and unbalanced, in the order of their lists."""
-        seen: set[str] = set()
         splits: dict[str, list[Clip]] = {}
         for split, table in _LISTS.items():
             if (path := self.find(table)) is not None:
-                splits[split] = [self._listed(row, seen) for row in segments(path)]
-            elif own := [self._labelled(packed, seen) for packed in self._packed_by_split[split]]:
+                splits[split] = [self._listed(row) for row in segments(path)]
+            elif own := [self._labelled(packed) for packed in self._packed_by_split[split]]:
                 splits[split] = own
         if not splits:
             raise DataError(
                 f"config.data_dir: {self.builder_config.source} has none of the lists "
                 f"{', '.join(_LISTS.values())}: add those whose sound you have"
             )
+        listed = {clip.id for clips in splits.values() for clip in clips}
+        if unlisted := sum(len(sounds) for key, sounds in self._by_id.items() if key not in listed):
+            print(
+                f"warning: audioset: {unlisted} sounds are in no list of the folder: left out",
+                file=sys.stderr,
+            )
         return splits
 
-    def _listed(self, row: Sequence[str], seen: set[str]) -> Clip:
+    def _listed(self, row: Sequence[str]) -> Clip:
         """The clip of a row (id, start, end, labels), with what is wrong with it."""
         youtube_id, start, end, labels = row
         mids = list(dict.fromkeys(mid.strip() for mid in labels.split(",")))
         sounds = self._by_id.get(youtube_id, [])
         if unknown := [mid for mid in mids if mid not in self._names]:
-            problem = f"unknown label {unknown[0]!r}"
-        elif not sounds:
-            problem = f"no sound file named {youtube_id} or Y{youtube_id}"
-        elif len(sounds) > 1:
+            return Clip(youtube_id, (), problem=f"unknown label {unknown[0]!r}")
+        if not sounds:
+            return Clip(youtube_id, (), problem=f"no sound file named {youtube_id} or Y{youtube_id}")
+        if len(sounds) > 1:
             problem = f"several sound files: {sounds[0].name}, {sounds[1].name}"
-        else:
-            problem = sounds[0].problem
-        names = tuple(self._names.get(mid, "") for mid in mids)
-        return _clip(youtube_id, names, sounds, float(end) - float(start), problem, seen)
+            return Clip(youtube_id, (), problem=problem)
+        names = tuple(self._names[mid] for mid in mids)
+        return _clip(youtube_id, names, sounds[0], float(end) - float(start))
 
-    def _labelled(self, packed: Packed, seen: set[str]) -> Clip:
+    def _labelled(self, packed: Packed) -> Clip:
         """The clip of a packed sound that brings its own labels: machine ids, names or indices."""
-        own = packed.labels or ()
-        names = tuple(dict.fromkeys(self._known.get(label, "") for label in own))
-        problem = packed.problem
-        if not problem and (not own or "" in names):
-            problem = f"unknown label {next(x for x in own if x not in self._known)!r}" if own else "no label"
-        return _clip(_youtube_id(packed.name), names, [packed], _SECONDS, problem, seen)
+        youtube_id, own = _youtube_id(packed.name), packed.labels or ()
+        names = tuple(dict.fromkeys(self._known.get(label, label) for label in own))
+        if not (packed.problem or own):
+            return Clip(youtube_id, (), problem="no label")
+        return _clip(youtube_id, names, packed, _SECONDS)
 
     @functools.cached_property
     def _names(self) -> dict[str, str]:
@@ -162,22 +166,11 @@ def _youtube_id(name: str) -> str:
     return stem[1:] if len(stem) == _ID_LENGTH + 1 and stem.startswith("Y") else stem
 
 
-def _clip(
-    youtube_id: str,
-    labels: tuple[str, ...],
-    sounds: Sequence[Packed],
-    seconds: float,
-    problem: str,
-    seen: set[str],
-) -> Clip:
-    """A clip, unless there is a problem, or there was another one of its id."""
-    if youtube_id in seen:
-        problem = "listed a second time"
-    seen.add(youtube_id)
-    if problem:
-        return Clip(youtube_id, (), problem=problem)
-    sound = sounds[0].sound
-    assert sound is not None
-    if isinstance(sound, Row) and sound.padded:
-        return Clip(youtube_id, labels, Excerpt(sound, 0.0, seconds))
-    return Clip(youtube_id, labels, Segment(sound, seconds))
+def _clip(youtube_id: str, labels: tuple[str, ...], found: Packed, seconds: float) -> Clip:
+    """A clip of so many seconds at most; what was filled up to more is cut."""
+    if found.problem:
+        return Clip(youtube_id, (), problem=found.problem)
+    assert found.sound is not None
+    padded = isinstance(found.sound, Row) and found.sound.padded
+    sound = Excerpt(found.sound, 0.0, seconds) if padded else Segment(found.sound, seconds)
+    return Clip(youtube_id, labels, sound)

@@ -10,12 +10,11 @@ when it was killed. Shards in source order keep manifest and records in one orde
 
 import abc
 import functools
-import itertools
 import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -162,23 +161,22 @@ class AudioBuilder(FileReaderBuilder):
 
     @functools.cached_property
     def listing(self) -> Mapping[str, Sequence[Clip]]:
-        """The clips of each split, listed once; splits without clips are left out.
+        """The clips of each split; splits without clips are left out.
+
+        A clip whose id was listed before, in this split or an earlier one, and one of a class that there is
+        not, are listed with that problem.
 
         Raises:
-          DataError: no clips, two clips of one id, or a label that is not among the label names.
+          DataError: no clips.
         """
-        listing = {split: clips for split, clips in self.clips().items() if clips}
+        known, seen = frozenset(self.label_names()), set[str]()
+        listing = {
+            split: [_checked(clip, known, seen) for clip in clips]
+            for split, clips in self.clips().items()
+            if clips
+        }
         if not listing:
             raise DataError(f"data set {self.name!r} lists no clips: see its options and its folder")
-        known, seen = set(self.label_names()), set()
-        for clip in itertools.chain.from_iterable(listing.values()):
-            if clip.problem:
-                continue
-            if clip.id in seen:
-                raise DataError(f"data set {self.name!r} lists {clip.id!r} twice: name it once")
-            if unknown := set(clip.labels) - known:
-                raise DataError(f"{clip.id!r} has the unknown label {min(unknown)!r}: mend its table")
-            seen.add(clip.id)
         return listing
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -264,6 +262,16 @@ class AudioBuilder(FileReaderBuilder):
             num_bytes=sum(shard.records.stat().st_size for shard in parts),
             filename_template=template,
         )
+
+
+def _checked(clip: Clip, known: frozenset[str], seen: set[str]) -> Clip:
+    problem = clip.problem
+    if clip.id in seen:
+        problem = "listed a second time"
+    elif not problem and (unknown := set(clip.labels) - known):
+        problem = f"unknown label {min(unknown)!r}"
+    seen.add(clip.id)
+    return clip if problem == clip.problem else replace(clip, problem=problem)
 
 
 def _path_end(file: str) -> tuple[str, ...]:

@@ -116,12 +116,13 @@ def tiny(data_dir, tmp_path):
     return folder, write
 
 
-def test_an_id_that_begins_with_y_is_no_prefix(tiny, tmp_path):
+def test_an_id_that_begins_with_y_is_no_prefix(tiny, tmp_path, capsys):
     """Ids of 11 characters that begin with Y: 'Yid_-034567' is in Y + 'id_-0345678' only by mistake."""
     folder, write = tiny
     write('Yid_-034567, 0.000, 10.000, "/m/09x0r"', 'id_-0345678, 0.000, 10.000, "/m/09x0r"')
     manifest = prepare_audioset(folder, tmp_path / "p").manifest("eval")
     assert [row.id for row in manifest.rows] == ["id_-0345678"]
+    assert "warning: audioset: 2 sounds are in no list of the folder" in capsys.readouterr().err
     assert [source.id for source in manifest.rejected] == ["Yid_-034567"]
 
 

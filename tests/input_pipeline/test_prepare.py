@@ -9,9 +9,11 @@ import sys
 import textwrap
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 import soundfile
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from input_pipeline import DataError, prepare, shards
 from input_pipeline.datasets.builder import AudioBuilder
@@ -198,6 +200,19 @@ def test_killed_with_workers(animals, tmp_path, small_shards):
     prepared = prepare_folder(animals, tmp_path / "prepared", workers=2)
     assert finished <= {path.stat().st_ino for path in prepared.folder.iterdir()}  # linked, not made anew
     assert_same_copy(prepared, prepare_folder(animals, tmp_path / "whole"))
+
+
+@pytest.mark.fast
+def test_a_worker_that_is_killed(animals, tmp_path, monkeypatch, small_shards):
+    def killed(*arguments):
+        raise TerminatedWorkerError("a process was terminated abruptly\nexit codes: SIGKILL(-9)")
+
+    monkeypatch.setattr(joblib.Parallel, "__call__", killed)
+    with pytest.raises(
+        DataError, match=r"a worker .* config.prepare.workers; finished shards are kept"
+    ) as caught:
+        prepare_folder(animals, tmp_path / "prepared", workers=2)
+    one_line(caught)
 
 
 def test_without_hard_links(animals, tmp_path, small_shards, monkeypatch):

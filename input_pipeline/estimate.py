@@ -1,0 +1,109 @@
+"""What preparing a data set would cost: a sample is really prepared, in every storage, and multiplied."""
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from array_record.python import array_record_data_source
+
+from input_pipeline import manifest, storage
+from input_pipeline.datasets.builder import AudioBuilder
+from input_pipeline.datasets.clip import Clip
+from input_pipeline.prepare import plan, quiet_tfds
+from input_pipeline.shards import Recipe, Shard, write
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one storage, per usable clip of the sample.
+
+    Attributes:
+      bytes: on disk.
+      prepare_seconds: of one core's time, to decode, resample, encode and write it; waiting does not count.
+      read_seconds: of one core's time, to read it again.
+    """
+
+    bytes: float
+    prepare_seconds: float
+    read_seconds: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a data set has, and what its copy would cost.
+
+    Attributes:
+      listed: clips of each split.
+      missing: those of them that are rejected unheard, such as absent files.
+      sampled: how many clips were prepared for this.
+      unusable: how many of those were rejected.
+      seconds: mean length of a usable clip.
+      costs: by storage.
+    """
+
+    listed: Mapping[str, int]
+    missing: Mapping[str, int]
+    sampled: int
+    unusable: int
+    seconds: float
+    costs: Mapping[str, Cost]
+
+    @property
+    def usable(self) -> float:
+        """Clips expected in the copy."""
+        there = sum(self.listed.values()) - sum(self.missing.values())
+        return there * (1 - self.unusable / self.sampled) if self.sampled else 0.0
+
+
+def estimate(name: str, *, sample: int = 64, **plan_options: object) -> Estimate:
+    """Lists a data set and prepares clips of it, evenly spaced, in a temporary folder that is removed.
+
+    Args:
+      name: a name in `datasets.REGISTRY`.
+      sample: at most so many clips.
+      **plan_options: see `prepare.plan`.
+
+    Raises:
+      DataError: as `prepare`.
+    """
+    root, builder_class, config = plan(name, **plan_options)  # type: ignore[arg-type]
+    with quiet_tfds():
+        builder: AudioBuilder = builder_class(data_dir=root, config=config)
+    there = [clip for clips in builder.listing.values() for clip in clips if not clip.problem]
+    places = np.unique(np.linspace(0, len(there) - 1, min(sample, len(there))).astype(int))
+    clips = [there[place] for place in places]
+    parts: dict[str, manifest.Manifest] = {}
+    costs = {}
+    for kind in storage.STORAGES:
+        recipe = dataclasses.replace(builder.recipe, storage=kind, features=builder.features(kind))
+        parts[kind], costs[kind] = _measure(clips, recipe)
+    rows = parts["pcm"].rows
+    return Estimate(
+        listed={split: len(clips) for split, clips in builder.listing.items()},
+        missing={split: sum(bool(c.problem) for c in clips) for split, clips in builder.listing.items()},
+        sampled=len(clips),
+        unusable=len(clips) - len(rows),
+        seconds=float(np.mean([row.samples for row in rows])) / builder.recipe.sample_rate if rows else 0.0,
+        costs=costs,
+    )
+
+
+def _measure(clips: Sequence[Clip], recipe: Recipe) -> tuple[manifest.Manifest, Cost]:
+    with tempfile.TemporaryDirectory() as folder:
+        shard = Shard("sample", 0, tuple(clips), Path(folder))
+        begin = time.process_time()
+        write(shard, recipe)
+        prepared = time.process_time()
+        part = manifest.read(shard.manifest)
+        with array_record_data_source.ArrayRecordDataSource([str(shard.records)]) as records:
+            for record in records:
+                storage.decode(recipe.features.deserialize_example_np(record)["audio"])
+        read = time.process_time()
+        count = max(1, len(part.rows))
+        return part, Cost(
+            shard.records.stat().st_size / count, (prepared - begin) / count, (read - prepared) / count
+        )

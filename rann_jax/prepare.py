@@ -1,0 +1,128 @@
+"""Prepare the data of an experiment before it is trained, or tell what that would cost.
+
+  python -m rann_jax.prepare --config configs/audioset.py --config.data_dir=DIR --dry-run
+  python -m rann_jax.prepare --config configs/audioset.py --config.data_dir=DIR
+
+Training does the same when it starts; a large data set is better prepared where cores are many. Killed, the
+same command goes on behind the last finished shard. --config.prepare.storage=flac stores fewer bytes, which
+take longer to read: the dry run tells both costs. --config.prepare.workers=N takes N processes, not one a
+core.
+
+Data sets of millions of clips can be prepared by an Apache Beam runner (extra `beam`), whose flags are
+given as one argument:
+
+  --beam "--runner=DirectRunner --direct_running_mode=multi_processing --direct_num_workers=16"
+  --beam "--runner=FlinkRunner --flink_master=HOST:8081 --environment_type=LOOPBACK"
+
+Its workers need this package, and the folders of the source and of the prepared copy under the same paths.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import joblib
+from ml_collections import ConfigDict
+
+from input_pipeline.errors import DataError
+from input_pipeline.estimate import Estimate, estimate
+from input_pipeline.prepare import DEFAULT_PREPARED_DIR, prepare
+from input_pipeline.prepared import Prepared
+from rann_jax.config_file import load_config_file
+from rann_jax.errors import ConfigError
+from rann_jax.experiment import data_options
+from rann_jax.program import guarded
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def size(count: float) -> str:
+    """Bytes as people read them.
+
+    >>> size(1.28e12)
+    '1.28 TB'
+    """
+    unit = 0
+    while count >= 999.5 and unit < len(_UNITS) - 1:
+        count, unit = count / 1000, unit + 1
+    return f"{count:.3g} {_UNITS[unit]}"
+
+
+def forecast(config: ConfigDict, cost: Estimate) -> Iterator[str]:
+    """The lines of a dry run."""
+    for split, listed in cost.listed.items():
+        missing = cost.missing[split]
+        yield f"{split}: {listed} clips listed" + (f", {missing} of them unusable unheard" * (missing > 0))
+    yield f"of {cost.sampled} clips prepared as a sample, {cost.unusable} are unusable; from the others:"
+    yield f"sound: {cost.usable * cost.seconds / 3600:.3g} hours, {cost.seconds:.3g} s a clip"
+    workers = config.prepare.workers or joblib.cpu_count()
+    for kind, one in cost.costs.items():
+        yield (
+            f"{kind}: {size(cost.usable * one.bytes)}, "
+            f"{cost.usable * one.prepare_seconds / workers / 3600:.3g} hours to prepare on {workers} cores, "
+            f"read at {1 / one.read_seconds:.0f} clips/s a core"
+        )
+    root = Path(config.prepared_dir or DEFAULT_PREPARED_DIR).expanduser().absolute()
+    existing = next(folder for folder in (root, *root.parents) if folder.exists())
+    yield f"free at {root}: {size(shutil.disk_usage(existing).free)}"
+
+
+def summary(prepared: Prepared) -> Iterator[str]:
+    """What is in a copy, and where it is."""
+    for split in prepared.splits:
+        manifest = prepared.manifest(split)
+        yield (
+            f"{split}: {len(manifest.rows)} of {manifest.listed} clips, "
+            f"fingerprint {manifest.fingerprint()[:12]}"
+        )
+    yield str(prepared.folder)
+
+
+def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """What the command line does; returns the exit code.
+
+    Raises:
+      ConfigError, DataError: what the user can mend.
+    """
+    for text in overrides:
+        if not text.startswith("--config."):
+            raise ConfigError(f"{text!r} is not understood: overrides are --config.key=value; see --help")
+    config = load_config_file(options.config, overrides)
+    data = data_options(config)
+    if not options.dry_run:
+        lines = summary(prepare(**data, beam=options.beam, progress=not options.quiet))
+    else:
+        for key in ("workers", "max_failed_share"):
+            del data[key]
+        cost = estimate(**data, progress=not options.quiet)
+        if not cost.sampled:
+            raise DataError(f"config.data_dir: no clip of {data['name']} has sound in {config.data_dir}")
+        lines = forecast(config, cost)
+    print("\n".join(lines))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m rann_jax.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help="configs/NAME.py[:presets]")
+    parser.add_argument("--dry-run", action="store_true", help="tell clips, hours and bytes; prepare nothing")
+    parser.add_argument("--beam", help="flags of an Apache Beam runner that prepares, as one argument")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; return 0, or 2 where the user can mend what is wrong."""
+    options, overrides = _parser().parse_known_args(arguments)
+    return guarded(lambda: run(options, overrides))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

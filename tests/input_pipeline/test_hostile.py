@@ -1,0 +1,169 @@
+"""What is no ordinary clip, one by one, through the whole preparation: kept, or rejected with a reason."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+
+from input_pipeline import DataError, prepare
+from tests.input_pipeline.conftest import noise
+
+RATE = 16000
+TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)  # 1 s
+
+
+@pytest.fixture
+def prepare_one(tmp_path):
+    """Prepares a file of class odd beside one of class plain; gives its row and samples, or the reason."""
+
+    def prepared(content: bytes, name: str = "a.wav"):
+        folder = tmp_path / "sounds"
+        for label in ("odd", "plain"):
+            (folder / label).mkdir(parents=True)
+        soundfile.write(folder / "plain" / "b.wav", TONE, RATE)
+        (folder / "odd" / name).write_bytes(content)
+        copy = prepare(
+            "folder",
+            data_dir=str(folder),
+            prepared_dir=str(tmp_path / "p"),
+            sample_rate=RATE,
+            max_failed_share=0.5,
+            progress=False,
+        )
+        manifest = copy.manifest("fold1")
+        assert manifest.listed == 2  # nothing is lost silently
+        assert manifest.rows[-1].id == "plain/b.wav"
+        if manifest.rejected:
+            assert manifest.rejected[0].id == f"odd/{name}"
+            return manifest.rejected[0].reason
+        return manifest.rows[0], copy.source("fold1")[0]["audio"]
+
+    return prepared
+
+
+def encoded(samples, rate=RATE, container="WAV", **options) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=container, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_floats_that_are_no_numbers(prepare_one, subtype, value):
+    samples = TONE.copy()
+    samples[-1] = value
+    assert prepare_one(encoded(samples, subtype=subtype)) == "NaN or infinite samples"
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype", "steps"),
+    [
+        ("WAV", "PCM_U8", 256),
+        ("WAV", "PCM_24", 1),
+        ("WAV", "PCM_32", 1),
+        ("WAV", "FLOAT", 1),
+        ("WAV", "DOUBLE", 1),
+        ("FLAC", "PCM_24", 1),
+        ("AIFF", "PCM_32", 1),
+    ],
+)
+def test_sample_formats(prepare_one, container, subtype, steps):
+    """Within so many steps of 16 bits of the tone, which none of them was cut off from."""
+    row, samples = prepare_one(encoded(TONE, container=container, subtype=subtype))
+    np.testing.assert_allclose(samples, TONE * 32768, rtol=0, atol=steps)
+    assert (row.source_rate, row.channels, row.clipped) == (RATE, 1, 0)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000, 192000])
+def test_rates(prepare_one, rate):
+    """A tone stays what it is: its length, its level, its place among the frequencies."""
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
+    row, samples = prepare_one(encoded(tone, rate))
+    assert (len(samples), row.source_rate) == (RATE, rate)
+    middle = samples[2000:-2000] / 32768
+    np.testing.assert_allclose(middle, TONE[2000:-2000], atol=2e-3)
+
+
+@pytest.mark.parametrize("channels", [2, 6])
+def test_channels_are_averaged(prepare_one, channels):
+    gains = np.linspace(-0.5, 1.0, channels)
+    row, samples = prepare_one(encoded(TONE[:, None] * gains, subtype="FLOAT"))
+    assert row.channels == channels
+    np.testing.assert_allclose(samples, TONE * gains.mean() * 32768, atol=1)
+
+
+def wave_header(data_bytes: int) -> bytes:
+    """Of mono PCM with 8 bits at 8 kHz."""
+    return struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + data_bytes, b"WAVE", b"fmt ", 16, 1, 1, 8000, 8000, 1, 8,
+        b"data", data_bytes,
+    )  # fmt: skip
+
+
+def test_hours(prepare_one):
+    hours = 8000 * 3600 * 3
+    assert prepare_one(wave_header(hours) + b"\x80" * hours) == "longer than max_seconds=600"
+
+
+def test_hours_that_are_only_declared(prepare_one):
+    reason = prepare_one(wave_header(8000 * 3600 * 3) + b"\x80" * 8000)
+    assert reason == "truncated: its data has 8000 of 86400000 bytes"
+
+
+@pytest.mark.parametrize("container", ["WAV", "FLAC"])
+def test_silence_is_sound(prepare_one, container):
+    row, samples = prepare_one(encoded(np.zeros(RATE), container=container))
+    assert (row.peak, row.clipped, len(samples)) == (0.0, 0, RATE)
+    assert not samples.any()
+
+
+def test_one_sample(prepare_one):
+    row, samples = prepare_one(encoded(np.array([0.5])))
+    assert (row.samples, samples.tolist()) == (1, [16384])
+
+
+def test_a_csv_with_unknown_labels_and_one_id_twice(write_sounds, tmp_path):
+    """Of a data set with fixed classes: quarantined row by row; only beyond the share does the run stop."""
+    names = [f"audio/tram-lyon-{i}-0-a.wav" for i in range(8)]
+    folder = write_sounds(dict.fromkeys(names, 800))
+    rows = [f"{name}\ttram" for name in names]
+    head = "filename\tscene_label\n"
+    test = [rows[0], f"{names[1]}\ttramway", rows[0], rows[7]]
+    (folder / "fold1_evaluate.csv").write_text(head + "\n".join(test) + "\n")
+    (folder / "fold1_train.csv").write_text(head + "\n".join([*rows[2:7], rows[2]]) + "\n")
+    options = {"data_dir": str(folder), "prepared_dir": str(tmp_path / "p"), "sample_rate": 8000}
+    with pytest.raises(DataError, match=r"1 of 6 files of split 'train' .*max_failed_share=0.05"):
+        prepare("dcase2019_task1a", progress=False, **options)
+    prepared = prepare("dcase2019_task1a", progress=False, max_failed_share=0.5, **options)
+    assert [row.id for row in prepared.manifest("train").rows] == names[2:7]
+    assert [(bad.id, bad.reason) for bad in prepared.manifest("train+test").rejected] == [
+        (names[2], "listed a second time"),
+        (names[1], "unknown label 'tramway'"),
+        (names[0], "listed a second time"),
+    ]
+
+
+def test_a_clip_of_the_training_split_is_not_tested_on(write_sounds, tmp_path):
+    folder = write_sounds({f"audio/bus-oslo-{i}-0-a.wav": 800 for i in range(3)})
+    head, row = "filename\tscene_label\n", "audio/bus-oslo-{}-0-a.wav\tbus\n"
+    (folder / "fold1_train.csv").write_text(head + row.format(0) + row.format(1))
+    (folder / "fold1_evaluate.csv").write_text(head + row.format(1) + row.format(2))
+    prepared = prepare(
+        "dcase2019_task1a",
+        data_dir=str(folder),
+        prepared_dir=str(tmp_path / "p"),
+        sample_rate=8000,
+        max_failed_share=0.5,
+        progress=False,
+    )
+    assert [row.id for row in prepared.manifest("test").rows] == ["audio/bus-oslo-2-0-a.wav"]
+
+
+def test_noise_beyond_full_scale_is_clipped_and_counted(prepare_one):
+    loud = 4 * noise(RATE)
+    row, samples = prepare_one(encoded(loud, subtype="FLOAT"))
+    assert row.clipped == np.count_nonzero((np.rint(loud * 32768) > 32767) | (np.rint(loud * 32768) < -32768))
+    assert row.peak == 1.0
+    np.testing.assert_array_equal(samples, np.clip(np.rint(loud.astype(np.float32) * 32768), -32768, 32767))

@@ -1,0 +1,104 @@
+"""The program that prepares data ahead of training: what it tells, what it makes, what users get wrong."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from input_pipeline import prepare
+from rann_jax import prepare as program
+from tests.conftest import REPOSITORY
+
+SECONDS = 2.0
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    """Twelve clips of 2 s of smooth noise at 16 kHz in two classes, one of them broken."""
+    for number in range(12):
+        path = tmp_path / "sounds" / ("cat" if number % 2 else "dog") / f"{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        smooth = np.cumsum(np.random.default_rng(number).uniform(-1, 1, int(SECONDS * 16000)))
+        soundfile.write(path, 0.5 * smooth / np.abs(smooth).max(), 16000)
+    (tmp_path / "sounds" / "cat" / "3.wav").write_bytes(b"not a sound")
+    return tmp_path / "sounds"
+
+
+def arguments(sounds, *more):
+    return [
+        "--config=configs/folder.py:num_classes=2",
+        f"--config.data_dir={sounds}",
+        f"--config.prepared_dir={sounds.parent / 'prepared'}",
+        "--config.sample_rate=16000",
+        "--config.prepare.max_failed_share=0.5",
+        *more,
+    ]
+
+
+def test_a_dry_run_tells_clips_hours_and_bytes_and_writes_nothing(sounds, capsys):
+    assert program.main(arguments(sounds, "--dry-run")) == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert [int(n) for n in re.findall(r"fold\d: (\d+) clips listed", told.out)] == [4, 2, 2, 2, 2]
+    assert "of 12 clips prepared as a sample, 1 are unusable" in told.out
+    hours = float(re.search(r"sound: (\S+) hours, 2 s a clip", told.out)[1])
+    assert hours == pytest.approx(11 * SECONDS / 3600, rel=1e-2)
+    sizes = {kind: float(size) for kind, size in re.findall(r"^(pcm|flac): (\S+) kB", told.out, re.M)}
+    assert sizes["flac"] < sizes["pcm"] < 1.5 * 11 * SECONDS * 16000 * 2 / 1000
+    assert len(re.findall(r"hours to prepare on \d+ cores, read at \d+ clips/s a core", told.out)) == 2
+    assert "free at " in told.out
+    assert not (sounds.parent / "prepared").exists()
+
+
+def test_it_prepares_what_training_will_take(sounds, capsys):
+    assert program.main(arguments(sounds, "--quiet")) == 0
+    out = capsys.readouterr().out
+    options = {"data_dir": str(sounds), "prepared_dir": str(sounds.parent / "prepared")}
+    prepared = prepare("folder", sample_rate=16000, max_failed_share=0.5, progress=False, **options)
+    assert out.splitlines()[-1] == str(prepared.folder)
+    counts = re.findall(r"fold\d: (\d+) of (\d+) clips, fingerprint (\w{12})", out)
+    assert sum(int(count) for count, _, _ in counts) == 11
+    assert [split[2] for split in counts] == [prepared.fingerprint(f"fold{k}")[:12] for k in range(1, 6)]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--config.prepare.storage=mp3", "--dry-run"], "config.prepare.storage='mp3'"),
+        (["--config.data_dir=/absent", "--dry-run"], "config.data_dir: /absent does not exist"),
+        (["--dry_run"], "'--dry_run' is not understood"),
+        (["--config.prepare.nothing=1"], "config.prepare.nothing"),
+    ],
+)
+def test_what_users_get_wrong(sounds, capsys, more, says):
+    assert program.main(arguments(sounds, *more)) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert "\n" not in error
+    assert says in error
+
+
+@pytest.mark.skipif(importlib.util.find_spec("apache_beam") is not None, reason="Apache Beam is installed")
+def test_without_beam(sounds, capsys):
+    assert program.main(arguments(sounds, "--beam=--runner=DirectRunner")) == 2
+    assert "pip install 'rann-jax[beam]'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("apache_beam") is None, reason="needs the extra beam")
+def test_beams_direct_runner_makes_the_same_copy(sounds):
+    command = [sys.executable, "-m", "rann_jax.prepare", *arguments(sounds)]
+    command += ["--beam=--runner=DirectRunner --direct_running_mode=in_memory --direct_num_workers=1"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    options = {"data_dir": str(sounds), "prepared_dir": str(sounds.parent / "other")}
+    other = prepare("folder", sample_rate=16000, max_failed_share=0.5, progress=False, **options)
+    (made,) = (sounds.parent / "prepared" / "folder").glob("*/1.0.0")
+    names = {path.name for path in other.folder.iterdir()}
+    assert {path.name for path in made.iterdir()} == names
+    for name in names - {"dataset_info.json", "metadata.json"}:
+        assert (made / name).read_bytes() == (other.folder / name).read_bytes()
