@@ -69,17 +69,17 @@ class Launcher:
         return said
 
 
-def ends(run: list[subprocess.Popen], timeout: float = 300) -> tuple[str, list[int]]:
+def ends(run: list[subprocess.Popen], timeout: float = 900) -> tuple[str, list[int]]:
     said = "".join(process.communicate(timeout=timeout)[0] for process in run)
     return said, [process.returncode for process in run]
 
 
 def wait(run: list[subprocess.Popen], moment: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not moment():
         assert all(process.poll() is None for process in run), ends(run)[0]
         assert time.monotonic() < deadline
-        time.sleep(0.002)
+        time.sleep(0.02)
 
 
 def steps_written(workdir: Path) -> int:

@@ -1,0 +1,122 @@
+"""What sharing a step among devices costs: simulated CPU devices at constant work for each.
+
+    python -m benchmarks.scaling --json benchmarks/results/scaling_cpu.json
+
+The devices share the cores of this machine, so N devices have N times the work of one, and so many times the
+CPU seconds: `efficiency` is N * (CPU seconds of a step on 1 device) / (those on N), which other programs
+disturb less than the time by the clock. Each count runs in a process of its own. `host` is the main
+thread's share of the CPU seconds: placing the batch and dispatching. The first step is counted from after the
+imports, once with an empty cache of compiled programs and once with what that run left.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from configs.quickstart import get_config
+from rann_jax import compilation_cache, distributed
+from rann_jax.experiment import build
+from rann_jax.train import sharded_step
+
+MODEL = "rann-1x4-1"
+
+
+def measure(devices: int, batch_per_device: int, repeats: int) -> dict[str, Any]:
+    """Median step and host seconds with this many devices, and the seconds until the first step is done."""
+    begin = time.perf_counter()
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", devices)
+    compilation_cache.enable()
+    config = get_config()
+    config.model.name = MODEL
+    config.batch_size = batch_per_device * devices
+    experiment, mesh = build(config), distributed.data_mesh()
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, experiment.sharded_state(mesh))
+    state = jax.jit(experiment.initial_state, out_shardings=shardings)()
+    step = sharded_step(experiment, mesh)
+    rng = np.random.default_rng(0)
+    audio = rng.integers(-(2**15), 2**15, (config.batch_size, experiment.crop_samples), dtype=np.int16)
+    labels = np.eye(10, dtype=np.float32)[rng.integers(0, 10, config.batch_size)]
+    clocks = (time.perf_counter, time.process_time, time.thread_time)
+    rows = []
+    for repeat in range(repeats + 2):
+        before = [clock() for clock in clocks]
+        batch = distributed.place_batch({"audio": audio, "labels": labels}, mesh)
+        state, metrics = step(state, batch)
+        jax.block_until_ready((state, metrics))
+        if repeat == 0:
+            first = time.perf_counter() - begin
+        if repeat >= 2:
+            rows.append([clock() - start for clock, start in zip(clocks, before, strict=True)])
+    wall, cpu, main_thread = (statistics.median(column) for column in zip(*rows, strict=True))
+    return {
+        "devices": devices,
+        "step_s": wall,
+        "step_cpu_s": cpu,
+        "host_share": main_thread / cpu,
+        "first_step_s": first,
+    }
+
+
+def in_process(devices: int, options: argparse.Namespace, cache: str) -> dict[str, Any]:
+    """`measure` in a new process, whose compiled programs are kept in `cache`."""
+    command = [sys.executable, "-m", "benchmarks.scaling", "--only", str(devices)]
+    command += ["--batch", str(options.batch), "--repeats", str(options.repeats)]
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return json.loads(result.stdout)
+
+
+def readable(row: dict[str, Any]) -> str:
+    return (
+        f"{row['devices']} devices: step {row['step_s']:.3f} s, {row['step_cpu_s']:.3f} CPU s, efficiency "
+        f"{row['efficiency']:.2f}, host {row['host_share']:.1%}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--batch", type=int, default=4, help="clips of each device")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, help="also write the table here")
+    options = parser.parse_args()
+    if options.only:
+        print(json.dumps(measure(options.only, options.batch, options.repeats)))
+        return
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as cache:
+        cold = in_process(options.devices[0], options, cache)
+        for devices in options.devices:
+            row = in_process(devices, options, cache)
+            base = rows[0] if rows else row
+            work = devices / base["devices"]
+            rows.append({**row, "efficiency": work * base["step_cpu_s"] / row["step_cpu_s"]})
+            print(readable(rows[-1]), flush=True)
+    start = {"cold_s": cold["first_step_s"], "warm_s": rows[0]["first_step_s"]}
+    seconds = f"{start['cold_s']:.1f} s cold, {start['warm_s']:.1f} s warm"
+    print(f"first step of {options.devices[0]} devices after {seconds}")
+    if options.json:
+        about = {
+            "command": f"python -m benchmarks.scaling --batch {options.batch} --repeats {options.repeats}",
+            "network": f"{MODEL}, quickstart's input, {options.batch} clips a device",
+            "device": f"{os.cpu_count()} CPU cores, {platform.machine()}, shared with other programs",
+            "versions": {"jax": jax.__version__, "python": platform.python_version()},
+        }
+        options.json.write_text(json.dumps({**about, "start": start, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
