@@ -132,7 +132,6 @@ def panns(tmp_path_factory):
     from safetensors.numpy import save_file
 
     entries = interop.to_state_dict(variables, "cnn14")
-    front_end = experiment.front_end
     entries["logmel_extractor.melW"] = np.ascontiguousarray(experiment.front_end.mel_filters().T)
     entries["spectrogram_extractor.stft.conv_real.weight"] = np.zeros((513, 1, 1024), np.float32)
     path = tmp_path_factory.mktemp("panns") / "cnn14.safetensors"
