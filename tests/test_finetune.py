@@ -69,6 +69,8 @@ def sounds(tmp_path_factory):
 def train(sounds, data, workdir, **overrides):
     """Scores of a run on a folder of sounds."""
     config = tiny_panns.get_config()
+    config.sample_rate = 16000
+    config.feature = {"name": "log_mel", "frames_per_second": 32, "n_bins": 32, "top_db": 80.0}
     config.data_dir, config.prepared_dir = str(sounds / data), str(sounds / "prepared")
     config.optimizer.learning_rate = 1e-3
     config.update_from_flattened_dict(overrides)
@@ -78,7 +80,7 @@ def train(sounds, data, workdir, **overrides):
 @pytest.fixture(scope="module")
 def source(sounds):
     """A run on the known classes."""
-    steps = {"total_steps": 150, "log_every": 150, "eval_every": 150, "save_every": 150}
+    steps = {"total_steps": 100, "log_every": 100, "eval_every": 100, "save_every": 100}
     train(sounds, "known", sounds / "source", **steps)
     return sounds / "source"
 
@@ -130,7 +132,7 @@ def test_a_probe_goes_on_to_the_bit_without_its_source(sounds, source, tmp_path,
 def test_the_config_takes_over_what_the_weights_depend_on(sounds, source):
     config = finetune.get_config(f"data={sounds / 'new'},init_from={source},train=probe")
     build(config)
-    assert (config.sample_rate, config.t_c, config.model.width) == (32000, 1.0, tiny_panns.WIDTH)
+    assert (config.sample_rate, config.t_c, config.model.width) == (16000, 1.0, tiny_panns.WIDTH)
     assert config.num_classes == 5
     assert config.splits.to_dict() == {"train": "train", "test": "test"}
     assert config.optimizer.frozen == ("trunk",)
