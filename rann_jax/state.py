@@ -33,7 +33,7 @@ class TrainState:
     batch_stats: Any
     ema_params: Any
     ema_batch_stats: Any
-    opt_state: optax.OptState
+    opt_state: Any  # optax.OptState, whose alias of forward references no tool can resolve
     seed: jax.Array
 
     @property
