@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
@@ -26,7 +25,7 @@ from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import Experiment, build
 from rann_jax.program import guarded
-from rann_jax.train import check_parts, sharded_step
+from rann_jax.train import check_parts, compiled_step
 
 MB = 1e6
 
@@ -52,18 +51,7 @@ def tpu_devices(topology: str) -> Sequence[Any]:
         ) from error
 
 
-def batch_shapes(experiment: Experiment, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """What the loader gives a step, as shapes on the mesh."""
-    config, place = experiment.config, distributed.split_batch(mesh)
-    audio = (config.batch_size, experiment.crop_samples)
-    labels = (config.batch_size, config.num_classes)
-    return {
-        "audio": jax.ShapeDtypeStruct(audio, jnp.int16, sharding=place),
-        "labels": jax.ShapeDtypeStruct(labels, jnp.float32, sharding=place),
-    }
-
-
-def compiled_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Compiled:
+def fitting_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Compiled:
     """The training step as `train` runs it, compiled for a mesh.
 
     Raises:
@@ -71,9 +59,8 @@ def compiled_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Compiled:
       DoesNotFitError: the devices have too little memory.
     """
     check_parts(experiment.config, mesh)
-    step = sharded_step(experiment, mesh)
     try:
-        return step.lower(experiment.sharded_state(mesh), batch_shapes(experiment, mesh)).compile()
+        return compiled_step(experiment, mesh)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -129,7 +116,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     print(f"{config.model.name}, batch {config.batch_size}, on {len(devices)} x {kind} ({shape})", flush=True)
     begin = time.monotonic()
     try:
-        compiled = compiled_step(experiment, mesh)
+        compiled = fitting_step(experiment, mesh)
     except DoesNotFitError as error:
         print(f"does not fit: {error}")
         return 1

@@ -1,5 +1,6 @@
 """From one process to many: how they find each other, the mesh of their devices, who holds which part."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,11 +8,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from orbax.checkpoint import multihost
 
 from rann_jax.errors import ConfigError
 
 DATA, MODEL = "data", "model"
 HEARTBEAT_SECONDS = 100  # JAX's default
+WAIT_SECONDS = 3600  # for a process that compiles; a dead one is known by its heartbeat
+_waits = itertools.count()  # every wait needs a name of its own
 
 
 def start(
@@ -130,6 +134,10 @@ def agree(ok: bool) -> bool:
 
 
 def wait_for_all(what: str) -> None:
-    """Return when every process has come here; `what` names the place."""
+    """Return when every process has come here; `what` names the place.
+
+    The processes wait at their coordinator, not in a collective: gloo gives up a peer after 30 s, and one
+    that compiles while another found its program in the cache can be later than that.
+    """
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
+        multihost.sync_global_processes(f"{what} ({next(_waits)})", timeout=WAIT_SECONDS)

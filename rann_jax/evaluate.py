@@ -115,6 +115,7 @@ class SplitEvaluator:
         """Mean class probabilities (clips, C) over the crops of each clip, float64."""
         total = np.zeros(self._targets.shape, np.float64)
         crops = np.zeros(len(total))
+        first = True
         variables = jax.device_put(state.ema_variables, distributed.replicated(self._mesh))
         batches = eval_batches(
             self._prepared,
@@ -128,6 +129,9 @@ class SplitEvaluator:
         for batch in batches:
             placed = distributed.place_batch(batch, self._mesh)
             rows = {**placed, "probabilities": self._step(variables, placed["audio"])}
+            if first:
+                distributed.wait_for_all(f"the evaluation of {self.name} is compiled")
+                first = False
             del rows["audio"]
             host = distributed.to_host(rows, self._mesh)
             mask = host["mask"]

@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 from grain import DatasetIterator
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -61,7 +62,6 @@ def train(
     check_parts(config, mesh)
     distributed.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     evaluators = [SplitEvaluator(experiment, prepared, name, mesh) for name in config.eval.splits]
-    train_step = sharded_step(experiment, mesh)
     show_progress = show_progress and distributed.is_primary()
     with ExitStack() as stack:
         checkpoints = stack.enter_context(closing(Checkpoints(workdir, config.best_metric)))
@@ -74,6 +74,8 @@ def train(
         progress = stack.enter_context(closing(Progress(start, config.total_steps, show_progress)))
         batches = stack.enter_context(closing(_batches(experiment, prepared, start)))
         preemption = stack.enter_context(Preemption())
+        train_step = compiled_step(experiment, mesh) if start < config.total_steps else None
+        distributed.wait_for_all("the training step is compiled")
         # Nothing may move between host and devices unasked: it would stall every step.
         stack.enter_context(jax.transfer_guard("disallow"))
         window = Window(writer, progress, start, config.batch_size)
@@ -95,6 +97,7 @@ def train(
             if told:
                 raise PreemptedError(f"told to stop at step {step}: the same command goes on from there")
             batch = distributed.place_batch(next(batches), mesh)
+            assert train_step is not None
             state, metrics = train_step(state, batch)
             window.append(metrics)
             if (step + 1) % config.log_every == 0:
@@ -138,6 +141,18 @@ def sharded_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Wrapped:
     )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, experiment.sharded_state(mesh))
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, whole))
+
+
+def compiled_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Compiled:
+    """`sharded_step`, compiled before the first batch is there."""
+    config, place = experiment.config, distributed.split_batch(mesh)
+    audio = (config.batch_size, experiment.crop_samples)
+    labels = (config.batch_size, config.num_classes)
+    batch = {
+        "audio": jax.ShapeDtypeStruct(audio, jnp.int16, sharding=place),
+        "labels": jax.ShapeDtypeStruct(labels, jnp.float32, sharding=place),
+    }
+    return sharded_step(experiment, mesh).lower(experiment.sharded_state(mesh), batch).compile()
 
 
 def restore_or_create(
