@@ -23,7 +23,8 @@ from tests import tiny_panns
 
 KNOWN, NEW = sorted(SYNTHESISERS)[0::2], sorted(SYNTHESISERS)[1::2]
 
-STEPS, MARGIN = 40, 0.15
+# Seen with seeds 0, 1 and 2: accuracies of 0.47, 0.47 and 0.48 against 0.20, of 60 clips.
+STEPS, MARGIN = 20, 0.15
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,7 +73,7 @@ def train(sounds, data, workdir, **overrides):
     config.sample_rate = 16000
     config.feature = {"name": "log_mel", "frames_per_second": 32, "n_bins": 32, "top_db": 80.0}
     config.data_dir, config.prepared_dir = str(sounds / data), str(sounds / "prepared")
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.head_learning_rate = 1e-2
     config.update_from_flattened_dict(overrides)
     return run(config, workdir, mode="train", checkpoint="latest", quiet=False)
 
@@ -80,7 +81,7 @@ def train(sounds, data, workdir, **overrides):
 @pytest.fixture(scope="module")
 def source(sounds):
     """A run on the known classes."""
-    steps = {"total_steps": 100, "log_every": 100, "eval_every": 100, "save_every": 100}
+    steps = {"total_steps": 300, "log_every": 300, "eval_every": 300, "save_every": 300}
     train(sounds, "known", sounds / "source", **steps)
     return sounds / "source"
 
@@ -103,7 +104,6 @@ def test_better_than_from_scratch_in_the_same_steps(sounds, source, tmp_path):
 
 def test_a_probe_goes_on_to_the_bit_without_its_source(sounds, source, tmp_path, capsys):
     overrides = {"init_from": str(tmp_path / "moved"), "optimizer.frozen": ("trunk",)}
-    overrides |= {"optimizer.learning_rate": 1e-2}
     shutil.copytree(source, tmp_path / "moved")
     train(sounds, "new", tmp_path / "probe", **overrides)
     said = capsys.readouterr().err
@@ -144,12 +144,13 @@ def test_the_config_takes_over_what_the_weights_depend_on(sounds, source):
 
 @pytest.mark.fast
 def test_a_folder_says_its_classes_splits_and_task(tmp_path):
-    for number in range(2):
+    for number in range(4):
         soundfile.write(tmp_path / f"{number}.wav", np.zeros(100), 8000)
     table = tmp_path / "labels.csv"
-    table.write_text("filename,label\n0.wav,dog\n1.wav,cat\n")
+    table.write_text("filename,label\n0.wav,dog\n1.wav,cat\n2.wav,dog\n3.wav,cat\n")
     config = folder.get_config(f"data={tmp_path}")
     assert (config.num_classes, config.task, config.data_dir) == (2, "classification", str(tmp_path))
+    assert config.splits.to_dict() == {"train": "fold1", "test": "fold2"}
     table.write_text("filename,label,split\n0.wav,dog;owl,train\n1.wav,cat,eval\n")
     config = folder.get_config(f"data={tmp_path}")
     assert (config.num_classes, config.task) == (3, "tagging")
