@@ -43,6 +43,28 @@ def test_spec_augment_hides_as_many_as_drawn():
 
 
 @pytest.mark.fast
+def test_two_stripes_hide_what_their_widths_and_places_make():
+    """Hidden frames of 12 under two stripes of up to 3, which may overlap: every pair of them counted."""
+    size, width = 12, 3
+    stripes = [
+        (frozenset(range(start, start + w)), 1 / (width + 1) / (size - w + 1))
+        for w in range(width + 1)
+        for start in range(size - w + 1)
+    ]
+    expected = np.zeros(2 * width + 1)
+    for first, p in stripes:
+        for second, q in stripes:
+            expected[len(first | second)] += p * q
+    images = jax.random.normal(KEY, (4000, 2, size), jnp.float32)
+    hidden = augment.spec_augment(
+        KEY, images, time_stripes=2, time_width=width, frequency_stripes=0, frequency_width=0
+    )
+    counts = np.asarray(hidden != images).all(axis=1).sum(axis=1)
+    seen = np.bincount(counts, minlength=2 * width + 1)
+    assert stats.chisquare(seen, 4000 * expected).pvalue > 1e-3
+
+
+@pytest.mark.fast
 def test_gain_is_uniform_in_decibels_and_keeps_silence():
     audio = jnp.ones((4000, 2), jnp.float32).at[:, 1].set(0)
     louder = np.asarray(augment.gain(KEY, audio, low_db=-6.0, high_db=6.0))

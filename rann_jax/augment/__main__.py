@@ -1,0 +1,99 @@
+"""Hear and see what the augmentations do: `python -m rann_jax.augment FILE --out DIR`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import soxr
+from scipy.io import wavfile
+
+from input_pipeline.audio import pad_or_crop
+from rann_jax.augment.demonstration import Example, demonstrate, draw
+from rann_jax.excerpt import read
+from rann_jax.program import guarded
+from rann_jax.workdir import replace_atomically
+
+DESCRIPTION = """\
+Write what every augmentation of training does to a recording, each with its default range:
+
+  DIR/original.wav, DIR/partner.wav   the recording, and the other one of the mixtures
+  DIR/NAME.wav                        the recording under the augmentation NAME
+  DIR/augmentations.png               spectrograms of all, on the same axes
+
+NAME is what config.augment calls it. Sounds are mono, at the recording's own rate, 32-bit float, so that none
+is clipped. What changes the feature image alone (spec_augment, feature_mixup) is made audible: the spectrum
+gets the gain that the image got. The same --seed gives the same files.
+"""
+EXAMPLES = """\
+examples:
+  python -m rann_jax.augment dog.ogg --out augmented
+  python -m rann_jax.augment dog.ogg --with siren.wav --seed 3 --out augmented
+  python -m rann_jax.augment song.wav --start 60 --seconds 4 --out augmented
+
+Any sound file that libsndfile reads will do (wav, flac, ogg, mp3, aiff...); channels are averaged.
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m rann_jax.augment",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("file", metavar="FILE", type=Path, help="the recording")
+    add(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="folder for sounds and picture, made if need be",
+    )
+    add("--with", dest="partner", metavar="FILE2", type=Path, help="mixed in (default: FILE backwards)")
+    add("--start", type=float, default=0.0, help="first second to take of both (default: %(default)g)")
+    add("--seconds", type=float, default=5.0, help="how many at most (default: %(default)g)")
+    add("--seed", type=int, default=0, help="of what is drawn at random (default: %(default)d)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; return 0, or 2 where the user can mend what is wrong."""
+    options = _parser().parse_args(arguments)
+    return guarded(lambda: run(options), also=(ValueError,))
+
+
+def run(options: argparse.Namespace) -> int:
+    """What the command line does; returns the exit code.
+
+    Raises:
+      ValueError: what the user can mend.
+    """
+    sound, rate = read(options.file, options.start, options.seconds)
+    partner = sound[::-1]
+    if options.partner is not None:
+        other, other_rate = read(options.partner, options.start, options.seconds)
+        partner = pad_or_crop(soxr.resample(other, other_rate, rate), len(sound))
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"--out {options.out}: a file is there; name a folder")
+    examples = demonstrate(sound, np.ascontiguousarray(partner), rate, options.seed)
+    title = f"{options.file.name}   {len(sound) / rate:.2f} s at {rate / 1000:g} kHz   seed {options.seed}"
+    _write(options.out, examples, rate, title)
+    return 0
+
+
+def _write(folder: Path, examples: list[Example], rate: int, title: str) -> None:
+    for example in examples:
+        with replace_atomically(folder / f"{example.name}.wav", "wb") as file:
+            wavfile.write(file, rate, example.sound.astype(np.float32))
+        print(folder / f"{example.name}.wav")
+    picture = folder / "augmentations.png"
+    with replace_atomically(picture, "wb") as file:
+        draw(examples, rate, title).savefig(file, format="png")
+    print(picture)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""The program that writes every augmentation of a recording: its sounds, its picture, and users' mistakes."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from rann_jax import augment
+from rann_jax.augment.__main__ import main
+from rann_jax.augment.demonstration import Example, demonstrate, draw, resounded
+
+RATE, SAMPLES = 8000, 4000
+EVERY = {"original", "partner", *augment.AUGMENTATIONS}
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    """Half a second of A4 in stereo at 8 kHz, its end silent; beside it noise, a quarter long, at 16 kHz."""
+    folder = tmp_path_factory.mktemp("sound")
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(SAMPLES) / RATE)
+    tone[3600:] = 0
+    soundfile.write(folder / "a4.wav", np.stack([tone, tone], axis=1), RATE)
+    soundfile.write(folder / "noise.wav", 0.1 * np.random.default_rng(0).standard_normal(4000), 2 * RATE)
+    return folder / "a4.wav"
+
+
+@pytest.fixture(scope="module")
+def written(recording, tmp_path_factory):
+    """The program's folder, in which it found the folder missing."""
+    out = tmp_path_factory.mktemp("out") / "made"
+    partner = str(recording.parent / "noise.wav")
+    assert main([str(recording), "--with", partner, "--out", str(out), "--seed", "3"]) == 0
+    return out
+
+
+def test_every_augmentation_is_written_as_long_as_the_recording(recording, written):
+    assert {file.name for file in written.iterdir()} == {f"{name}.wav" for name in EVERY} | {
+        "augmentations.png"
+    }
+    sounds = {}
+    for name in EVERY:
+        sounds[name], rate = soundfile.read(written / f"{name}.wav")
+        assert (rate, sounds[name].shape) == (RATE, (SAMPLES,))
+        assert np.isfinite(sounds[name]).all()
+    original = sounds["original"]
+    np.testing.assert_array_equal(original, soundfile.read(recording)[0][:, 0])
+    for name in EVERY - {"original"}:
+        assert (sounds[name] != original).any(), name
+    assert not sounds["partner"][2000:].any()  # it was resampled, and is shorter
+    louder = sounds["gain"][103] / original[103]
+    np.testing.assert_allclose(sounds["gain"], louder * original, atol=1e-6)
+    assert (written / "augmentations.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_seed_writes_the_same_bytes(recording, written, tmp_path, capsys):
+    partner = str(recording.parent / "noise.wav")
+    assert main([str(recording), "--with", partner, "--out", str(tmp_path), "--seed", "3"]) == 0
+    listed = capsys.readouterr().out.split()
+    assert len(listed) == len(EVERY) + 1
+    for file in written.iterdir():
+        assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
+        assert str(tmp_path / file.name) in listed
+
+
+def test_another_seed_draws_anew(recording):
+    tone = soundfile.read(recording, dtype="float32")[0][:, 0]
+    first, second = ({e.name: e for e in demonstrate(tone, tone[::-1], RATE, seed)} for seed in (3, 4))
+    for name in augment.AUGMENTATIONS:
+        assert (first[name].sound != second[name].sound).any(), name
+    assert first["pitch"].how == "lowest -2, highest 2"
+    assert first["between_class"].how.endswith("% original")
+
+
+def test_what_changes_in_the_image_alone_is_heard():
+    """A gain of the image, in dB, is that of the sound: of frames of 128 samples, and of bins."""
+    tone = np.sin(2 * np.pi * 440 * np.arange(SAMPLES) / RATE).astype(np.float32)
+    gain = np.zeros((128, 1 + SAMPLES // 128))
+    gain[:, 10:22] = -60.0
+    heard = resounded(tone, gain, RATE)
+    assert np.abs(heard[15 * 128 : 17 * 128]).max() < 2e-3
+    np.testing.assert_allclose(heard[: 7 * 128], tone[: 7 * 128], atol=1e-4)
+    gain = np.zeros_like(gain)
+    gain[64:] = -60.0  # above 1.6 kHz
+    np.testing.assert_allclose(resounded(tone, gain, RATE)[600:-600], tone[600:-600], atol=1e-3)
+    gain = -60.0 - gain
+    assert np.abs(resounded(tone, gain, RATE)[600:-600]).max() < 2e-3
+
+
+def test_panels_are_labelled_in_hertz_and_seconds():
+    """A row of 1 kHz is bright where the axis says 1 kHz."""
+    image = np.full((128, 10), -60.0)
+    image[50] = 0
+    sound = np.zeros(RATE, np.float32)
+    figure = draw([Example("original", "", sound, image), Example("mixup", "50%", sound, image)], RATE, "A4")
+    panels = [axes for axes in figure.axes if axes.get_ylabel() == "frequency (Hz)"]
+    assert len(panels) == 2
+    assert {axes.get_xlabel() for axes in panels} == {"time (s)"}
+    assert panels[0].get_xlim() == (0, 1)
+    assert "1k" in [tick.get_text() for tick in panels[0].get_yticklabels()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{folder}/none.wav"], "none.wav: no such file"),
+        (["{folder}/text.wav"], "text.wav: not a sound file"),
+        (["{folder}/nan.wav"], "nan.wav: NaN"),
+        (["{folder}/a4.wav", "--with", "{folder}/none.wav"], "none.wav: no such file"),
+        (["{folder}/a4.wav", "--start", "3"], "it lasts 0.5 s"),
+        (["{folder}/a4.wav", "--out", "{folder}/a4.wav"], "name a folder"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(recording, arguments, message, capsys):
+    folder = recording.parent
+    (folder / "text.wav").write_text("not sound")
+    soundfile.write(folder / "nan.wav", np.full(100, np.nan), RATE, subtype="FLOAT")
+    given = [part.format(folder=folder) for part in arguments]
+    assert main(["--out", str(folder / "new"), *given]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (folder / "new").exists()
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    for part in ("DIR/NAME.wav", "augmentations.png", "--with", "--seed", "examples:", "backwards"):
+        assert part in shown
