@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--batch", type=int, default=4, help="clips of each device")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--only", type=int, help="measure this many devices in this process, print JSON")
     parser.add_argument("--json", type=Path, help="also write the table here")
     options = parser.parse_args()
     if options.only:
