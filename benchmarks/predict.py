@@ -10,7 +10,9 @@ random. Medians; a ratio above 1 means that JAX is faster.
 """
 
 import argparse
+import functools
 import json
+import math
 import os
 import resource
 import statistics
@@ -49,8 +51,8 @@ def write_noise(path: Path, minutes: float) -> None:
             file.write(rng.normal(0, 0.1, RATE))
 
 
-def of_rann_jax(network: str) -> Callable[[Path], object]:
-    """Tagging as the program does it; compiled."""
+def of_rann_jax(network: str, seconds: float) -> Callable[[Path], object]:
+    """Tagging as the program does it; compiled for the batches of a file of so many seconds."""
     if network == "cnn14":
         config = load_config_file("configs/audioset.py:model=cnn14")
     else:
@@ -66,13 +68,15 @@ def of_rann_jax(network: str) -> Callable[[Path], object]:
 
     labels = [f"class {c}" for c in range(CLASSES)]
     tagger = Tagger(experiment, jax.tree.map(random, shapes), labels, batch_size=BATCH)
-    for size in (1, 2, 4, 8, 16):
+    window = tagger.window_seconds
+    windows = max(1, math.ceil(2 * (seconds - window) / window) + 1)
+    for size in {min(BATCH, windows), windows % BATCH or BATCH}:
         tagger.predict(np.zeros((size, tagger.crop_samples), np.float32))
     outputs = Outputs(Choice(top=5, threshold=0.0))
     return lambda path: tag_file(tagger, path, None, tqdm(disable=True), outputs)
 
 
-def of_panns_inference() -> Callable[[Path], object]:
+def of_panns_inference(_: float) -> Callable[[Path], object]:
     """The package's network, given the same windows."""
     import torch
 
@@ -95,10 +99,10 @@ def of_panns_inference() -> Callable[[Path], object]:
     return tag
 
 
-SYSTEMS: dict[str, Callable[[], Callable[[Path], object]]] = {
-    "rann_jax cnn14": lambda: of_rann_jax("cnn14"),
+SYSTEMS: dict[str, Callable[[float], Callable[[Path], object]]] = {
+    "rann_jax cnn14": functools.partial(of_rann_jax, "cnn14"),
     "panns-inference cnn14": of_panns_inference,
-    "rann_jax rann-4x4-1": lambda: of_rann_jax("rann-4x4-1"),
+    "rann_jax rann-4x4-1": functools.partial(of_rann_jax, "rann-4x4-1"),
 }
 
 
@@ -122,7 +126,7 @@ def main() -> None:
     options = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     if options.system:
-        tag = SYSTEMS[options.system]()
+        tag = SYSTEMS[options.system](soundfile.info(options.file).duration)
         taken = machine.seconds(lambda: tag(options.file))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(json.dumps({"seconds": taken, "peak_bytes": peak}))
