@@ -5,6 +5,7 @@ The picture holds mel spectrograms, 80 dB from the loudest cell of the recording
 
 import dataclasses
 import functools
+import textwrap
 from typing import Any
 
 import jax
@@ -152,10 +153,10 @@ def draw(examples: list[Example], sample_rate: int, title: str) -> Figure:
 
 def _label(axes: Axes, example: Example) -> None:
     name = example.name.replace("_", " ")
-    axes.set_title(name, loc="left", pad=19, fontsize=12, fontweight="bold", color=INK)
-    # As wide as it may be: the panels need not shrink for it.
-    how = axes.annotate(example.how, (0, 1), (0, 5), "axes fraction", "offset points", fontsize=8, color=INK)
-    how.set_in_layout(False)
+    how = textwrap.fill(example.how, 50)
+    pad = 19 + 11 * how.count("\n")
+    axes.set_title(name, loc="left", pad=pad, fontsize=12, fontweight="bold", color=INK)
+    axes.annotate(how, (0, 1), (0, 5), "axes fraction", "offset points", fontsize=8, color=INK)
     axes.set_xlabel("time (s)", color=INK)
     axes.yaxis.label.set_color(INK)
     axes.tick_params(colors=INK, labelsize=9, length=3)
