@@ -1,8 +1,8 @@
 """Several processes on this machine (CPU devices, gloo) are one run: same numbers, one checkpoint, one end.
 
 Runs of tests/two_blocks.py. Sums over devices are taken in another order, and Adam makes of a gradient near
-zero a step of either sign. Largest differences seen after 40 steps, 1 device against 2 processes of 2, in
-float32: losses 4.8e-7, parameters 1.2e-4.
+zero a step of either sign. Largest differences seen after 40 steps in float32, of 1 device, 4 devices and 2
+processes of 2: losses 4.8e-7, parameters 5.6e-4.
 """
 
 import contextlib
@@ -106,7 +106,7 @@ def parameters(workdir: Path, cache: Path) -> list[np.ndarray]:
 
 
 def assert_same_run(first: Path, second: Path, cache: Path) -> None:
-    """Losses within 1e-5 of each other and parameters within 1e-3: see the module's docstring."""
+    """Losses within 1e-5 of each other and parameters within 2e-3: see the module's docstring."""
     ours, theirs = losses(first), losses(second)
     assert list(ours) == list(theirs) == list(range(1, TOTAL + 1))
     difference = max(abs(ours[step] - theirs[step]) for step in ours)
@@ -114,7 +114,7 @@ def assert_same_run(first: Path, second: Path, cache: Path) -> None:
     largest = max(np.abs(a - b).max() for a, b in arrays)
     print(f"largest difference of losses {difference:.2e}, of parameters {largest:.2e}")
     assert difference < 1e-5
-    assert largest < 1e-3
+    assert largest < 2e-3
 
 
 @pytest.fixture(scope="module")
