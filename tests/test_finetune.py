@@ -28,6 +28,15 @@ STEPS, MARGIN = 20, 0.15
 
 
 @pytest.fixture(scope="module", autouse=True)
+def one_device():
+    """Of the eight: that they share batches is tested elsewhere, and hundreds of steps are quicker on one."""
+    mesh = distributed.data_mesh(devices=jax.devices()[:1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distributed, "data_mesh", lambda *_: mesh)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
 def quickly_compiled(tmp_path_factory):
     """Programs are compiled once, and without optimisations, which would take longer than they save."""
     seconds = "jax_persistent_cache_min_compile_time_secs"
