@@ -132,18 +132,25 @@ class Checkpoints:
           step: which checkpoint.
 
         Raises:
-          FileNotFoundError: there is no checkpoint.
+          ConfigError: there is none, it is damaged, or it is not of such a state.
         """
+        step = self.latest_step if step is None else step
+        try:
+            return self._read(like, step)
+        except Exception as error:  # a damaged file makes the readers below raise anything
+            raise ConfigError(
+                f"{self._manager.directory}: checkpoint {step} cannot be read ({_reason(error)}): it is "
+                "damaged, or another version of this program wrote it"
+            ) from error
+
+    def _read(self, like: Any, step: int | None) -> tuple[TrainState, Record]:
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(state=ocp.args.StandardRestore(like), record=ocp.args.JsonRestore()),
         )
         record = Record(**restored.record)
         if record.checksum not in (None, int(jax.device_get(checksum(restored.state)))):
-            raise ConfigError(
-                f"{self._manager.directory}: the arrays of checkpoint {step} are not those that were saved "
-                "(the checksum differs): use another checkpoint or a copy of this one"
-            )
+            raise ValueError("its arrays are not those that were saved: the checksum differs")
         return restored.state, record
 
     def restore_newest(self, like: Any) -> tuple[TrainState, Record]:
@@ -158,9 +165,9 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             restored, reason = None, ""
             try:
-                restored = self.restore(like, step)
-            except Exception as error:  # a damaged file makes the readers below raise anything
-                reason = " ".join(str(error).split())[:300] or type(error).__name__
+                restored = self._read(like, step)
+            except Exception as error:
+                reason = _reason(error)
             if distributed.agree(restored is not None) and restored:
                 return restored
             reasons.append(f"checkpoint {step} cannot be read ({reason or 'by another process'})")
@@ -208,6 +215,10 @@ def checksum(state: Any) -> jax.Array:
         words = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
         total += jnp.sum(words, dtype=jnp.uint32) * jnp.uint32(2 * index + 1)
     return total
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Which checkpoints are kept, and what comes back from them."""
 
+import dataclasses
 import shutil
+from contextlib import closing
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +62,17 @@ def test_state_and_record_come_back(workdir, step):
     np.testing.assert_array_equal(state.params["w"], np.full(3, expected, np.float32))
     assert state.params["w"].devices() == {jax.devices()[1]}
     assert record == Record(expected, expected * 1.5, BUNDLE, record.checksum)
+
+
+def test_a_state_of_another_version_is_one_line(workdir):
+    like = jax.eval_shape(lambda: state_at(0))
+    other = dataclasses.replace(like, params={"v": like.params["w"]})
+    with (
+        closing(Checkpoints(workdir, "test/accuracy")) as checkpoints,
+        pytest.raises(ConfigError, match=r"checkpoint 6 cannot be read \(.*another version") as error,
+    ):
+        checkpoints.restore(other)
+    assert "\n" not in str(error.value)
 
 
 def test_an_unfinished_checkpoint_is_not_taken_for_a_whole_one(workdir):
