@@ -24,6 +24,7 @@ from rann_jax.augment.pitch import Pitch
 from rann_jax.augment.place import Crop, Roll
 from rann_jax.augment.specaugment import SpecAugment
 from rann_jax.augment.stretch import Stretch
+from rann_jax.features.clipwise import devicewise
 
 AUGMENTATIONS: dict[str, type] = {
     "crop": Crop,
@@ -82,10 +83,12 @@ class Scheduled:
             changed = lambda: self.augmentation(key, x[None], labels)[0][0]  # noqa: E731
             return jax.lax.cond(drawn, changed, lambda: x)
 
-        examples = (jax.random.split(key, len(x)), drawn, x)
-        one_after_another = lambda *examples: jax.lax.map(augment, examples)  # noqa: E731
-        at_once = lambda *examples: jax.vmap(augment)(examples)  # noqa: E731
-        return jax.lax.platform_dependent(*examples, cpu=one_after_another, default=at_once), labels
+        def augment_all(*examples: jax.Array) -> jax.Array:
+            one_after_another = lambda *examples: jax.lax.map(augment, examples)  # noqa: E731
+            at_once = lambda *examples: jax.vmap(augment)(examples)  # noqa: E731
+            return jax.lax.platform_dependent(*examples, cpu=one_after_another, default=at_once)
+
+        return devicewise(augment_all, jax.random.split(key, len(x)), drawn, x), labels
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from rann_jax.features import signal
+from rann_jax.features.clipwise import devicewise
 
 # An image (..., F, T), or several inputs by name.
 Inputs = jax.Array | dict[str, jax.Array]
@@ -112,4 +113,5 @@ def fitted(y: jax.Array, length: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _inputs(front_end: FrontEnd, y: jax.Array) -> Inputs:
-    return front_end.inputs(fitted(y, front_end.n_samples))
+    y = fitted(y, front_end.n_samples)
+    return devicewise(front_end.inputs, y) if y.ndim == 2 else front_end.inputs(y)

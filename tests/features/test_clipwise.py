@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rann_jax.features.clipwise import clipwise
+from rann_jax import distributed
+from rann_jax.collectives import traffic
+from rann_jax.features.clipwise import clipwise, devicewise
 
 pytestmark = pytest.mark.fast
 
@@ -29,3 +31,30 @@ def test_on_a_cpu_only_one_clip_is_at_work():
     lowered = jax.jit(lambda y: clipwise(halves, y)).lower(y).as_text()
     assert "while" in lowered
     assert "tensor<1x2x3xf32>" in lowered
+
+
+def spectra(clips, keys):
+    """What XLA's partitioner would compute of the whole batch on every device, and a loop over clips."""
+    noise = jax.vmap(lambda key: jax.random.normal(key, (6,)))(keys)
+    return jax.lax.map(jnp.fft.rfft, clips + noise)
+
+
+@pytest.mark.parametrize("clips", [16, 12])
+def test_each_device_works_on_its_own_clips(clips):
+    y = jnp.asarray(np.random.default_rng(1).standard_normal((clips, 6)), jnp.float32)
+    keys = jax.random.split(jax.random.key(0), clips)
+    mesh = distributed.data_mesh()
+    split = distributed.split_batch(mesh) if clips % mesh.size == 0 else distributed.replicated(mesh)
+    compute = jax.jit(lambda keys, y: devicewise(spectra, y, keys), out_shardings=split)
+    placed = jax.device_put(y, split)
+    np.testing.assert_allclose(compute(keys, placed), spectra(y, keys), rtol=1e-5, atol=1e-5)
+    if clips % mesh.size == 0:
+        assert traffic(compute.lower(keys, placed).compile().as_text()) == {}
+
+
+def test_within_a_device_nothing_is_split_again():
+    mesh = distributed.data_mesh()
+    y = jax.device_put(jnp.ones((8, 6)), distributed.split_batch(mesh))
+    spec = jax.sharding.PartitionSpec(mesh.axis_names)
+    own = jax.shard_map(lambda y: devicewise(halves, y), mesh=mesh, in_specs=spec, out_specs=spec)
+    np.testing.assert_array_equal(jax.jit(own)(y), np.ones((8, 2, 3)))
