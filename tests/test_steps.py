@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import Mesh
 
 from rann_jax import augment, distributed, models, optimizer, steps
+from rann_jax.collectives import traffic
 from rann_jax.errors import ConfigError
 from rann_jax.features.front_end import front_end
 from rann_jax.state import create_state
@@ -52,6 +53,28 @@ def test_eight_devices_compute_what_one_does(parts, batch):
     for a, b in zip(jax.tree.leaves(one.batch_stats), jax.tree.leaves(eight.batch_stats), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
     assert int(one.step) == int(eight.step) == 1
+
+
+def test_no_device_is_sent_the_batch(parts):
+    """Gradients and statistics are summed; of sounds, features and labels only mixup's neighbours move."""
+    model, features, tx, state = parts
+    policy = augment.policy({"stretch": {}, "between_class": {}, "spec_augment": {}}, sample_rate=RATE)
+    step = steps.make_train_step(model, features, tx, task="classification", ema_decay=0.999, augment=policy)
+    mesh = distributed.data_mesh()
+    place = distributed.split_batch(mesh)
+    batch = {
+        "audio": jax.ShapeDtypeStruct((16, int(RATE * SECONDS)), jnp.int16, sharding=place),
+        "labels": jax.ShapeDtypeStruct((16, CLASSES), jnp.float32, sharding=place),
+    }
+    whole = distributed.replicated(mesh)
+    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), state)
+    compiled = jax.jit(step, out_shardings=whole).lower(state, batch).compile()
+    sent = traffic(compiled.as_text())
+    assert sent.keys() == {"all-reduce", "collective-permute"}
+    # An example of sound and label, and two levels.
+    assert sent["collective-permute"].bytes == 4 * (int(RATE * SECONDS) + CLASSES + 2)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    assert 4 * parameters < sent["all-reduce"].bytes < 1.1 * 4 * parameters
 
 
 def test_ema_variables_are_the_average(parts, batch):

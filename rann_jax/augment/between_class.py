@@ -5,6 +5,7 @@ ICLR 2018. Windows, overlap and the floor are those of the authors' code.
 """
 
 import dataclasses
+import functools
 import math
 from typing import ClassVar
 
@@ -12,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rann_jax.augment.mixup import partners
 from rann_jax.features import signal
+from rann_jax.features.clipwise import devicewise
 
 FLOOR_DB = -80.0
 
@@ -79,8 +82,8 @@ def between_class(
     """Mix each example with a partner as loud as their labels say, r ~ U(0, 1) for each example.
 
     x = (t x1 + (1 - t) x2) / sqrt(t^2 + (1 - t)^2), label r y1 + (1 - r) y2, t of `mix_ratio`. The
-    partner is another example of the batch, and may be of the same class (ours: the paper draws two
-    classes).
+    partner is the next of the batch, which comes in random order, and may be of the same class (ours: the
+    paper draws two classes).
 
     Args:
       key: random key.
@@ -91,20 +94,16 @@ def between_class(
     Returns:
       audio and labels, mixed.
     """
-    ratio_key, partner_key = jax.random.split(key)
     # Never 0, so that t is defined for silence beside silence and beside any sound.
     tiny = float(np.finfo(np.float32).eps)
-    ratio = jax.random.uniform(ratio_key, (len(audio),), jnp.float32, tiny, 1.0)
-    # The next in a random order: nothing is mixed with itself, which would only make it louder.
-    order = jax.random.permutation(partner_key, len(audio))
-    partner = jnp.zeros_like(order).at[order].set(jnp.roll(order, 1))
-    level = sound_pressure(audio, sample_rate=sample_rate)
-    first = mix_ratio(ratio, level, level[partner])[:, None].astype(audio.dtype)
+    ratio = jax.random.uniform(key, (len(audio),), jnp.float32, tiny, 1.0)
+    level = devicewise(functools.partial(sound_pressure, sample_rate=sample_rate), audio)
+    first = mix_ratio(ratio, level, partners(level))[:, None].astype(audio.dtype)
     # 1 - t, which would lose its digits where the first sound is much the softer.
-    second = mix_ratio(1 - ratio, level[partner], level)[:, None].astype(audio.dtype)
-    mixed = (first * audio + second * audio[partner]) / jnp.sqrt(jnp.square(first) + jnp.square(second))
+    second = mix_ratio(1 - ratio, partners(level), level)[:, None].astype(audio.dtype)
+    mixed = (first * audio + second * partners(audio)) / jnp.sqrt(jnp.square(first) + jnp.square(second))
     share = ratio[:, None].astype(labels.dtype)
-    return mixed, share * labels + (1 - share) * labels[partner]
+    return mixed, share * labels + (1 - share) * partners(labels)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

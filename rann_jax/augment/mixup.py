@@ -7,11 +7,27 @@ import jax
 import jax.numpy as jnp
 
 
+def partners(values: jax.Array) -> jax.Array:
+    """What each example of a batch is mixed with: the one after it, for the last the first.
+
+    Batches come in random order, so this is a random pairing, in which nothing meets itself. On several
+    devices each sends one example to the one before it; a drawn permutation would bring the whole batch to
+    every device.
+
+    Args:
+      values: (B, ...).
+
+    Returns:
+      As `values`.
+    """
+    return jnp.roll(values, -1, axis=0)
+
+
 def mixup(key: jax.Array, x: jax.Array, labels: jax.Array, *, alpha: float) -> tuple[jax.Array, jax.Array]:
     """Mix each example with a partner: r x1 + (1 - r) x2, r ~ Beta(alpha, alpha) for each example.
 
-    Source: Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018. The partners are a random
-    permutation of the batch.
+    Source: Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018, which pairs by a random
+    permutation; here the batch is in random order, and `partners` pairs it.
 
     Args:
       key: random key.
@@ -22,13 +38,11 @@ def mixup(key: jax.Array, x: jax.Array, labels: jax.Array, *, alpha: float) -> t
     Returns:
       x and labels, mixed.
     """
-    ratio_key, partner_key = jax.random.split(key)
-    ratio = jax.random.beta(ratio_key, alpha, alpha, (len(x),))
-    partner = jax.random.permutation(partner_key, len(x))
+    ratio = jax.random.beta(key, alpha, alpha, (len(x),))
 
     def mix(values: jax.Array) -> jax.Array:
         r = ratio.reshape(-1, *(1,) * (values.ndim - 1)).astype(values.dtype)
-        return r * values + (1 - r) * values[partner]
+        return r * values + (1 - r) * partners(values)
 
     return mix(x), mix(labels)
 

@@ -1,12 +1,14 @@
 """Augmentations: distributions, labels, and that nothing but the key decides."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
-from rann_jax import augment
+from rann_jax import augment, collectives, distributed
 
 KEY = jax.random.key(7)
 
@@ -25,6 +27,23 @@ def test_mixup_ratio_is_beta_distributed():
     _, labels = augment.mixup(KEY, identity, identity, alpha=0.4)
     ratio = np.diag(np.asarray(labels))
     assert stats.kstest(ratio, stats.beta(0.4, 0.4).cdf).pvalue > 0.01
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", ["mixup", "between_class"])
+def test_mixing_sends_one_example_of_each_device(name):
+    options = {"mixup": {"alpha": 1.0}, "between_class": {"sample_rate": 640}}[name]
+    split = distributed.split_batch(distributed.data_mesh())
+    audio = jax.ShapeDtypeStruct((16, 640), jnp.float32, sharding=split)
+    labels = jax.ShapeDtypeStruct((16, 3), jnp.float32, sharding=split)
+    mix = functools.partial(getattr(augment, name), **options)
+    compiled = jax.jit(mix, out_shardings=(split, split)).lower(KEY, audio, labels).compile()
+    sent = collectives.traffic(compiled.as_text())
+    levels = 2 * 4 if name == "between_class" else 0
+    assert sent["collective-permute"].bytes == 4 * 640 + 4 * 3 + levels
+    # All agree on whether every ratio is drawn: a bit at each of the loops of the Beta distribution.
+    assert sent.keys() <= {"collective-permute", "all-reduce"}
+    assert sent.get("all-reduce", collectives.Traffic(0, 0)).bytes <= 4
 
 
 def test_spec_augment_hides_as_many_as_drawn():
