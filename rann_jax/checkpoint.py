@@ -8,6 +8,7 @@ broken-off copy did to one afterwards is noticed: the record has a checksum of t
 
 import dataclasses
 import errno
+import logging
 import os
 import re
 import shutil
@@ -27,6 +28,9 @@ from rann_jax.errors import ConfigError
 from rann_jax.state import TrainState
 
 KEEP_LATEST = 2
+
+# Orbax warns of every save without metrics; between evaluations there are none.
+logging.getLogger("absl").addFilter(lambda said: "Requested `tracked_metric`" not in str(said.msg))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,6 +40,12 @@ def workdir(tmp_path):
     return tmp_path
 
 
+def test_a_save_between_evaluations_is_no_warning(tmp_path, caplog):
+    with closing(Checkpoints(tmp_path, "test/accuracy")) as checkpoints:
+        checkpoints.save(1, state_at(1), Record(1, 1.5, BUNDLE), {})
+    assert not [said for said in caplog.records if said.levelname == "WARNING"]
+
+
 def test_latest_two_and_the_best_are_kept(workdir):
     kept = {path.name for path in (workdir / "checkpoints").iterdir()}
     assert kept == {"2", "5", "6"}
