@@ -7,6 +7,7 @@ killed preparation has finished wait beside it, and the next one goes on from th
 
 import contextlib
 import errno
+import functools
 import hashlib
 import io
 import itertools
@@ -26,7 +27,7 @@ from tqdm import tqdm
 
 from input_pipeline import audio
 from input_pipeline.datasets import REGISTRY, source
-from input_pipeline.datasets.builder import AudioBuilder, AudioConfig, manifest_path
+from input_pipeline.datasets.builder import AudioBuilder, AudioConfig, manifest_path, unlisted_path
 from input_pipeline.errors import DataError
 from input_pipeline.lock import locked
 from input_pipeline.manifest import check_share
@@ -83,6 +84,7 @@ def prepare(
     prepared = Prepared.open(name, _stored(builder_class, root, config, beam, progress), sample_rate)
     for split in prepared.splits:
         _report_rejected(prepared, split, max_failed_share)
+    _report_unlisted(prepared)
     return prepared
 
 
@@ -284,8 +286,14 @@ def _generate(
             mininterval=0.5,
             disable=not progress,
         ) as bar:
-            config.advance = bar.update
+            config.begin, config.advance = functools.partial(_begin, bar), bar.update
             builder.download_and_prepare(download_dir=root / "downloads", download_config=download_config)
+
+
+def _begin(bar: tqdm, finished: int) -> None:
+    """Begins behind what is finished already, which counts for no rate."""
+    bar.n = bar.last_print_n = bar.initial = finished
+    bar.refresh()
 
 
 @contextlib.contextmanager
@@ -310,5 +318,15 @@ def _report_rejected(prepared: Prepared, split: str, max_failed_share: float) ->
         print(
             f"warning: {prepared.name}: {len(manifest.rejected)} of {manifest.listed} files of split "
             f"{split!r} were unusable and left out, listed in {path}",
+            file=sys.stderr,
+        )
+
+
+def _report_unlisted(prepared: Prepared) -> None:
+    """One line on stderr where the folder holds sound that is in no split."""
+    if unlisted := prepared.unlisted():
+        print(
+            f"note: {prepared.name}: {len(unlisted)} sounds of the folder are in no split and left out, the "
+            f"first is {unlisted[0].id!r}, listed in {unlisted_path(prepared.folder)}",
             file=sys.stderr,
         )

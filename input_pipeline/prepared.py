@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from input_pipeline import manifest as manifests
 from input_pipeline import sampling, storage
-from input_pipeline.datasets.builder import manifest_path
+from input_pipeline.datasets.builder import manifest_path, unlisted_path
 from input_pipeline.errors import DataError
 
 
@@ -54,6 +54,11 @@ class Prepared:
           DataError: unknown split; the message lists those there are.
         """
         return manifests.joined(map(self._manifest, sampling.split_names(split, self.splits)))
+
+    def unlisted(self) -> tuple[manifests.Rejected, ...]:
+        """The sound in the source folder that is in no split; () in copies of versions that did not say."""
+        path = unlisted_path(self.folder)
+        return manifests.read(path).rejected if path.exists() else ()
 
     def source(self, split: str) -> Sequence[dict[str, Any]]:
         """The clips of the split by index: audio int16 (n,), labels (class indices), id (bytes).

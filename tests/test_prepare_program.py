@@ -83,13 +83,14 @@ def test_what_users_get_wrong(sounds, capsys, more, says):
     assert says in error
 
 
-@pytest.mark.skipif(importlib.util.find_spec("apache_beam") is not None, reason="Apache Beam is installed")
-def test_without_beam(sounds, capsys):
+@pytest.mark.fast
+def test_without_beam(sounds, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)  # as where it is not installed
     assert program.main(arguments(sounds, "--beam=--runner=DirectRunner")) == 2
     assert "pip install 'rann-jax[beam]'" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(importlib.util.find_spec("apache_beam") is None, reason="needs the extra beam")
+@pytest.mark.skipif(importlib.util.find_spec("apache_beam") is None, reason="needs Apache Beam")
 def test_beams_direct_runner_makes_the_same_copy(sounds):
     command = [sys.executable, "-m", "rann_jax.prepare", *arguments(sounds)]
     command += ["--beam=--runner=DirectRunner --direct_running_mode=in_memory --direct_num_workers=1"]

@@ -1,11 +1,10 @@
 """AudioSet: sound of YouTube videos, 527 classes, several a clip."""
 
 import functools
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from input_pipeline import audio
@@ -40,6 +39,11 @@ class Segment(Sound):
 
     cut: Sound
     seconds: float
+
+    @property
+    def file(self) -> Path | None:
+        """That of the cut-out sound."""
+        return self.cut.file
 
     def load(self, max_seconds: float) -> tuple[audio.Audio, str]:
         """The cut-out sound; an AudioError where it is longer than the segment."""
@@ -93,13 +97,12 @@ class Audioset(AudioBuilder):
                 f"config.data_dir: {self.builder_config.source} has none of the lists "
                 f"{', '.join(_LISTS.values())}: add those whose sound you have"
             )
-        listed = {clip.id for clips in splits.values() for clip in clips}
-        if unlisted := sum(len(sounds) for key, sounds in self._by_id.items() if key not in listed):
-            print(
-                f"warning: audioset: {unlisted} sounds are in no list of the folder: left out",
-                file=sys.stderr,
-            )
         return splits
+
+    def unlisted(self) -> list[str]:
+        """The sound whose YouTube id is in no list: files, and what is packed."""
+        listed = {clip.id for clips in self.listing.values() for clip in clips}
+        return [sound.name for key, sounds in self._by_id.items() if key not in listed for sound in sounds]
 
     def _listed(self, row: Sequence[str]) -> Clip:
         """The clip of a row (id, start, end, labels), with what is wrong with it."""

@@ -45,7 +45,8 @@ class AudioConfig(tfds.core.BuilderConfig):
       storage: how clips are stored, see `storage.STORAGES`.
       workers: processes that convert; 0 is one a core.
       staging: where finished shards wait for the others.
-      advance: told how many more clips are finished, for a progress bar.
+      begin: told how many clips an earlier preparation has finished, for a progress bar.
+      advance: told how many more are finished.
     """
 
     source: Path = Path()
@@ -57,12 +58,18 @@ class AudioConfig(tfds.core.BuilderConfig):
     storage: str = "pcm"
     workers: int = 0
     staging: Path = Path()
+    begin: Callable[[int], Any] = lambda count: None
     advance: Callable[[int], Any] = lambda count: None
 
 
 def manifest_path(folder: Path, split: str) -> Path:
     """Where the manifest of a split lies in the folder of a prepared copy."""
     return folder / f"{split}.manifest.jsonl"
+
+
+def unlisted_path(folder: Path) -> Path:
+    """Where the folder of a prepared copy says which sound of the source is in none of its splits."""
+    return folder / "unlisted.jsonl"
 
 
 class AudioBuilder(FileReaderBuilder):
@@ -113,10 +120,11 @@ class AudioBuilder(FileReaderBuilder):
           part: start and end of the clip in the file, seconds; None is all of it.
         """
         found = self._by_path_end.get(_path_end(file), [])
-        if len(found) != 1:
-            problem = f"several sound files: {found[0]}, {found[1]}" if found else f"no sound file {file}"
-            return Clip(name, labels, problem=problem)
+        if not found:
+            return Clip(name, labels, problem=f"no sound file {file}")
         sound = self.recording(found[0])
+        if len(found) > 1:
+            return Clip(name, labels, sound, f"several sound files: {found[0]}, {found[1]}")
         return Clip(name, labels, sound if part is None else Excerpt(sound, *part))
 
     @functools.cached_property
@@ -179,6 +187,13 @@ class AudioBuilder(FileReaderBuilder):
             raise DataError(f"data set {self.name!r} lists no clips: see its options and its folder")
         return listing
 
+    def unlisted(self) -> list[str]:
+        """The sound that lies in the folder and is in no split, by path in it."""
+        clips = (clip for listed in self.listing.values() for clip in listed)
+        taken = {clip.sound.file for clip in clips if clip.sound}
+        folder = self.builder_config.source
+        return [file for file in self.builder_config.files if is_audio(file) and folder / file not in taken]
+
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
@@ -217,12 +232,14 @@ class AudioBuilder(FileReaderBuilder):
         cut = shards.cut(self.listing, config.staging)
         config.staging.mkdir(exist_ok=True)
         pending = [shard for shard in cut if not shard.finished()]
-        config.advance(sum(len(shard.clips) for shard in cut) - sum(len(shard.clips) for shard in pending))
+        config.begin(sum(len(shard.clips) for shard in cut) - sum(len(shard.clips) for shard in pending))
         if download_config is not None and download_config.beam_options is not None:
             self._convert_on_beam(pending, download_config)
         else:
             engines.run_here(pending, self.recipe, workers=config.workers, advance=config.advance)
         self.info.set_splits(tfds.core.SplitDict([self._gather(split, cut) for split in self.listing]))
+        left_out = tuple(manifest.Rejected(file, "in no split") for file in self.unlisted())
+        manifest.Manifest(rejected=left_out).write(unlisted_path(Path(self.data_dir)))
 
     def _convert_on_beam(self, pending: list[shards.Shard], download_config: Any) -> None:
         """Runs the pipeline that TFDS makes of the runner's options, to its end."""

@@ -11,6 +11,11 @@ from input_pipeline import audio
 class Sound(abc.ABC):
     """Where the sound of a clip comes from. Small and picklable: worker processes are handed it."""
 
+    @property
+    def file(self) -> Path | None:
+        """The sound file that it is, or is a part of; None where it lies in an archive or nowhere."""
+        return None
+
     @abc.abstractmethod
     def load(self, max_seconds: float) -> tuple[audio.Audio, str]:
         """The sound at its own rate, and the SHA-256 of its source.
@@ -29,6 +34,11 @@ class Recording(Sound):
 
     path: Path
 
+    @property
+    def file(self) -> Path:
+        """The file."""
+        return self.path
+
     def load(self, max_seconds: float) -> tuple[audio.Audio, str]:
         """The decoded file."""
         try:
@@ -46,6 +56,11 @@ class Excerpt(Sound):
     whole: Sound
     start: float
     end: float
+
+    @property
+    def file(self) -> Path | None:
+        """That of the whole."""
+        return self.whole.file
 
     def load(self, max_seconds: float) -> tuple[audio.Audio, str]:
         """The samples from start to end; an AudioError where there are none."""

@@ -28,13 +28,17 @@ _NAME = re.compile(rf"({'|'.join(_SPEAKERS)})[ab]\d\d([{''.join(_EMOTIONS)}])[a-
 class Emodb(AudioBuilder):
     """535 clips, 7 emotions, 10 speakers; splits fold1, fold2, ... by speaker.
 
-    Everything is in the names, as published in `wav/03a01Fa.wav`; the folder and the format may be others.
+    Everything is in the names, as published in `wav/03a01Fa.wav`; the folder and the format may be others,
+    files of other names are left out.
     No fold list is official: here (ours) each fold holds out speakers that no other fold has, in the order
     of their numbers.
     """
 
     OPTIONS: ClassVar[dict[str, Any]] = {"folds": 5}
     HOMEPAGE = "http://emodb.bilderbar.info"
+    LICENSE = (
+        "CC0 1.0, as its edition by audEERING says (github.com/audeering/emodb); the first one states none"
+    )
     CITATION = (
         "F. Burkhardt, A. Paeschke, M. Rolfes, W. Sendlmeier, B. Weiss. "
         "A Database of German Emotional Speech. Interspeech 2005. DOI 10.21437/Interspeech.2005-446"
@@ -52,9 +56,8 @@ class Emodb(AudioBuilder):
         splits: dict[str, list[Clip]] = {f"fold{fold + 1}": [] for fold in range(folds)}
         for file in filter(is_audio, self.builder_config.files):
             name = PurePosixPath(file).stem
-            if not (fields := _NAME.fullmatch(name)):
-                raise DataError(f"{file} is not named as in EmoDB (03a01Fa): remove it")
-            speaker, emotion = fields.groups()
-            fold = _SPEAKERS.index(speaker) * folds // len(_SPEAKERS) + 1
-            splits[f"fold{fold}"].append(Clip(name, (_EMOTIONS[emotion],), self.recording(file)))
+            if fields := _NAME.fullmatch(name):
+                speaker, emotion = fields.groups()
+                fold = _SPEAKERS.index(speaker) * folds // len(_SPEAKERS) + 1
+                splits[f"fold{fold}"].append(Clip(name, (_EMOTIONS[emotion],), self.recording(file)))
         return splits

@@ -1,5 +1,6 @@
 """ESC-50 and its subset ESC-10: environmental sounds of 5 s in five official folds."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -8,7 +9,7 @@ from typing import Any, ClassVar
 from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.download import fetch_zip
-from input_pipeline.datasets.source import by_stem, read_table
+from input_pipeline.datasets.source import read_table
 from input_pipeline.errors import DataError
 
 SECONDS = 5.0
@@ -74,15 +75,9 @@ class Esc50(AudioBuilder):
 
     def clips(self) -> Mapping[str, Sequence[Clip]]:
         """Splits fold1 to fold5."""
-        files = by_stem(file for file in self.builder_config.files if file.startswith("audio/"))
         splits: dict[str, list[Clip]] = {f"fold{fold}": [] for fold in range(1, 6)}
         for row in self._rows:
-            name = PurePosixPath(row["filename"]).stem
-            if name not in files:
-                raise DataError(
-                    f"{self._table} names {row['filename']}, which is not in "
-                    f"{self.builder_config.source}: complete the folder"
-                )
-            clip = Clip(name, (row["category"],), self.recording(files[name]), seconds=SECONDS)
-            splits[f"fold{row['fold']}"].append(clip)
+            file = row["filename"]
+            clip = self.clip(PurePosixPath(file).stem, (row["category"],), f"audio/{file}")
+            splits[f"fold{row['fold']}"].append(dataclasses.replace(clip, seconds=SECONDS))
         return splits

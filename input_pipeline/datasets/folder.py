@@ -2,10 +2,9 @@
 
 import functools
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, ClassVar, NamedTuple
 
 from input_pipeline.datasets.builder import AudioBuilder
@@ -20,11 +19,12 @@ _SPLIT_FOLDERS = frozenset(("train", "val", "valid", "validation", "dev", "test"
 
 
 class _Entry(NamedTuple):
-    """One file, by its path in the folder, with its labels and split ('' where none is given)."""
+    """One file, by its path in the folder, with its labels, split ('' where none is given) and problem."""
 
     file: str
     labels: tuple[str, ...]
     split: str
+    problem: str = ""
 
 
 class Folder(AudioBuilder):
@@ -51,8 +51,9 @@ class Folder(AudioBuilder):
         """All labels that occur, sorted."""
         names = sorted({label for entry in self._entries for label in entry.labels})
         if len(names) < 2:
+            single = f"the single class {names[0]!r}" if names else "no class"
             raise DataError(
-                f"config.data_dir: {self.builder_config.source} has the single class {names[0]!r}: "
+                f"config.data_dir: {self.builder_config.source} has {single}: "
                 "classification needs at least two"
             )
         return names
@@ -60,8 +61,9 @@ class Folder(AudioBuilder):
     def clips(self) -> Mapping[str, Sequence[Clip]]:
         """The splits that table or folders name, or folds."""
         splits: defaultdict[str, list[Clip]] = defaultdict(list)
-        for file, labels, split in self._entries:
-            splits[split].append(Clip(file, labels, self.recording(file)))
+        for file, labels, split, problem in self._entries:
+            sound = self.recording(file) if file in self.builder_config.files else None
+            splits[split].append(Clip(file, labels, sound, problem))
         return {split: splits[split] for split in sorted(splits)}
 
     @functools.cached_property
@@ -71,7 +73,7 @@ class Folder(AudioBuilder):
         entries = self._from_folders() if table is None else self._from_table(table)
         if not any(entry.split for entry in entries):
             return _deal_out(entries, self.builder_config.options["folds"])
-        for file, _, split in entries:
+        for file, _, split, _ in entries:
             if not re.fullmatch(r"[A-Za-z]\w*", split) or split == "all":
                 raise DataError(f"{file}: {split!r} names no split: use letters and digits")
         return entries
@@ -124,29 +126,15 @@ class Folder(AudioBuilder):
             )
             for row in rows
         ]
-        return self._located(path, entries)
+        return [self._located(entry) for entry in entries]
 
-    def _located(self, table: Path, entries: list[_Entry]) -> list[_Entry]:
-        """The entries with file names as listed; complains of absent and of unlisted files."""
-        files = self.builder_config.files
-        located, absent = [], []
-        for entry in entries:
-            if not entry.labels:
-                raise DataError(f"{table}: {entry.file} has no label: give it one")
-            found = [name for name in (entry.file, f"audio/{entry.file}") if name in files]
-            if found:
-                located.append(entry._replace(file=found[0]))
-            else:
-                absent.append(entry.file)
-        if absent:
-            raise DataError(
-                f"{table} names {len(absent)} files that are not in {self.builder_config.source}, "
-                f"the first is {absent[0]!r}: add them or remove their rows"
-            )
-        unlisted = sum(map(is_audio, files)) - len({entry.file for entry in located})
-        if unlisted:
-            print(f"warning: {unlisted} sound files are not in {table}: left out", file=sys.stderr)
-        return located
+    def _located(self, entry: _Entry) -> _Entry:
+        """The entry with its file's name as listed, or with what is wrong with it."""
+        places = (entry.file, f"audio/{entry.file}")
+        file = next((place for place in places if place in self.builder_config.files), "")
+        if not file:
+            return entry._replace(problem=f"no sound file {entry.file}")
+        return entry._replace(file=file, problem="" if entry.labels else "no label")
 
 
 def _first(columns: Sequence[str], row: Mapping[str, str]) -> str:

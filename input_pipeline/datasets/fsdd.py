@@ -7,7 +7,6 @@ from pathlib import PurePosixPath
 from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.source import is_audio
-from input_pipeline.errors import DataError
 
 _NAME = re.compile(r"(\d)_[A-Za-z]+_(\d+)")
 
@@ -16,7 +15,7 @@ class Fsdd(AudioBuilder):
     """Spoken digits, 3000 clips; the official split holds out the takes 0 to 4 for the test.
 
     Everything is in the names, digit_speaker_take: `recordings/7_jackson_32.wav` as published, or
-    in any other folder and sound format.
+    in any other folder and sound format. Files of other names are left out.
     """
 
     HOMEPAGE = "https://github.com/Jakobovski/free-spoken-digit-dataset"
@@ -33,9 +32,8 @@ class Fsdd(AudioBuilder):
         splits: dict[str, list[Clip]] = {"train": [], "test": []}
         for file in filter(is_audio, self.builder_config.files):
             name = PurePosixPath(file).stem
-            if not (fields := _NAME.fullmatch(name)):
-                raise DataError(f"{file} is not named digit_speaker_take: remove it from the folder")
-            digit, take = map(int, fields.groups())
-            clip = Clip(name, (digits[digit],), self.recording(file))
-            splits["test" if take < 5 else "train"].append(clip)
+            if fields := _NAME.fullmatch(name):
+                digit, take = map(int, fields.groups())
+                clip = Clip(name, (digits[digit],), self.recording(file))
+                splits["test" if take < 5 else "train"].append(clip)
         return splits

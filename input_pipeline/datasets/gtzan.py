@@ -8,7 +8,6 @@ from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.folds import deal_out
 from input_pipeline.datasets.source import is_audio, read_lines
-from input_pipeline.errors import DataError
 
 _GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 _LISTS = {"train": "train_filtered.txt", "valid": "valid_filtered.txt", "test": "test_filtered.txt"}
@@ -20,7 +19,9 @@ class Gtzan(AudioBuilder):
     No split is official. Where the fault-filtered lists (C. Kereliuk, B. Sturm, J. Larsen, Deep Learning and
     Music Adversaries, 2015; github.com/coreyker/dnn-mgr, gtzan/) are in the folder, splits train, valid and
     test are theirs, without artists in common. Else (ours) each genre is dealt out to `folds` splits, fold1,
-    fold2, ..., in which excerpts of one artist may be in several: scores are then too good.
+    fold2, ..., in which excerpts of one artist may be in several: scores are then too good; files of other
+    names are left out. (TFDS has a builder of this name, which cannot be made without TensorFlow, and takes
+    .wav alone.)
     """
 
     OPTIONS: ClassVar[dict[str, Any]] = {"folds": 10}
@@ -43,12 +44,12 @@ class Gtzan(AudioBuilder):
                 split: [self._clip(line) for line in read_lines(self.require(name))]
                 for split, name in _LISTS.items()
             }
-        clips = [self._clip(file) for file in filter(is_audio, self.builder_config.files)]
-        return deal_out(clips, self.builder_config.options["folds"])
+        clips = (self._clip(file) for file in filter(is_audio, self.builder_config.files))
+        return deal_out([clip for clip in clips if clip.labels], self.builder_config.options["folds"])
 
     def _clip(self, file: str) -> Clip:
         name = PurePosixPath(file).stem
         genre = name.partition(".")[0]
         if genre not in _GENRES:
-            raise DataError(f"{file} is not named as in GTZAN (blues.00000): remove it")
+            return Clip(name, (), problem="not named as in GTZAN (blues.00000)")
         return self.clip(name, (genre,), name)

@@ -12,14 +12,14 @@ from input_pipeline.errors import DataError
 
 _ACTORS = 24
 # modality-channel-emotion-intensity-statement-repetition-actor; only sound (03) of speech (01) is taken.
-_NAME = re.compile(r"(0[1-3])-(0[12])-(0[1-8])-0[12]-0[12]-0[12]-(0[1-9]|1[0-9]|2[0-4])")
+_NAME = re.compile(r"03-01-(0[1-8])-0[12]-0[12]-0[12]-(0[1-9]|1[0-9]|2[0-4])")
 
 
 class Ravdess(AudioBuilder):
     """Audio-only speech, 1440 clips, 8 emotions; splits fold1, fold2, ... by actor.
 
     Everything is in the names, as published in `Actor_01/03-01-06-01-02-01-12.wav`; the folder and the
-    format may be others. Songs and the sound of videos, where the folder has them, are left out. No fold
+    format may be others. Files of other names, so songs and the sound of videos too, are left out. No fold
     list is official: here (ours) each fold holds out actors that no other fold has, in the order of
     their numbers, so that with 4 folds each has 6 actors, and as many women (even) as men (odd).
     """
@@ -46,10 +46,8 @@ class Ravdess(AudioBuilder):
         splits: dict[str, list[Clip]] = {f"fold{fold + 1}": [] for fold in range(folds)}
         for file in filter(is_audio, self.builder_config.files):
             name = PurePosixPath(file).stem
-            if not (fields := _NAME.fullmatch(name)):
-                raise DataError(f"{file} is not named as in RAVDESS (03-01-06-01-02-01-12): remove it")
-            modality, channel, emotion, actor = fields.groups()
-            if (modality, channel) == ("03", "01"):
+            if fields := _NAME.fullmatch(name):
+                emotion, actor = fields.groups()
                 clip = Clip(name, (emotions[int(emotion) - 1],), self.recording(file))
                 splits[f"fold{(int(actor) - 1) * folds // _ACTORS + 1}"].append(clip)
         return splits

@@ -26,7 +26,7 @@ class Rfcx(AudioBuilder):
 
     OPTIONS: ClassVar[dict[str, Any]] = {"folds": 5, "seconds": 10.0}
     HOMEPAGE = "https://www.kaggle.com/c/rfcx-species-audio-detection"
-    LICENSE = "Kaggle's competition rules: non-commercial and academic use"
+    LICENSE = "As the rules of the Kaggle competition say"
     CITATION = (
         "J. LeBien et al. A pipeline for identification of bird and frog species in tropical soundscape "
         "recordings using a convolutional neural network. Ecological Informatics 59, 2020. "

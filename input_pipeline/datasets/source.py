@@ -5,8 +5,8 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence, Set
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
 from typing import NamedTuple
 
 from input_pipeline.audio import SUFFIXES
@@ -171,18 +171,3 @@ def read_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> list
         if None in row or None in row.values():
             raise DataError(f"{path}, line {number}: expected {len(header)} values as in the header")
     return rows
-
-
-def by_stem(files: Iterable[str]) -> dict[str, str]:
-    """The sound files by their names without folder and suffix.
-
-    Raises:
-      DataError: two files of one name, in other folders or formats.
-    """
-    stems: dict[str, str] = {}
-    for file in filter(is_audio, files):
-        stem = PurePosixPath(file).stem
-        if stem in stems:
-            raise DataError(f"{stems[stem]} and {file} have the same name: remove one of them")
-        stems[stem] = file
-    return stems

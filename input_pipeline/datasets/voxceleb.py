@@ -17,7 +17,7 @@ class Voxceleb(AudioBuilder):
 
     Layout as published: `iden_split.txt`, whose rows are the part (1, 2, 3) and the file, `1
     id10003/na8-QEFmj44/00003.wav`, and the sound under `wav/`. (TFDS has a builder of this name, which
-    needs TensorFlow.)
+    cannot be made without TensorFlow, and passes silently over files that are missing.)
     """
 
     ALSO_READS = frozenset({".txt"})

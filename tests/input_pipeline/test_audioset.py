@@ -122,7 +122,7 @@ def test_an_id_that_begins_with_y_is_no_prefix(tiny, tmp_path, capsys):
     write('Yid_-034567, 0.000, 10.000, "/m/09x0r"', 'id_-0345678, 0.000, 10.000, "/m/09x0r"')
     manifest = prepare_audioset(folder, tmp_path / "p").manifest("eval")
     assert [row.id for row in manifest.rows] == ["id_-0345678"]
-    assert "warning: audioset: 2 sounds are in no list of the folder" in capsys.readouterr().err
+    assert "note: audioset: 2 sounds of the folder are in no split and left out" in capsys.readouterr().err
     assert [source.id for source in manifest.rejected] == ["Yid_-034567"]
 
 

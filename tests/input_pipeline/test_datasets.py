@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import json
 import shutil
 
 import numpy as np
@@ -20,6 +21,15 @@ def prepare_quietly(name, folder, root, **options):
 
 def ids(prepared, split):
     return [row.id for row in prepared.manifest(split).rows]
+
+
+def assert_left_out(prepared, files, capsys):
+    """What is in no split is listed beside the copy, and said at every preparation."""
+    listed = (prepared.folder / "unlisted.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in listed] == [{"id": file, "reason": "in no split"} for file in files]
+    said = capsys.readouterr().err
+    expected = f"{len(files)} sounds of the folder are in no split and left out, the first is {files[0]!r}"
+    assert f"note: {prepared.name}: {expected}, listed in {prepared.folder}/unlisted.jsonl" in said
 
 
 class TestQuickstart:
@@ -86,9 +96,12 @@ class TestFsdd:
         assert prepared.labels[7] == "seven"
         np.testing.assert_array_equal(prepared.targets("test").argmax(axis=1), [0, 0, 7, 7])
 
-    def test_a_name_of_another_kind(self, write_sounds, tmp_path):
+    def test_a_name_of_another_kind(self, write_sounds, tmp_path, capsys):
         folder = write_sounds({"recordings/0_theo_0.wav": 100, "recordings/hello.wav": 100})
-        with pytest.raises(DataError, match=r"recordings/hello.wav is not named digit_speaker"):
+        assert_left_out(prepare_quietly("fsdd", folder, tmp_path), ["recordings/hello.wav"], capsys)
+        assert_left_out(prepare_quietly("fsdd", folder, tmp_path), ["recordings/hello.wav"], capsys)  # reused
+        (folder / "recordings" / "0_theo_0.wav").unlink()
+        with pytest.raises(DataError, match="lists no clips"):
             prepare_quietly("fsdd", folder, tmp_path)
 
     def test_the_same_clip_twice(self, write_sounds, tmp_path):
@@ -149,9 +162,14 @@ class TestEsc50:
             prepare_quietly("esc50", esc, tmp_path / "p", subset="esc20")
 
     def test_a_file_is_absent(self, esc, tmp_path):
-        next((esc / "audio").iterdir()).unlink()
-        with pytest.raises(DataError, match=r"esc50.csv names .*\.wav, which is not in"):
-            prepare_quietly("esc50", esc, tmp_path / "p", subset="esc10")
+        removed = sorted((esc / "audio").iterdir())[0]
+        removed.unlink()
+        prepared = prepare_quietly("esc50", esc, tmp_path / "p", subset="esc10")
+        (absent,) = prepared.manifest("fold1").rejected
+        assert (absent.id, absent.reason) == (removed.stem, f"no sound file audio/{removed.stem}.wav")
+        assert prepared.targets("fold1").sum() == 19
+        with pytest.raises(DataError, match=r"1 of 20 files .*no sound file audio/.*max_failed_share=0"):
+            prepare_quietly("esc50", esc, tmp_path / "p", subset="esc10", max_failed_share=0.0)
 
     @pytest.mark.fast
     def test_no_table(self, write_sounds, tmp_path):
@@ -180,10 +198,11 @@ class TestRavdess:
             assert {row.source_rate for row in rows} == {48000}
 
     @pytest.mark.fast
-    def test_speakers_are_in_one_fold_each_and_sexes_even(self, write_sounds, tmp_path):
+    def test_speakers_are_in_one_fold_each_and_sexes_even(self, write_sounds, tmp_path, capsys):
         names = [f"Actor_{a:02}/03-01-0{e}-01-01-01-{a:02}.wav" for a in range(1, 25) for e in (1, 8)]
         folder = write_sounds(dict.fromkeys([*names, "song/03-02-01-01-01-01-01.wav"], 100))
         prepared = prepare_quietly("ravdess", folder, tmp_path / "p")
+        assert_left_out(prepared, ["song/03-02-01-01-01-01-01.wav"], capsys)
         actors = [{int(name[-2:]) for name in ids(prepared, split)} for split in prepared.splits]
         assert [len(fold) for fold in actors] == [6] * 4
         assert set.union(*actors) == set(range(1, 25))
@@ -192,10 +211,11 @@ class TestRavdess:
         with pytest.raises(DataError, match=r"config.dataset.folds=5 must divide"):
             prepare_quietly("ravdess", folder, tmp_path / "p", folds=5)
 
-    def test_a_name_of_another_kind(self, write_sounds, tmp_path):
-        folder = write_sounds({"03-01-01-01-01-01-01.wav": 100, "03-01-09-01-01-01-01.wav": 100})
-        with pytest.raises(DataError, match=r"03-01-09-01-01-01-01.wav is not named as in RAVDESS"):
-            prepare_quietly("ravdess", folder, tmp_path)
+    def test_a_name_of_another_kind(self, write_sounds, tmp_path, capsys):
+        names = ["03-01-09-01-01-01-01.wav", "03-01-01-01-01-01-25.wav", "03-01-01-01-01-01-01.wav"]
+        prepared = prepare_quietly("ravdess", write_sounds(dict.fromkeys(names, 100)), tmp_path)
+        assert ids(prepared, "fold1") == ["03-01-01-01-01-01-01"]
+        assert_left_out(prepared, sorted(names[:2]), capsys)
 
 
 class TestEmodb:
@@ -229,13 +249,13 @@ class TestEmodb:
         assert ids(prepared, "fold10") == ["16b10Fc"]
         assert len(prepared.source("fold10")[0]["audio"]) == round(soundfile.info(sounds[9]).duration * 8000)
 
-    def test_what_it_refuses(self, write_sounds, tmp_path):
-        folder = write_sounds({"03a01Fa.wav": 100})
+    def test_what_it_refuses_and_leaves_out(self, write_sounds, tmp_path, capsys):
+        folder = write_sounds({"03a01Fa.wav": 100, "04a01Fa.wav": 100})
         with pytest.raises(DataError, match=r"config.dataset.folds=4 must divide"):
             prepare_quietly("emodb", folder, tmp_path / "p", folds=4)
-        write_sounds({"04a01Fa.wav": 100})
-        with pytest.raises(DataError, match=r"04a01Fa.wav is not named as in EmoDB"):
-            prepare_quietly("emodb", folder, tmp_path / "p")
+        prepared = prepare_quietly("emodb", folder, tmp_path / "p")
+        assert ids(prepared, "fold1") == ["03a01Fa"]
+        assert_left_out(prepared, ["04a01Fa.wav"], capsys)
 
 
 class TestFolder:
@@ -277,7 +297,7 @@ class TestFolder:
             prepare_quietly("folder", folder, tmp_path, **options)
         prepared = prepare_quietly("folder", folder, tmp_path, csv="one.csv", **options)
         assert prepared.splits == ("fold1", "fold2")
-        assert "1 sound files are not in" in capsys.readouterr().err
+        assert_left_out(prepared, ["c.wav"], capsys)
 
     def test_real_clips(self, data_dir, tmp_path):
         for kind, target in (("dog", 0), ("clock_tick", 38)):
@@ -290,15 +310,16 @@ class TestFolder:
     @pytest.mark.parametrize(
         ("table", "message"),
         [
-            ("filename,label\na.wav,cat\nx.wav,dog\n", r"names 1 files .* 'x.wav'"),
-            ("filename,label\n../a.wav,cat\nb.wav,dog\n", r"names 1 files .* '../a.wav'"),
+            ("filename,label\na.wav,cat\nx.wav,dog\n", r"1 of 2 files .*\(x.wav: no sound file x.wav\)"),
+            ("filename,label\n../a.wav,cat\nb.wav,dog\n", r"1 of 2 files .*no sound file \.\./a.wav"),
             ("name,label\na.wav,cat\n", "no column 'filename': it has name, label"),
             ("filename,kind\na.wav,cat\n", "none of the columns .*config.dataset.label_column"),
             ("filename,label\n", "has no rows"),
             ("", "no column 'filename'"),
             ("filename,label\na.wav\n", "line 2: expected 2 values"),
             ("filename,label\na.wav,cat,7\n", "line 2: expected 2 values"),
-            ("filename,label\na.wav,\n", "a.wav has no label"),
+            ("filename,label\na.wav,\n", "config.data_dir: .* has no class"),
+            ("filename,label,split\na.wav,,s\nb.wav,cat;dog,s\n", r"1 of 2 files .*\(a.wav: no label\)"),
             ("filename,label\na.wav,cat\na.wav,dog\n", "1 of 2 files .*a.wav: listed a second time"),
             ("filename,label\na.wav,cat\nb.wav,cat\n", "single class 'cat'"),
             ("filename,label,split\na.wav,cat,x y\nb.wav,dog,\n", "'x y' names no split"),

@@ -94,6 +94,31 @@ def test_channels_are_averaged(prepare_one, channels):
     np.testing.assert_allclose(samples, TONE * gains.mean() * 32768, atol=1)
 
 
+@pytest.mark.parametrize(
+    ("content", "name", "reason"),
+    [
+        (b"", "a.wav", "not decodable: Format not recognised."),
+        (encoded(TONE)[:44], "a.wav", "truncated: its data has 0 of 32000 bytes"),
+        (encoded(TONE[:0]), "a.wav", "no samples"),
+        (encoded(TONE)[:16000], "a.wav", "truncated: its data has 15956 of 32000 bytes"),
+        (encoded(TONE, container="FLAC")[:-500], "a.flac", "not decodable"),
+        (b"<!DOCTYPE html><title>404</title>", "a.mp3", "not decodable"),
+    ],
+    ids=["no_bytes", "header", "no_samples", "half_wave", "cut_flac", "page"],
+)
+def test_files_with_less_than_they_say(prepare_one, content, name, reason):
+    assert prepare_one(content, name).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("container", "name"), [("WAV", "a.mp3"), ("FLAC", "a.wav"), ("OGG", "a.flac"), ("MP3", "a.aiff")]
+)
+def test_a_wrong_extension_changes_nothing(prepare_one, container, name):
+    row, samples = prepare_one(encoded(TONE, container=container), name)
+    assert (row.source_rate, row.channels) == (RATE, 1)
+    np.testing.assert_allclose(samples[4000:-4000], TONE[4000:-4000] * 32768, atol=1000)
+
+
 def wave_header(data_bytes: int) -> bytes:
     """Of mono PCM with 8 bits at 8 kHz."""
     return struct.pack(

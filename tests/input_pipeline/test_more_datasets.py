@@ -9,7 +9,7 @@ import soundfile
 import soxr
 
 from input_pipeline import DataError
-from tests.input_pipeline.test_datasets import ids, prepare_quietly
+from tests.input_pipeline.test_datasets import assert_left_out, ids, prepare_quietly
 
 
 @pytest.fixture
@@ -78,9 +78,13 @@ class TestGtzan:
         (absent,) = prepared.manifest("test").rejected
         assert (absent.id, absent.reason) == ("rock.00099", "no sound file rock.00099")
 
-    def test_a_name_of_another_kind(self, place, tmp_path):
+    def test_a_name_of_another_kind(self, place, tmp_path, capsys):
         folder = place(*self.NAMES, "genres/polka/polka.00000.au")
-        with pytest.raises(DataError, match=r"polka.00000.au is not named as in GTZAN"):
+        prepared = prepare_quietly("gtzan", folder, tmp_path / "p", folds=2)
+        assert_left_out(prepared, ["genres/polka/polka.00000.au"], capsys)
+        for part in ("train", "valid", "test"):
+            (folder / f"{part}_filtered.txt").write_text("rock/rock.00001.wav\npolka/polka.00000.wav\n")
+        with pytest.raises(DataError, match=r"1 of 2 files .*polka.00000: not named as in GTZAN"):
             prepare_quietly("gtzan", folder, tmp_path / "p")
 
 
@@ -181,28 +185,38 @@ def test_rfcx(place, tmp_path, data_dir):
 def test_icbhi(place, tmp_path):
     names = ["101_1b1_Al_sc_Meditron", "102_1b1_Ar_sc_Meditron", "226_1b1_Pl_sc_LittC2SE"]
     folder = place(
-        *(f"ICBHI_final_database/{name}.wav" for name in names[:2]),
+        *(f"ICBHI_final_database/{name}.wav" for name in names),
         table={
             "ICBHI_challenge_train_test.txt": [
                 f"{names[0]}\ttrain",
                 f"{names[1]}\ttest",
-                f"{names[2]}\ttest",
+                "226_1b1_Pl_sc_Meditron\ttest",  # as published: the device is not the file's
+                "104_1b1_Ar_sc_Litt3200\ttest",
             ],
+            f"ICBHI_final_database/{names[2]}.txt": ["0.2\t1.2\t1\t0"],
             f"ICBHI_final_database/{names[0]}.txt": ["0.036\t0.579\t0\t0", "0.579\t1.450\t1\t0"],
             f"ICBHI_final_database/{names[1]}.txt": ["0.1\t1.0\t0\t1", "1.0\t1.5\t1\t1", "5.0\t6.0\t0\t0"],
         },
     )
     prepared = prepare_quietly("icbhi", folder, tmp_path / "p", max_failed_share=0.5)
     assert labels(prepared, "train") == {f"{names[0]}_00": ("normal",), f"{names[0]}_01": ("crackle",)}
-    assert list(labels(prepared, "test").values()) == [("wheeze",), ("both",)]
+    assert labels(prepared, "test") == {
+        f"{names[1]}_00": ("wheeze",),
+        f"{names[1]}_01": ("both",),
+        f"{names[2]}_00": ("crackle",),
+    }
     assert [source.reason for source in prepared.manifest("test").rejected] == [
         "no sound from 5 to 6 s",
-        f"no annotation {names[2]}.txt",
+        "no annotation 104_1b1_Ar_sc_Litt3200.txt",
     ]
+    assert not prepared.unlisted()
     assert_real(prepared, "train", 0, folder / "ICBHI_final_database" / f"{names[0]}.wav", 0.036, 0.579)
-    (folder / "ICBHI_final_database" / f"{names[0]}.txt").write_text("0.036 0.579 0\n")
-    with pytest.raises(DataError, match=r"'0.036 0.579 0' is not start, end, crackles, wheezes"):
-        prepare_quietly("icbhi", folder, tmp_path / "p")
+    (folder / "ICBHI_final_database" / f"{names[1]}.txt").write_text("0.036 0.579 0\n")
+    prepared = prepare_quietly("icbhi", folder, tmp_path / "p", max_failed_share=0.7)
+    assert ids(prepared, "test") == [f"{names[2]}_00"]
+    broken = prepared.manifest("test").rejected[0]
+    assert broken.id == names[1]
+    assert broken.reason.endswith("'0.036 0.579 0' is not start, end, crackles, wheezes")
 
 
 def test_voxceleb(place, tmp_path):

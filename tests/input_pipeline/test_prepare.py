@@ -13,6 +13,7 @@ import joblib
 import numpy as np
 import pytest
 import soundfile
+import tqdm
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from input_pipeline import DataError, prepare, shards
@@ -166,6 +167,22 @@ def test_a_finished_shard_that_is_damaged_is_done_again(animals, tmp_path, small
     else:
         shutil.copy(second.with_suffix(".manifest.jsonl"), first.with_suffix(".manifest.jsonl"))
     assert_same_copy(prepare_folder(animals, tmp_path / "prepared"), whole)
+
+
+@pytest.mark.fast
+def test_the_rate_shown_is_of_what_was_left_to_do(animals, tmp_path, small_shards, monkeypatch):
+    bars = []
+    monkeypatch.setattr(
+        "input_pipeline.prepare.tqdm", lambda **options: bars.append(tqdm.tqdm(**options)) or bars[-1]
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(AudioBuilder, "_gather", lambda *arguments: os.strerror(errno.EIO) / 1)
+        with pytest.raises(TypeError):
+            prepare_folder(animals, tmp_path / "prepared", progress=True)
+    (staging,) = (tmp_path / "prepared" / "folder").glob("*/unfinished.1.0.0")
+    sorted(staging.glob("*.manifest.jsonl"))[0].unlink()  # of three clips
+    prepare_folder(animals, tmp_path / "prepared", progress=True)
+    assert [(bar.initial, bar.n) for bar in bars] == [(0, 20), (17, 20)]
 
 
 def test_workers_change_nothing(animals, tmp_path, small_shards):

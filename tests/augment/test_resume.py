@@ -1,0 +1,46 @@
+"""A run with all augmentations of configs/esc50.py, interrupted and gone on with, ends with the same bits."""
+
+from contextlib import closing
+
+import jax
+import numpy as np
+import pytest
+
+from configs.esc50 import AUGMENT
+from input_pipeline import prepare
+from rann_jax import distributed
+from rann_jax.checkpoint import Checkpoints
+from rann_jax.experiment import build, data_options
+from rann_jax.preemption import PreemptedError, Preemption
+from rann_jax.train import train
+from tests import two_blocks
+
+TOTAL, INTERRUPTED = 5, 2
+
+
+def trained(config, prepared, workdir):
+    """Trains with nothing of an earlier call but the workdir; the arrays of the last checkpoint."""
+    experiment = build(config)
+    train(experiment, prepared, workdir, show_progress=False)
+    with closing(Checkpoints(workdir, config.best_metric)) as checkpoints:
+        like = experiment.abstract_state(distributed.replicated(distributed.data_mesh()))
+        state, record = checkpoints.restore_newest(like)
+    assert record.batches == TOTAL
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(state)}
+
+
+def test_an_interrupted_run_ends_with_the_bits_of_a_whole_one(tmp_path, monkeypatch):
+    config = two_blocks.get_config(f"steps={TOTAL}")
+    config.augment = AUGMENT["all"]
+    config.prepared_dir = str(tmp_path / "prepared")
+    config.save_every = TOTAL  # else the checkpoint that is gone on from might be another's
+    prepared = prepare(**data_options(config), progress=False)
+    whole = trained(config, prepared, tmp_path / "whole")
+    with monkeypatch.context() as told_to_stop:
+        told_to_stop.setattr(Preemption, "reached", lambda self, step: step == INTERRUPTED)
+        with pytest.raises(PreemptedError, match=f"step {INTERRUPTED}"):
+            train(build(config), prepared, tmp_path / "cut", show_progress=False)
+    resumed = trained(config, prepared, tmp_path / "cut")
+    assert resumed.keys() == whole.keys()
+    for name, leaf in whole.items():
+        np.testing.assert_array_equal(resumed[name], leaf, err_msg=name, strict=True)
