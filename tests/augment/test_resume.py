@@ -12,19 +12,18 @@ from rann_jax import distributed
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.experiment import build, data_options
 from rann_jax.preemption import PreemptedError, Preemption
-from rann_jax.train import train
+from rann_jax.train import compiled_step, train
 from tests import two_blocks
 
-TOTAL, INTERRUPTED = 5, 2
+TOTAL, INTERRUPTED = 4, 2
 
 
 def trained(config, prepared, workdir):
-    """Trains with nothing of an earlier call but the workdir; the arrays of the last checkpoint."""
+    """Trains with nothing of an earlier call but the workdir; the arrays of the last checkpoint, by name."""
     experiment = build(config)
     train(experiment, prepared, workdir, show_progress=False)
     with closing(Checkpoints(workdir, config.best_metric)) as checkpoints:
-        like = experiment.abstract_state(distributed.replicated(distributed.data_mesh()))
-        state, record = checkpoints.restore_newest(like)
+        state, record = checkpoints.restore_newest(experiment.sharded_state(distributed.data_mesh()))
     assert record.batches == TOTAL
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(state)}
 
@@ -33,14 +32,20 @@ def test_an_interrupted_run_ends_with_the_bits_of_a_whole_one(tmp_path, monkeypa
     config = two_blocks.get_config(f"steps={TOTAL}")
     config.augment = AUGMENT["all"]
     config.prepared_dir = str(tmp_path / "prepared")
-    config.save_every = TOTAL  # else the checkpoint that is gone on from might be another's
+    config.save_every = TOTAL  # the checkpoint at the interruption is the only one before the last
+    config.eval.splits = ()
     prepared = prepare(**data_options(config), progress=False)
+    # A pure function, which takes ten seconds to compile.
+    step = compiled_step(build(config), distributed.data_mesh())
+    monkeypatch.setattr("rann_jax.train.compiled_step", lambda experiment, mesh: step)
+
     whole = trained(config, prepared, tmp_path / "whole")
     with monkeypatch.context() as told_to_stop:
         told_to_stop.setattr(Preemption, "reached", lambda self, step: step == INTERRUPTED)
         with pytest.raises(PreemptedError, match=f"step {INTERRUPTED}"):
             train(build(config), prepared, tmp_path / "cut", show_progress=False)
     resumed = trained(config, prepared, tmp_path / "cut")
+
     assert resumed.keys() == whole.keys()
     for name, leaf in whole.items():
         np.testing.assert_array_equal(resumed[name], leaf, err_msg=name, strict=True)
