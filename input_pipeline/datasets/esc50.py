@@ -54,15 +54,20 @@ class Esc50(AudioBuilder):
         )
 
     @functools.cached_property
+    def _all_rows(self) -> list[dict[str, str]]:
+        rows = read_table(self._table, ("filename", "fold", "target", "category", "esc10"))
+        for row in rows:
+            if not row["target"].isdecimal() or row["fold"] not in list("12345"):
+                raise DataError(f"{self._table}: {row['filename']} has no fold 1 to 5 or no target")
+        return rows
+
+    @functools.cached_property
     def _rows(self) -> list[dict[str, str]]:
         """The rows of the table that belong to the subset."""
         subset = self.builder_config.options["subset"]
         if subset not in _CLASSES:
             raise DataError(f"config.dataset.subset={subset!r} must be 'esc50' or 'esc10'")
-        rows = read_table(self._table, ("filename", "fold", "target", "category", "esc10"))
-        for row in rows:
-            if not row["target"].isdecimal() or row["fold"] not in list("12345"):
-                raise DataError(f"{self._table}: {row['filename']} has no fold 1 to 5 or no target")
+        rows = self._all_rows
         if subset == "esc10":
             rows = [row for row in rows if row["esc10"].lower() == "true"]
         classes = len({(row["target"], row["category"]) for row in rows})
@@ -81,3 +86,8 @@ class Esc50(AudioBuilder):
             clip = self.clip(PurePosixPath(file).stem, (row["category"],), f"audio/{file}")
             splits[f"fold{row['fold']}"].append(dataclasses.replace(clip, seconds=SECONDS))
         return splits
+
+    def unlisted(self) -> list[str]:
+        """What the table does not name; not what lies beside a subset."""
+        named = {PurePosixPath(row["filename"]).stem for row in self._all_rows}
+        return [file for file in super().unlisted() if PurePosixPath(file).stem not in named]

@@ -171,6 +171,15 @@ class TestEsc50:
         with pytest.raises(DataError, match=r"1 of 20 files .*no sound file audio/.*max_failed_share=0"):
             prepare_quietly("esc50", esc, tmp_path / "p", subset="esc10", max_failed_share=0.0)
 
+    def test_the_rest_of_the_set_is_not_amiss_beside_the_subset(self, esc, tmp_path):
+        first = sorted((esc / "audio").iterdir())[0]
+        for name in ("1-0-A-49", "unheard-of"):
+            shutil.copy(first, esc / "audio" / f"{name}.ogg")
+        with (esc / "meta" / "esc50.csv").open("a") as table:
+            table.write("1-0-A-49.wav,1,49,hand_saw,False,1,A\n")
+        prepared = prepare_quietly("esc50", esc, tmp_path / "p", subset="esc10")
+        assert [left_out.id for left_out in prepared.unlisted()] == ["audio/unheard-of.ogg"]
+
     @pytest.mark.fast
     def test_no_table(self, write_sounds, tmp_path):
         folder = write_sounds({"audio/1-100032-A-0.wav": 100})
