@@ -23,7 +23,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if preset["feature"] == "log_mel":
         # Most clips are shorter than t_c: without a floor the padding would span most of the range in dB.
         config.feature.top_db = 80.0
-    config.augment = {"mixup": {"alpha": 0.3}}
+    # Chosen on recordings 45 to 49 of each digit and speaker, held out of train: after 2000 steps accuracy
+    # 0.983 and mAP 0.998, with mixup alone 0.980 and 0.993.
+    config.augment = {
+        "stretch": {"probability": 0.5},
+        "pitch": {"probability": 0.5},
+        "white_noise": {"probability": 0.5},
+        "mixup": {"alpha": 0.3},
+        "spec_augment": {},
+    }
     config.model.name = "rann-1x4-1"
     config.batch_size = 32
     config.total_steps = 2500
