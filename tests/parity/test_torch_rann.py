@@ -17,6 +17,8 @@ torch = pytest.importorskip("torch", reason="the PyTorch oracles are the extra `
 from tests.parity.compare import biased_statistics, load_into, relative  # noqa: E402
 from tests.parity.torch_rann import TorchRANN  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("as_users_compile")
+
 BATCH, BINS, FRAMES, CLASSES, STEPS = 4, 32, 64, 5, 20
 RANN = "rann-1x1-1"  # the names are those of every RANN
 TASKS = ("classification", "tagging")
@@ -100,7 +102,6 @@ def there_and_back(model):
     return program
 
 
-@pytest.mark.usefixtures("as_users_compile")
 def test_forward(pair):
     model, state, network, _ = pair
     x = features(np.random.default_rng(2))
@@ -111,7 +112,6 @@ def test_forward(pair):
     assert relative(got, expected) < 1e-5
 
 
-@pytest.mark.usefixtures("as_users_compile")
 @pytest.mark.parametrize("task", TASKS)
 def test_loss_gradients_and_batch_statistics(pair, task):
     model, state, network, program = pair
