@@ -5,9 +5,10 @@ reads the folder from the environment variable RANN_TEST_DATA (default `../share
 repository) and skips where it is absent.
 
 Most of what the tests cost is compilation. Its products are kept in one folder for the whole session, for
-both workers and for the programs that tests launch; and LLVM hardly optimises, for programs that run for a
-moment. XLA's own passes, which decide what is computed, stay. Features and the network's equality with
-PyTorch are tested as users compile them: `as_users_compile`.
+both workers and for the programs that tests launch. Those run for a moment, so LLVM hardly optimises them;
+XLA's own passes, which decide what is computed, stay. What a test computes itself is compiled as users
+compile it, but for modules that take `quickly_compiled`: without LLVM's optimisations the gradients of a
+wavegram were seen to be NaN.
 """
 
 import os
@@ -27,8 +28,6 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # grain reads absl flags; the command line parses them, tests have none to parse.
 flags.FLAGS.mark_as_parsed()
-
-jax.config.update("jax_disable_most_optimizations", True)
 
 # JAX's names of where compiled programs are kept and of how long a compilation must take to be kept.
 CACHE, WORTHWHILE = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
@@ -56,6 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
         }
         os.environ.update({name.upper(): value for name, value in launched.items()})
     jax.config.update(CACHE, os.environ[CACHE.upper()])
+    jax.config.update("jax_disable_most_optimizations", False)
     jax.config.update(WORTHWHILE, 0.2)  # a test's own process compiles thousands of small ones, most once
 
 
@@ -68,12 +68,12 @@ def is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-@pytest.fixture
-def as_users_compile() -> Iterator[None]:
-    """All optimisations, for what is compiled in a test."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
+@pytest.fixture(scope="module")
+def quickly_compiled() -> Iterator[None]:
+    """Few optimisations, as the programs that tests launch have."""
     jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

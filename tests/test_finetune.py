@@ -20,6 +20,8 @@ from rann_jax.tagger import Tagger
 from rann_jax.workdir import load_config
 from tests import tiny_panns
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 KNOWN, NEW = sorted(SYNTHESISERS)[0::2], sorted(SYNTHESISERS)[1::2]
 
 # Seen with seeds 0, 1 and 2: accuracies of 0.47, 0.47 and 0.48 against 0.20, of 60 clips.

@@ -25,6 +25,8 @@ from rann_jax.tagger import Tagger
 from tests.conftest import REPOSITORY
 from tests.tiny import get_config
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 TINY = "tests/tiny.py"
 
 

@@ -31,6 +31,8 @@ from rann_jax.interop import to_state_dict
 from tests.conftest import REPOSITORY
 from tests.test_docs import TUTORIALS
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 # A part of a command, and what is added behind a command that has it.
 SHORT = "--config.total_steps=2 --config.batch_size=8 --config.eval.batch_size=8 --quiet"
 SHALLOW, NARROW = "--config.model.blocks_per_stage=1", "--config.model.width=16"

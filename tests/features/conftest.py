@@ -20,11 +20,6 @@ SOURCES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def exactness_as_users_have_it(as_users_compile):
-    """Errors are those of programs with all optimisations."""
-
-
 @pytest.fixture(scope="session")
 def clip(data_dir):
     """A function of a rate (and seconds): one real mono clip at that rate, float32 `(N,)`.

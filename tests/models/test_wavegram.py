@@ -119,7 +119,6 @@ def test_a_few_sounds_are_learned(feature):
     """Tones of different pitch, the same batch again and again: the loss falls by half, all weights move."""
     config = tiny(feature)
     config.augment = {}
-    config.model.blocks_per_stage = 4  # a shallow network needs more steps
     config.optimizer = {"schedule": "constant", "learning_rate": 1e-3}
     experiment = build(config)
     seconds = np.arange(experiment.crop_samples) / config.sample_rate

@@ -21,8 +21,6 @@ if importlib.util.find_spec("panns_inference") is None:
 from tests.parity.compare import randomise  # noqa: E402
 from tests.parity.panns_inference import panns_models  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("as_users_compile")
-
 CLASSES = 527
 
 

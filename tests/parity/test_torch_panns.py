@@ -19,8 +19,6 @@ torch = pytest.importorskip("torch", reason="the PyTorch oracles are the extra `
 from tests.parity import panns_inference, torch_panns  # noqa: E402
 from tests.parity.compare import biased_statistics, load_into, randomise, relative  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("as_users_compile")
-
 RATE, SECONDS, CLASSES, WIDTH = 32000, 1.6, 7, 4
 TWINS = {
     "resnet38": torch_panns.TorchResNet38,

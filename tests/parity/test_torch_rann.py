@@ -17,8 +17,6 @@ torch = pytest.importorskip("torch", reason="the PyTorch oracles are the extra `
 from tests.parity.compare import biased_statistics, load_into, relative  # noqa: E402
 from tests.parity.torch_rann import TorchRANN  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("as_users_compile")
-
 BATCH, BINS, FRAMES, CLASSES, STEPS = 4, 32, 64, 5, 20
 RANN = "rann-1x1-1"  # the names are those of every RANN
 TASKS = ("classification", "tagging")
