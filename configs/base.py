@@ -42,7 +42,14 @@ def base() -> ConfigDict:
             "augment": {"mixup": {"alpha": 1.0}},
             # The network; a RANN's name repeats t_c. float32, or bfloat16 on accelerators.
             # remat computes each block again in the backward pass: less memory, more time, the same numbers.
-            "model": {"name": "rann-4x4-1", "remat": False},
+            # None is the published network: how many blocks each of a RANN's five stages has (4), by what the
+            # channels of a PANN are divided (1; what a RANN's are multiplied by is in its name).
+            "model": {
+                "name": "rann-4x4-1",
+                "remat": False,
+                "blocks_per_stage": placeholder(int),
+                "width": placeholder(int),
+            },
             "dtype": "float32",
             # Weights to begin with: a workdir, or a PyTorch file (rann_jax/pretrained.py); '' is none.
             "init_from": "",

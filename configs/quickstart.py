@@ -12,7 +12,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     """Presets: feature."""
     preset = parse_arg(arg, feature="log_mel")
     config = base()
-    config.dataset = {"name": "quickstart"}
+    config.dataset = {"name": "quickstart", "train_clips": 1000, "test_clips": 200, "seed": 0}
     config.num_classes = 10
     config.sample_rate = 16000
     config.t_c = 1.0

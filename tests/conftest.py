@@ -3,9 +3,18 @@
 Real recordings are not part of the repository. Tests that need them take the `data_dir` fixture, which
 reads the folder from the environment variable RANN_TEST_DATA (default `../shared/data` beside the
 repository) and skips where it is absent.
+
+Most of what the tests cost is compilation. Its products are kept in one folder for the whole session, for
+both workers and for the programs that tests launch. Those run for a moment, so LLVM hardly optimises them;
+XLA's own passes, which decide what is computed, stay. What a test computes itself is compiled as users
+compile it, but for modules that take `quickly_compiled`: without LLVM's optimisations the gradients of a
+wavegram were seen to be NaN.
 """
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -20,8 +29,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # grain reads absl flags; the command line parses them, tests have none to parse.
 flags.FLAGS.mark_as_parsed()
 
-# Programs that tests launch leave nothing in the user's cache; see `cached`.
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+# JAX's names of where compiled programs are kept and of how long a compilation must take to be kept.
+CACHE, WORTHWHILE = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
 
 TINY_LABELS = [f"class {c}" for c in range(10)]
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -36,19 +45,35 @@ def data_dir() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory) -> Path:
-    """A folder for compiled programs, shared by the programs that the tests launch."""
-    return tmp_path_factory.mktemp("compiled")
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep compiled programs: here, and by the environment in workers of xdist and in launched programs."""
+    if not is_worker(config):
+        launched = {
+            CACHE: tempfile.mkdtemp(prefix="rann_jax_tests_"),
+            WORTHWHILE: "0",
+            "jax_disable_most_optimizations": "true",
+        }
+        os.environ.update({name.upper(): value for name, value in launched.items()})
+    jax.config.update(CACHE, os.environ[CACHE.upper()])
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update(WORTHWHILE, 0.2)  # a test's own process compiles thousands of small ones, most once
 
 
-def cached(folder: Path) -> dict[str, str]:
-    """The environment in which a launched program keeps and finds compiled programs."""
-    return {
-        "JAX_ENABLE_COMPILATION_CACHE": "true",
-        "JAX_COMPILATION_CACHE_DIR": str(folder),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not is_worker(config):
+        shutil.rmtree(os.environ[CACHE.upper()], ignore_errors=True)
+
+
+def is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+@pytest.fixture(scope="module")
+def quickly_compiled() -> Iterator[None]:
+    """Few optimisations, as the programs that tests launch have."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

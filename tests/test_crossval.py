@@ -126,7 +126,7 @@ def test_presets_are_joined():
     assert (config.num_classes, config.seed) == (10, 7)
 
 
-def test_a_real_cell_is_trained_and_a_half_finished_one_goes_on(tmp_path, monkeypatch, cache):
+def test_a_real_cell_is_trained_and_a_half_finished_one_goes_on(tmp_path):
     """One feature and fold by the real program; then its predictions are lost, as by a kill at the end."""
     rng = np.random.default_rng(0)
     for label, hertz in (("low", 300), ("high", 3000)):
@@ -135,7 +135,6 @@ def test_a_real_cell_is_trained_and_a_half_finished_one_goes_on(tmp_path, monkey
         for i in range(10):
             tone = 0.3 * np.sin(2 * np.pi * hertz * np.arange(16000) / 16000)
             soundfile.write(folder / f"{label}{i}.wav", tone + 0.05 * rng.normal(size=16000), 16000)
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache))
     locations = [f"--config.data_dir={tmp_path / 'sounds'}", f"--config.prepared_dir={tmp_path / 'prepared'}"]
     workdir = tmp_path / "W"
     arguments = {"features": "log_mel", "folds": "1"}

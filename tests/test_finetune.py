@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 import soundfile
-from jax.experimental.compilation_cache import compilation_cache
 
 from configs import finetune, folder
 from input_pipeline.datasets.quickstart import SYNTHESISERS, synthesise
@@ -20,6 +19,8 @@ from rann_jax.main import run
 from rann_jax.tagger import Tagger
 from rann_jax.workdir import load_config
 from tests import tiny_panns
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 KNOWN, NEW = sorted(SYNTHESISERS)[0::2], sorted(SYNTHESISERS)[1::2]
 
@@ -34,27 +35,6 @@ def one_device():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distributed, "data_mesh", lambda *_: mesh)
         yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quickly_compiled(tmp_path_factory):
-    """Programs are compiled once, and without optimisations, which would take longer than they save."""
-    seconds = "jax_persistent_cache_min_compile_time_secs"
-    before = {
-        "jax_compilation_cache_dir": jax.config.jax_compilation_cache_dir,
-        seconds: getattr(jax.config, seconds),
-    }
-    configure(
-        {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")), seconds: 0.0}, quickly=True
-    )
-    yield
-    configure(before, quickly=False)
-
-
-def configure(values, quickly):
-    for name, value in (values | {"jax_disable_most_optimizations": quickly}).items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 def write_sounds(path, labels, train, test):

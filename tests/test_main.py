@@ -22,20 +22,19 @@ from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
 from rann_jax.main import run
 from rann_jax.tagger import Tagger
-from tests.conftest import REPOSITORY, cached
+from tests.conftest import REPOSITORY
 from tests.tiny import get_config
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 TINY = "tests/tiny.py"
 
 
-def rann(
-    *arguments: object, cache: Path | None = None, prefix: Sequence[str] = ()
-) -> subprocess.CompletedProcess:
-    """Run the program; a cache of compiled programs saves most of the time of those that train."""
+def rann(*arguments: object, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess:
+    """Run the program."""
     return subprocess.run(
         [*prefix, sys.executable, "-m", "rann_jax.main", *map(str, arguments)],
         cwd=REPOSITORY,
-        env={**os.environ, **cached(cache)} if cache else None,
         capture_output=True,
         text=True,
         timeout=300,
@@ -58,10 +57,10 @@ def prepared(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, prepared, cache) -> Path:
-    """A finished run of a few steps."""
+def trained(tmp_path_factory, prepared) -> Path:
+    """A finished run of a few steps, those of tests/test_resume.py, so that they are compiled once."""
     workdir = tmp_path_factory.mktemp("trained")
-    result = rann("--config", f"{TINY}:steps=4", "--workdir", workdir, f"--config.prepared_dir={prepared}")
+    result = rann("--config", TINY, "--workdir", workdir, f"--config.prepared_dir={prepared}")
     assert result.returncode == 0, result.stderr
     assert "total parameters" in result.stderr
     assert "clips/s" in result.stderr
@@ -70,7 +69,7 @@ def trained(tmp_path_factory, prepared, cache) -> Path:
 
 
 def tiny(prepared: Path, **overrides) -> ConfigDict:
-    config = get_config("steps=4")
+    config = get_config()
     config.prepared_dir = str(prepared)
     config.update_from_flattened_dict(overrides)
     return config
@@ -223,11 +222,11 @@ def test_other_data_than_the_checkpoints(trained, prepared, tmp_path):
         run_tiny(tiny(prepared), copy)
 
 
-def test_eval_mode_needs_only_the_workdir(trained, cache):
+def test_eval_mode_needs_only_the_workdir(trained):
     before = (trained / "metrics.jsonl").read_text()
     predictions = np.load(trained / "predictions" / "test.npz")["probabilities"]
     (trained / "predictions" / "test.npz").unlink()
-    result = rann("--mode=eval", "--workdir", trained, cache=cache)
+    result = rann("--mode=eval", "--workdir", trained)
     assert result.returncode == 0, result.stderr
     last = json.loads(before.splitlines()[-1])
     assert f"test/mAP: {last['test/mAP']:.4f}" in result.stdout
@@ -238,8 +237,8 @@ def test_eval_mode_needs_only_the_workdir(trained, cache):
     assert (trained / "metrics.jsonl").read_text() == before
 
 
-def test_eval_of_the_best_checkpoint(trained, cache):
-    result = rann("--mode=eval", "--checkpoint=best", "--workdir", trained, cache=cache)
+def test_eval_of_the_best_checkpoint(trained):
+    result = rann("--mode=eval", "--checkpoint=best", "--workdir", trained)
     assert result.returncode == 0, result.stderr
 
 
@@ -267,7 +266,7 @@ def test_the_tagger_says_what_evaluation_wrote(trained, prepared):
     np.testing.assert_allclose(means, expected["probabilities"], atol=2e-6)
 
 
-def test_divergence_names_the_step(tmp_path, prepared, cache):
+def test_divergence_names_the_step(tmp_path, prepared):
     result = rann(
         "--config",
         f"{TINY}:steps=8",
@@ -277,7 +276,6 @@ def test_divergence_names_the_step(tmp_path, prepared, cache):
         tmp_path,
         f"--config.prepared_dir={prepared}",
         "--quiet",
-        cache=cache,
     )
     assert result.returncode == 1
     assert "error: the loss of step" in result.stderr.splitlines()[-1]
@@ -291,16 +289,16 @@ def test_full_disk_is_said_before_anything_is_written(tmp_path, prepared, monkey
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
-def test_disk_that_fills_while_saving_loses_nothing(trained, tmp_path, prepared, cache):
+def test_disk_that_fills_while_saving_loses_nothing(trained, tmp_path, prepared):
     """A limit on the size of files stands for the disk: writes fail in the same place, without root."""
     workdir = tmp_path / "run"
-    arguments = ["--config", f"{TINY}:steps=4", "--workdir", workdir, "--quiet"]
+    arguments = ["--config", TINY, "--workdir", workdir, "--quiet"]
     arguments.append(f"--config.prepared_dir={prepared}")
     limited = ["sh", "-c", 'ulimit -f 200 && exec "$@"', "sh"]
-    result = rann(*arguments, cache=cache, prefix=limited)
+    result = rann(*arguments, prefix=limited)
     assert result.returncode == 2, result.stderr
     assert f"error: {workdir}: File too large: free space" in result.stderr
     # With room again, the same command ends well and as the undisturbed run did.
-    assert rann(*arguments, cache=cache).returncode == 0
+    assert rann(*arguments).returncode == 0
     first, second = (np.load(run / "predictions" / "test.npz") for run in (trained, workdir))
     np.testing.assert_array_equal(first["probabilities"], second["probabilities"])

@@ -6,7 +6,6 @@ processes of 2: losses 4.8e-7, parameters 5.6e-4.
 """
 
 import contextlib
-import os
 import shutil
 import signal
 import socket
@@ -26,7 +25,7 @@ from rann_jax.config_file import load_config_file
 from rann_jax.experiment import build
 from rann_jax.preemption import EXIT_CODE
 from rann_jax.writers import read_metrics
-from tests.conftest import REPOSITORY, cached
+from tests.conftest import REPOSITORY
 
 TOTAL = 40
 CONFIG = f"tests/two_blocks.py:steps={TOTAL}"
@@ -40,10 +39,10 @@ def free_port() -> int:
 
 
 class Launcher:
-    """Starts runs on the same prepared data, with a cache of compiled programs."""
+    """Starts runs on the same prepared data."""
 
-    def __init__(self, folder: Path, cache: Path):
-        self.folder, self._cache = folder, cache
+    def __init__(self, folder: Path):
+        self.folder = folder
 
     def __call__(self, workdir: Path, *, processes: int = 1, devices: int) -> list[subprocess.Popen]:
         command = [sys.executable, "-m", "rann_jax.main", "--config", CONFIG, "--workdir", str(workdir)]
@@ -55,7 +54,6 @@ class Launcher:
             subprocess.Popen(
                 [*command, *([*joined, f"--process_id={index}"] if processes > 1 else [])],
                 cwd=REPOSITORY,
-                env={**os.environ, **cached(self._cache)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -96,7 +94,7 @@ def losses(workdir: Path) -> dict[int, float]:
     return {row["step"]: row["train/loss"] for row in rows if "train/loss" in row}
 
 
-def parameters(workdir: Path, cache: Path) -> list[np.ndarray]:
+def parameters(workdir: Path) -> list[np.ndarray]:
     experiment = build(load_config_file(CONFIG))
     with contextlib.closing(Checkpoints(workdir, experiment.config.best_metric)) as checkpoints:
         like = experiment.abstract_state(distributed.replicated(distributed.data_mesh()))
@@ -105,12 +103,12 @@ def parameters(workdir: Path, cache: Path) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves((state.params, state.ema_params))]
 
 
-def assert_same_run(first: Path, second: Path, cache: Path) -> None:
+def assert_same_run(first: Path, second: Path) -> None:
     """Losses within 1e-5 of each other and parameters within 2e-3: see the module's docstring."""
     ours, theirs = losses(first), losses(second)
     assert list(ours) == list(theirs) == list(range(1, TOTAL + 1))
     difference = max(abs(ours[step] - theirs[step]) for step in ours)
-    arrays = zip(parameters(first, cache), parameters(second, cache), strict=True)
+    arrays = zip(parameters(first), parameters(second), strict=True)
     largest = max(np.abs(a - b).max() for a, b in arrays)
     print(f"largest difference of losses {difference:.2e}, of parameters {largest:.2e}")
     assert difference < 1e-5
@@ -118,8 +116,8 @@ def assert_same_run(first: Path, second: Path, cache: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def launch(tmp_path_factory, cache) -> Launcher:
-    return Launcher(tmp_path_factory.mktemp("processes"), cache)
+def launch(tmp_path_factory) -> Launcher:
+    return Launcher(tmp_path_factory.mktemp("processes"))
 
 
 @pytest.fixture(scope="module")
@@ -151,16 +149,16 @@ def test_sigterm_to_one_process_saves_all_at_one_step(told):
 
 
 @pytest.mark.parametrize(("processes", "devices"), [(2, 2), (1, 1), (1, 4)])
-def test_a_checkpoint_of_two_processes_goes_on_anywhere(launch, told, alone, cache, processes, devices):
+def test_a_checkpoint_of_two_processes_goes_on_anywhere(launch, told, alone, processes, devices):
     """The rest of the run by 2 x 2, 1 or 4 devices has the undisturbed run's losses, so its data too."""
     workdir = launch.folder / f"on_{processes}_{devices}"
     shutil.copytree(told[0], workdir)
     said = launch.finish(workdir, processes=processes, devices=devices)
     assert said.count("test/accuracy") == 1  # one process speaks
-    assert_same_run(alone, workdir, cache)
+    assert_same_run(alone, workdir)
 
 
-def test_kill_of_one_process(launch, alone, cache):
+def test_kill_of_one_process(launch, alone):
     """The other stops by itself; the same command goes on from the last checkpoint."""
     workdir = launch.folder / "killed"
     run = launch(workdir, processes=2, devices=2)
@@ -173,7 +171,7 @@ def test_kill_of_one_process(launch, alone, cache):
     assert codes[0] != 0, said
     assert saved_steps(workdir)[-1] >= kept >= 3
     launch.finish(workdir, processes=2, devices=2)
-    assert_same_run(alone, workdir, cache)
+    assert_same_run(alone, workdir)
 
 
 def test_sigterm_to_a_single_process(launch, alone):

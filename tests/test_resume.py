@@ -1,6 +1,5 @@
 """kill -9 at any moment, then the same command: the run ends as if nothing had happened, to the bit."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -16,18 +15,15 @@ from rann_jax.checkpoint import Checkpoints
 from rann_jax.experiment import build
 from rann_jax.workdir import load_config
 from rann_jax.writers import read_metrics
-from tests.conftest import REPOSITORY, cached
+from tests.conftest import REPOSITORY
 
 TOTAL = 12
 
 
-def launch(workdir: Path, prepared: Path, cache: Path) -> subprocess.Popen:
+def launch(workdir: Path, prepared: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "rann_jax.main", "--config", f"tests/tiny.py:steps={TOTAL}"]
     command += ["--workdir", str(workdir), f"--config.prepared_dir={prepared}", "--quiet"]
-    environment = {**os.environ, **cached(cache)}
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    return subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def finish(process: subprocess.Popen) -> None:
@@ -71,12 +67,12 @@ def repeatable_rows(workdir: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, cache):
+def runs(tmp_path_factory):
     """An uninterrupted run and one that was killed at four moments."""
     folder = tmp_path_factory.mktemp("resume")
     whole, killed = folder / "whole", folder / "killed"
     prepared = folder / "prepared"
-    finish(launch(whole, prepared, cache))
+    finish(launch(whole, prepared))
 
     moments = [
         lambda: steps_written(killed) >= 2,  # before the first checkpoint
@@ -85,8 +81,8 @@ def runs(tmp_path_factory, cache):
         lambda: (killed / "checkpoints" / "9").is_dir(),  # just after a checkpoint
     ]
     for moment in moments:
-        kill_when(launch(killed, prepared, cache), moment)
-    finish(launch(killed, prepared, cache))
+        kill_when(launch(killed, prepared), moment)
+    finish(launch(killed, prepared))
     return whole, killed
 
 
@@ -112,8 +108,8 @@ def test_predictions_are_bit_identical(runs):
     np.testing.assert_allclose(first["probabilities"].sum(axis=1), 1, rtol=1e-5)
 
 
-def test_a_finished_run_changes_nothing_when_launched_again(runs, cache):
+def test_a_finished_run_changes_nothing_when_launched_again(runs):
     whole, _ = runs
     before = (whole / "metrics.jsonl").read_text()
-    finish(launch(whole, whole.parent / "prepared", cache))
+    finish(launch(whole, whole.parent / "prepared"))
     assert (whole / "metrics.jsonl").read_text() == before

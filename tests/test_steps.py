@@ -17,7 +17,7 @@ CLASSES, SECONDS, RATE = 4, 0.5, 8000
 
 @pytest.fixture(scope="module")
 def parts():
-    model = models.create("rann-0.5x4-1", num_classes=CLASSES)
+    model = models.create("rann-0.5x4-1", num_classes=CLASSES, blocks_per_stage=1)
     features = front_end("log_mel", RATE, SECONDS, 32, n_bins=8)
     tx = optimizer.adam(schedule="constant", learning_rate=1e-3, total_steps=4)
     image = jnp.zeros((1, 8, 16), jnp.float32)

@@ -1,4 +1,4 @@
-"""The smallest experiment that exercises everything: synthetic sound, 16 bins, width 1.
+"""The smallest experiment that exercises everything: synthetic sound, 16 bins, width 1, a block a stage.
 
     python -m rann_jax.main --config tests/tiny.py --workdir DIR
 
@@ -28,6 +28,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.t_c = 0.5
     config.feature = {"name": "log_mel", "frames_per_second": 32, "n_bins": 16}
     config.model.name = "rann-0.5x4-1"
+    config.model.blocks_per_stage = 1  # of the deck's 4: compilation is most of what a short run costs
     config.batch_size = 8
     config.total_steps = preset["steps"]
     config.log_every = 2

@@ -36,6 +36,6 @@ FAMILIES["two_blocks"] = lambda name, **options: TwoBlocks(**options)
 
 def get_config(arg: str | None = None) -> ConfigDict:
     config = tiny.get_config(arg)
-    config.model.name = "two_blocks"
+    config.model = {"name": "two_blocks", "remat": False}
     config.log_every = 1
     return config

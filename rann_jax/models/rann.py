@@ -19,7 +19,7 @@ from rann_jax.models.remat import rematerialised
 from rann_jax.models.wavegram import Wavegram
 
 TEMPORAL_DECREASES = (1, 2, 4, 8)  # t_m = 2^s; the deck's table has no other
-BLOCKS_PER_STAGE = 4
+BLOCKS_PER_STAGE = 4  # the deck's
 BASE_CHANNELS = 8  # stage i has 8 W 2^i channels
 LEAKY_SLOPE = 0.01
 HEAD = "fc2"  # the last layer
@@ -93,6 +93,7 @@ class RANN(nn.Module):
       num_classes: number of logits.
       t_m: temporal decrease, 1, 2, 4 or 8.
       width: widening factor W; stage i has 8 W 2^i channels.
+      blocks_per_stage: residual blocks of each of the five stages; 4 is the deck's network (others are ours).
       shortcut_norm: BatchNorm behind each 1x1 shortcut convolution.
       wavegram_shape: (F, T) of the image learned from a waveform that comes without one.
       dtype: type of the computation; parameters and statistics stay float32.
@@ -102,6 +103,7 @@ class RANN(nn.Module):
     num_classes: int
     t_m: int = 4
     width: int = 1
+    blocks_per_stage: int = BLOCKS_PER_STAGE
     shortcut_norm: bool = True
     wavegram_shape: tuple[int, int] | None = None
     dtype: jax.typing.DTypeLike = jnp.float32
@@ -112,7 +114,7 @@ class RANN(nn.Module):
         """Logits (B, num_classes), float32, of feature images x (B, F, T), or of a dict as above.
 
         Raises:
-          ValueError: x is not (B, F, T), or T does not survive the strides.
+          ValueError: x is not (B, F, T), T does not survive the strides, or a stage has no block.
         """
         embedding = self.embed(x, train=train)
         return nn.Dense(self.num_classes, name=HEAD, dtype=embedding.dtype)(embedding)
@@ -120,11 +122,13 @@ class RANN(nn.Module):
     @nn.compact
     def embed(self, x: Inputs, *, train: bool = False) -> jax.Array:
         """Embeddings (B, 128 W), float32: what the last layer sees."""
+        if self.blocks_per_stage < 1:
+            raise ValueError(f"blocks_per_stage must be at least 1, not {self.blocks_per_stage}")
         y = self.image(x, train=train)
         block_class = rematerialised(ResidualBlock) if self.remat else ResidualBlock
         for stage, time_stride in enumerate(temporal_strides(self.t_m)):
             channels = BASE_CHANNELS * self.width * 2**stage
-            for block in range(BLOCKS_PER_STAGE):
+            for block in range(self.blocks_per_stage):
                 first = stage > 0 and block == 0
                 y = block_class(
                     channels,

@@ -19,7 +19,7 @@ def create(name: str, *, num_classes: int, **options) -> nn.Module:
     Args:
       name: `rann-{t_c}x{t_m}-{W}`, such as `rann-8x4-6`; or cnn14, resnet38, wavegram_logmel_cnn14.
       num_classes: number of logits.
-      **options: attributes of the module, such as dtype and shortcut_norm.
+      **options: attributes of the module, such as dtype and blocks_per_stage; what is None is left to it.
 
     Raises:
       ValueError: no such network, or no such option.
@@ -31,8 +31,9 @@ def create(name: str, *, num_classes: int, **options) -> nn.Module:
     family = "rann" if name.startswith("rann-") else name
     if family not in FAMILIES:
         raise ValueError(f"no network is called {name!r}; families: {', '.join(sorted(FAMILIES))}")
+    given = {key: value for key, value in options.items() if value is not None}
     try:
-        return FAMILIES[family](name, num_classes=num_classes, **options)
+        return FAMILIES[family](name, num_classes=num_classes, **given)
     except TypeError as error:
         raise ValueError(f"network {name!r}: {error}") from error
 

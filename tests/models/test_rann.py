@@ -19,12 +19,12 @@ TABLE_XII = [
 ]
 
 
-def macs_by_hand(t_c: int, t_m: int, width: int, num_classes: int) -> int:
+def macs_by_hand(t_c: int, t_m: int, width: int, num_classes: int, blocks: int = 4) -> int:
     """Multiply-adds from the layer table alone: output positions times kernel times channels."""
     bins, frames, inputs, total = 128, 128 * t_c, 1, 0
     for stage in range(5):
         channels = 8 * width * 2**stage
-        for block in range(4):
+        for block in range(blocks):
             x = y = 1
             if stage > 0 and block == 0:
                 x, y = 2, 4 if stage <= {1: 0, 2: 1, 4: 2, 8: 3}[t_m] else 2
@@ -104,6 +104,16 @@ def test_without_shortcut_norm_the_counts_differ():
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("blocks", [1, 3, 6])
+def test_other_depths(blocks):
+    """A block that keeps channels and length has two 3x3 convolutions and two BatchNorms."""
+    deep, deck = (models.complexity("rann-8x4-6", blocks_per_stage=n) for n in (blocks, None))
+    assert deep.macs == macs_by_hand(8, 4, 6, 527, blocks)
+    block = [2 * 9 * c * c + 4 * c for c in (48, 96, 192, 384, 768)]
+    assert deep.params - deck.params == (blocks - 4) * sum(block)
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize(("t_m", "strides"), [(1, (1, 2, 2, 2, 2)), (8, (1, 4, 4, 4, 2))])
 def test_temporal_strides(t_m, strides):
     assert temporal_strides(t_m) == strides
@@ -129,6 +139,13 @@ def test_wrong_names_are_refused(name, says):
 def test_unknown_option_is_refused():
     with pytest.raises(ValueError, match="colour"):
         models.create("rann-8x4-6", num_classes=5, colour="red")
+
+
+@pytest.mark.fast
+def test_a_stage_without_blocks_is_refused():
+    model = models.create("rann-1x4-1", num_classes=5, blocks_per_stage=0)
+    with pytest.raises(ValueError, match="blocks_per_stage must be at least 1"):
+        jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 16, 64), jnp.float32))
 
 
 @pytest.mark.fast

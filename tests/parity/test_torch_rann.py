@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from rann_jax import models, optimizer, steps
 from rann_jax.interop import to_state_dict
@@ -32,9 +33,22 @@ def mixed_labels(rng: np.random.Generator) -> np.ndarray:
 
 def make_state(t_m: int, tx) -> tuple:
     model = models.create(f"rann-1x{t_m}-1", num_classes=CLASSES)
-    shape = jnp.zeros((1, BINS, FRAMES), jnp.float32)
-    state = jax.jit(lambda: create_state(model, tx, shape, seed=0))()
-    return model, state
+    image = jnp.zeros((1, BINS, FRAMES), jnp.float32)
+    create = jax.jit(lambda given: create_state(model, tx, image, seed=0, given=given))
+    return model, create(initial(model, image))
+
+
+def initial(model, image) -> dict:
+    """Weights drawn by NumPy: compiling the random numbers of twenty blocks takes longer than most tests."""
+    rng = np.random.default_rng(0)
+
+    def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if name == "kernel":
+            return rng.normal(0, (2 / np.prod(shape[:-1])) ** 0.5, shape)  # He's
+        return np.full(shape, name in ("scale", "var"))
+
+    shapes = flatten_dict(jax.eval_shape(model.init, jax.random.key(0), image))
+    return {path: jnp.asarray(drawn(path[-1], leaf.shape), jnp.float32) for path, leaf in shapes.items()}
 
 
 def variables(state: TrainState) -> dict:
@@ -56,7 +70,7 @@ def torch_loss(task: str):
 
 @pytest.fixture(scope="module", params=[1, 2, 4, 8])
 def pair(request):
-    """A network with running statistics that are not those of a fresh one, and its twin."""
+    """A network with running statistics that are not those of a fresh one, its twin, and its way back."""
     t_m = request.param
     tx = optimizer.adam(schedule="constant", learning_rate=1e-3, total_steps=STEPS)
     model, state = make_state(t_m, tx)
@@ -66,11 +80,28 @@ def pair(request):
         state.batch_stats,
     )
     state = state.replace(batch_stats=stats)
-    return model, state, twin(state, t_m)
+    return model, state, twin(state, t_m), there_and_back(model)
+
+
+def there_and_back(model):
+    """(variables, x, slope of the loss at the logits) -> logits, new statistics, gradients: any loss's."""
+
+    @jax.jit
+    def program(variables, x, slope):
+        def logits(params):
+            out, updated = model.apply(
+                {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
+            )
+            return out, updated["batch_stats"]
+
+        out, back, batch_stats = jax.vjp(logits, variables["params"], has_aux=True)
+        return out, batch_stats, *back(slope)
+
+    return program
 
 
 def test_forward(pair):
-    model, state, network = pair
+    model, state, network, _ = pair
     x = features(np.random.default_rng(2))
     network.eval()
     with torch.no_grad():
@@ -81,24 +112,12 @@ def test_forward(pair):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_loss_gradients_and_batch_statistics(pair, task):
-    model, state, network = pair
+    model, state, network, program = pair
     rng = np.random.default_rng(3)
     x, y = features(rng), mixed_labels(rng)
-
-    @jax.jit
-    def ours(params):
-        def loss(params):
-            logits, updated = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                jnp.asarray(x),
-                train=True,
-                mutable=["batch_stats"],
-            )
-            return steps.LOSSES[task](logits, jnp.asarray(y)).mean(), updated["batch_stats"]
-
-        return jax.value_and_grad(loss, has_aux=True)(params)
-
-    (loss, batch_stats), gradients = ours(state.params)
+    logits, batch_stats, _ = program(variables(state), x, np.zeros((BATCH, CLASSES), np.float32))
+    loss, slope = jax.value_and_grad(lambda logits: steps.LOSSES[task](logits, jnp.asarray(y)).mean())(logits)
+    *_, gradients = program(variables(state), x, slope)
 
     network = twin(state, model.t_m).train()
     expected = torch_loss(task)(network(torch.tensor(x)), torch.tensor(y))
