@@ -4,7 +4,7 @@ Source: Kong et al., "PANNs", IEEE/ACM TASLP 28, 2020 (arXiv 1912.10211), and it
 channels and a frame every 320 samples are fixed. The deck has the wavegram as one of its features.
 """
 
-from functools import partial
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,9 @@ class Wavegram(nn.Module):
         check_waveform(waveform.shape, self.bins, self.frames)
         half = self.bins // 2
         stride = max(1, round(waveform.shape[-1] / self.frames / POOLING**3))
-        conv = partial(nn.Conv, use_bias=False, kernel_init=nn.initializers.he_normal(), dtype=self.dtype)
+        conv = functools.partial(
+            nn.Conv, use_bias=False, kernel_init=nn.initializers.he_normal(), dtype=self.dtype
+        )
 
         def activated(x: jax.Array, name: str) -> jax.Array:
             return nn.relu(batch_norm(x, name=name, train=train, dtype=self.dtype))
@@ -67,7 +69,7 @@ def max_pool(x: jax.Array) -> jax.Array:
     batch, length, channels = x.shape
     size = length // POOLING
     # Faster on CPUs than nn.max_pool, whose gradient is XLA's select_and_scatter.
-    return x[:, : size * POOLING].reshape(batch, size, POOLING, channels).max(axis=2)
+    return greatest(x[:, : size * POOLING].reshape(batch, size, POOLING, channels))
 
 
 def adaptive_max_pool(x: jax.Array, size: int) -> jax.Array:
@@ -85,7 +87,16 @@ def adaptive_max_pool(x: jax.Array, size: int) -> jax.Array:
     end = -(-(np.arange(size) + 1) * length // size)
     # A window shorter than the longest repeats its last position, which changes no maximum.
     window = np.minimum(begin[:, None] + np.arange((end - begin).max()), end[:, None] - 1)
-    return x[:, window].max(axis=2)
+    return greatest(x[:, window])
+
+
+def greatest(windows: jax.Array) -> jax.Array:
+    """The maximum (B, L, C) of each window of (B, L, W, C), pair by pair.
+
+    The gradient of `jnp.max` divides by the number of values that equal the maximum. Where the compiler
+    computes them a second time and rounds otherwise, none does: seen to make every gradient NaN.
+    """
+    return functools.reduce(jnp.maximum, [windows[:, :, i] for i in range(windows.shape[2])])
 
 
 def check_waveform(shape: tuple[int, ...], bins: int, frames: int) -> None:
