@@ -54,14 +54,16 @@ class Column:
     head: str
     key: str
     written: str = "{}"
-    unit: float = 1.0
+    unit: float | None = None
 
     def cell(self, row: Mapping[str, Any]) -> str:
         """The figure; a dash where there is none, and a reason in the column of clips/s."""
         value = row.get(self.key)
         if value is None:
             return "-"
-        return value if isinstance(value, str) else self.written.format(value / self.unit)
+        if isinstance(value, str):
+            return value
+        return self.written.format(value if self.unit is None else value / self.unit)
 
 
 CASE = [Column("network", "network"), Column("input", "source"), Column("batch", "batch")]

@@ -30,13 +30,11 @@ def network_name(text: str) -> str:
       argparse.ArgumentTypeError: it has none.
     """
     try:
-        if text != "cnn14":
-            models.crop_seconds(text if text.startswith("rann-") else f"rann-{text}")
+        if text == "cnn14" or models.crop_seconds(text):
+            return text
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-    if text != "cnn14" and not text.startswith("rann-"):
-        raise argparse.ArgumentTypeError(f"{text!r} has no twin: networks are cnn14 and rann-...")
-    return text
+    raise argparse.ArgumentTypeError(f"{text!r} has no twin: networks are cnn14 and rann-...")
 
 
 @dataclasses.dataclass(frozen=True)
