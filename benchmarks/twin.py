@@ -1,10 +1,11 @@
 """The PyTorch side of a paired benchmark: the same workload, as fast as PyTorch alone does it.
 
-Networks in channels_last, autocast where the workload is bfloat16, cudnn.benchmark, fused Adam, the network
-through torch.compile where asked; front ends in float32, as ours. RANN is the parity tests' twin behind
-torch.stft and a mel matrix; CNN14 is panns-inference's original behind torchlibrosa's layers. Mixup and
-SpecAugment do what ours do, for the whole batch on the device: torchlibrosa's SpecAugmentation goes through
-it clip by clip. Adam's rate is constant here and follows the schedule in ours: two numbers a step.
+Networks in channels_last (`network_of` has the exception), autocast where the workload is bfloat16,
+cudnn.benchmark, fused Adam, the network through torch.compile where asked; front ends in float32, as ours.
+RANN is the parity tests' twin behind torch.stft and a mel matrix; CNN14 is panns-inference's original behind
+torchlibrosa's layers. Mixup and SpecAugment do what ours do, for the whole batch on the device: torchlibrosa's
+SpecAugmentation goes through it clip by clip. Adam's rate is constant here and follows the schedule in ours:
+two numbers a step.
 
 As a program it measures one workload, given as JSON, in a process of its own, and prints JSON.
 """
@@ -103,8 +104,12 @@ class Cnn14(nn.Module):
         return self.original(images[:, None])["clipwise_output"]
 
 
-def network_of(experiment: Experiment) -> nn.Module:
-    """The twin of the network, in channels_last, with weights of its own."""
+def network_of(experiment: Experiment, device: torch.device) -> nn.Module:
+    """The twin of the network on a device, with weights of its own, in channels_last.
+
+    But not RANNs of width 1 on a CPU: PyTorch 2.13 crashes in the gradient of their strided 1x1 convolution
+    from 8 channels.
+    """
     torch.manual_seed(0)
     config = experiment.config
     if config.model.name == "cnn14":
@@ -112,7 +117,9 @@ def network_of(experiment: Experiment) -> nn.Module:
     else:
         _, t_m, width = parse_name(config.model.name)
         network = TorchRANN(config.num_classes, t_m, width, n_bins=experiment.image_shape[0])
-    return network.to(memory_format=torch.channels_last)
+        if width == 1 and device.type == "cpu":
+            return network
+    return network.to(device, memory_format=torch.channels_last)
 
 
 def mixed(x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -153,7 +160,7 @@ class Twin:
         self.experiment, self.config = experiment, experiment.config
         self.is_cnn14 = workload.network == "cnn14"
         self.front_end = front_end_of(experiment.front_end).to(self.device)
-        self.network = network_of(experiment).to(self.device)
+        self.network = network_of(experiment, self.device)
         self.applied: Callable = self.network
         if workload.torch_compile != "none":
             self.applied = torch.compile(self.network, mode=workload.torch_compile)

@@ -37,12 +37,14 @@ def test_images_are_ours(name, sample_rate, frames_per_second):
 
 def test_probabilities_are_ours_and_are_timed():
     experiment = TINY.experiment()
-    state = jax.jit(experiment.initial_state)()
+    variables = jax.jit(experiment.initial_state)().ema_variables
+    # dB that nothing has normalised yet make logits of hundreds.
+    variables["params"]["fc2"]["kernel"] *= 0.01
     theirs = twin.Twin(TINY, "cpu")
-    load_into(theirs.network, state.ema_variables, TINY.network)
+    load_into(theirs.network, variables, TINY.network)
     call = ours.compiled(TINY, experiment)
-    mine = np.asarray(call(state.ema_variables, TINY.host_batch(experiment, 0)["audio"]))
-    assert mine.std() > 0.01
+    mine = np.asarray(call(variables, TINY.host_batch(experiment, 0)["audio"]))
+    assert mine.std() > 0.1
     np.testing.assert_allclose(theirs.run()().numpy(), mine, atol=1e-5)
     taken = ours.timed(TINY, experiment, call)
     assert {name: len(blocks) for name, blocks in taken.items()} == {"seconds": 1, "fed_seconds": 1}
