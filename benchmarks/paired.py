@@ -31,7 +31,7 @@ CPU: dict[str, Any] = {
     "batch": [4],
     "dtype": "float32",
     "seconds": 2.0,
-    "steps": 2,
+    "steps": 1,
     "repeats": 3,
     "torch_compile": "none",
 }

@@ -14,7 +14,7 @@ those of the network, 6 for each multiply-add; bytes are what XLA counts of its 
 what the same device does in a large matrix product and a plain addition. `compiled` is tracing and compiling;
 `from cache` is the same in another process that finds the program compiled. `waits for the host` is how much
 of a step goes to waiting where the batch comes from there: 1 - (step on data that is on the device) / (step
-on fresh data), both dispatched without waiting for the one before.
+on fresh data), --steps of them dispatched without waiting for the one before (1 by default on a CPU).
 
 --dry_run builds both sides, lowers ours for CUDA and runs theirs on the meta device; it allocates no batch.
 """

@@ -3,9 +3,9 @@
 Networks in channels_last (`network_of` has the exception), autocast where the workload is bfloat16,
 cudnn.benchmark, fused Adam, the network through torch.compile where asked; front ends in float32, as ours.
 RANN is the parity tests' twin behind torch.stft and a mel matrix; CNN14 is panns-inference's original behind
-torchlibrosa's layers. Mixup and SpecAugment do what ours do, for the whole batch on the device: torchlibrosa's
-SpecAugmentation goes through it clip by clip. Adam's rate is constant here and follows the schedule in ours:
-two numbers a step.
+torchlibrosa's layers. Mixup and SpecAugment do what ours do, for the whole batch on the device, where
+torchlibrosa's SpecAugmentation goes through it clip by clip. Adam's rate is constant here and follows the
+schedule in ours: two numbers a step.
 
 As a program it measures one workload, given as JSON, in a process of its own, and prints JSON.
 """
