@@ -35,6 +35,15 @@ def test_images_are_ours(name, sample_rate, frames_per_second):
     np.testing.assert_allclose(images, made(wave), atol=2e-3)  # dB
 
 
+@pytest.fixture
+def quickly_compiled():
+    """Without optimisations, which would take longer than they save."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.usefixtures("quickly_compiled")
 def test_probabilities_are_ours_and_are_timed():
     experiment = TINY.experiment()
     variables = jax.jit(experiment.initial_state)().ema_variables
