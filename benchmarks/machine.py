@@ -1,7 +1,11 @@
-"""What a measurement was made on: device, versions, load, measured ceilings; and how medians are taken."""
+"""What a measurement was made on: device, versions, load, measured ceilings; and how medians are taken.
+
+As a program it prints device and ceilings as JSON, for those that must not hold the device themselves.
+"""
 
 import datetime
 import importlib.metadata
+import json
 import os
 import platform
 import shlex
@@ -41,12 +45,17 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def about(module: str, arguments: Sequence[str] | None, packages: Sequence[str]) -> dict[str, Any]:
-    """Command, device, date, versions and load: what stands beside every figure."""
+def about(
+    module: str, arguments: Sequence[str] | None, packages: Sequence[str], device: str | None = None
+) -> dict[str, Any]:
+    """Command, device, date, versions and load: what stands beside every figure.
+
+    The device is this process's, unless the measurements were made by others.
+    """
     given = sys.argv[1:] if arguments is None else arguments
     return {
         "command": shlex.join(["python", "-m", module, *given]),
-        "device": device_name(),
+        "device": device or device_name(),
         "date": datetime.date.today().isoformat(),
         "versions": versions(packages),
         "load": round(os.getloadavg()[0], 2),
@@ -60,15 +69,20 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
-def medians(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, taken in turns after a first round that compiles or warms up."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
+def times(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each, taken in turns after a first round that compiles or warms up."""
+    measured: dict[str, list[float]] = {name: [] for name in calls}
     for round_ in range(repeats + 1):
         for name, call in calls.items():
             taken = seconds(call)
             if round_:
-                times[name].append(taken)
-    return {name: statistics.median(measured) for name, measured in times.items()}
+                measured[name].append(taken)
+    return measured
+
+
+def medians(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median of the `times` of each."""
+    return {name: statistics.median(measured) for name, measured in times(calls, repeats).items()}
 
 
 def bandwidth() -> float:
@@ -93,6 +107,18 @@ def matmul_flops(dtype: jax.typing.DTypeLike) -> float:
     return 2 * size**3 / taken
 
 
+def ceilings(dtype: str | None = None) -> dict[str, Any]:
+    """The device, how fast it multiplies large matrices, an accelerator in bfloat16 by default, and adds."""
+    dtype = dtype or ("bfloat16" if on_accelerator() else "float32")
+    return {
+        "platform": jax.default_backend(),
+        "device": device_name(),
+        "dtype": dtype,
+        "matmul_flops": matmul_flops(jnp.dtype(dtype)),
+        "bandwidth": bandwidth(),
+    }
+
+
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose columns line up in the source too."""
     widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
@@ -101,3 +127,7 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         return "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |"
 
     return "\n".join([joined(heads), joined(["-" * w for w in widths]), *map(joined, rows)])
+
+
+if __name__ == "__main__":
+    print(json.dumps(ceilings(*sys.argv[1:])))

@@ -1,42 +1,273 @@
-"""JAX and PyTorch on the same device, in turns: the table that is printed, the file that is kept."""
+"""JAX and PyTorch on the same device, in turns: what `train_step` and `inference` have in common.
+
+Every measurement is a process of its own, so that each side has the whole memory, its peak is its own, and
+what does not fit ends a row and not the run. In each round come ours, then theirs; the second round finds
+ours in the cache of compiled programs that the first has filled.
+"""
 
 import argparse
+import dataclasses
 import json
-from collections.abc import Callable, Sequence
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
+import jax
 
 from benchmarks import machine
+from benchmarks.workload import FEATURES, WAVEFORM, Workload, network_name
 
-PACKAGES = ("jax", "jaxlib", "flax", "torch")
+PACKAGES = ("jax", "jaxlib", "flax", "torch", "torchlibrosa", "panns-inference")
+# Settings of the process that change its speed, kept beside the figures.
+SETTINGS = ("GLIBC_TUNABLES", "XLA_FLAGS", "OMP_NUM_THREADS")
+
+CPU: dict[str, Any] = {
+    "networks": ["rann-4x4-1", "rann-4x4-2", "cnn14"],
+    "batch": [4],
+    "dtype": "float32",
+    "seconds": 2.0,
+    "steps": 1,
+    "repeats": 3,
+    "torch_compile": "none",
+}
+ACCELERATOR: dict[str, Any] = {
+    "networks": ["rann-8x4-6", "rann-4x4-6", "rann-8x4-4", "cnn14"],
+    "batch": [32, 64, 128, 256],
+    "dtype": "bfloat16",
+    "seconds": 10.0,
+    "steps": 10,
+    "repeats": 10,
+    "torch_compile": "default",
+}
+MODES = ("none", "default", "reduce-overhead", "max-autotune")
 
 
-def cell(ours: Callable, theirs: Callable, repeats: int) -> dict[str, float]:
-    """Both medians and their ratio; above 1 JAX is faster."""
-    taken = machine.medians({"jax": ours, "torch": theirs}, repeats)
-    return {"jax_s": taken["jax"], "torch_s": taken["torch"], "ratio": taken["torch"] / taken["jax"]}
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column of a table: its head, the figure's key, and how it is written."""
+
+    head: str
+    key: str
+    written: str = "{}"
+    unit: float | None = None
+
+    def cell(self, row: Mapping[str, Any]) -> str:
+        """The figure; a dash where there is none, and a reason in the column of clips/s."""
+        value = row.get(self.key)
+        if value is None:
+            return "-"
+        if isinstance(value, str):
+            return value
+        return self.written.format(value if self.unit is None else value / self.unit)
 
 
-def parser(doc: str | None, batch: int, repeats: int) -> argparse.ArgumentParser:
-    """What the programs have in common."""
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
-    made.add_argument("--batch", type=int, default=batch)
-    made.add_argument("--repeats", type=int, default=repeats)
-    made.add_argument("--json", type=Path, help="also write the table here")
+CASE = [Column("network", "network"), Column("input", "source"), Column("batch", "batch")]
+SPEED = [
+    *CASE,
+    Column("JAX clips/s", "jax_clips_per_second", "{:.1f}"),
+    Column("PyTorch clips/s", "torch_clips_per_second", "{:.1f}"),
+    Column("ratio", "ratio", "{:.2f}"),
+    Column("JAX ms", "jax_seconds", "{:.1f}", 1e-3),
+    Column("PyTorch ms", "torch_seconds", "{:.1f}", 1e-3),
+    Column("JAX GB", "jax_memory_bytes", "{:.2f}", 1e9),
+    Column("PyTorch GB", "torch_memory_bytes", "{:.2f}", 1e9),
+]
+COST = [
+    *CASE,
+    Column("compiled s", "compile_seconds", "{:.1f}"),
+    Column("from cache s", "cached_compile_seconds", "{:.1f}"),
+    Column("TFLOP/s", "flops_per_second", "{:.3f}", 1e12),
+    Column("of matmul", "of_matmul", "{:.0%}"),
+    Column("GB moved", "bytes_accessed", "{:.2f}", 1e9),
+    Column("of bandwidth", "of_bandwidth", "{:.0%}"),
+    Column("waits for the host", "idle", "{:.1%}"),
+]
+DRY = [
+    *CASE,
+    Column("parameters", "parameters", "{:,.0f}"),
+    Column("TFLOP", "flops", "{:.3f}", 1e12),
+    Column("arguments GB", "argument_bytes", "{:.2f}", 1e9),
+]
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """The options of both programs; None is the device's own default."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--networks", nargs="+", type=network_name, help="rann-... and cnn14")
+    made.add_argument("--sources", nargs="+", choices=(WAVEFORM, FEATURES), default=[WAVEFORM, FEATURES])
+    made.add_argument("--batch", nargs="+", type=int, help="clips of a step")
+    made.add_argument("--dtype", choices=("float32", "bfloat16"))
+    made.add_argument("--seconds", type=float, help="length of CNN14's clips; RANNs' names have theirs")
+    made.add_argument("--steps", type=int, help="between two readings of the clock")
+    made.add_argument("--repeats", type=int, help="readings of the clock in a round")
+    made.add_argument("--rounds", type=int, default=2, help="of both sides in turn (default: %(default)s)")
+    made.add_argument("--torch_compile", choices=MODES, help="mode of torch.compile")
+    made.add_argument("--dry_run", action="store_true", help="trace and lower for CUDA, time nothing")
+    made.add_argument("--json", type=Path, help="also write all figures here")
     return made
 
 
-def report(rows: Sequence[dict], module: str, path: Path | None) -> None:
-    """Print a line for each measured cell of the rows, and keep them with command, device and versions."""
-    for row in rows:
-        for what in ("inference", "training"):
-            if what in row:
-                seen = row[what]
-                print(
-                    f"{row['network']:<12} batch {row['batch']:<3} {what:<9} jax {seen['jax_s']:.3f} s, "
-                    f"torch {seen['torch_s']:.3f} s, ratio {seen['ratio']:.2f}"
-                )
-    if path:
-        about = machine.about(module, None, PACKAGES) | {"threads": torch.get_num_threads()}
-        path.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+def with_defaults(options: argparse.Namespace, platform: str) -> argparse.Namespace:
+    """The options, those that were not given as they are on this platform."""
+    for name, value in (CPU if platform == "cpu" else ACCELERATOR).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
+def workloads(kind: str, options: argparse.Namespace) -> Iterator[Workload]:
+    """Every network, input and batch size."""
+    settings = {
+        name: getattr(options, name) for name in ("dtype", "seconds", "steps", "repeats", "torch_compile")
+    }
+    for network in options.networks:
+        for source in options.sources:
+            for batch in options.batch:
+                yield Workload(kind, network, source, batch, **settings)
+
+
+def in_process(module: str, *arguments: str, cache: str = "") -> dict[str, Any]:
+    """What a program prints as its last line, JSON; that it was out of memory where the system killed it.
+
+    Raises:
+      SystemExit: it failed otherwise; with the end of what it said.
+    """
+    # Each process is alone on the device; JAX would leave a quarter of its memory.
+    environment = {**os.environ, "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"}
+    if cache:
+        environment["JAX_COMPILATION_CACHE_DIR"] = cache
+        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode == -9:
+        return {"out_of_memory": True}
+    if done.returncode:
+        raise SystemExit(f"{module} {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def sides(platform: str, cache: str) -> dict[str, Callable[[Workload], dict[str, Any]]]:
+    """How each side measures a workload; PyTorch has none for TPUs here."""
+
+    def ours(workload: Workload) -> dict[str, Any]:
+        return in_process("benchmarks.ours", as_json(workload), cache=cache)
+
+    def theirs(workload: Workload) -> dict[str, Any]:
+        device = "cpu" if platform == "cpu" else "cuda"
+        return in_process("benchmarks.twin", device, as_json(workload))
+
+    return {"jax": ours} if platform == "tpu" else {"jax": ours, "torch": theirs}
+
+
+def as_json(workload: Workload) -> str:
+    return json.dumps(dataclasses.asdict(workload))
+
+
+def rounds(
+    workload: Workload, measures: Mapping[str, Callable[[Workload], dict[str, Any]]], count: int
+) -> dict[str, list[dict[str, Any]]]:
+    """What each side measured, round by round; a side that did not fit is not asked again."""
+    seen: dict[str, list[dict[str, Any]]] = {side: [] for side in measures}
+    for _ in range(count):
+        for side, measure in measures.items():
+            if not any(run.get("out_of_memory") for run in seen[side]):
+                seen[side].append(measure(workload))
+    return seen
+
+
+def row(
+    workload: Workload, seen: Mapping[str, Sequence[Mapping[str, Any]]], ceilings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All figures of a workload; of a side that did not fit, the words "out of memory"."""
+    figures: dict[str, Any] = {
+        "network": workload.network,
+        "source": workload.source,
+        "batch": workload.batch,
+    }
+    for side, runs in seen.items():
+        if any(run.get("out_of_memory") for run in runs):
+            figures[f"{side}_clips_per_second"] = "out of memory"
+            continue
+        seconds = median(runs, "seconds")
+        figures |= {f"{side}_seconds": seconds, f"{side}_clips_per_second": workload.batch / seconds}
+        figures[f"{side}_memory_bytes"] = runs[-1]["memory_bytes"]
+    if "jax_seconds" in figures:
+        figures |= cost(seen["jax"], figures["jax_seconds"], ceilings)
+    if {"jax_seconds", "torch_seconds"} <= set(figures):
+        figures["ratio"] = figures["torch_seconds"] / figures["jax_seconds"]
+    return figures
+
+
+def cost(
+    runs: Sequence[Mapping[str, Any]], seconds: float, ceilings: Mapping[str, Any]
+) -> dict[str, float | None]:
+    """What our step needs, beside what the machine can do."""
+    first = runs[0]
+    return {
+        "compile_seconds": first["compile_seconds"],
+        "cached_compile_seconds": runs[1]["compile_seconds"] if len(runs) > 1 else None,
+        "flops": first["flops"],
+        "flops_per_second": first["flops"] / seconds,
+        "of_matmul": first["flops"] / seconds / ceilings["matmul_flops"],
+        "bytes_accessed": first["bytes_accessed"],
+        "of_bandwidth": first["bytes_accessed"] / seconds / ceilings["bandwidth"],
+        "idle": max(0.0, 1 - seconds / median(runs, "fed_seconds")),
+    }
+
+
+def median(runs: Sequence[Mapping[str, Any]], key: str) -> float:
+    return statistics.median(value for run in runs for value in run[key])
+
+
+def table(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:
+    heads = [column.head for column in columns]
+    return machine.markdown(heads, [[column.cell(row) for column in columns] for row in rows])
+
+
+def dry_row(workload: Workload) -> dict[str, Any]:
+    """A workload traced on both sides.
+
+    Raises:
+      SystemExit: the twin has another number of parameters.
+    """
+    from benchmarks import ours, twin
+
+    mine, theirs = ours.dry_run(workload), twin.dry_run(workload)
+    if mine["parameters"] != theirs["parameters"]:
+        raise SystemExit(
+            f"{workload.network}: {mine['parameters']} parameters, {theirs['parameters']} in PyTorch"
+        )
+    return {**dataclasses.asdict(workload), **mine}
+
+
+def main(kind: str, module: str, doc: str | None, arguments: Sequence[str] | None) -> None:
+    """Measure every workload that the command line names, and print both tables."""
+    options = parser(doc).parse_args(arguments)
+    if options.dry_run:
+        options = with_defaults(options, jax.default_backend())
+        print(table(DRY, [dry_row(workload) for workload in workloads(kind, options)]))
+        return
+    ceilings = in_process("benchmarks.machine", *([options.dtype] if options.dtype else []))
+    options = with_defaults(options, ceilings["platform"])
+    about = machine.about(module, arguments, PACKAGES, device=ceilings["device"])
+    about["settings"] = {name: os.environ[name] for name in SETTINGS if name in os.environ}
+    print(
+        f"{ceilings['device']}: large matrix product, {options.dtype}, {ceilings['matmul_flops'] / 1e12:.3f} "
+        f"TFLOP/s; addition {ceilings['bandwidth'] / 1e9:.1f} GB/s"
+    )
+    rows = []
+    for workload in workloads(kind, options):
+        # Of its own, so that the first round compiles whatever the rows before had in common.
+        with tempfile.TemporaryDirectory() as cache:
+            seen = rounds(workload, sides(ceilings["platform"], cache), options.rounds)
+        rows.append(row(workload, seen, ceilings))
+        print(table(SPEED, rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
+        if options.json:
+            report = {**about, "ceilings": ceilings, "rows": rows}
+            options.json.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"\n{table(SPEED, rows)}\n\n{table(COST, rows)}")

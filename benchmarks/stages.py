@@ -2,13 +2,14 @@
 
     python -m benchmarks.stages --network rann-8x4-6 --batch 32 --dtype bfloat16     # one accelerator
     python -m benchmarks.stages --network rann-4x4-2 --batch 8 --json OUT.json       # CPU
+    python -m benchmarks.stages --network rann-8x4-6 --batch 8 --dtype bfloat16 --topology v5e:2x2
 
 Each stage is compiled and timed alone, forward and back, from random activations of its own shape. FLOPs are
 2 per multiply-add, three times the forward pass. Bytes are what XLA's cost analysis says that the compiled
 stage reads and writes. The floor of a stage is the longer of its FLOPs at the speed of a large matrix product
 and its bytes at the speed of a plain addition, both measured here; that one is its bound. The last row is the
 whole step, with Adam and moving averages, from feature images. --dry_run compiles and counts, and times
-nothing.
+nothing; so does --topology, for one chip of a TPU slice that need not be there (extra `tpu`).
 """
 
 import argparse
@@ -22,16 +23,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import SingleDeviceSharding
 
-from benchmarks import machine
-from rann_jax import models, optimizer, steps
+from benchmarks import machine, ours
+from benchmarks.workload import FEATURES, TRAINING, Workload
+from rann_jax.compile import tpu_devices
+from rann_jax.experiment import Experiment
 from rann_jax.models.complexity import count_macs
 from rann_jax.models.rann import BASE_CHANNELS, BLOCKS_PER_STAGE, RANN, ResidualBlock, temporal_strides
-from rann_jax.state import create_state
 
-PACKAGES = ["jax", "jaxlib", "flax"]
-CLASSES = 527
-BINS, FRAMES_PER_SECOND = 128, 128
+PACKAGES = ["jax", "jaxlib", "flax", "libtpu"]
 
 
 class Stage(nn.Module):
@@ -58,21 +59,16 @@ class Part:
     Attributes:
       name: as in the table.
       output: shape of its activations, batch left out.
-      macs: multiply-adds of its forward pass, all examples.
+      flops: two for each multiply-add, there and twice back, all examples.
       compiled: the executable.
       arguments: shapes of its arguments.
     """
 
     name: str
     output: tuple[int, ...]
-    macs: int
+    flops: float
     compiled: Any
     arguments: Any
-
-    @property
-    def flops(self) -> float:
-        """Two for each multiply-add, there and twice back."""
-        return 6.0 * self.macs
 
     @property
     def bytes_accessed(self) -> float:
@@ -102,7 +98,17 @@ def _there_and_back(forward: Callable, params: Any, x: jax.Array, cotangent: jax
     return jax.vjp(forward, params, x)[1](cotangent)
 
 
-def stage_parts(model: RANN, x: jax.ShapeDtypeStruct) -> Iterator[Part]:
+def compiled(function: jax.stages.Wrapped, arguments: Any, device: jax.Device | None) -> jax.stages.Compiled:
+    """For arguments of these shapes, on the default device or another, which need not be there."""
+    if device is not None:
+        place = SingleDeviceSharding(device)
+        arguments = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), arguments
+        )
+    return function.lower(*arguments).compile()
+
+
+def stage_parts(model: RANN, x: jax.ShapeDtypeStruct, device: jax.Device | None) -> Iterator[Part]:
     """The five stages, each from the shape that the one before it gives."""
     for number, time_stride in enumerate(temporal_strides(model.t_m)):
         channels = BASE_CHANNELS * model.width * 2**number
@@ -114,21 +120,17 @@ def stage_parts(model: RANN, x: jax.ShapeDtypeStruct) -> Iterator[Part]:
         macs = count_macs(jax.make_jaxpr(forward)(variables["params"], x).jaxpr)
         arguments = (variables["params"], x, y)
         there_and_back = jax.jit(functools.partial(_there_and_back, forward))
-        compiled = there_and_back.lower(*arguments).compile()
-        yield Part(f"stage {number}", y.shape[1:], macs, compiled, arguments)
+        program = compiled(there_and_back, arguments, device)
+        yield Part(f"stage {number}", y.shape[1:], 6.0 * macs, program, arguments)
         x = y
 
 
-def whole_step(model: RANN, images: jax.ShapeDtypeStruct) -> Part:
+def whole_step(workload: Workload, experiment: Experiment, device: jax.Device | None) -> Part:
     """The training step behind the front end."""
-    tx = optimizer.adam(schedule="constant", learning_rate=1e-4, total_steps=1)
-    step = steps.make_train_step(model, lambda images: images, tx, task="tagging", ema_decay=0.999)
-    state = jax.eval_shape(lambda: create_state(model, tx, jnp.zeros(images.shape, images.dtype), seed=0))
-    labels = jax.ShapeDtypeStruct((images.shape[0], CLASSES), jnp.float32)
-    arguments = (state, {"audio": images, "labels": labels})
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    macs = count_macs(jax.make_jaxpr(model.apply)(variables, images).jaxpr)
-    return Part("whole step", (CLASSES,), macs, jax.jit(step).lower(*arguments).compile(), arguments)
+    arguments = ours.argument_shapes(workload, experiment)
+    program = compiled(ours.function(workload, experiment), arguments, device)
+    classes = experiment.config.num_classes
+    return Part("whole step", (classes,), workload.flops(experiment), program, arguments)
 
 
 def row(part: Part, taken: float | None, flops: float | None, bandwidth: float | None) -> dict[str, Any]:
@@ -164,22 +166,27 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--dry_run", action="store_true", help="compile and count only")
+    parser.add_argument("--topology", help="count for one chip of this TPU slice, as in v5e:2x2")
     parser.add_argument("--json", type=Path, help="also write the table here")
     options = parser.parse_args(arguments)
 
+    device = None
+    if options.topology:
+        jax.config.update("jax_platforms", "cpu")
+        device = tpu_devices(options.topology)[0]
+    workload = Workload(TRAINING, options.network, FEATURES, options.batch, options.dtype)
+    experiment = workload.experiment()
     dtype = jnp.dtype(options.dtype)
-    model = models.create(options.network, num_classes=CLASSES, dtype=dtype)
-    frames = round(FRAMES_PER_SECOND * models.crop_seconds(options.network))
-    images = jax.ShapeDtypeStruct((options.batch, BINS, frames), jnp.float32)
-    report = machine.about("benchmarks.stages", arguments, PACKAGES)
+    report = machine.about("benchmarks.stages", arguments, PACKAGES, device and device.device_kind)
     flops = bandwidth = None
-    if not options.dry_run:
+    timed = not options.dry_run and device is None
+    if timed:
         flops, bandwidth = machine.matmul_flops(dtype), machine.bandwidth()
         print(f"large matrix product: {flops / 1e12:.3f} TFLOP/s; addition: {bandwidth / 1e9:.1f} GB/s")
     rows = []
-    first = jax.ShapeDtypeStruct((*images.shape, 1), dtype)
-    for part in [*stage_parts(model, first), whole_step(model, images)]:
-        taken = None if options.dry_run else part.median_seconds(options.repeats)
+    first = jax.ShapeDtypeStruct((options.batch, *experiment.image_shape, 1), dtype)
+    for part in [*stage_parts(experiment.model, first, device), whole_step(workload, experiment, device)]:
+        taken = part.median_seconds(options.repeats) if timed else None
         rows.append(row(part, taken, flops, bandwidth))
     heads = list(rows[0])
     print(machine.markdown(heads, [[shown(line[head], head) for head in heads] for line in rows]))

@@ -24,8 +24,8 @@ class Block(nn.Module):
             self.shortcut_norm = nn.BatchNorm2d(channels)
 
     def forward(self, x):
-        y = self.conv1(functional.leaky_relu(self.norm1(x), 0.01))
-        y = self.conv2(functional.leaky_relu(self.norm2(y), 0.01))
+        y = self.conv1(functional.leaky_relu(self.norm1(x), 0.01, inplace=True))
+        y = self.conv2(functional.leaky_relu(self.norm2(y), 0.01, inplace=True))
         return y + (self.shortcut_norm(self.shortcut_conv(x)) if self.projected else x)
 
 

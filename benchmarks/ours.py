@@ -1,0 +1,121 @@
+"""The JAX side of a paired benchmark: a workload compiled as training compiles it, and timed.
+
+As a program it measures one workload, given as JSON, in a process of its own, and prints JSON.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import machine
+from benchmarks.workload import TRAINING, WAVEFORM, Workload, nbytes
+from rann_jax import steps
+from rann_jax.compile import memory_bytes
+from rann_jax.experiment import Experiment
+
+
+def unchanged(images: jax.Array) -> jax.Array:
+    """The front end of images that are there already."""
+    return images
+
+
+def function(workload: Workload, experiment: Experiment) -> jax.stages.Wrapped:
+    """(state, batch) -> (state, metrics), which takes the state's memory; or (variables, audio) -> (B, C)."""
+    config = experiment.config
+    from_sound = workload.source == WAVEFORM
+    front_end = experiment.front_end if from_sound else unchanged
+    if workload.kind != TRAINING:
+        return jax.jit(steps.make_eval_step(experiment.model, front_end, task=config.task))
+    step = steps.make_train_step(
+        experiment.model,
+        front_end,
+        experiment.tx,
+        task=config.task,
+        ema_decay=config.ema_decay,
+        augment=experiment.augment if from_sound else steps.NO_AUGMENTATION,
+    )
+    return jax.jit(step, donate_argnums=0)
+
+
+def argument_shapes(workload: Workload, experiment: Experiment) -> tuple[Any, Any]:
+    """What `function` takes, not allocated."""
+    state = jax.eval_shape(experiment.initial_state)
+    batch = workload.batch_shapes(experiment)
+    return (state, batch) if workload.kind == TRAINING else (state.ema_variables, batch["audio"])
+
+
+def compiled(workload: Workload, experiment: Experiment) -> jax.stages.Compiled:
+    """The program of this device."""
+    return function(workload, experiment).lower(*argument_shapes(workload, experiment)).compile()
+
+
+def timed(workload: Workload, experiment: Experiment, call: jax.stages.Compiled) -> dict[str, list[float]]:
+    """Seconds of a step on data that is on the device, and of one fed from the host, taken in turns."""
+    training = workload.kind == TRAINING
+    state = jax.jit(experiment.initial_state)()
+    holder = [state if training else state.ema_variables]
+    host: list[Any] = [workload.host_batch(experiment, seed) for seed in (0, 1)]
+    if not training:
+        host = [batch["audio"] for batch in host]
+    resident = jax.device_put(host[0])
+
+    def run(batch_of: Callable[[int], Any]) -> None:
+        for number in range(workload.steps):
+            result = call(holder[0], batch_of(number))
+            if training:
+                holder[0], result = result
+        jax.block_until_ready((holder[0], result))
+
+    taken = machine.times(
+        {
+            "seconds": lambda: run(lambda _: resident),
+            "fed_seconds": lambda: run(lambda number: jax.device_put(host[number % 2])),
+        },
+        workload.repeats,
+    )
+    return {name: [block / workload.steps for block in blocks] for name, blocks in taken.items()}
+
+
+def measure(workload: Workload) -> dict[str, Any]:
+    """Times, memory, bytes moved and seconds of compilation, tracing included; or that it does not fit."""
+    experiment = workload.experiment()
+    try:
+        begin = time.perf_counter()
+        call = compiled(workload, experiment)
+        compile_seconds = time.perf_counter() - begin
+        taken: dict[str, Any] = {**timed(workload, experiment, call)}
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return {"out_of_memory": True}
+    cost: Any = call.cost_analysis()
+    peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return {
+        **taken,
+        "compile_seconds": compile_seconds,
+        "memory_bytes": memory_bytes(call) if peak is None else peak,
+        "bytes_accessed": float(cost["bytes accessed"]),
+        "flops": workload.flops(experiment),
+    }
+
+
+def dry_run(workload: Workload) -> dict[str, Any]:
+    """What can be said without a device: the program is traced and lowered for CUDA, nothing allocated."""
+    experiment = workload.experiment()
+    shapes = argument_shapes(workload, experiment)
+    function(workload, experiment).trace(*shapes).lower(lowering_platforms=("cuda",))
+    params = jax.eval_shape(experiment.initial_state).params
+    return {
+        "parameters": sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params)),
+        "flops": workload.flops(experiment),
+        "argument_bytes": nbytes(shapes),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(Workload(**json.loads(sys.argv[1])))))

@@ -1,0 +1,289 @@
+"""The PyTorch side of a paired benchmark: the same workload, as fast as PyTorch alone does it.
+
+Networks in channels_last (`network_of` has the exception), autocast where the workload is bfloat16,
+cudnn.benchmark, fused Adam, the network through torch.compile where asked; front ends in float32, as ours.
+RANN is the parity tests' twin behind torch.stft and a mel matrix; CNN14 is panns-inference's original behind
+torchlibrosa's layers. Mixup and SpecAugment do what ours do, for the whole batch on the device, where
+torchlibrosa's SpecAugmentation goes through it clip by clip. Adam's rate is constant here and follows the
+schedule in ours: two numbers a step.
+
+As a program it measures one workload, given as JSON, in a process of its own, and prints JSON.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torchlibrosa.stft import LogmelFilterBank, Spectrogram
+
+from benchmarks import machine
+from benchmarks.workload import TRAINING, WAVEFORM, Workload
+from rann_jax.augment.specaugment import SpecAugment
+from rann_jax.experiment import Experiment
+from rann_jax.features.front_end import FrontEnd, LogMel
+from rann_jax.features.mel import mel_filter_bank
+from rann_jax.features.panns import PannsLogMel
+from rann_jax.models.rann import parse_name
+from tests.parity.panns_inference import panns_models
+from tests.parity.torch_rann import TorchRANN
+
+FLOOR = 1e-10  # of power, -100 dB
+
+
+class TorchLogMel(nn.Module):
+    """The front end `log_mel`: waveforms (B, N) to dB (B, F, T)."""
+
+    def __init__(self, front_end: LogMel):
+        super().__init__()
+        spectrum = front_end.spectrum()
+        self.n_fft, self.hop_length = spectrum["n_fft"], spectrum["hop_length"]
+        self.padding = front_end.padded_samples - front_end.n_samples
+        self.frames = front_end.n_frames
+        bank = mel_filter_bank(
+            spectrum["sr"], self.n_fft, front_end.n_bins, spectrum["fmin"], spectrum["fmax"], False, "slaney"
+        )
+        self.register_buffer("window", torch.hann_window(spectrum["win_length"]))
+        self.register_buffer("bank", torch.tensor(bank))
+
+    def forward(self, wave: torch.Tensor) -> torch.Tensor:
+        """The image of a crop, as many frames as ours."""
+        wave = functional.pad(wave, (0, self.padding))
+        bins = torch.stft(
+            wave,
+            self.n_fft,
+            self.hop_length,
+            len(self.window),
+            self.window,
+            pad_mode="constant",
+            return_complex=True,
+        )
+        power = self.bank @ (bins.real.square() + bins.imag.square())
+        return (10 * power.clamp_min(FLOOR).log10())[..., : self.frames]
+
+
+def panns_log_mel(front_end: PannsLogMel) -> nn.Module:
+    """The front end `panns_log_mel`: waveforms (B, N) to dB (B, T, F), by PANNs' own layers."""
+    spectrogram = Spectrogram(n_fft=front_end.n_fft, hop_length=front_end.hop_length, freeze_parameters=True)
+    bank = LogmelFilterBank(
+        sr=front_end.sample_rate,
+        n_fft=front_end.n_fft,
+        n_mels=front_end.n_bins,
+        fmin=front_end.fmin,
+        fmax=front_end.highest,
+        amin=FLOOR,
+        top_db=None,
+        freeze_parameters=True,
+    )
+    return nn.Sequential(spectrogram, bank, nn.Flatten(0, 1))
+
+
+def front_end_of(front_end: FrontEnd) -> nn.Module:
+    """The same in PyTorch; of CNN14 frames come first."""
+    return TorchLogMel(front_end) if isinstance(front_end, LogMel) else panns_log_mel(front_end)
+
+
+class Cnn14(nn.Module):
+    """panns-inference's CNN14 behind its front end: images (B, T, F) to probabilities (B, C)."""
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        with panns_models() as module:
+            self.original = module.Cnn14(32000, 1024, 320, 64, 50, 14000, num_classes)
+        for layer in ("spectrogram_extractor", "logmel_extractor", "spec_augmenter"):
+            setattr(self.original, layer, nn.Identity())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Probabilities, as the original gives them."""
+        return self.original(images[:, None])["clipwise_output"]
+
+
+def network_of(experiment: Experiment, device: torch.device) -> nn.Module:
+    """The twin of the network on a device, with weights of its own, in channels_last.
+
+    But not RANNs of width 1 on a CPU: PyTorch 2.13 crashes in the gradient of their strided 1x1 convolution
+    from 8 channels.
+    """
+    torch.manual_seed(0)
+    config = experiment.config
+    if config.model.name == "cnn14":
+        network: nn.Module = Cnn14(config.num_classes)
+    else:
+        _, t_m, width = parse_name(config.model.name)
+        network = TorchRANN(config.num_classes, t_m, width, n_bins=experiment.image_shape[0])
+        if width == 1 and device.type == "cpu":
+            return network
+    return network.to(device, memory_format=torch.channels_last)
+
+
+def mixed(x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mixup with the next example as ours, with alpha 1: that Beta distribution is uniform."""
+    ratio = torch.rand(len(x), device=x.device)
+
+    def mix(values: torch.Tensor) -> torch.Tensor:
+        return torch.lerp(values.roll(-1, 0), values, ratio.reshape(-1, *(1,) * (values.ndim - 1)))
+
+    return mix(x), mix(labels)
+
+
+def stripes(batch: int, size: int, count: int, share: float, device: torch.device) -> torch.Tensor:
+    """Which of `size` positions are hidden, bool (B, size)."""
+    width = round(share * size)
+    widths = (torch.rand(batch, count, 1, device=device) * (width + 1)).floor()
+    starts = (torch.rand(batch, count, 1, device=device) * (size - widths + 1)).floor()
+    position = torch.arange(size, device=device)
+    return ((position >= starts) & (position < starts + widths)).any(1)
+
+
+def spec_augmented(images: torch.Tensor, policy: SpecAugment, time_axis: int) -> torch.Tensor:
+    """Images (B, F, T), or (B, T, F), with stripes hidden by their mean, as ours."""
+    batch, device = len(images), images.device
+    frames, bins = images.shape[time_axis], images.shape[3 - time_axis]
+    frames = stripes(batch, frames, policy.time_stripes, policy.time_share, device)
+    bins = stripes(batch, bins, policy.frequency_stripes, policy.frequency_share, device)
+    hidden = frames.unsqueeze(3 - time_axis) | bins.unsqueeze(time_axis)
+    return torch.where(hidden, images.mean((1, 2), keepdim=True), images)
+
+
+class Twin:
+    """A workload in PyTorch on one device; "meta" computes shapes alone."""
+
+    def __init__(self, workload: Workload, device: str):
+        self.workload, self.device = workload, torch.device(device)
+        experiment = workload.experiment()
+        self.experiment, self.config = experiment, experiment.config
+        self.is_cnn14 = workload.network == "cnn14"
+        self.front_end = front_end_of(experiment.front_end).to(self.device)
+        self.network = network_of(experiment, self.device)
+        self.applied: Callable = self.network
+        if workload.torch_compile != "none":
+            self.applied = torch.compile(self.network, mode=workload.torch_compile)
+        self.network.train(workload.kind == TRAINING)
+        if workload.kind == TRAINING:
+            self.prepare_training()
+
+    def prepare_training(self) -> None:
+        """Adam, and the averages of what the config wants averaged."""
+        self.adam = torch.optim.Adam(
+            self.network.parameters(),
+            lr=self.config.optimizer.learning_rate,
+            amsgrad=self.config.optimizer.get("amsgrad", False),
+            fused=self.device.type != "meta",  # which has no kernels at all
+        )
+        statistics = [buffer for buffer in self.network.buffers() if buffer.is_floating_point()]
+        self.followed = [parameter.detach() for parameter in self.network.parameters()] + statistics
+        self.average: Callable | None = None
+        if self.config.ema_decay:
+            self.average = get_ema_multi_avg_fn(self.config.ema_decay)
+            self.averages = [tensor.clone() for tensor in self.followed]
+
+    def autocast(self) -> torch.autocast:
+        """Where the network runs: in bfloat16 where the workload has it."""
+        kind = "cuda" if self.device.type == "cuda" else "cpu"
+        return torch.autocast(kind, torch.bfloat16, enabled=self.workload.dtype == "bfloat16")
+
+    def images(self, audio: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the network sees, and the labels; augmented in training from sound."""
+        if self.workload.source != WAVEFORM:
+            return audio.transpose(1, 2) if self.is_cnn14 else audio, labels
+        wave = audio.float() / 32768
+        names: Mapping[str, Any] = self.config.augment if self.workload.kind == TRAINING else {}
+        if "mixup" in names:
+            wave, labels = mixed(wave, labels)
+        images = self.front_end(wave)
+        if "feature_mixup" in names:
+            images, labels = mixed(images, labels)
+        if "spec_augment" in names:
+            policy = SpecAugment(**names["spec_augment"])
+            images = spec_augmented(images, policy, time_axis=1 if self.is_cnn14 else 2)
+        return images, labels
+
+    def train(self, audio: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """One step; its loss."""
+        with torch.no_grad():
+            images, labels = self.images(audio, labels)
+        with self.autocast():
+            out = self.applied(images)
+        if self.is_cnn14:  # whose original ends with probabilities
+            loss = functional.binary_cross_entropy(out.float(), labels)
+        else:
+            loss = functional.binary_cross_entropy_with_logits(out.float(), labels)
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()
+        self.adam.step()
+        if self.average:
+            self.average(self.averages, self.followed, None)
+        return loss.detach()
+
+    @torch.inference_mode()
+    def infer(self, audio: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Probabilities (B, C)."""
+        images, _ = self.images(audio, labels)
+        with self.autocast():
+            out = self.applied(images)
+        return out.float() if self.is_cnn14 else out.float().sigmoid()
+
+    def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first batch of ours, on the device."""
+        if self.device.type == "meta":
+            shapes = self.workload.batch_shapes(self.experiment)
+            dtypes = {np.dtype(np.int16): torch.int16, np.dtype(np.float32): torch.float32}
+            audio, labels = (
+                torch.empty(shapes[key].shape, dtype=dtypes[np.dtype(shapes[key].dtype)], device="meta")
+                for key in ("audio", "labels")
+            )
+            return audio, labels
+        host = self.workload.host_batch(self.experiment, 0)
+        return tuple(torch.from_numpy(host[key]).to(self.device) for key in ("audio", "labels"))
+
+    def run(self) -> Callable[[], torch.Tensor]:
+        """One step on the batch, which is not waited for."""
+        batch = self.batch()
+        call = self.train if self.workload.kind == TRAINING else self.infer
+        return lambda: call(*batch)
+
+
+def measure(workload: Workload, device: str) -> dict[str, Any]:
+    """Times and, on a GPU, the peak of memory behind the first steps; or that it does not fit."""
+    torch.backends.cudnn.benchmark = True
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    try:
+        step = Twin(workload, device).run()
+
+        def block() -> None:
+            for _ in range(workload.steps):
+                step()
+            wait()
+
+        block()
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()  # cuDNN has tried its algorithms
+        blocks = machine.times({"": block}, workload.repeats)[""]
+    except (torch.OutOfMemoryError, MemoryError):
+        return {"out_of_memory": True}
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # of the CPU's allocator
+            raise
+        return {"out_of_memory": True}
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
+    return {"seconds": [block / workload.steps for block in blocks], "memory_bytes": peak}
+
+
+def dry_run(workload: Workload) -> dict[str, Any]:
+    """The step on PyTorch's meta device, which has shapes and no memory."""
+    twin = Twin(workload, "meta")
+    shape = tuple(twin.run()().shape)
+    sizes = [math.prod(parameter.shape) for parameter in twin.network.parameters()]
+    return {"parameters": sum(sizes), "result": shape}
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "cuda" and not torch.cuda.is_available():
+        sys.exit("JAX sees a GPU and PyTorch does not: install a torch built for CUDA")
+    print(json.dumps(measure(Workload(**json.loads(sys.argv[2])), sys.argv[1])))

@@ -1,0 +1,108 @@
+"""One thing that is timed on both sides: a training step or an inference of one network.
+
+The config is that of AudioSet, 527 classes: a RANN's with mixup of the waveforms and SpecAugment, or PANNs'
+recipe of CNN14, mixup of the log-mel and SpecAugment, amsgrad, no moving average.
+"""
+
+import argparse
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import audioset
+from rann_jax import models
+from rann_jax.experiment import Experiment, build
+from rann_jax.models.complexity import count_macs
+
+AUGMENT: dict[str, dict] = {"mixup": {"alpha": 1.0}, "spec_augment": {}}
+TRAINING, INFERENCE = "training", "inference"
+WAVEFORM, FEATURES = "waveform", "features"
+
+
+def network_name(text: str) -> str:
+    """A network that has a PyTorch twin here.
+
+    Raises:
+      argparse.ArgumentTypeError: it has none.
+    """
+    try:
+        if text == "cnn14" or models.crop_seconds(text):
+            return text
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    raise argparse.ArgumentTypeError(f"{text!r} has no twin: networks are cnn14 and rann-...")
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """What is done, on how many clips, and how often.
+
+    Attributes:
+      kind: "training", a whole step, or "inference".
+      network: `rann-...` or cnn14.
+      source: "waveform", int16 PCM, or "features", images as the front end gives them, not augmented.
+      batch: clips.
+      dtype: "float32" or "bfloat16", of the network; front ends and parameters are float32.
+      seconds: length of a clip of CNN14; a RANN's name has its own.
+      steps: between two readings of the clock.
+      repeats: readings of the clock.
+      torch_compile: mode of torch.compile, or "none".
+    """
+
+    kind: str
+    network: str
+    source: str
+    batch: int
+    dtype: str = "float32"
+    seconds: float = 10.0
+    steps: int = 1
+    repeats: int = 3
+    torch_compile: str = "none"
+
+    def config(self) -> ConfigDict:
+        """What training would be given for it."""
+        config = audioset.get_config("model=cnn14" if self.network == "cnn14" else None)
+        config.model.name = self.network
+        config.t_c = models.crop_seconds(self.network) or self.seconds
+        config.dtype = self.dtype
+        config.batch_size = self.batch
+        if self.network != "cnn14":
+            config.augment = AUGMENT
+        return config
+
+    def experiment(self) -> Experiment:
+        """Network, front end, optimiser and augmentation, as training has them."""
+        return build(self.config())
+
+    def batch_shapes(self, experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
+        """`audio`, PCM (B, N) or images (B, F, T), and `labels` (B, 527)."""
+        pcm = jax.ShapeDtypeStruct((self.batch, experiment.crop_samples), jnp.int16)
+        images = jax.ShapeDtypeStruct((self.batch, *experiment.image_shape), jnp.float32)
+        labels = jax.ShapeDtypeStruct((self.batch, experiment.config.num_classes), jnp.float32)
+        return {"audio": pcm if self.source == WAVEFORM else images, "labels": labels}
+
+    def host_batch(self, experiment: Experiment, seed: int) -> dict[str, np.ndarray]:
+        """Noise of these shapes in the host's memory; images as dB around -40."""
+        shapes, rng = self.batch_shapes(experiment), np.random.default_rng(seed)
+        audio, labels = shapes["audio"], shapes["labels"]
+        if self.source == WAVEFORM:
+            sound = rng.integers(-(2**14), 2**14, audio.shape, dtype=np.int16)
+        else:
+            sound = rng.standard_normal(audio.shape, np.float32) * 15 - 40
+        return {"audio": sound, "labels": (rng.random(labels.shape) < 0.01).astype(np.float32)}
+
+    def flops(self, experiment: Experiment) -> float:
+        """Of the network alone: two for each multiply-add, three times the forward pass in training."""
+        images = jax.ShapeDtypeStruct((1, *experiment.image_shape), jnp.float32)
+        state = jax.eval_shape(experiment.initial_state)
+        macs = count_macs(jax.make_jaxpr(experiment.model.apply)(state.ema_variables, images).jaxpr)
+        return (6.0 if self.kind == TRAINING else 2.0) * macs * self.batch
+
+
+def nbytes(tree) -> int:
+    """Bytes of the arrays of a tree, or of shapes that could be arrays."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,130 @@
+"""Paired benchmarks without their measurements: figures of given times, what does not fit, who is asked."""
+
+import jax
+import pytest
+
+from benchmarks import inference, ours, paired, train_step
+from benchmarks.workload import TRAINING, WAVEFORM, Workload
+
+pytestmark = pytest.mark.fast
+
+CEILINGS = {"matmul_flops": 1e12, "bandwidth": 1e11}
+WORKLOAD = Workload(TRAINING, "rann-8x4-6", WAVEFORM, 32)
+OURS = {
+    "seconds": [0.1, 0.2, 0.3],
+    "fed_seconds": [0.25, 0.25],
+    "compile_seconds": 40.0,
+    "memory_bytes": 5e9,
+    "bytes_accessed": 4e9,
+    "flops": 5e10,
+}
+THEIRS = {"seconds": [0.2, 0.3], "memory_bytes": 6e9}
+FULL = {"out_of_memory": True}
+
+
+def cells(columns, row) -> list[str]:
+    """The last line of a table, cell by cell."""
+    return [cell.strip() for cell in paired.table(columns, [row]).splitlines()[-1].strip("|").split("|")]
+
+
+def test_figures_of_given_times():
+    seen = {"jax": [OURS, {**OURS, "compile_seconds": 3.0}], "torch": [THEIRS, {**THEIRS, "seconds": [0.4]}]}
+    row = paired.row(WORKLOAD, seen, CEILINGS)
+    # Medians 0.2 and 0.3 s of 32 clips.
+    speed = ["rann-8x4-6", "waveform", "32", "160.0", "106.7", "1.50", "200.0", "300.0", "5.00", "6.00"]
+    assert cells(paired.SPEED, row) == speed
+    # 2.5e11 FLOP/s of 1e12; 2e10 bytes/s of 1e11; 0.2 s where fresh batches take 0.25.
+    cost = ["40.0", "3.0", "0.250", "25%", "4.00", "20%", "20.0%"]
+    assert cells(paired.COST, row)[3:] == cost
+
+
+def test_a_row_without_what_is_not_known():
+    faster_when_fed = {**OURS, "fed_seconds": [0.19]}
+    row = paired.row(WORKLOAD, {"jax": [faster_when_fed]}, CEILINGS)
+    assert cells(paired.SPEED, row)[3:] == ["160.0", "-", "-", "200.0", "-", "5.00", "-"]
+    assert cells(paired.COST, row)[3:5] == ["40.0", "-"]
+    assert cells(paired.COST, row)[-1] == "0.0%"
+
+
+@pytest.mark.parametrize(
+    ("runs", "speed"),
+    [
+        ({"jax": OURS, "torch": FULL}, ["160.0", "out of memory", "-", "200.0", "-", "5.00", "-"]),
+        ({"jax": FULL, "torch": THEIRS}, ["out of memory", "128.0", "-", "-", "250.0", "-", "6.00"]),
+    ],
+)
+def test_what_does_not_fit_is_said_and_not_tried_again(runs, speed):
+    asked = []
+
+    def side(name):
+        return lambda workload: asked.append(name) or runs[name]
+
+    seen = paired.rounds(WORKLOAD, {name: side(name) for name in runs}, 2)
+    full = next(name for name in runs if runs[name] is FULL)
+    assert sorted(asked) == sorted(["jax", "torch", *(name for name in runs if name != full)])
+    assert cells(paired.SPEED, paired.row(WORKLOAD, seen, CEILINGS))[3:] == speed
+
+
+def test_the_compilers_refusal_is_out_of_memory(monkeypatch):
+    monkeypatch.setattr(Workload, "experiment", lambda workload: None)
+
+    def refuse(message):
+        def compiled(*_):
+            raise jax.errors.JaxRuntimeError(message)
+
+        monkeypatch.setattr(ours, "compiled", compiled)
+        return ours.measure(WORKLOAD)
+
+    assert refuse("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes") == FULL
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        refuse("INTERNAL: a driver is missing")
+
+
+def test_processes(monkeypatch, tmp_path):
+    programs = {
+        "says": "import os, sys; print('noise'); print('{\"at\": \"%s\"}' % os.environ[sys.argv[1]])",
+        "dies": "import os; os.kill(os.getpid(), 9)",
+        "fails": "import sys; sys.exit('there is no such device')",
+    }
+    for name, text in programs.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert paired.in_process("says", "JAX_COMPILATION_CACHE_DIR", cache="here") == {"at": "here"}
+    assert paired.in_process("dies") == FULL  # as the system kills what takes all memory
+    with pytest.raises(SystemExit, match=r"fails  failed:\nthere is no such device"):
+        paired.in_process("fails")
+
+
+def test_whose_sides_are_measured_on_what(monkeypatch):
+    asked = []
+    monkeypatch.setattr(paired, "in_process", lambda module, *rest, **_: asked.append((module, *rest[:-1])))
+    for platform in ("cpu", "gpu", "tpu"):
+        for measure in paired.sides(platform, "").values():
+            measure(WORKLOAD)
+    mine, twin = ("benchmarks.ours",), "benchmarks.twin"
+    assert asked == [mine, (twin, "cpu"), mine, (twin, "cuda"), mine]
+
+
+def test_defaults_are_the_devices():
+    def of(platform, *arguments):
+        options = paired.with_defaults(paired.parser("").parse_args(arguments), platform)
+        return list(paired.workloads(TRAINING, options))
+
+    assert len(of("cpu")) == 6
+    assert {(w.dtype, w.batch, w.torch_compile) for w in of("cpu")} == {("float32", 4, "none")}
+    gpu = of("gpu")
+    assert [w.network for w in gpu[::8]] == ["rann-8x4-6", "rann-4x4-6", "rann-8x4-4", "cnn14"]
+    assert {w.batch for w in gpu} == {32, 64, 128, 256}
+    assert {(w.dtype, w.seconds, w.torch_compile) for w in gpu} == {("bfloat16", 10.0, "default")}
+    assert [w.batch for w in of("gpu", "--networks", "cnn14", "--sources", "features", "--batch", "7")] == [7]
+
+
+@pytest.mark.parametrize("program", [train_step, inference])
+@pytest.mark.parametrize(
+    ("name", "says"), [("resnet38", "'resnet38' has no twin"), ("rann-8x3-6", "t_m must be one of")]
+)
+def test_a_network_without_a_twin(program, name, says, capsys):
+    with pytest.raises(SystemExit) as stop:
+        program.main(["--networks", name])
+    assert stop.value.code == 2
+    assert f"argument --networks: {says}" in capsys.readouterr().err
