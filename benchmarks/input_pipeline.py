@@ -211,7 +211,7 @@ def network(esc10: Path, repeats: int) -> dict[str, float]:
         augment=experiment.augment,
     )
     train_step = jax.jit(step, donate_argnums=0)
-    holder = [jax.jit(experiment.initial_state)()]
+    holder = [experiment.create()]
     kept = distributed.place_batch(next(batches), mesh)
 
     def train(batch: Mapping[str, jax.Array]) -> None:

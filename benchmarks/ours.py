@@ -57,7 +57,7 @@ def compiled(workload: Workload, experiment: Experiment) -> jax.stages.Compiled:
 def timed(workload: Workload, experiment: Experiment, call: jax.stages.Compiled) -> dict[str, list[float]]:
     """Seconds of a step on data that is on the device, and of one fed from the host, taken in turns."""
     training = workload.kind == TRAINING
-    state = jax.jit(experiment.initial_state)()
+    state = experiment.create()
     holder = [state if training else state.ema_variables]
     host: list[Any] = [workload.host_batch(experiment, seed) for seed in (0, 1)]
     if not training:

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
 from input_pipeline.datasets.source import read_table
@@ -68,7 +67,7 @@ def convert(config: ConfigDict, labels: Sequence[str], workdir: Path) -> pretrai
     beginning = pretrained.begin(source, experiment, labels)
     config.init_from = ""  # the weights are in the workdir: nothing else is needed
     bundle = {"config": config.to_dict(), "labels": list(labels), "fingerprints": {}}
-    state = jax.jit(experiment.initial_state)(beginning.loaded)
+    state = experiment.create(beginning.loaded)
     with closing(Checkpoints(workdir, config.best_metric)) as checkpoints:
         checkpoints.save(0, state, Record(batches=0, seconds=0.0, bundle=bundle), {})
     workdirs.save_config(workdir, config)

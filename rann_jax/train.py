@@ -179,8 +179,8 @@ def restore_or_create(
             "labels": list(prepared.labels),
             "fingerprints": fingerprints,
         }
-        create = jax.jit(experiment.initial_state, out_shardings=shardings)
-        return create(beginning and beginning.loaded), Record(batches=0, seconds=0.0, bundle=bundle)
+        state = experiment.create(beginning.loaded if beginning else None, shardings)
+        return state, Record(batches=0, seconds=0.0, bundle=bundle)
     state, record = checkpoints.restore_newest(like)
     if record.converted:
         raise ConfigError(

@@ -133,7 +133,7 @@ def test_a_few_sounds_are_learned(feature):
             experiment.model, experiment.front_end, experiment.tx, task=config.task, ema_decay=0.999
         )
     )
-    state, losses = jax.jit(experiment.initial_state)(), []
+    state, losses = experiment.create(), []
     begin = state.params
     for _ in range(8):
         state, metrics = step(state, batch)
