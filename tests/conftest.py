@@ -59,6 +59,20 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update(WORTHWHILE, 0.2)  # a test's own process compiles thousands of small ones, most once
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no worker is left with one of them at the end."""
+    longest = [
+        "test_tutorials",
+        "test_processes",
+        "test_main",
+        "test_torch_rann",
+        "test_resume",
+        "test_stretch",
+    ]
+    rank = {f"{name}.py": place for place, name in enumerate(longest)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(longest)))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not is_worker(config):
         shutil.rmtree(os.environ[CACHE.upper()], ignore_errors=True)

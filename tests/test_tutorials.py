@@ -29,9 +29,12 @@ import soundfile
 from rann_jax import models
 from rann_jax.interop import to_state_dict
 from tests.conftest import REPOSITORY
-from tests.test_docs import TUTORIALS
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+# The pages that the index of docs/ lists first.
+INDEX = (REPOSITORY / "docs" / "README.md").read_text().partition("Reference:")[0]
+TUTORIALS = [REPOSITORY / "docs" / name for name in re.findall(r"\]\((\w+\.md)\)", INDEX)]
 
 # A part of a command, and what is added behind a command that has it.
 SHORT = "--config.total_steps=2 --config.batch_size=8 --config.eval.batch_size=8 --quiet"

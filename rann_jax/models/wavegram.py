@@ -5,6 +5,7 @@ channels and a frame every 320 samples are fixed. The deck has the wavegram as o
 """
 
 import functools
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -66,10 +67,9 @@ class Wavegram(nn.Module):
 
 def max_pool(x: jax.Array) -> jax.Array:
     """Maxima (B, L / 4, C) over neighbours of x (B, L, C); up to 3 last positions are dropped."""
-    batch, length, channels = x.shape
-    size = length // POOLING
+    end = x.shape[1] // POOLING * POOLING
     # Faster on CPUs than nn.max_pool, whose gradient is XLA's select_and_scatter.
-    return greatest(x[:, : size * POOLING].reshape(batch, size, POOLING, channels))
+    return greatest(x[:, first:end:POOLING] for first in range(POOLING))
 
 
 def adaptive_max_pool(x: jax.Array, size: int) -> jax.Array:
@@ -87,16 +87,16 @@ def adaptive_max_pool(x: jax.Array, size: int) -> jax.Array:
     end = -(-(np.arange(size) + 1) * length // size)
     # A window shorter than the longest repeats its last position, which changes no maximum.
     window = np.minimum(begin[:, None] + np.arange((end - begin).max()), end[:, None] - 1)
-    return greatest(x[:, window])
+    return greatest(x[:, positions] for positions in window.T)
 
 
-def greatest(windows: jax.Array) -> jax.Array:
-    """The maximum (B, L, C) of each window of (B, L, W, C), pair by pair.
+def greatest(candidates: Iterable[jax.Array]) -> jax.Array:
+    """The maxima of arrays of one shape, pair by pair.
 
     The gradient of `jnp.max` divides by the number of values that equal the maximum. Where the compiler
     computes them a second time and rounds otherwise, none does: seen to make every gradient NaN.
     """
-    return functools.reduce(jnp.maximum, [windows[:, :, i] for i in range(windows.shape[2])])
+    return functools.reduce(jnp.maximum, candidates)
 
 
 def check_waveform(shape: tuple[int, ...], bins: int, frames: int) -> None:
