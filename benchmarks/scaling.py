@@ -12,7 +12,6 @@ imports, once with an empty cache of compiled programs and once with what that r
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import machine
 from configs.quickstart import get_config
 from rann_jax import compilation_cache, distributed
 from rann_jax.experiment import build
@@ -109,12 +109,8 @@ def main() -> None:
     seconds = f"{start['cold_s']:.1f} s cold, {start['warm_s']:.1f} s warm"
     print(f"first step of {options.devices[0]} devices after {seconds}")
     if options.json:
-        about = {
-            "command": f"python -m benchmarks.scaling --batch {options.batch} --repeats {options.repeats}",
-            "network": f"{MODEL}, quickstart's input, {options.batch} clips a device",
-            "device": f"{os.cpu_count()} CPU cores, {platform.machine()}, shared with other programs",
-            "versions": {"jax": jax.__version__, "python": platform.python_version()},
-        }
+        about = machine.about("benchmarks.scaling", None, ("jax", "jaxlib", "flax"))
+        about["network"] = f"{MODEL}, quickstart's input, {options.batch} clips a device"
         options.json.write_text(json.dumps({**about, "start": start, "rows": rows}, indent=2) + "\n")
 
 
