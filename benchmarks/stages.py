@@ -62,6 +62,7 @@ class Part:
       flops: two for each multiply-add, there and twice back, all examples.
       compiled: the executable.
       arguments: shapes of its arguments.
+      carries: whether the first result takes the first argument's memory, and its place in the next call.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Part:
     flops: float
     compiled: Any
     arguments: Any
+    carries: bool = False
 
     @property
     def bytes_accessed(self) -> float:
@@ -77,10 +79,14 @@ class Part:
 
     def median_seconds(self, repeats: int) -> float:
         """Measured on random arguments."""
-        arguments = jax.tree.map(_random, self.arguments)
-        return machine.medians(
-            {self.name: lambda: jax.block_until_ready(self.compiled(*arguments))}, repeats
-        )[self.name]
+        arguments = list(jax.tree.map(_random, self.arguments))
+
+        def once() -> None:
+            result = jax.block_until_ready(self.compiled(*arguments))
+            if self.carries:
+                arguments[0] = result[0]
+
+        return machine.medians({self.name: once}, repeats)[self.name]
 
 
 def _random(shape: jax.ShapeDtypeStruct) -> jax.Array:
@@ -130,7 +136,7 @@ def whole_step(workload: Workload, experiment: Experiment, device: jax.Device | 
     arguments = ours.argument_shapes(workload, experiment)
     program = compiled(ours.function(workload, experiment), arguments, device)
     classes = experiment.config.num_classes
-    return Part("whole step", (classes,), workload.flops(experiment), program, arguments)
+    return Part("whole step", (classes,), workload.flops(experiment), program, arguments, carries=True)
 
 
 def row(part: Part, taken: float | None, flops: float | None, bandwidth: float | None) -> dict[str, Any]:
