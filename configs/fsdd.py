@@ -2,8 +2,8 @@
 
     python -m rann_jax.main --config configs/fsdd.py --config.data_dir=DIR --workdir runs/fsdd
 
-DIR holds meta.csv and audio/, or the official recordings/. Seen on two CPU cores: accuracy 0.973, mAP 0.998
-after 7.5 minutes (Intel Xeon), and 0.980, 0.995 after 8.5 minutes beside other programs (AMD EPYC).
+DIR holds meta.csv and audio/, or the official recordings/. Seen on two cores of an Intel Xeon: accuracy 0.987
+(296 of 300 clips), mAP 0.999 after 6.7 minutes. With 2500 steps it was 0.990 after 12.
 """
 
 from ml_collections import ConfigDict
