@@ -5,8 +5,8 @@
 Every measurement is a process of its own, bound to two cores: it loads, compiles, and is then timed from
 opening the file to its tags; the peak of its memory is that of the whole process. The file is noise, 16-bit
 mono at 32 kHz. All hear windows that overlap by half, of 10 s (CNN14, both) or 4 s (RANN, which resamples to
-44.1 kHz), 16 at a time: panns-inference has no windows of its own, so it is given the same ones. Weights are
-random. Medians; a ratio above 1 means that JAX is faster.
+44.1 kHz), --batch at a time (what `predict` takes on a CPU): panns-inference has no windows of its own, so it
+is given the same ones. Weights are random. Medians; a ratio above 1 means that JAX is faster.
 """
 
 import argparse
@@ -39,7 +39,6 @@ from rann_jax.tagger import Tagger
 from rann_jax.windows import batched, sliding
 
 RATE = 32000
-BATCH = 16
 CLASSES = 527
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "panns-inference", "torchlibrosa", "librosa", "soundfile")
 
@@ -51,7 +50,7 @@ def write_noise(path: Path, minutes: float) -> None:
             file.write(rng.normal(0, 0.1, RATE))
 
 
-def of_rann_jax(network: str, seconds: float) -> Callable[[Path], object]:
+def of_rann_jax(network: str, seconds: float, at_once: int) -> Callable[[Path], object]:
     """Tagging as the program does it; compiled for the batches of a file of so many seconds."""
     if network == "cnn14":
         config = load_config_file("configs/audioset.py:model=cnn14")
@@ -67,16 +66,16 @@ def of_rann_jax(network: str, seconds: float) -> Callable[[Path], object]:
         return jnp.asarray(1.0 * (leaf.ndim < 2) + scale * rng.normal(size=leaf.shape), leaf.dtype)
 
     labels = [f"class {c}" for c in range(CLASSES)]
-    tagger = Tagger(experiment, jax.tree.map(random, shapes), labels, batch_size=BATCH)
+    tagger = Tagger(experiment, jax.tree.map(random, shapes), labels, batch_size=at_once)
     window = tagger.window_seconds
     windows = max(1, math.ceil(2 * (seconds - window) / window) + 1)
-    for size in {min(BATCH, windows), windows % BATCH or BATCH}:
+    for size in {min(at_once, windows), windows % at_once or at_once}:
         tagger.predict(np.zeros((size, tagger.crop_samples), np.float32))
     outputs = Outputs(Choice(top=5, threshold=0.0))
     return lambda path: tag_file(tagger, path, None, tqdm(disable=True), outputs)
 
 
-def of_panns_inference(_: float) -> Callable[[Path], object]:
+def of_panns_inference(_: float, at_once: int) -> Callable[[Path], object]:
     """The package's network, given the same windows."""
     import torch
 
@@ -92,23 +91,24 @@ def of_panns_inference(_: float) -> Callable[[Path], object]:
 
     def tag(path: Path) -> np.ndarray:
         with audio.stream(path) as sound:
-            groups = batched(sliding(sound.blocks, size, size // 2), BATCH)
+            groups = batched(sliding(sound.blocks, size, size // 2), at_once)
             return np.concatenate([infer(np.stack(group)) for _, _, group in groups]).mean(axis=0)
 
-    infer(np.zeros((BATCH, size), np.float32))
+    infer(np.zeros((at_once, size), np.float32))
     return tag
 
 
-SYSTEMS: dict[str, Callable[[float], Callable[[Path], object]]] = {
+SYSTEMS: dict[str, Callable[[float, int], Callable[[Path], object]]] = {
     "rann_jax cnn14": functools.partial(of_rann_jax, "cnn14"),
     "panns-inference cnn14": of_panns_inference,
     "rann_jax rann-4x4-1": functools.partial(of_rann_jax, "rann-4x4-1"),
 }
 
 
-def measure(system: str, path: Path) -> dict[str, float]:
+def measure(system: str, path: Path, at_once: int) -> dict[str, float]:
     """Seconds and peak memory of one system, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.predict", "--system", system, "--file", str(path)]
+    command += ["--batch", str(at_once)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -119,6 +119,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--batch", type=int, default=4, help="windows at a time (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="also write the table here")
     parser.add_argument("--system", choices=tuple(SYSTEMS), help="one measurement: of this")
@@ -126,7 +127,7 @@ def main() -> None:
     options = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     if options.system:
-        tag = SYSTEMS[options.system](soundfile.info(options.file).duration)
+        tag = SYSTEMS[options.system](soundfile.info(options.file).duration, options.batch)
         taken = machine.seconds(lambda: tag(options.file))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(json.dumps({"seconds": taken, "peak_bytes": peak}))
@@ -138,7 +139,7 @@ def main() -> None:
         seen: dict[str, list[dict[str, float]]] = {system: [] for system in SYSTEMS}
         for _ in range(options.rounds):
             for system, measured in seen.items():
-                measured.append(measure(system, path))
+                measured.append(measure(system, path, options.batch))
     rows = {
         system: {
             "x_real_time": options.minutes * 60 / statistics.median(m["seconds"] for m in measured),

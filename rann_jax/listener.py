@@ -121,8 +121,13 @@ class Listener(abc.ABC):
         return sliding(resampled(blocks, sample_rate, self.sample_rate), size, hop)
 
 
-def check_batch_size(batch_size: int) -> int:
-    """The number itself; ConfigError where no batch can have it."""
+def check_batch_size(batch_size: int | None) -> int:
+    """The number itself, for None the usual one: 16, on a CPU 4; ConfigError where no batch can have it.
+
+    On a CPU the arrays of 16 windows leave its cache: CNN14 was 5% faster with 4.
+    """
+    if batch_size is None:
+        return 4 if jax.default_backend() == "cpu" else 16
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: it must be at least 1")
     return batch_size

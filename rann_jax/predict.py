@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--top", type=int, default=5, metavar="K", help="tags shown for a file (default: %(default)s)")
     add("--threshold", type=float, default=0.0, metavar="P", help="leave out tags under this probability")
     add("--hop", type=float, metavar="SECONDS", help="between windows (default: half a window)")
-    add("--batch-size", type=int, default=16, metavar="N", help="windows at a time (default: %(default)s)")
+    add("--batch-size", type=int, metavar="N", help="windows at a time (default: 16, on a CPU 4)")
     add("--json", action="store_true", help="JSON lines on stdout instead of the table")
     add("--csv", type=Path, metavar="FILE", help="write every window's probabilities")
     add("--audacity", type=Path, metavar="FOLDER", help="write a label track for each file")

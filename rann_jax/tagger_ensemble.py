@@ -24,13 +24,13 @@ class TaggerEnsemble(Listener):
     Args:
       taggers: two models or more.
       rule: one of fusion.RULES: wa (the mean), ds, ids, murphy, deng.
-      batch_size: windows computed together at most.
+      batch_size: windows computed together at most; None is 16, on a CPU 4.
 
     Raises:
       ConfigError: an unknown rule, fewer than two models, or models that cannot be fused; which, and why.
     """
 
-    def __init__(self, taggers: Sequence[Tagger], *, rule: str = "wa", batch_size: int = 16):
+    def __init__(self, taggers: Sequence[Tagger], *, rule: str = "wa", batch_size: int | None = None):
         if rule not in fusion.RULES:
             raise ConfigError(f"rule={rule!r}: there are {', '.join(fusion.RULES)}")
         if len(taggers) < 2:
@@ -68,7 +68,7 @@ class TaggerEnsemble(Listener):
         *,
         rule: str = "wa",
         checkpoint: str = "latest",
-        batch_size: int = 16,
+        batch_size: int | None = None,
     ) -> "TaggerEnsemble":
         """The models of several workdirs.
 
@@ -83,7 +83,7 @@ class TaggerEnsemble(Listener):
         return in_batches(self._fused, self._variables, windows, self.batch_size)
 
 
-def load(workdirs: Sequence[Path], rule: str, checkpoint: str, batch_size: int) -> Listener:
+def load(workdirs: Sequence[Path], rule: str, checkpoint: str, batch_size: int | None) -> Listener:
     """One model, or an ensemble of several.
 
     Raises:
