@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--checkpoint", choices=("latest", "best"), default="latest", help="default: %(default)s")
     add("--host", default=LOCAL[0], help="address to listen on (default: %(default)s, this machine alone)")
     add("--port", type=int, default=8000, help="default: %(default)s; 0 takes a free one")
-    add("--batch-size", type=int, default=8, metavar="N", help="windows at a time (default: %(default)s)")
+    add("--batch-size", type=int, metavar="N", help="windows at a time (default: 16, on a CPU 4)")
     add("--max-megabytes", type=float, default=64, metavar="MB", help="of an upload (default: %(default)s)")
     add("--max-seconds", type=float, default=600, metavar="S", help="of sound (default: %(default)s)")
     add("--per-minute", type=int, default=60, metavar="N", help="requests of a client (default: %(default)s)")
