@@ -13,11 +13,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from rann_jax.environment import device_kind
 
 
 def on_accelerator() -> bool:
@@ -25,14 +26,7 @@ def on_accelerator() -> bool:
 
 
 def device_name() -> str:
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        return device.device_kind
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    name = models[0] if models else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
+    return device_kind() if on_accelerator() else f"{device_kind()}, {os.cpu_count()} cores"
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:

@@ -33,6 +33,7 @@ from rann_jax.predictions import Predictions
 from rann_jax.program import guarded
 from rann_jax.report import tables
 from rann_jax.workdir import check_same_config, replace_atomically
+from rann_jax.writers import METRICS, read_metrics
 
 SPLIT, POOLED = "test", "pooled"
 
@@ -79,8 +80,8 @@ def parse_folds(text: str) -> list[int]:
     return folds
 
 
-def finished(cell: Cell, overrides: Sequence[str]) -> bool:
-    """Whether a cell holds predictions of weights that were trained to the end.
+def finished(cell: Cell, overrides: Sequence[str]) -> Predictions | None:
+    """The predictions of a cell, where they are of weights that were trained to the end.
 
     Raises:
       ConfigError: the config cannot be loaded, or the cell was run with another one.
@@ -88,8 +89,9 @@ def finished(cell: Cell, overrides: Sequence[str]) -> bool:
     config = load_config_file(cell.config_arg, overrides)
     check_same_config(cell.workdir, config)
     if not predictions.path_of(cell.workdir, SPLIT).exists():
-        return False
-    return predictions.load(cell.workdir, SPLIT).step == config.total_steps
+        return None
+    part = predictions.load(cell.workdir, SPLIT)
+    return part if part.step == config.total_steps else None
 
 
 def train(cell: Cell, overrides: Sequence[str], quiet: bool) -> int:
@@ -126,6 +128,34 @@ def pool(runs: Mapping[int, Predictions]) -> Predictions:
     )
 
 
+def cell_rows(work: Sequence[Cell], done: Mapping[Cell, Predictions]) -> list[dict[str, Any]]:
+    """One row a cell, run or not: accuracy, clips, minutes of training and scoring, and on which devices.
+
+    Raises:
+      ConfigError: what a run tells of itself cannot be read.
+    """
+    rows = []
+    for cell in work:
+        row: dict[str, Any] = {"feature": cell.feature, "fold": str(cell.fold), "accuracy": "not run"}
+        row |= dict.fromkeys(("clips", "minutes", "devices"), "")
+        if (part := done.get(cell)) is not None:
+            row["accuracy"] = float(significance.right(part.targets, part.probabilities).mean())
+            row["clips"] = str(len(part.ids))
+            row["minutes"] = _minutes(cell.workdir / METRICS)
+            row["devices"] = environment.load(cell.workdir).get("devices", "")
+        rows.append(row)
+    return rows
+
+
+def _minutes(metrics: Path) -> str:
+    """Of the whole run; empty where it did not tell, as those of earlier versions."""
+    try:
+        seconds = [float(row["time/seconds"]) for row in read_metrics(metrics) if "time/seconds" in row]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{metrics} is not the metrics of a run: {error!r}: delete it") from error
+    return f"{seconds[-1] / 60:.1f}" if seconds else ""
+
+
 def feature_rows(
     runs: Mapping[str, Mapping[int, Predictions]], pooled: Mapping[str, Predictions], draws: int
 ) -> list[dict[str, Any]]:
@@ -140,33 +170,49 @@ def feature_rows(
     return rows
 
 
-def report(workdir: Path, work: Sequence[Cell], draws: int) -> str:
-    """Pool the finished cells and write both tables; what is printed at the end.
+def by_feature(done: Mapping[Cell, Predictions]) -> dict[str, dict[int, Predictions]]:
+    """Predictions by feature and fold, of the folds that every feature with a finished cell has."""
+    features = list(dict.fromkeys(cell.feature for cell in done))
+    folds = {
+        name: {cell.fold: part for cell, part in done.items() if cell.feature == name} for name in features
+    }
+    common = set.intersection(*map(set, folds.values()))
+    return {name: {fold: part for fold, part in of.items() if fold in common} for name, of in folds.items()}
+
+
+def report(workdir: Path, work: Sequence[Cell], done: Mapping[Cell, Predictions], draws: int) -> str:
+    """Write the tables: of all cells, and of the finished ones pooled and fused; what is printed at the end.
 
     Raises:
-      ConfigError: the cells are not of the same data.
+      ConfigError: the cells are not of the same data, or no fold is finished by every feature begun.
     """
-    runs: dict[str, dict[int, Predictions]] = {}
-    for cell in work:
-        runs.setdefault(cell.feature, {})[cell.fold] = predictions.load(cell.workdir, SPLIT)
+    out = workdir / "report"
+    shown = [_write(out, "cells", cell_rows(work, done))]
+    runs = by_feature(done)
+    if not all(runs.values()):
+        raise ConfigError(
+            f"{out / 'cells.md'}: no fold is finished by all of {', '.join(runs)}: leave some out"
+        )
     pooled = {feature: pool(folds) for feature, folds in runs.items()}
     ensemble.check_same_data(pooled)
     for feature, whole in pooled.items():
         whole.save(workdir / feature, POOLED)
-    out = workdir / "report"
-    features = feature_rows(runs, pooled, draws)
-    tables.write_csv(out / "features.csv", features)
-    shown = tables.markdown(
-        [{k: v for k, v in r.items() if not k.endswith(("_low", "_high"))} for r in features]
-    )
-    with replace_atomically(out / "features.md") as file:
+    shown.append(_write(out, "features", feature_rows(runs, pooled, draws)))
+    if len(pooled) > 1:
+        subsets = ensemble.choose_subsets("all", list(pooled))
+        rows = ensemble.fusion_rows(pooled, ensemble.choose_rules("all"), subsets, draws=draws)
+        ensemble.write(out, "fusion", rows, "accuracy, all folds")
+        shown.append(ensemble.readable(rows))
+    return "\n\n".join(shown)
+
+
+def _write(out: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write NAME.csv and, with intervals in brackets, NAME.md; the latter's text."""
+    tables.write_csv(out / f"{name}.csv", rows)
+    shown = tables.markdown([tables.with_intervals(row) for row in rows])
+    with replace_atomically(out / f"{name}.md") as file:
         file.write(shown + "\n")
-    if len(pooled) == 1:
-        return shown
-    subsets = ensemble.choose_subsets("all", list(pooled))
-    rows = ensemble.fusion_rows(pooled, ensemble.choose_rules("all"), subsets, draws=draws)
-    ensemble.write(out, "fusion", rows, "accuracy, all folds")
-    return f"{shown}\n\n{ensemble.readable(rows)}"
+    return shown
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> int:
@@ -181,7 +227,15 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
     if options.bootstrap < 0:
         raise ConfigError("--bootstrap must not be negative")
     work = cells(options.config, features, parse_folds(options.folds), options.workdir)
-    waiting = [cell for cell in work if not finished(cell, overrides)]
+    done = {cell: part for cell in work if (part := finished(cell, overrides))}
+    if options.finished:
+        if not done:
+            raise ConfigError(
+                f"--finished: {options.workdir} holds no finished cell of these features and folds"
+            )
+        print(report(options.workdir, work, done, options.bootstrap))
+        return 0
+    waiting = [cell for cell in work if cell not in done]
     for cell in {cell.feature: cell for cell in waiting}.values():
         build(load_config_file(cell.config_arg, overrides))  # not only when its turn has come
     for number, cell in enumerate(work, start=1):
@@ -197,7 +251,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
             return code if code > 0 else 1
         print(f"{label}: finished after {(time.monotonic() - begin) / 60:.1f} minutes", flush=True)
     environment.save(options.workdir, command)
-    print(report(options.workdir, work, options.bootstrap))
+    done = {cell: predictions.load(cell.workdir, SPLIT) for cell in work}
+    print(report(options.workdir, work, done, options.bootstrap))
     return 0
 
 
@@ -213,6 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--folds", default="1-5", help="as in 1-5 or 1,3 (default: %(default)s)")
     parser.add_argument("--workdir", required=True, type=Path, help="folder of all runs and tables")
     parser.add_argument("--bootstrap", type=int, default=1000, help="draws; 0 is none (default: %(default)s)")
+    parser.add_argument("--finished", action="store_true", help="train nothing: tables of what there is")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 

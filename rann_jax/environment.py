@@ -28,6 +28,17 @@ def command_line(module: str, arguments: Sequence[str]) -> str:
     return shlex.join(["python", "-m", module, *arguments])
 
 
+def device_kind() -> str:
+    """What the devices are, as in 'NVIDIA H100 80GB HBM3'; of CPUs their own name, where it is known."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
 def describe(command: str) -> dict[str, str]:
     """Command, versions, operating system and devices; name -> text."""
     versions = {"rann-jax": rann_jax.__version__, "Python": platform.python_version()}
@@ -36,7 +47,7 @@ def describe(command: str) -> dict[str, str]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:  # of a source tree that is not installed
             versions[package] = "unknown"
-    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})"
+    devices = f"{jax.device_count()} x {device_kind()} ({jax.default_backend()})"
     hosts = {"processes": str(jax.process_count()), "host CPUs": str(os.cpu_count())}
     return {"command": command, "devices": devices, **hosts, "system": platform.platform(), **versions}
 

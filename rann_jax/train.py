@@ -86,7 +86,7 @@ def train(
             if step > start and (last or step % config.eval_every == 0):
                 window.flush()
                 scores = evaluate(evaluators, state)
-                writer.write(step, scores)
+                writer.write(step, scores | {"time/seconds": time.monotonic() - started})
                 progress.say(step, scores)
             if step > start and (last or told or step % config.save_every == 0):
                 window.flush()

@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from rann_jax.workdir import replace_atomically
 
+METRICS = "metrics.jsonl"
+
 
 class MetricWriter:
     """Appends rows to metrics.jsonl, and to TensorBoard where tensorboardX is installed.
@@ -32,7 +34,7 @@ class MetricWriter:
         self._tensorboard: Any = None
         if not active:
             return
-        path = workdir / "metrics.jsonl"
+        path = workdir / METRICS
         rows = read_metrics(path)
         with replace_atomically(path) as file:
             for row in rows:

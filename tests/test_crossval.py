@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rann_jax import crossval, predictions
+from rann_jax import crossval, environment, predictions
 from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
 from rann_jax.workdir import save_config
@@ -53,7 +53,7 @@ def test_tables_are_of_the_pooled_folds(trained, tmp_path, capsys):
     assert len(set(whole.ids)) == 2 * CLIPS
     right = [(p.probabilities.argmax(1) == TARGETS.argmax(1)).mean() for p in parts]
     line = (tmp_path / "report" / "features.md").read_text().splitlines()[-1]
-    assert line.startswith(f"| mfcc | {np.mean(right):.3f} |")
+    assert line.startswith(f"| mfcc | {np.mean(right):.3f} [")
     assert line.endswith(f"| {right[0]:.3f} | {right[1]:.3f} |")
 
 
@@ -68,6 +68,46 @@ def test_what_is_finished_is_skipped_and_the_rest_run(trained, tmp_path):
     trained.clear()
     assert cross_validate(tmp_path) == 0
     assert trained == []
+
+
+@pytest.mark.fast
+def test_tables_of_what_is_finished(trained, tmp_path, capsys):
+    """Fusion is of the folds that all features have; what was not run is named; nothing is trained."""
+    assert cross_validate(tmp_path, features="log_mel", folds="1-2") == 0
+    assert cross_validate(tmp_path, features="mfcc", folds="2") == 0
+    (tmp_path / "mfcc" / "fold2" / "metrics.jsonl").write_text('{"step": 4, "time/seconds": 90.0}\n')
+    environment.save(tmp_path / "mfcc" / "fold2", "")
+    trained.clear()
+    assert cross_validate(tmp_path, "--finished", features="log_mel,mfcc,cqt", folds="1-3") == 0
+    assert trained == []
+    lines = (tmp_path / "report" / "cells.md").read_text().splitlines()
+    states = [line.split(" | ")[2] for line in lines[2:]]
+    assert [state == "not run" for state in states] == [False, False, True, True, False, True, *[True] * 3]
+    part = predictions.load(tmp_path / "mfcc" / "fold2", "test")
+    right = (part.probabilities.argmax(1) == TARGETS.argmax(1)).mean()
+    assert lines[6] == f"| mfcc | 2 | {right:.3f} | {CLIPS} | 1.5 | {environment.describe('')['devices']} |"
+    assert len(predictions.load(tmp_path / "log_mel", crossval.POOLED).ids) == CLIPS
+    assert "| log_mel+mfcc | ds |" in capsys.readouterr().out
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("features", "says"),
+    [("cqt", "no finished cell"), ("log_mel,mfcc", "no fold is finished by all of log_mel, mfcc")],
+)
+def test_nothing_to_make_tables_of(trained, tmp_path, capsys, features, says):
+    assert cross_validate(tmp_path, features="log_mel", folds="1") == 0
+    assert cross_validate(tmp_path, features="mfcc", folds="2") == 0
+    assert cross_validate(tmp_path, "--finished", features=features) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.fast
+def test_broken_metrics_are_named(trained, tmp_path, capsys):
+    assert cross_validate(tmp_path, features="log_mel", folds="1") == 0
+    (tmp_path / "log_mel" / "fold1" / "metrics.jsonl").write_text('{"time/seconds": []}\n')
+    assert cross_validate(tmp_path, "--finished", features="log_mel", folds="1") == 2
+    assert "metrics.jsonl is not the metrics of a run" in capsys.readouterr().err
 
 
 @pytest.mark.fast

@@ -126,7 +126,8 @@ def test_the_page_of_a_cross_validation(tmp_path, capsys):
         run = predicted(number, 1.0 + (cell.feature == "mfcc"), first_clip=CLIPS * cell.fold)
         dataclasses.replace(run, fingerprint=f"of fold {cell.fold}").save(cell.workdir, "test")
     assert "finished cross-validation" in refused(tmp_path, capsys)
-    crossval.report(tmp_path, cells, draws=20)
+    done = {cell: predictions.load(cell.workdir, "test") for cell in cells}
+    crossval.report(tmp_path, cells, done, draws=20)
     text = made(tmp_path, capsys).text
     fusion = (tmp_path / "report" / "fusion.csv").read_text().splitlines()
     accuracy = float(next(line for line in fusion if line.startswith("log_mel+mfcc,ds,")).split(",")[2])

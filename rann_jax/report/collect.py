@@ -13,7 +13,7 @@ from rann_jax.errors import ConfigError
 from rann_jax.predictions import Predictions
 from rann_jax.report import tables
 from rann_jax.workdir import CONFIG_FILE, load_config
-from rann_jax.writers import read_metrics
+from rann_jax.writers import METRICS, read_metrics
 
 LARGEST = 1e30  # of a metric; beyond it axes overflow
 
@@ -82,7 +82,7 @@ def read_run(workdir: Path, name: str) -> Run:
     return Run(
         name=name,
         config=load_config(workdir),
-        curves=_curves(workdir / "metrics.jsonl"),
+        curves=_curves(workdir / METRICS),
         environment=environment.load(workdir),
         predictions={split: predictions.load(workdir, split) for split in splits},
     )

@@ -111,7 +111,9 @@ def _curves(page: Page, runs: Mapping[str, Sequence[Run]]) -> None:
         for name, curve in ((name, curve) for run in members for name, curve in run.curves.items()):
             kind = name.rpartition("/")[2]
             title = name if not single or kind not in SCORES else "scores"
-            if kind in (*SCORES, "d_prime", "loss") or (single and name.startswith(("train/", "time/"))):
+            if kind in (*SCORES, "d_prime", "loss") or (
+                single and (name.startswith("train/") or name == "time/clips_per_second")
+            ):
                 panels.setdefault(title, []).append(Line(name if single else group, *curve))
     if panels:
         page.section("Curves", plots.curves(panels))
