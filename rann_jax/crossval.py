@@ -6,8 +6,11 @@
 trains each feature on each fold in W/FEATURE/foldN, by the config's presets `feature` and `fold`. The same
 command again skips what is finished and goes on with what is not. When all is there, predictions of every
 feature on the folds that its networks did not train on are pooled (W/FEATURE/predictions/pooled.npz), and
-W/report holds features.csv, features.md, fusion.csv, fusion.md and fusion.png;
+W/report holds cells.md, features.md and fusion.md, each as .csv too, fusion_accuracy.md and fusion.png;
 `python -m rann_jax.report W` makes a page of it all.
+
+With --finished nothing is trained: the tables are of the cells that are there, and say which are not. A cell
+is finished where its config.json and predictions/ are there, so results can be kept without the weights.
 
 Any --config.key=value is passed on to every run.
 """
@@ -32,7 +35,7 @@ from rann_jax.experiment import build
 from rann_jax.predictions import Predictions
 from rann_jax.program import guarded
 from rann_jax.report import tables
-from rann_jax.workdir import check_same_config, replace_atomically
+from rann_jax.workdir import check_same_config
 from rann_jax.writers import METRICS, read_metrics
 
 SPLIT, POOLED = "test", "pooled"
@@ -202,7 +205,7 @@ def report(workdir: Path, work: Sequence[Cell], done: Mapping[Cell, Predictions]
         subsets = ensemble.choose_subsets("all", list(pooled))
         rows = ensemble.fusion_rows(pooled, ensemble.choose_rules("all"), subsets, draws=draws)
         ensemble.write(out, "fusion", rows, "accuracy, all folds")
-        shown.append(ensemble.readable(rows))
+        shown.append(tables.markdown(ensemble.accuracies(rows)))
     return "\n\n".join(shown)
 
 
@@ -210,8 +213,7 @@ def _write(out: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Write NAME.csv and, with intervals in brackets, NAME.md; the latter's text."""
     tables.write_csv(out / f"{name}.csv", rows)
     shown = tables.markdown([tables.with_intervals(row) for row in rows])
-    with replace_atomically(out / f"{name}.md") as file:
-        file.write(shown + "\n")
+    tables.write_markdown(out / f"{name}.md", shown)
     return shown
 
 

@@ -3,8 +3,9 @@
   python -m rann_jax.ensemble runs/mel runs/mfcc runs/cqt --rules all --subsets all
 
 reads predictions/SPLIT.npz of each run, checks that all are of the same clips, labels and data, and writes
-ensemble.csv, ensemble.md and ensemble.png to --out: accuracy, mAP, F1 and d' with 95% bootstrap intervals,
-the mean conflict of the models, and McNemar's test against the best single model.
+ensemble.csv, ensemble.md and, of accuracies alone, ensemble_accuracy.md and ensemble.png to --out: accuracy,
+mAP, F1 and d' with 95% bootstrap intervals, the mean conflict of the models, and McNemar's test against the
+best single model.
 
 Rules: wa (weighted average), ds (Dempster-Shafer), ids (improved), murphy, deng. Weights of the average:
 equal, given (--weights 0.5,0.3,0.2), or fitted on another split (--weights fitted --fit-split valid).
@@ -27,7 +28,7 @@ from rann_jax.fusion_weights import Weights
 from rann_jax.predictions import Predictions
 from rann_jax.program import guarded
 from rann_jax.report import plots, tables
-from rann_jax.workdir import CONFIG_FILE, load_config, replace_atomically
+from rann_jax.workdir import CONFIG_FILE, load_config
 
 SINGLE = "single"
 TAGGING_THRESHOLD = 0.5  # (ours) of F1
@@ -163,19 +164,26 @@ def readable(rows: Sequence[Mapping[str, Any]]) -> str:
     return tables.markdown([tables.with_intervals(row) for row in rows])
 
 
-def accuracy_map(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """The accuracy of subset x rule in colours; a single model has no rule but `single`."""
+def accuracies(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row a subset, a column a rule, as in the deck; a single model has no rule but `single`."""
     accuracy = {(row["models"], row["rule"]): row["accuracy"] for row in rows}
     subsets, rules = (list(dict.fromkeys(row[key] for row in rows)) for key in ("models", "rule"))
-    values = np.array([[accuracy.get((s, r), np.nan) for r in rules] for s in subsets])
-    return plots.heat_map(values, subsets, rules, title)
+    return [{"models": s, **{rule: accuracy.get((s, rule), np.nan) for rule in rules}} for s in subsets]
+
+
+def accuracy_map(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """`accuracies` in colours."""
+    lines = accuracies(rows)
+    _, *rules = lines[0]
+    values = np.array([[line[rule] for rule in rules] for line in lines])
+    return plots.heat_map(values, [line["models"] for line in lines], rules, title)
 
 
 def write(out: Path, name: str, rows: Sequence[Mapping[str, Any]], title: str) -> None:
-    """Write NAME.csv, NAME.md and, of the accuracy of subset x rule, NAME.png."""
+    """Write NAME.csv, NAME.md and, of the accuracy of subset x rule, NAME_accuracy.md and NAME.png."""
     tables.write_csv(out / f"{name}.csv", rows)
-    with replace_atomically(out / f"{name}.md") as file:
-        file.write(readable(rows) + "\n")
+    tables.write_markdown(out / f"{name}.md", readable(rows))
+    tables.write_markdown(out / f"{name}_accuracy.md", tables.markdown(accuracies(rows)))
     plots.save(accuracy_map(rows, title), out / f"{name}.png")
 
 

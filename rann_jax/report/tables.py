@@ -35,6 +35,12 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (list(rows[0]), ["---"] * len(rows[0]), *body))
 
 
+def write_markdown(path: Path, table: str) -> None:
+    """Write what `markdown` gave."""
+    with replace_atomically(path) as file:
+        file.write(table + "\n")
+
+
 def read_csv(path: Path, *, text: Sequence[str]) -> list[dict[str, Any]]:
     """The rows that `write_csv` wrote: numbers, NaN where a cell is empty, but for the columns of text.
 
