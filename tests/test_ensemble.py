@@ -64,8 +64,9 @@ def test_the_table(runs, tmp_path, capsys):
     by_name = {(row["models"], row["rule"]): row for row in rows}
     lines = (tmp_path / "out" / "ensemble_accuracy.md").read_text().splitlines()
     assert lines[0] == "| models | single | wa | ds | ids | murphy | deng |"
-    fused_by = [float(by_name["mel+mfcc", rule]["accuracy"]) for rule in ("wa", "ds", "ids", "murphy", "deng")]
-    assert f"| mel+mfcc |  | {' | '.join(f'{value:.3f}' for value in fused_by)} |" in lines[2:]
+    rules = ("wa", "ds", "ids", "murphy", "deng")
+    accuracies = [f"{float(by_name['mel+mfcc', rule]['accuracy']):.3f}" for rule in rules]
+    assert f"| mel+mfcc |  | {' | '.join(accuracies)} |" in lines[2:]
     loaded = [predictions.load(run, "test").probabilities.astype(np.float64) for run in runs]
     for rule, fused in (("wa", np.mean(loaded[:2], 0)), ("ds", loaded[0] * loaded[1])):
         fused /= fused.sum(1, keepdims=True)
