@@ -66,7 +66,7 @@ def small(config: ConfigDict) -> None:
     if config.feature.name.startswith("log_mel"):
         config.feature.top_db = 80.0  # many clips end in digital silence, -100 dB without a floor
     config.t_c = 4.0
-    small_for_cpu(config, model="rann-4x4-1", total_steps=1200)
+    small_for_cpu(config, model="rann-4x4-1", total_steps=600)
 
 
 SIZES = {"deck": deck, "small": small}
