@@ -141,7 +141,7 @@ def on_data_set(
 
 
 def small_for_cpu(config: ConfigDict, *, model: str, total_steps: int) -> None:
-    """For two CPU cores: a quarter of the pixels, a narrow network, mild augmentation for the short run (ours).
+    """For two CPU cores: a quarter of the pixels, a narrow network, mild augmentation (ours).
 
     Steps and augmentation were chosen on splits of ESC-10's folds 3 to 5 (docs/results.md).
     """

@@ -18,6 +18,8 @@ from rann_jax.train import restore_or_create
 from rann_jax.workdir import save_config
 from tests.tiny_folds import get_config
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def write_sound(path, seed):
     path.parent.mkdir(parents=True, exist_ok=True)

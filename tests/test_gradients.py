@@ -11,6 +11,8 @@ from rann_jax.gradients import accumulated, grouped
 from rann_jax.train import check_parts
 from tests.two_blocks import TwoBlocks, get_config
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 RNG = np.random.default_rng(0)
 X, Y, W = RNG.normal(size=(12, 3)), RNG.normal(size=12), RNG.normal(size=3)
 

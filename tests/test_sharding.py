@@ -16,6 +16,8 @@ from rann_jax.state import create_state
 from rann_jax.train import sharded_step
 from tests.two_blocks import get_config
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 KERNELS = (("kernel$", "largest"),)
 
 

@@ -12,6 +12,8 @@ from rann_jax.errors import ConfigError
 from rann_jax.features.front_end import front_end
 from rann_jax.state import create_state
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 CLASSES, SECONDS, RATE = 4, 0.5, 8000
 
 

@@ -13,6 +13,8 @@ from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 KEY, RATE = jax.random.key(7), 8000
 EVERYTHING = {name: {"probability": 0.5} for name in augment.AUGMENTATIONS}
 

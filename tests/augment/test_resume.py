@@ -5,6 +5,7 @@ from contextlib import closing
 
 import jax
 import numpy as np
+import pytest
 
 from configs.esc50 import AUGMENT
 from input_pipeline import prepare
@@ -13,6 +14,8 @@ from rann_jax.checkpoint import Checkpoints
 from rann_jax.experiment import build, data_options
 from rann_jax.train import compiled_step, train
 from tests import two_blocks
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 TOTAL, INTERRUPTED = 4, 2
 

@@ -10,6 +10,8 @@ from rann_jax.features import FRONT_ENDS, front_end
 from rann_jax.state import create_state
 from rann_jax.steps import make_train_step
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 RATE, SECONDS, STEPS = 16000, 0.5, 8
 # Those that hand the waveform on are trained where the network learns from it, with the wavegram.
 IMAGES = sorted(name for name in FRONT_ENDS if "wavegram" not in name)
