@@ -173,14 +173,14 @@ def feature_rows(
     return rows
 
 
-def by_feature(done: Mapping[Cell, Predictions]) -> dict[str, dict[int, Predictions]]:
+def by_feature(work: Sequence[Cell], done: Mapping[Cell, Predictions]) -> dict[str, dict[int, Predictions]]:
     """Predictions by feature and fold, of the folds that every feature with a finished cell has."""
-    features = list(dict.fromkeys(cell.feature for cell in done))
-    folds = {
-        name: {cell.fold: part for cell, part in done.items() if cell.feature == name} for name in features
-    }
-    common = set.intersection(*map(set, folds.values()))
-    return {name: {fold: part for fold, part in of.items() if fold in common} for name, of in folds.items()}
+    runs: dict[str, dict[int, Predictions]] = {}
+    for cell in work:
+        if cell in done:
+            runs.setdefault(cell.feature, {})[cell.fold] = done[cell]
+    common = set.intersection(*map(set, runs.values()))
+    return {name: {fold: part for fold, part in of.items() if fold in common} for name, of in runs.items()}
 
 
 def report(workdir: Path, work: Sequence[Cell], done: Mapping[Cell, Predictions], draws: int) -> str:
@@ -191,7 +191,7 @@ def report(workdir: Path, work: Sequence[Cell], done: Mapping[Cell, Predictions]
     """
     out = workdir / "report"
     shown = [_write(out, "cells", cell_rows(work, done))]
-    runs = by_feature(done)
+    runs = by_feature(work, done)
     if not all(runs.values()):
         raise ConfigError(
             f"{out / 'cells.md'}: no fold is finished by all of {', '.join(runs)}: leave some out"
@@ -230,20 +230,15 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
         raise ConfigError("--bootstrap must not be negative")
     work = cells(options.config, features, parse_folds(options.folds), options.workdir)
     done = {cell: part for cell in work if (part := finished(cell, overrides))}
-    if options.finished:
-        if not done:
-            raise ConfigError(
-                f"--finished: {options.workdir} holds no finished cell of these features and folds"
-            )
-        print(report(options.workdir, work, done, options.bootstrap))
-        return 0
-    waiting = [cell for cell in work if cell not in done]
+    if options.finished and not done:
+        raise ConfigError(f"--finished: {options.workdir} holds no finished cell of these features and folds")
+    waiting = [cell for cell in work if cell not in done and not options.finished]
     for cell in {cell.feature: cell for cell in waiting}.values():
         build(load_config_file(cell.config_arg, overrides))  # not only when its turn has come
     for number, cell in enumerate(work, start=1):
         label = f"{number}/{len(work)} {cell.name}"
         if cell not in waiting:
-            print(f"{label}: finished before", flush=True)
+            print(f"{label}: {'finished before' if cell in done else 'not run'}", flush=True)
             continue
         print(f"{label}: {cell.workdir}", flush=True)
         begin = time.monotonic()
@@ -252,8 +247,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
             print(f"{label}: stopped with exit code {code}; the same command goes on from here", flush=True)
             return code if code > 0 else 1
         print(f"{label}: finished after {(time.monotonic() - begin) / 60:.1f} minutes", flush=True)
+        done[cell] = predictions.load(cell.workdir, SPLIT)
     environment.save(options.workdir, command)
-    done = {cell: predictions.load(cell.workdir, SPLIT) for cell in work}
     print(report(options.workdir, work, done, options.bootstrap))
     return 0
 

@@ -11,6 +11,7 @@ import soundfile
 from rann_jax import crossval, environment, predictions
 from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
+from rann_jax.report import tables
 from rann_jax.workdir import save_config
 from tests.test_ensemble import CLIPS, TARGETS, predicted
 
@@ -59,12 +60,14 @@ def test_tables_are_of_the_pooled_folds(trained, tmp_path, capsys):
 
 @pytest.mark.fast
 def test_what_is_finished_is_skipped_and_the_rest_run(trained, tmp_path):
-    assert cross_validate(tmp_path, features="log_mel", folds="2") == 0
-    half = predictions.path_of(tmp_path / "log_mel" / "fold1", "test")
+    assert cross_validate(tmp_path, features="mfcc", folds="2") == 0
+    half = predictions.path_of(tmp_path / "mfcc" / "fold1", "test")
     dataclasses.replace(predicted(0), step=1).save(half.parent.parent, "test")  # scored half-way
     trained.clear()
     assert cross_validate(tmp_path) == 0
-    assert trained == ["log_mel/fold1", "mfcc/fold1", "mfcc/fold2"]
+    assert trained == ["log_mel/fold1", "log_mel/fold2", "mfcc/fold1"]
+    rows = tables.read_csv(tmp_path / "report" / "features.csv", text=["feature"])
+    assert [row["feature"] for row in rows] == ["log_mel", "mfcc"]  # not as they were finished
     trained.clear()
     assert cross_validate(tmp_path) == 0
     assert trained == []
