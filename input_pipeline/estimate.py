@@ -13,7 +13,8 @@ from array_record.python import array_record_data_source
 from input_pipeline import manifest, storage
 from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.clip import Clip
-from input_pipeline.prepare import plan, quiet_tfds
+from input_pipeline.generate import quiet_tfds
+from input_pipeline.prepare import plan
 from input_pipeline.shards import Recipe, Shard, write
 
 

@@ -1,35 +1,24 @@
 """Makes a data set ready for training, once: find or fetch its files, decode them, keep the copy.
 
 A copy is known by everything it depends on (options, rate, listing of the source files), so a changed folder
-is prepared anew. TFDS writes into a folder with a temporary name and renames it when whole. Shards that a
-killed preparation has finished wait beside it, and the next one goes on from there.
+is prepared anew.
 """
 
 import contextlib
-import errno
-import functools
 import hashlib
-import io
 import itertools
 import json
-import os
 import re
-import shlex
-import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import tensorflow_datasets as tfds
-from absl import logging
-from tqdm import tqdm
 
 from input_pipeline import audio
 from input_pipeline.datasets import REGISTRY, source
 from input_pipeline.datasets.builder import AudioBuilder, AudioConfig, manifest_path, unlisted_path
 from input_pipeline.errors import DataError
-from input_pipeline.lock import locked
+from input_pipeline.generate import quiet_tfds, stored
 from input_pipeline.manifest import check_share
 from input_pipeline.prepared import Prepared
 from input_pipeline.storage import check_storage
@@ -81,7 +70,7 @@ def prepare(
         **options,
     )
     config.max_failed_share, config.workers = max_failed_share, workers
-    prepared = Prepared.open(name, _stored(builder_class, root, config, beam, progress), sample_rate)
+    prepared = Prepared.open(name, stored(builder_class, root, config, beam, progress), sample_rate)
     for split in prepared.splits:
         _report_rejected(prepared, split, max_failed_share)
     _report_unlisted(prepared)
@@ -221,93 +210,6 @@ def _identity(
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", readable)[:60]
     digest = hashlib.sha256(depends.encode()).hexdigest()[:12]
     return "_".join(part for part in (readable, f"{sample_rate}hz", digest) if part)
-
-
-def _stored(
-    builder_class: type[AudioBuilder], root: Path, config: AudioConfig, beam: str | None, progress: bool
-) -> Path:
-    """The folder of the finished copy, prepared now where there is none."""
-    parent = root / builder_class.name / config.name
-    final = parent / str(builder_class.VERSION)
-    if final.is_dir():
-        return final
-    try:
-        with locked(parent):
-            if not final.is_dir():  # else another process finished it while this one waited
-                _remove_unfinished(parent)
-                _generate(builder_class, root, config, _beam_config(beam), progress)
-                shutil.rmtree(config.staging)
-    except (OSError, RuntimeError) as error:
-        # array_record reports a full disk as a RuntimeError with the system's words in it.
-        if isinstance(error, RuntimeError) and os.strerror(errno.ENOSPC) not in str(error):
-            raise
-        raise DataError(
-            f"cannot write prepared data to {root}: {getattr(error, 'strerror', error)}: "
-            "free the disk or name another folder with --config.prepared_dir"
-        ) from error
-    return final
-
-
-def _remove_unfinished(parent: Path) -> None:
-    """Removes what killed preparations left; under the lock, so none of it is in use."""
-    for left_over in parent.glob("incomplete.*"):
-        shutil.rmtree(left_over)
-
-
-def _beam_config(flags: str | None) -> tfds.download.DownloadConfig:
-    """How TFDS is told of a runner.
-
-    Raises:
-      DataError: Beam is not installed.
-    """
-    if flags is None:
-        return tfds.download.DownloadConfig()
-    try:
-        from apache_beam.options.pipeline_options import PipelineOptions
-    except ImportError as error:
-        raise DataError("--beam needs Apache Beam: pip install 'rann-jax[beam]'") from error
-    return tfds.download.DownloadConfig(beam_options=PipelineOptions(shlex.split(flags)))
-
-
-def _generate(
-    builder_class: type[AudioBuilder],
-    root: Path,
-    config: AudioConfig,
-    download_config: tfds.download.DownloadConfig,
-    progress: bool,
-) -> None:
-    with quiet_tfds():
-        builder = builder_class(data_dir=root, config=config, file_format="array_record")
-        total = sum(map(len, builder.listing.values()))
-        with tqdm(
-            total=total,
-            desc=f"preparing {builder.name}",
-            unit=" clips",
-            mininterval=0.5,
-            disable=not progress,
-        ) as bar:
-            config.begin, config.advance = functools.partial(_begin, bar), bar.update
-            builder.download_and_prepare(download_dir=root / "downloads", download_config=download_config)
-
-
-def _begin(bar: tqdm, finished: int) -> None:
-    """Begins behind what is finished already, which counts for no rate."""
-    bar.n = bar.last_print_n = bar.initial = finished
-    bar.refresh()
-
-
-@contextlib.contextmanager
-def quiet_tfds() -> Iterator[None]:
-    """Silences TFDS' bars, prints to stdout and log lines about custom configurations."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    tfds.display_progress_bar(False)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        tfds.display_progress_bar(True)
-        logging.set_verbosity(verbosity)
 
 
 def _report_rejected(prepared: Prepared, split: str, max_failed_share: float) -> None:

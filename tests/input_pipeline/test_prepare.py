@@ -177,7 +177,7 @@ def test_a_finished_shard_that_is_damaged_is_done_again(animals, tmp_path, small
 def test_the_rate_shown_is_of_what_was_left_to_do(animals, tmp_path, small_shards, monkeypatch):
     bars = []
     made = lambda **options: bars.append(tqdm.tqdm(**options)) or bars[-1]  # noqa: E731
-    monkeypatch.setattr(sys.modules["input_pipeline.prepare"], "tqdm", made)
+    monkeypatch.setattr(sys.modules["input_pipeline.generate"], "tqdm", made)
     with monkeypatch.context() as patch:
         patch.setattr(AudioBuilder, "_gather", lambda *arguments: os.strerror(errno.EIO) / 1)
         with pytest.raises(TypeError):
