@@ -143,7 +143,7 @@ def on_data_set(
 def small_for_cpu(config: ConfigDict, *, model: str, total_steps: int) -> None:
     """For two CPU cores: a quarter of the pixels, a narrow network, mild augmentation (ours).
 
-    Steps and augmentation were chosen on splits of ESC-10's folds 3 to 5 (docs/results.md).
+    The augmentation was chosen on splits of ESC-10's folds 3 to 5 (docs/results.md), and on no other data.
     """
     config.model.name = model
     config.feature.frames_per_second = 64

@@ -23,7 +23,7 @@ from input_pipeline.errors import DataError
 from input_pipeline.lock import locked
 
 
-def stored(
+def find_or_generate(
     builder_class: type[AudioBuilder], root: Path, config: AudioConfig, beam: str | None, progress: bool
 ) -> Path:
     """The folder of the finished copy, made now where there is none.

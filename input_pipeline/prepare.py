@@ -18,7 +18,7 @@ from input_pipeline import audio
 from input_pipeline.datasets import REGISTRY, source
 from input_pipeline.datasets.builder import AudioBuilder, AudioConfig, manifest_path, unlisted_path
 from input_pipeline.errors import DataError
-from input_pipeline.generate import quiet_tfds, stored
+from input_pipeline.generate import find_or_generate, quiet_tfds
 from input_pipeline.manifest import check_share
 from input_pipeline.prepared import Prepared
 from input_pipeline.storage import check_storage
@@ -70,7 +70,7 @@ def prepare(
         **options,
     )
     config.max_failed_share, config.workers = max_failed_share, workers
-    prepared = Prepared.open(name, stored(builder_class, root, config, beam, progress), sample_rate)
+    prepared = Prepared.open(name, find_or_generate(builder_class, root, config, beam, progress), sample_rate)
     for split in prepared.splits:
         _report_rejected(prepared, split, max_failed_share)
     _report_unlisted(prepared)

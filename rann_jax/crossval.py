@@ -6,11 +6,12 @@
 trains each feature on each fold in W/FEATURE/foldN, by the config's presets `feature` and `fold`. The same
 command again skips what is finished and goes on with what is not. When all is there, predictions of every
 feature on the folds that its networks did not train on are pooled (W/FEATURE/predictions/pooled.npz), and
-W/report holds cells.md, features.md and fusion.md, each as .csv too, fusion_accuracy.md and fusion.png;
-`python -m rann_jax.report W` makes a page of it all.
+W/report holds cells.md and features.md and, of two features or more, fusion.md, each as .csv too,
+fusion_accuracy.md and fusion.png; `python -m rann_jax.report W` makes a page of it all.
 
-With --finished nothing is trained: the tables are of the cells that are there, and say which are not. A cell
-is finished where its config.json and predictions/ are there, so results can be kept without the weights.
+With --finished nothing is trained: cells.md says which cells there are and which not, and the other tables
+are of the folds that every feature with a finished cell has. Config and predictions make a finished cell, so
+results can be kept without the weights.
 
 Any --config.key=value is passed on to every run.
 """
@@ -35,7 +36,7 @@ from rann_jax.experiment import build
 from rann_jax.predictions import Predictions
 from rann_jax.program import guarded
 from rann_jax.report import tables
-from rann_jax.workdir import check_same_config
+from rann_jax.workdir import CONFIG_FILE, check_same_config
 from rann_jax.writers import METRICS, read_metrics
 
 SPLIT, POOLED = "test", "pooled"
@@ -91,10 +92,14 @@ def finished(cell: Cell, overrides: Sequence[str]) -> Predictions | None:
     """
     config = load_config_file(cell.config_arg, overrides)
     check_same_config(cell.workdir, config)
-    if not predictions.path_of(cell.workdir, SPLIT).exists():
+    if not _begun(cell) or not predictions.path_of(cell.workdir, SPLIT).exists():
         return None
     part = predictions.load(cell.workdir, SPLIT)
     return part if part.step == config.total_steps else None
+
+
+def _begun(cell: Cell) -> bool:
+    return (cell.workdir / CONFIG_FILE).exists()
 
 
 def train(cell: Cell, overrides: Sequence[str], quiet: bool) -> int:
@@ -132,14 +137,18 @@ def pool(runs: Mapping[int, Predictions]) -> Predictions:
 
 
 def cell_rows(work: Sequence[Cell], done: Mapping[Cell, Predictions]) -> list[dict[str, Any]]:
-    """One row a cell, run or not: accuracy, clips, minutes of training and scoring, and on which devices.
+    """One row a cell, run or not: accuracy, clips, minutes, and the devices of its last launch.
+
+    Minutes are from the first step to the last score; what a killed run did behind its last checkpoint, and
+    starting, are not in them.
 
     Raises:
       ConfigError: what a run tells of itself cannot be read.
     """
     rows = []
     for cell in work:
-        row: dict[str, Any] = {"feature": cell.feature, "fold": str(cell.fold), "accuracy": "not run"}
+        row: dict[str, Any] = {"feature": cell.feature, "fold": str(cell.fold)}
+        row["accuracy"] = "not finished" if _begun(cell) else "not run"
         row |= dict.fromkeys(("clips", "minutes", "devices"), "")
         if (part := done.get(cell)) is not None:
             row["accuracy"] = float(significance.right(part.targets, part.probabilities).mean())
@@ -154,7 +163,9 @@ def _minutes(metrics: Path) -> str:
     """Of the whole run; empty where it did not tell, as those of earlier versions."""
     try:
         seconds = [float(row["time/seconds"]) for row in read_metrics(metrics) if "time/seconds" in row]
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        if not np.all(np.isfinite(seconds)):
+            raise ValueError("time/seconds is not finite")
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigError(f"{metrics} is not the metrics of a run: {error!r}: delete it") from error
     return f"{seconds[-1] / 60:.1f}" if seconds else ""
 
@@ -189,13 +200,11 @@ def report(workdir: Path, work: Sequence[Cell], done: Mapping[Cell, Predictions]
     Raises:
       ConfigError: the cells are not of the same data, or no fold is finished by every feature begun.
     """
-    out = workdir / "report"
-    shown = [_write(out, "cells", cell_rows(work, done))]
     runs = by_feature(work, done)
     if not all(runs.values()):
-        raise ConfigError(
-            f"{out / 'cells.md'}: no fold is finished by all of {', '.join(runs)}: leave some out"
-        )
+        raise ConfigError(f"{workdir}: no fold is finished by all of {', '.join(runs)}: leave some out")
+    out = workdir / "report"
+    shown = [_write(out, "cells", cell_rows(work, done))]
     pooled = {feature: pool(folds) for feature, folds in runs.items()}
     ensemble.check_same_data(pooled)
     for feature, whole in pooled.items():
@@ -204,7 +213,7 @@ def report(workdir: Path, work: Sequence[Cell], done: Mapping[Cell, Predictions]
     if len(pooled) > 1:
         subsets = ensemble.choose_subsets("all", list(pooled))
         rows = ensemble.fusion_rows(pooled, ensemble.choose_rules("all"), subsets, draws=draws)
-        ensemble.write(out, "fusion", rows, "accuracy, all folds")
+        ensemble.write(out, "fusion", rows, "accuracy, pooled folds")
         shown.append(tables.markdown(ensemble.accuracies(rows)))
     return "\n\n".join(shown)
 
@@ -233,12 +242,12 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
     if options.finished and not done:
         raise ConfigError(f"--finished: {options.workdir} holds no finished cell of these features and folds")
     waiting = [cell for cell in work if cell not in done and not options.finished]
-    for cell in {cell.feature: cell for cell in waiting}.values():
+    for cell in {cell.feature: cell for cell in work}.values():
         build(load_config_file(cell.config_arg, overrides))  # not only when its turn has come
     for number, cell in enumerate(work, start=1):
         label = f"{number}/{len(work)} {cell.name}"
         if cell not in waiting:
-            print(f"{label}: {'finished before' if cell in done else 'not run'}", flush=True)
+            print(f"{label}: {'finished before' if cell in done else 'left out'}", flush=True)
             continue
         print(f"{label}: {cell.workdir}", flush=True)
         begin = time.monotonic()
@@ -248,8 +257,9 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
             return code if code > 0 else 1
         print(f"{label}: finished after {(time.monotonic() - begin) / 60:.1f} minutes", flush=True)
         done[cell] = predictions.load(cell.workdir, SPLIT)
+    shown = report(options.workdir, work, done, options.bootstrap)
     environment.save(options.workdir, command)
-    print(report(options.workdir, work, done, options.bootstrap))
+    print(shown)
     return 0
 
 

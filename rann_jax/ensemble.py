@@ -132,9 +132,14 @@ def fusion_rows(
         for rule in rules:
             shares = weights(subset) if weights and rule == "wa" else None
             fused = np.asarray(fusion.fuse(rule, stacked, task=some.task, weights=shares))
-            row = _row("+".join(subset), rule, fused, conflict, some, counts, hits[best])
+            row = _row(_joined(subset), rule, fused, conflict, some, counts, hits[best])
             rows.append(row | {"weights": "+".join(f"{share:.3f}" for share in shares or ())})
     return rows
+
+
+def _joined(subset: Sequence[str]) -> str:
+    """The name of a subset; in brackets a model that has a plus in its own, as log_mel+wavegram."""
+    return "+".join(f"({name})" if "+" in name else name for name in subset)
 
 
 def _row(
@@ -165,10 +170,13 @@ def readable(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def accuracies(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a subset, a column a rule, as in the deck; a single model has no rule but `single`."""
-    accuracy = {(row["models"], row["rule"]): row["accuracy"] for row in rows}
-    subsets, rules = (list(dict.fromkeys(row[key] for row in rows)) for key in ("models", "rule"))
-    return [{"models": s, **{rule: accuracy.get((s, rule), np.nan) for rule in rules}} for s in subsets]
+    """One row a model or subset, a column a rule, as in the deck; a single model has no rule but `single`."""
+    rules = dict.fromkeys((row["rule"] for row in rows), np.nan)
+    lines: dict[tuple[str, bool], dict[str, Any]] = {}
+    for row in rows:
+        line = lines.setdefault((row["models"], row["rule"] == SINGLE), {"models": row["models"], **rules})
+        line[row["rule"]] = row["accuracy"]
+    return list(lines.values())
 
 
 def accuracy_map(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:

@@ -17,6 +17,7 @@ from input_pipeline.loader import train_batches
 from input_pipeline.prepared import Prepared
 from rann_jax import distributed
 from rann_jax.checkpoint import Checkpoints, Record
+from rann_jax.environment import device_kind
 from rann_jax.errors import ConfigError
 from rann_jax.evaluate import SplitEvaluator, evaluate, save
 from rann_jax.experiment import Experiment
@@ -199,7 +200,7 @@ def introduction(
     experiment: Experiment, state: TrainState, start: int, beginning: Beginning | None = None
 ) -> str:
     """What a run says before its first step: every array, where it is from, the network, the devices."""
-    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    devices = f"{jax.device_count()} x {device_kind()}"
     bins, frames = experiment.image_shape
     frozen = experiment.freezing.count(state.params)
     return (

@@ -13,6 +13,7 @@ from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
 from rann_jax.report import tables
 from rann_jax.workdir import save_config
+from rann_jax.writers import read_metrics
 from tests.test_ensemble import CLIPS, TARGETS, predicted
 
 CONFIG = "tests/tiny_folds.py"
@@ -106,9 +107,29 @@ def test_nothing_to_make_tables_of(trained, tmp_path, capsys, features, says):
 
 
 @pytest.mark.fast
-def test_broken_metrics_are_named(trained, tmp_path, capsys):
+def test_finished_knows_the_features_too(trained, tmp_path, capsys):
     assert cross_validate(tmp_path, features="log_mel", folds="1") == 0
-    (tmp_path / "log_mel" / "fold1" / "metrics.jsonl").write_text('{"time/seconds": []}\n')
+    assert cross_validate(tmp_path, "--finished", features="log_mel,mell", folds="1") == 2
+    assert "mell" in capsys.readouterr().err
+
+
+@pytest.mark.fast
+def test_what_was_begun_is_not_finished(trained, tmp_path):
+    """Predictions of another step, or of no config, are of no finished cell."""
+    assert cross_validate(tmp_path, features="log_mel", folds="1-3") == 0
+    dataclasses.replace(predicted(0), step=1).save(tmp_path / "log_mel" / "fold1", "test")
+    (tmp_path / "log_mel" / "fold2" / "config.json").unlink()
+    assert cross_validate(tmp_path, "--finished", features="log_mel", folds="1-3") == 0
+    lines = (tmp_path / "report" / "cells.md").read_text().splitlines()
+    assert [line.split(" | ")[2] for line in lines[2:4]] == ["not finished", "not run"]
+    assert len(predictions.load(tmp_path / "log_mel", crossval.POOLED).ids) == CLIPS
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("seconds", ["[]", "NaN", f"1{'0' * 400}"], ids=["list", "nan", "large"])
+def test_broken_metrics_are_named(trained, tmp_path, capsys, seconds):
+    assert cross_validate(tmp_path, features="log_mel", folds="1") == 0
+    (tmp_path / "log_mel" / "fold1" / "metrics.jsonl").write_text(f'{{"time/seconds": {seconds}}}\n')
     assert cross_validate(tmp_path, "--finished", features="log_mel", folds="1") == 2
     assert "metrics.jsonl is not the metrics of a run" in capsys.readouterr().err
 
@@ -125,6 +146,7 @@ def test_a_failure_stops_and_keeps_its_exit_code(tmp_path, monkeypatch, capsys):
     ("arguments", "says"),
     [
         ({"features": "log_mel,mell"}, "mell"),
+        ({"features": "log_mel", "more": ["--finished"]}, "no finished cell"),
         ({"features": "log_mel,log_mel"}, "each once"),
         ({"features": ""}, "at least one"),
         ({"folds": "1-x"}, "--folds 1-x"),
@@ -192,3 +214,7 @@ def test_a_real_cell_is_trained_and_a_half_finished_one_goes_on(tmp_path):
     again = predictions.load(cell, "test")
     np.testing.assert_array_equal(again.probabilities, first.probabilities)
     assert json.loads(rows.splitlines()[-1])["step"] == 4
+    seconds = [row["time/seconds"] for row in read_metrics(cell / "metrics.jsonl") if "test/mAP" in row]
+    assert len(seconds) > 0
+    assert seconds == sorted(seconds)  # the time before the interruption is in it
+    assert seconds[0] > 0

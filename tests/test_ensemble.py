@@ -54,6 +54,23 @@ def refused(capsys, *arguments: object) -> str:
     return lines[0]
 
 
+def test_a_model_with_a_plus_in_its_name():
+    """A single model, the fusion of two, and that of it with a third are three lines."""
+    names = ["log_mel", "wavegram", "log_mel+wavegram"]
+    models = {name: predicted(seed) for seed, name in enumerate(names)}
+    rows = ensemble.fusion_rows(models, ["wa"], ensemble.choose_subsets("all", names), draws=0)
+    lines = ensemble.accuracies(rows)
+    assert [line["models"] for line in lines] == [
+        *names,
+        "log_mel+wavegram",
+        "log_mel+(log_mel+wavegram)",
+        "wavegram+(log_mel+wavegram)",
+        "log_mel+wavegram+(log_mel+wavegram)",
+    ]
+    assert [np.isnan(line["wa"]) for line in lines] == [True] * 3 + [False] * 4
+    assert [np.isnan(line["single"]) for line in lines] == [False] * 3 + [True] * 4
+
+
 def test_the_table(runs, tmp_path, capsys):
     assert ensemble.main([*map(str, runs), "--out", str(tmp_path / "out"), "--bootstrap", "50"]) == 0
     assert "| mel+mfcc+cqt | ids |" in capsys.readouterr().out

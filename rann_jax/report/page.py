@@ -73,7 +73,10 @@ def of_run(run: Run, command: str, draws: int) -> Page:
 def of_cross_validation(whole: CrossValidation, command: str) -> Page:
     """Both tables, curves of every feature, and confusions, classes and mistakes of the best feature."""
     page = Page()
-    page.section("Features", markup.paragraph("Of all folds pooled."), markup.table(whole.features))
+    folds = [run.name.rpartition("/")[2] for run in next(iter(whole.runs.values()))]
+    page.section(
+        "Features", markup.paragraph(f"Of {', '.join(folds)}, pooled."), markup.table(whole.features)
+    )
     if whole.fusion:
         some = next(iter(whole.pooled.values()))
         explained = (
@@ -81,7 +84,7 @@ def of_cross_validation(whole: CrossValidation, command: str) -> Page:
             "the best single feature (chosen on the same clips), conflict the mean of Dempster's k."
         )
         rows = markup.folded("the whole table", markup.table(whole.fusion))
-        drawn = ensemble.accuracy_map(whole.fusion, "accuracy, all folds")
+        drawn = ensemble.accuracy_map(whole.fusion, "accuracy, pooled folds")
         page.section("Fusion", markup.paragraph(explained), drawn, rows)
     _curves(page, whole.runs)
     best = max(whole.features, key=lambda row: row["accuracy"])["feature"]
@@ -89,8 +92,8 @@ def of_cross_validation(whole: CrossValidation, command: str) -> Page:
     _classes(page, whole.pooled[best], f"{best}, the most accurate feature")
     found = [m for run in whole.runs[best] for s in run.predictions for m in mistakes.worst(run, s, WORST)]
     found.sort(key=lambda mistake: -mistake.error)
-    _mistakes(page, found[:WORST], f"{best}, all folds")
-    _data(page, {"all folds": next(iter(whole.pooled.values()))})
+    _mistakes(page, found[:WORST], f"{best}, pooled folds")
+    _data(page, {"pooled folds": next(iter(whole.pooled.values()))})
     runs = [run for runs in whole.runs.values() for run in runs]
     environments = {"cross-validation": whole.environment, **{run.name: run.environment for run in runs}}
     _origin(page, environments, command)
