@@ -14,6 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from rann_jax.models.norm import batch_norm
+from rann_jax.models.pooling import largest
 from rann_jax.models.remat import rematerialised
 from rann_jax.models.wavegram import Wavegram
 
@@ -93,7 +94,7 @@ class PANN(nn.Module):
         x = self.trunk(x, train=train)
         # From here on at least float32: means over many values, then logits that go into exponentials.
         x = x.astype(np.promote_types(self.dtype, np.float32)).mean(axis=2)
-        x = x.max(axis=1) + x.mean(axis=1)
+        x = largest(x) + x.mean(axis=1)
         x = nn.Dropout(HEAD_DROPOUT, deterministic=not train)(x)
         return nn.relu(dense(EMBEDDING // self.width, "fc1")(x))
 

@@ -15,6 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from rann_jax.models.norm import batch_norm
+from rann_jax.models.pooling import largest
 from rann_jax.models.remat import rematerialised
 from rann_jax.models.wavegram import Wavegram
 
@@ -139,7 +140,7 @@ class RANN(nn.Module):
                 )(y, train)
         # From here on at least float32: means over many values, then logits that go into exponentials.
         y = y.astype(np.promote_types(self.dtype, np.float32))
-        y = y.mean(axis=(1, 2)) + y.max(axis=(1, 2))
+        y = y.mean(axis=(1, 2)) + largest(y.reshape(y.shape[0], -1, y.shape[-1]))
         y = nn.Dense(y.shape[-1], name="fc1", dtype=y.dtype)(y)
         return leaky_relu(y)
 
