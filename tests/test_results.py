@@ -1,0 +1,68 @@
+"""The tables in docs/results.md are what the predictions in results/ give."""
+
+import argparse
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from rann_jax import crossval, ensemble
+from rann_jax.report import tables
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.fast
+
+RESULTS = REPOSITORY / "results"
+KEPT = sorted(path.parent for path in RESULTS.glob("*/environment.json"))
+
+
+@pytest.fixture(params=KEPT, ids=lambda folder: folder.name)
+def kept(request):
+    """A cross-validation that was kept: its cells, and the predictions of the finished ones."""
+    folder: Path = request.param
+    command = shlex.split(json.loads((folder / "environment.json").read_text())["command"])
+    parser = argparse.ArgumentParser()
+    for name in ("config", "features", "folds"):
+        parser.add_argument(f"--{name}", required=True)
+    options, more = parser.parse_known_args(command)
+    overrides = [argument for argument in more if argument.startswith("--config.")]
+    folds = crossval.parse_folds(options.folds)
+    work = crossval.cells(options.config, options.features.split(","), folds, folder)
+    return work, {cell: part for cell in work if (part := crossval.finished(cell, overrides))}
+
+
+def quoted(rows) -> bool:
+    table = tables.markdown([tables.with_intervals(row) for row in rows])
+    return table in (REPOSITORY / "docs" / "results.md").read_text()
+
+
+def test_every_folder_is_one_of_them():
+    assert KEPT
+    assert sorted(path for path in RESULTS.iterdir() if path.is_dir()) == KEPT
+
+
+def test_no_folder_of_the_machine_is_named():
+    """Where the data lay is nobody's business."""
+    for path in RESULTS.rglob("*.json"):
+        assert not re.search(r'[" =]/\w', path.read_text()), path
+
+
+def test_every_cell_that_is_kept_is_in_the_table_of_cells(kept):
+    work, done = kept
+    assert quoted(crossval.cell_rows(work, done))
+
+
+def test_features_and_their_intervals(kept):
+    runs = crossval.by_feature(*kept)
+    pooled = {feature: crossval.pool(folds) for feature, folds in runs.items()}
+    assert quoted(crossval.feature_rows(runs, pooled, draws=1000))
+
+
+def test_every_fusion_under_every_rule(kept):
+    pooled = {feature: crossval.pool(folds) for feature, folds in crossval.by_feature(*kept).items()}
+    rows = ensemble.fusion_rows(
+        pooled, ensemble.choose_rules("all"), ensemble.choose_subsets("all", list(pooled)), draws=0
+    )
+    assert quoted(ensemble.accuracies(rows))
