@@ -20,7 +20,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         {"name": "ravdess", "folds": 4},
         num_classes=8,
         t_c=3.0,
-        steps=(6000, 600),
+        steps=(6000, 1800),
         folds=(1, 2, 3, 4),
     )
     if config.feature.n_bins == 64 and config.feature.name == "log_mel":  # size=small
