@@ -5,7 +5,6 @@ channels and a frame every 320 samples are fixed. The deck has the wavegram as o
 """
 
 import functools
-from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from rann_jax.models.norm import batch_norm
+from rann_jax.models.pooling import greatest
 
 POOLING = 4  # of each of the three blocks
 
@@ -88,15 +88,6 @@ def adaptive_max_pool(x: jax.Array, size: int) -> jax.Array:
     # A window shorter than the longest repeats its last position, which changes no maximum.
     window = np.minimum(begin[:, None] + np.arange((end - begin).max()), end[:, None] - 1)
     return greatest(x[:, positions] for positions in window.T)
-
-
-def greatest(candidates: Iterable[jax.Array]) -> jax.Array:
-    """The maxima of arrays of one shape, pair by pair.
-
-    The gradient of `jnp.max` divides by the number of values that equal the maximum. Where the compiler
-    computes them a second time and rounds otherwise, none does: seen to make every gradient NaN.
-    """
-    return functools.reduce(jnp.maximum, candidates)
 
 
 def check_waveform(shape: tuple[int, ...], bins: int, frames: int) -> None:
