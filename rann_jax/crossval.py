@@ -114,7 +114,7 @@ def train(cell: Cell, overrides: Sequence[str], quiet: bool) -> int:
 
 
 def pool(runs: Mapping[int, Predictions]) -> Predictions:
-    """The predictions of all folds as one split; each clip by the network that did not train on it.
+    """The predictions of several folds as one split; each clip by the network that did not train on it.
 
     Raises:
       ConfigError: the folds share clips or differ in labels.

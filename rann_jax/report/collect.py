@@ -44,7 +44,7 @@ class CrossValidation:
     Attributes:
       features: rows of the feature table.
       fusion: rows of the fusion table; none for a single feature.
-      pooled: predictions of all folds by feature.
+      pooled: predictions of the pooled folds by feature.
       runs: feature -> its runs, one a fold.
       environment: of its last launch, empty where not recorded.
     """
