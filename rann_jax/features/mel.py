@@ -9,6 +9,7 @@ import librosa
 import numpy as np
 
 from rann_jax.features import signal
+from rann_jax.features.power import exact_power_spectrum
 from rann_jax.features.stft import FRAMING, centered, check_framing, filtered
 
 
@@ -67,7 +68,8 @@ def _melspectrogram(
 ) -> jax.Array:
     bank = mel_filter_bank(sr, n_fft, n_mels, fmin, fmax, htk, norm)
     samples = signal.window_samples(window, win_length, n_fft)
-    return filtered(centered(y, n_fft, center, pad_mode), samples, n_fft, hop_length, bank, power)
+    padded = centered(y, n_fft, center, pad_mode)
+    return filtered(padded, samples, n_fft, hop_length, bank, power, exact_power_spectrum)
 
 
 def melspectrogram(

@@ -15,6 +15,7 @@ import numpy as np
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import clipwise
+from rann_jax.features.power import power_spectrum
 
 
 def resolve_lengths(n_fft: int, hop_length: int | None, win_length: int | None) -> tuple[int, int, int]:
@@ -76,17 +77,18 @@ def filtered(
     hop_length: int,
     bank: np.ndarray,
     power: float = 2.0,
+    spectrum: Callable[[jax.Array, np.ndarray, int], jax.Array] = power_spectrum,
 ) -> jax.Array:
     """Weigh the spectra of `(..., N)`, already padded, by a bank `(F, bins)`, giving `(..., F, T)`.
 
-    Frames are as long as `window`, and zero-padded to `n_fft`.
+    Frames are as long as `window`, and zero-padded to `n_fft`; `spectrum(frames, window, n_fft)` gives
+    their power.
     """
-    samples, weights = window.astype(np.float32), jnp.asarray(bank.T)
+    weights = jnp.asarray(bank.T)
 
     def bands(frames: jax.Array) -> jax.Array:
-        bins = jnp.fft.rfft(frames * samples.reshape((1,) * (frames.ndim - 1) + (-1,)), n=n_fft)
-        spectrum = to_exponent(jnp.square(bins.real) + jnp.square(bins.imag), power)
-        return jnp.matmul(spectrum, weights, precision=jax.lax.Precision.HIGHEST)
+        magnitudes = to_exponent(spectrum(frames, window, n_fft), power)
+        return jnp.matmul(magnitudes, weights, precision=jax.lax.Precision.HIGHEST)
 
     return jnp.swapaxes(signal.map_frames(bands, y, len(window), hop_length), -1, -2)
 

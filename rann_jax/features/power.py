@@ -1,0 +1,60 @@
+"""Power spectra of frames, in double precision where decibels need it and the device has it.
+
+librosa transforms in float64 and rounds the result. A float32 transform differs from that by noise 120 to
+135 dB under the loudest bin of a frame, which decibels without a floor show: by up to 0.2 dB in single cells
+of real recordings. TPUs have no float64 transform, and of many GPUs it is slow: they keep float32.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def power_spectrum(frames: jax.Array, window: np.ndarray, n_fft: int) -> jax.Array:
+    """Return `|rfft(frames * window, n_fft)|**2`; its gradient at silence is zero.
+
+    Args:
+        frames: float32 `(..., L)`.
+        window: `(L,)`.
+        n_fft: length of the transform, at least L.
+
+    Returns:
+        float32 `(..., 1 + n_fft // 2)`.
+    """
+    return _squared(frames * _along(window, frames, np.float32), n_fft)
+
+
+def exact_power_spectrum(frames: jax.Array, window: np.ndarray, n_fft: int) -> jax.Array:
+    """`power_spectrum`, on CPUs as librosa computes it: in float64, rounded at the end."""
+
+    def single(frames: jax.Array) -> jax.Array:
+        return power_spectrum(frames, window, n_fft)
+
+    def double(frames: jax.Array) -> jax.Array:
+        with jax.enable_x64(True):
+            windowed = frames.astype(jnp.float64) * _along(window, frames, np.float64)
+            return _squared(windowed, n_fft).astype(jnp.float32)
+
+    # Nothing of `double` may be transformed outside of its `with`, where float64 does not exist: under vmap
+    # it is called on frames with one axis more, and its derivative is that of `single`.
+    batched = jax.custom_batching.custom_vmap(double)
+    batched.def_vmap(lambda size, in_batched, frames: (batched(frames), True))
+
+    @jax.custom_jvp
+    def power(frames: jax.Array) -> jax.Array:
+        return jax.lax.platform_dependent(frames, cpu=batched, default=single)
+
+    @power.defjvp
+    def power_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+        return power(*primals), jax.jvp(single, primals, tangents)[1]
+
+    return power(frames)
+
+
+def _along(window: np.ndarray, frames: jax.Array, dtype: type) -> np.ndarray:
+    return window.astype(dtype).reshape((1,) * (frames.ndim - 1) + (-1,))
+
+
+def _squared(windowed: jax.Array, n_fft: int) -> jax.Array:
+    bins = jnp.fft.rfft(windowed, n=n_fft)
+    return jnp.square(bins.real) + jnp.square(bins.imag)

@@ -1,0 +1,64 @@
+"""Power spectra in double precision, under every transformation of JAX."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rann_jax.features.power import exact_power_spectrum, power_spectrum
+
+WINDOW = np.hanning(250)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    """Noise over a hum a million times as strong, `(2, 3, 250)`: its upper bins lie 120 dB under the peak."""
+    noise = np.random.default_rng(0).normal(size=(2, 3, 250))
+    return jnp.asarray(noise + 1e6 * np.sin(np.arange(250) / 9), jnp.float32)
+
+
+def spectrum(frames):
+    return exact_power_spectrum(frames, WINDOW, 256)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "transformed",
+    [
+        spectrum,
+        jax.jit(spectrum),
+        jax.vmap(spectrum),
+        jax.jit(jax.vmap(spectrum, in_axes=1, out_axes=1)),
+        jax.vmap(jax.vmap(spectrum)),
+        lambda frames: jax.lax.map(jax.vmap(spectrum), frames),
+        jax.vmap(lambda frames: jax.lax.map(spectrum, frames)),
+        jax.checkpoint(spectrum),
+        lambda frames: jax.jvp(spectrum, (frames,), (frames,))[0],
+    ],
+    ids=["eager", "jit", "vmap", "second axis", "vmap twice", "vmap in map", "map in vmap", "remat", "jvp"],
+)
+def test_it_is_numpys_in_float64(frames, transformed):
+    expected = np.abs(np.fft.rfft(np.asarray(frames, np.float64) * WINDOW, n=256)) ** 2
+    np.testing.assert_allclose(transformed(frames), expected, rtol=1e-6)
+
+
+@pytest.mark.fast
+def test_its_derivatives_are_those_of_the_float32_transform():
+    frames = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3, 250)), jnp.float32)
+
+    def loss(kind, frames):
+        return jnp.sum(jnp.log1p(kind(frames, WINDOW, 256)))
+
+    for derivative in (
+        jax.grad,
+        lambda f: jax.vmap(jax.grad(f)),
+        lambda f: jax.grad(jax.checkpoint(f)),
+        lambda f: lambda y: jax.jvp(jax.grad(f), (y,), (y,))[1],
+    ):
+        ours, single = (
+            derivative(lambda frames, kind=kind: loss(kind, frames))(frames)
+            for kind in (exact_power_spectrum, power_spectrum)
+        )
+        scale = np.max(np.abs(single))
+        np.testing.assert_allclose(ours, single, atol=1e-5 * scale, rtol=0)
+    assert not np.any(jax.grad(lambda y: loss(exact_power_spectrum, y))(jnp.zeros((1, 250))))
