@@ -11,10 +11,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, Sharding
 
 from benchmarks import machine
 from benchmarks.workload import TRAINING, WAVEFORM, Workload, nbytes
-from rann_jax import steps
+from rann_jax import distributed, steps
 from rann_jax.compile import memory_bytes
 from rann_jax.experiment import Experiment
 
@@ -24,8 +25,13 @@ def unchanged(images: jax.Array) -> jax.Array:
     return images
 
 
-def function(workload: Workload, experiment: Experiment) -> jax.stages.Wrapped:
-    """(state, batch) -> (state, metrics), which takes the state's memory; or (variables, audio) -> (B, C)."""
+def function(
+    workload: Workload, experiment: Experiment, replicated: Sharding | None = None
+) -> jax.stages.Wrapped:
+    """(state, batch) -> (state, metrics), which takes the state's memory; or (variables, audio) -> (B, C).
+
+    A training step leaves its results where `replicated` says, so that the next takes them.
+    """
     config = experiment.config
     from_sound = workload.source == WAVEFORM
     front_end = experiment.front_end if from_sound else unchanged
@@ -39,7 +45,7 @@ def function(workload: Workload, experiment: Experiment) -> jax.stages.Wrapped:
         ema_decay=config.ema_decay,
         augment=experiment.augment if from_sound else steps.NO_AUGMENTATION,
     )
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=replicated)
 
 
 def argument_shapes(workload: Workload, experiment: Experiment) -> tuple[Any, Any]:
@@ -49,20 +55,36 @@ def argument_shapes(workload: Workload, experiment: Experiment) -> tuple[Any, An
     return (state, batch) if workload.kind == TRAINING else (state.ema_variables, batch["audio"])
 
 
-def compiled(workload: Workload, experiment: Experiment) -> jax.stages.Compiled:
-    """The program of this device."""
-    return function(workload, experiment).lower(*argument_shapes(workload, experiment)).compile()
+def one_processor() -> Mesh:
+    """One accelerator, or the CPU in as many parts as JAX makes of it: what PyTorch's side has."""
+    return distributed.data_mesh(devices=jax.devices()[: 1 if machine.on_accelerator() else None])
 
 
-def timed(workload: Workload, experiment: Experiment, call: jax.stages.Compiled) -> dict[str, list[float]]:
-    """Seconds of a step on data that is on the device, and of one fed from the host, taken in turns."""
+def compiled(workload: Workload, experiment: Experiment, mesh: Mesh) -> jax.stages.Compiled:
+    """The program of these devices, which share each batch."""
+    replicated = distributed.replicated(mesh)
+    held, batch = argument_shapes(workload, experiment)
+    placed = on(replicated, held), on(distributed.split_batch(mesh), batch)
+    return function(workload, experiment, replicated).lower(*placed).compile()
+
+
+def on(sharding: Sharding, shapes: Any) -> Any:
+    """Shapes and types of a tree of arrays, all placed alike."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+
+
+def timed(
+    workload: Workload, experiment: Experiment, mesh: Mesh, call: jax.stages.Compiled
+) -> dict[str, list[float]]:
+    """Seconds of a step on data that is on the devices, and of one fed from the host, taken in turns."""
     training = workload.kind == TRAINING
-    state = experiment.create()
+    state = experiment.create(shardings=distributed.replicated(mesh))
     holder = [state if training else state.ema_variables]
     host: list[Any] = [workload.host_batch(experiment, seed) for seed in (0, 1)]
     if not training:
         host = [batch["audio"] for batch in host]
-    resident = jax.device_put(host[0])
+    split = distributed.split_batch(mesh)
+    resident = jax.device_put(host[0], split)
 
     def run(batch_of: Callable[[int], Any]) -> None:
         for number in range(workload.steps):
@@ -74,7 +96,7 @@ def timed(workload: Workload, experiment: Experiment, call: jax.stages.Compiled)
     taken = machine.times(
         {
             "seconds": lambda: run(lambda _: resident),
-            "fed_seconds": lambda: run(lambda number: jax.device_put(host[number % 2])),
+            "fed_seconds": lambda: run(lambda number: jax.device_put(host[number % 2], split)),
         },
         workload.repeats,
     )
@@ -83,12 +105,12 @@ def timed(workload: Workload, experiment: Experiment, call: jax.stages.Compiled)
 
 def measure(workload: Workload) -> dict[str, Any]:
     """Times, memory, bytes moved and seconds of compilation, tracing included; or that it does not fit."""
-    experiment = workload.experiment()
+    experiment, mesh = workload.experiment(), one_processor()
     try:
         begin = time.perf_counter()
-        call = compiled(workload, experiment)
+        call = compiled(workload, experiment, mesh)
         compile_seconds = time.perf_counter() - begin
-        taken: dict[str, Any] = {**timed(workload, experiment, call)}
+        taken: dict[str, Any] = {**timed(workload, experiment, mesh, call)}
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -98,8 +120,8 @@ def measure(workload: Workload) -> dict[str, Any]:
     return {
         **taken,
         "compile_seconds": compile_seconds,
-        "memory_bytes": memory_bytes(call) if peak is None else peak,
-        "bytes_accessed": float(cost["bytes accessed"]),
+        "memory_bytes": memory_bytes(call) * mesh.size if peak is None else peak,
+        "bytes_accessed": float(cost["bytes accessed"]) * mesh.size,
         "flops": workload.flops(experiment),
     }
 

@@ -24,7 +24,7 @@ from benchmarks.workload import FEATURES, WAVEFORM, Workload, network_name
 
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "torchlibrosa", "panns-inference")
 # Settings of the process that change its speed, kept beside the figures.
-SETTINGS = ("GLIBC_TUNABLES", "XLA_FLAGS", "OMP_NUM_THREADS")
+SETTINGS = ("GLIBC_TUNABLES", "XLA_FLAGS", "OMP_NUM_THREADS", "JAX_NUM_CPU_DEVICES")
 
 CPU: dict[str, Any] = {
     "networks": ["rann-4x4-1", "rann-4x4-2", "cnn14"],

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import inference, ours, train_step
 from benchmarks.workload import FEATURES, INFERENCE, TRAINING, WAVEFORM, Workload
+from rann_jax import distributed
 from rann_jax.augment.specaugment import SpecAugment
 from rann_jax.features import front_end
 
@@ -51,11 +52,12 @@ def test_probabilities_are_ours_and_are_timed():
     variables["params"]["fc2"]["kernel"] *= 0.01
     theirs = twin.Twin(TINY, "cpu")
     load_into(theirs.network, variables, TINY.network)
-    call = ours.compiled(TINY, experiment)
+    mesh = distributed.data_mesh(devices=jax.devices()[:2])
+    call = ours.compiled(TINY, experiment, mesh)
     mine = np.asarray(call(variables, TINY.host_batch(experiment, 0)["audio"]))
     assert mine.std() > 0.1
     np.testing.assert_allclose(theirs.run()().numpy(), mine, atol=1e-5)
-    taken = ours.timed(TINY, experiment, call)
+    taken = ours.timed(TINY, experiment, mesh, call)
     assert {name: len(blocks) for name, blocks in taken.items()} == {"seconds": 1, "fed_seconds": 1}
     assert min(taken["seconds"] + taken["fed_seconds"]) > 0
 
