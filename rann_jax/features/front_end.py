@@ -16,11 +16,11 @@ To add a front end, write one dataclass with `name` and `features`, and list it 
 import dataclasses
 import difflib
 import math
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rann_jax.features.chroma import chroma_stft
 from rann_jax.features.cqt import cqt
@@ -29,8 +29,9 @@ from rann_jax.features.image import FrontEnd
 from rann_jax.features.mel import melspectrogram
 from rann_jax.features.mfcc import mfcc
 from rann_jax.features.panns import PannsLogMel, PannsLogMelWavegram
+from rann_jax.features.resample import resample
 from rann_jax.features.scalogram import scalogram
-from rann_jax.features.stft import amplitude_to_db, power_to_db, to_exponent
+from rann_jax.features.stft import amplitude_to_db, power_to_db
 from rann_jax.features.tempogram import tempogram
 from rann_jax.features.waveform import AndWaveform, Wavegram
 
@@ -182,11 +183,11 @@ class Chroma(FrontEnd):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cqt(FrontEnd):
-    """Constant-Q transform in dB: `amplitude_to_db(|cqt(y)|)` (range and resolution are ours).
+    """Constant-Q transform in dB: `amplitude_to_db(|cqt(y)|)` (range, resolution and rate are ours).
 
-    The transform halves its hop from octave to octave, so its hop must be a multiple of a power of
-    two. It is computed at the multiple nearest to `hop_length`, and its magnitude at the centre of
-    each frame is interpolated linearly between the two frames on either side.
+    The transform halves its hop from octave to octave, so its hop must be a multiple of a power of two. The
+    waveform is resampled to the lowest rate, fit for the highest bin, at which `frames_per_second` has such a
+    hop: frame t is that of second `t / frames_per_second`, nothing is interpolated.
 
     Attributes:
         fmin: lowest centre frequency in Hz.
@@ -201,27 +202,41 @@ class Cqt(FrontEnd):
 
     def features(self, y: jax.Array) -> jax.Array:
         """Return dB `(..., n_bins, T)`."""
-        top = min(FMAX, 0.4 * self.sample_rate)
-        fewest = max(1, math.ceil(self.n_bins / math.log2(top / self.fmin)))
-        bins_per_octave = fewest if self.bins_per_octave is None else self.bins_per_octave
+        bins_per_octave = self._fewest_bins() if self.bins_per_octave is None else self.bins_per_octave
+        highest = self.fmin * 2 ** ((self.n_bins - 1) / bins_per_octave)
+        # The share of its rate that a signal keeps when it is resampled.
+        if not highest <= 0.45 * self.sample_rate:
+            raise ValueError(
+                f"n_bins={self.n_bins}, bins_per_octave={bins_per_octave} and fmin={self.fmin:g} Hz reach"
+                f" {highest:g} Hz, above 0.9 times Nyquist, {0.45 * self.sample_rate:g} Hz: use fewer bins"
+            )
         octaves = -(-self.n_bins // bins_per_octave)
-        multiple = 2 ** (octaves - 1)
-        hop_length = max(1, round(self.hop_length / multiple)) * multiple
+        rate, hop_length = self._rate_and_hop(multiple=2 ** (octaves - 1), lowest=highest / 0.45)
         transform = cqt(
-            y,
-            sr=self.sample_rate,
+            # With the energy kept, levels are those at the waveform's own rate.
+            resample(y, orig_sr=self.sample_rate, target_sr=rate, scale=True),
+            sr=rate,
             hop_length=hop_length,
             fmin=self.fmin,
             n_bins=self.n_bins,
             bins_per_octave=bins_per_octave,
         )
-        magnitude = to_exponent(jnp.square(transform.real) + jnp.square(transform.imag), 1.0)
-        place = np.arange(self.n_frames) * self.hop_length / hop_length
-        before = np.minimum(np.floor(place).astype(int), magnitude.shape[-1] - 1)
-        after = np.minimum(before + 1, magnitude.shape[-1] - 1)
-        share = (place - np.floor(place)).astype(np.float32).reshape((1,) * y.ndim + (-1,))
-        magnitude = magnitude[..., before] * (1 - share) + magnitude[..., after] * share
-        return amplitude_to_db(magnitude, top_db=None)
+        return amplitude_to_db(transform, top_db=None)
+
+    def _fewest_bins(self) -> int:
+        """Bins of an octave that put all bins below the usual top."""
+        top = min(FMAX, 0.4 * self.sample_rate)
+        if not 0 < self.fmin < top:
+            raise ValueError(f"fmin={self.fmin:g} Hz must be above 0 and below {top:g} Hz")
+        return max(1, math.ceil(self.n_bins / math.log2(top / self.fmin)))
+
+    def _rate_and_hop(self, multiple: int, lowest: float) -> tuple[int, int]:
+        """The lowest rate in whole Hz, `lowest` or more, whose hop is whole and a multiple of `multiple`."""
+        per_second = Fraction(self.frames_per_second).limit_denominator(10000)
+        step = per_second * multiple
+        step *= step.denominator
+        rate = int(step * math.ceil(lowest / step))
+        return rate, int(rate / per_second)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
