@@ -139,7 +139,7 @@ def test_cqt_is_librosas_at_a_rate_with_such_a_hop(second, relative_error):
 
 
 def test_cqt_is_librosas_at_an_odd_hop(clip):
-    """Up to what the rates of the octaves change: at hop 125 librosa has all at 16 kHz, none at a half of it."""
+    """Up to what the rates of the octaves change: at hop 125 librosa computes them all at 16 kHz."""
     y = np.resize(clip(16000), 16000)
     made = front_end("cqt", sample_rate=16000, seconds=1.0, n_bins=72)
     ours = np.asarray(made(y))
