@@ -58,6 +58,21 @@ def assert_equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+def test_a_wavegram_of_another_rate():
+    """Its stride is told by the first kernel: at 16 kHz and 100 frames a second half of PANNs'."""
+    network, x = "wavegram_logmel_cnn14", {"image": (64, 32), "waveform": (32 * 128,)}
+    model = models.create(network, num_classes=CLASSES, width=4)
+    shapes = jax.tree.map(
+        lambda n: jax.ShapeDtypeStruct((1, *n), jnp.float32), x, is_leaf=lambda n: isinstance(n, tuple)
+    )
+    variables = jax.tree.map(
+        lambda leaf: jnp.ones(leaf.shape, leaf.dtype), jax.eval_shape(model.init, jax.random.key(0), shapes)
+    )
+    entries = interop.to_state_dict(variables, network)
+    assert entries["pre_conv0.weight"].shape[1:] == (1, 5)
+    assert_equal(load(entries, network).variables, variables)
+
+
 @pytest.mark.fast
 @pytest.mark.parametrize("network", sorted(INPUTS))
 def test_round_trip_is_exact(network):

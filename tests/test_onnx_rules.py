@@ -43,6 +43,7 @@ CASES = {
     "chosen": lambda x: x[:, np.array([3, -1, 0])],
     "last axis": lambda x: x[..., np.array([[5, 1]])],
     "strides": lambda x: jax.lax.slice_in_dim(x, 1, 7, 2, axis=1),
+    "whole": lambda x: jax.lax.slice_in_dim(x, 0, x.shape[1], axis=1) + 1,
     "padded": lambda x: jnp.pad(x, [(0, 0), (1, 2), (0, 3)], constant_values=2.5),
     "reflected": lambda x: jnp.pad(x, [(0, 0), (3, 2), (0, 0)], mode="reflect"),
     "folded": lambda x: x.reshape(x.shape[0], 4, 2, 6).max(axis=2),

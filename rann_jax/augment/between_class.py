@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rann_jax.augment.mixup import partners
+from rann_jax.augment.mixup import floating, partners
 from rann_jax.features import signal
 from rann_jax.features.clipwise import devicewise
 
@@ -45,7 +45,7 @@ def sound_pressure(audio: jax.Array, *, sample_rate: float) -> jax.Array:
     """Return the greatest A-weighted sound pressure level of (B, N) over short windows, in dB, (B,).
 
     Windows are Hann, of the power of two of samples that is nearest to 0.1 s, half overlapping; no less
-    than -80 dB. Padding at the end does not change it, as long as a window fits the sound.
+    than -80 dB. What lies behind the last whole window, less than half of one, is not heard.
     """
     n_fft = 2 ** round(math.log2(0.1 * sample_rate))
     audio = jnp.pad(audio, [(0, 0), (0, max(0, n_fft - audio.shape[-1]))])
@@ -88,12 +88,13 @@ def between_class(
     Args:
       key: random key.
       audio: (B, N).
-      labels: (B, C), one-hot or multi-hot.
+      labels: (B, C), one-hot or multi-hot, of any type.
       sample_rate: in Hz.
 
     Returns:
       audio and labels, mixed.
     """
+    labels = floating(labels)
     # Never 0, so that t is defined for silence beside silence and beside any sound.
     tiny = float(np.finfo(np.float32).eps)
     ratio = jax.random.uniform(key, (len(audio),), jnp.float32, tiny, 1.0)

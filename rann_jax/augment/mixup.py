@@ -23,6 +23,12 @@ def partners(values: jax.Array) -> jax.Array:
     return jnp.roll(values, -1, axis=0)
 
 
+def floating(values: jax.Array) -> jax.Array:
+    """`values`, float32 if they are integers or booleans, of which there are no shares."""
+    values = jnp.asarray(values)
+    return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(jnp.float32)
+
+
 def mixup(key: jax.Array, x: jax.Array, labels: jax.Array, *, alpha: float) -> tuple[jax.Array, jax.Array]:
     """Mix each example with a partner: r x1 + (1 - r) x2, r ~ Beta(alpha, alpha) for each example.
 
@@ -32,12 +38,13 @@ def mixup(key: jax.Array, x: jax.Array, labels: jax.Array, *, alpha: float) -> t
     Args:
       key: random key.
       x: (B, ...) waveforms or features.
-      labels: (B, C), one-hot or multi-hot; they mix in the same proportion.
+      labels: (B, C), one-hot or multi-hot, of any type; they mix in the same proportion.
       alpha: of the Beta distribution; 1 is uniform, less mixes more weakly.
 
     Returns:
       x and labels, mixed.
     """
+    x, labels = floating(x), floating(labels)
     ratio = jax.random.beta(key, alpha, alpha, (len(x),))
 
     def mix(values: jax.Array) -> jax.Array:

@@ -81,6 +81,8 @@ class SpecAugment:
     def __post_init__(self) -> None:
         if not (0 <= self.time_share <= 1 and 0 <= self.frequency_share <= 1):
             raise ValueError("spec_augment: time_share and frequency_share must be between 0 and 1")
+        if self.time_stripes < 0 or self.frequency_stripes < 0:
+            raise ValueError("spec_augment: time_stripes and frequency_stripes must be 0 or more")
 
     def __call__(self, key: jax.Array, features: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Feature images (B, F, T) with stripes hidden; labels unchanged."""

@@ -213,7 +213,7 @@ def _energy_statistics(
     smooth = jnp.mean(steps.astype(jnp.float32), axis=0)
     if win_len_smooth:
         n = win_len_smooth + 2
-        samples = librosa.filters.get_window(smoothing_window, n, fftbins=False)
+        samples = signal.symmetric_window(smoothing_window, n)
         weights = jnp.asarray(samples[::-1] / np.sum(samples), jnp.float32)
         widths = [(0, 0)] * (chroma.ndim - 1) + [((n - 1) // 2, n // 2)]
         frames = signal.frame(jnp.pad(smooth, widths), n, 1)
@@ -253,7 +253,7 @@ def chroma_cens(
         window: weights by which the transform's bins are spread; None for none.
         norm: norm of each column at the end.
         win_len_smooth: frames of the smoothing window; None for no smoothing.
-        smoothing_window: its specification.
+        smoothing_window: its specification; samples are `win_len_smooth + 2`.
 
     Returns:
         float32 `(..., n_chroma, T)`, T = 1 + N // hop_length.
@@ -267,6 +267,7 @@ def chroma_cens(
     check_norm(norm)
     if win_len_smooth is not None:
         signal.check_positive(win_len_smooth=win_len_smooth)
+        signal.symmetric_window(signal.hashable_window(smoothing_window), win_len_smooth + 2)
     chroma = chroma_cqt(
         y,
         sr=sr,

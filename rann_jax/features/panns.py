@@ -19,7 +19,8 @@ class PannsLogMel(FrontEnd):
     """Log-mel in dB: 64 bands of 50-14000 Hz, at 32 kHz a Hann window of 1024 and a hop of 320 samples.
 
     Frames are centred and the ends reflected, so there is one frame more than `frames_per_second * seconds`:
-    1001 of 10 s. At other rates the window keeps its duration and the upper edge is at most Nyquist.
+    1001 of 10 s. At other rates the window keeps its duration, in an even number of samples, and the upper
+    edge is at most Nyquist.
 
     Attributes:
         fmin: lowest frequency in Hz.
@@ -42,8 +43,8 @@ class PannsLogMel(FrontEnd):
 
     @property
     def n_fft(self) -> int:
-        """Length of the window and the FFT in samples."""
-        return round(self.sample_rate * WINDOW_SECONDS)
+        """Length of the window and the FFT in samples: even, so that the last frame is centred on the end."""
+        return 2 * round(self.sample_rate * WINDOW_SECONDS / 2)
 
     @property
     def padded_samples(self) -> int:

@@ -81,16 +81,26 @@ def window_samples(window: Any, win_length: int, n_fft: int) -> np.ndarray:
     `window` is what `scipy.signal.get_window` takes, a function of the length, or (as made by
     `hashable_window`) the samples themselves.
     """
+    samples = _samples(window, win_length, periodic=True)
+    left = (n_fft - win_length) // 2
+    return np.pad(samples, (left, n_fft - win_length - left))
+
+
+def symmetric_window(window: Any, win_length: int) -> np.ndarray:
+    """Return the symmetric window `(win_length,)`, float64, of what `window_samples` takes."""
+    return _samples(window, win_length, periodic=False)
+
+
+def _samples(window: Any, win_length: int, periodic: bool) -> np.ndarray:
     if callable(window):
         samples = np.asarray(window(win_length), dtype=np.float64)
     elif isinstance(window, tuple) and window and not isinstance(window[0], str):
         samples = np.asarray(window, dtype=np.float64)
     else:
-        samples = scipy.signal.get_window(window, win_length, fftbins=True)
+        samples = scipy.signal.get_window(window, win_length, fftbins=periodic)
     if samples.shape != (win_length,):
         raise ValueError(f"window has shape {samples.shape}, but win_length is {win_length}: they must agree")
-    left = (n_fft - win_length) // 2
-    return np.pad(samples, (left, n_fft - win_length - left))
+    return samples
 
 
 def n_frames(n_samples: int, frame_length: int, hop_length: int) -> int:

@@ -199,7 +199,7 @@ def _istft(
         y = jnp.fft.irfft(jnp.swapaxes(matrices, -1, -2), n=n_fft) * samples[None, None, :]
         # Overlap-add is the transpose of framing.
         framing = functools.partial(signal.frame, frame_length=n_fft, hop_length=hop_length)
-        padded = jax.ShapeDtypeStruct((len(matrices), covered), jnp.float32)
+        padded = jax.ShapeDtypeStruct((matrices.shape[0], covered), jnp.float32)
         (y,) = jax.linear_transpose(framing, padded)(y)
         y = (y * gain[None, :])[:, start : start + length]
         return jnp.pad(y, [(0, 0), (0, length - y.shape[-1])])
@@ -291,13 +291,13 @@ def power_to_db(
         float32 dB, the shape of `S`.
 
     Raises:
-        ValueError: integer or empty `S`, `amin` not positive, `top_db` negative.
+        ValueError: integer or empty `S`, `amin` too small for float32, `top_db` negative.
 
     >>> power_to_db(np.array([[1.0, 10.0, 0.0]], np.float32), top_db=30.0).tolist()
     [[0.0, 10.0, -20.0]]
     """
-    if amin <= 0:
-        raise ValueError(f"amin={amin} must be positive")
+    if not amin >= np.finfo(np.float32).tiny:
+        raise ValueError(f"amin={amin} must be at least 1.2e-38: a float32")
     if top_db is not None and top_db < 0:
         raise ValueError(f"top_db={top_db} must not be negative")
     S = signal.as_waveform(S, "S")
@@ -326,7 +326,7 @@ def amplitude_to_db(
     Args:
         S: amplitude `(..., F, T)`, floating or complex.
         ref: reference amplitude, or a function of `|S|` as in `power_to_db`.
-        amin: floor of amplitude, positive.
+        amin: floor of amplitude, at least 1.1e-19, whose square is a float32.
         top_db: as in `power_to_db`.
 
     Returns:
@@ -338,8 +338,10 @@ def amplitude_to_db(
     >>> amplitude_to_db(np.array([[1.0, 10.0]], np.float32)).tolist()
     [[0.0, 20.0]]
     """
-    if amin <= 0:
-        raise ValueError(f"amin={amin} must be positive")
+    if not amin**2 >= np.finfo(np.float32).tiny:
+        raise ValueError(f"amin={amin} must be at least 1.1e-19: its square is a float32")
+    if not hasattr(S, "dtype"):
+        S = jnp.asarray(np.asarray(S, np.float32))
     if jnp.issubdtype(S.dtype, jnp.complexfloating):
         power = jnp.square(jnp.real(S)) + jnp.square(jnp.imag(S))
     else:

@@ -71,7 +71,8 @@ def onset_strength(
         max_size: bands over which the earlier frame's level is the maximum, against vibrato.
         detrend: take out the slow part of the envelope.
         center: shift the envelope by half a frame, so that an onset is where it sounds.
-        aggregate: how bands are combined, called with `axis=-2`; default `jax.numpy.mean`.
+        aggregate: how bands are combined, a function of jax.numpy called with `axis=-2`; default
+            `jax.numpy.mean`.
         n_mels: number of mel bands.
         fmin: lowest frequency in Hz.
         fmax: highest frequency in Hz; default `sr / 2`.
@@ -336,7 +337,7 @@ def cyclic_tempogram(
     >>> 30 * 2 ** (np.argmax(image[:, 400]).item() / 40)
     32.15...
     """
-    signal.check_positive(octave_bin=octave_bin, octave_num=octave_num)
+    signal.check_positive(octave_bin=octave_bin, octave_num=octave_num, hop_length=hop_length)
     if tempo_ref <= 0:
         raise ValueError(f"tempo_ref must be positive, in BPM, got {tempo_ref!r}")
     bank = {

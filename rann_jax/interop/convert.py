@@ -126,7 +126,8 @@ def _inputs(entries: Mapping[str, np.ndarray], network: str) -> Any:
     bins = _size(entries, "input_norm.weight" if is_rann else "bn0.weight", 64)
     # The first kernel of a wavegram is two strides and one long (PANNs: 11), and the stride is a matter of
     # the sample rate.
-    stride = max(1, _size(entries, "wavegram.conv0.weight", 11, axis=2) // 2)
+    first_kernel = entry_name(network, ("wavegram", "conv0", "kernel"))
+    stride = max(1, _size(entries, first_kernel, 11, axis=2) // 2)
     image = jax.ShapeDtypeStruct((1, bins, FRAMES), jnp.float32)
     waveform = jax.ShapeDtypeStruct((1, stride * POOLING**3 * FRAMES), jnp.float32)
     if network == "wavegram_logmel_cnn14":

@@ -167,7 +167,7 @@ def _rev(graph: Graph, eqn: JaxprEqn, x: Value) -> Tensor:
     return computed(graph, eqn, "Slice", x, back, np.full_like(axes, np.iinfo(np.int64).min), axes, back)
 
 
-def _slice(graph: Graph, eqn: JaxprEqn, x: Value) -> Tensor:
+def _slice(graph: Graph, eqn: JaxprEqn, x: Value) -> Value:
     p = eqn.params
     steps = p["strides"] or (1,) * len(p["start_indices"])
     rows = [
@@ -179,6 +179,8 @@ def _slice(graph: Graph, eqn: JaxprEqn, x: Value) -> Tensor:
     ]
     if not is_static([value for row in rows for value in row]):
         raise Unsupported("slice of the batch")
+    if not rows:
+        return x
     axes, starts, stops, strides = (np.array(column, np.int64) for column in zip(*rows, strict=True))
     return computed(graph, eqn, "Slice", x, starts, stops, axes, strides)
 

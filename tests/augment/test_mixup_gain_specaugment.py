@@ -22,6 +22,18 @@ def test_mixup_mixes_sound_and_labels_alike():
     assert (np.asarray(labels) >= 0).all()
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, bool])
+@pytest.mark.parametrize(
+    "mix",
+    [functools.partial(augment.mixup, alpha=1.0), functools.partial(augment.between_class, sample_rate=640)],
+)
+def test_labels_of_whole_numbers_are_shared_too(mix, dtype):
+    audio = np.random.default_rng(0).normal(size=(4, 200)).astype(np.float32)
+    labels = np.eye(4, dtype=dtype)
+    np.testing.assert_array_equal(mix(KEY, audio, labels)[1], mix(KEY, audio, labels.astype(np.float32))[1])
+
+
 def test_mixup_ratio_is_beta_distributed():
     identity = jnp.eye(2000, dtype=jnp.float32)
     _, labels = augment.mixup(KEY, identity, identity, alpha=0.4)

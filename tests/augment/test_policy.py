@@ -111,6 +111,7 @@ def test_eight_devices_augment_as_one():
         ({"gain": {"low_db": 3.0, "high_db": 1.0}}, "low_db"),
         ({"gain": {"probability": 1.5}}, "probability=1.5"),
         ({"spec_augment": {"time_share": 2.0}}, "time_share"),
+        ({"spec_augment": {"time_stripes": -1}}, "time_stripes"),
         ({"white_noise": {"low_snr": 3.0, "high_snr": 1.0}}, "low_snr"),
         ({"roll": {"share": 0.7}}, "share=0.7"),
         ({"crop": {"share": 0.0}}, "share=0.0"),

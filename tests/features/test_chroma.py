@@ -31,6 +31,7 @@ CASES = [
     (chroma_cens, {**FEW}),
     (chroma_cens, {"norm": None, "win_len_smooth": None, **FEW}),
     (chroma_cens, {"win_len_smooth": 4, "smoothing_window": "boxcar", **FEW}),
+    (chroma_cens, {"win_len_smooth": 4, "smoothing_window": np.array([1.0, 2, 5, 7, 2, 1]), **FEW}),
 ]
 
 

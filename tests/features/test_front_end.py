@@ -84,6 +84,14 @@ def test_panns_log_mel_is_librosas(clip):
     np.testing.assert_allclose(image, librosa.power_to_db(mel, top_db=None), atol=5e-3, rtol=0)
 
 
+@pytest.mark.parametrize("rate", RATES)
+def test_panns_frames_reach_the_end_of_the_clip(rate):
+    """Its hop divides the clip, so that the last frame is centred on the sample after it."""
+    made = front_end("panns_log_mel", rate, 0.4, 50)
+    assert made.n_samples % made.hop_length == 0
+    assert made(np.zeros(made.n_samples, np.float32)).shape == (64, 21)
+
+
 @pytest.fixture(scope="module")
 def second(clip):
     """One second at 22.05 kHz and, as the front ends see it, with zeros after it."""

@@ -154,12 +154,28 @@ def test_arguments_that_cannot_work(y, arguments, message):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"amin": 0.0}, "amin"), ({"top_db": -1.0}, "top_db")],
+    [({"amin": 0.0}, "amin"), ({"amin": 1e-39}, "amin"), ({"top_db": -1.0}, "top_db")],
 )
 def test_decibel_arguments_that_cannot_work(arguments, message):
     for function in (features.power_to_db, features.amplitude_to_db):
         with pytest.raises(ValueError, match=message):
             function(np.ones((2, 2)), **arguments)
+
+
+def test_decibels_of_the_least_amplitude_and_of_a_list():
+    assert features.amplitude_to_db([[0.0, 1.0]], amin=2e-19, top_db=None).tolist() == [
+        [pytest.approx(-373.9794), 0]
+    ]
+    with pytest.raises(ValueError, match=r"at least 1\.1e-19"):
+        features.amplitude_to_db([[0.0, 1.0]], amin=1e-20)
+
+
+def test_istft_of_a_batch_that_is_not_known_yet():
+    (batch,) = jax.export.symbolic_shape("batch")
+    shape = jax.ShapeDtypeStruct((batch, 129, 9), jnp.complex64)
+    exported = jax.export.export(jax.jit(features.istft))(shape)
+    matrix = features.stft(np.random.default_rng(0).normal(size=(3, 512)).astype(np.float32), n_fft=256)
+    np.testing.assert_allclose(exported.call(matrix), features.istft(matrix), atol=1e-6)
 
 
 def test_istft_refuses_what_is_no_stft():

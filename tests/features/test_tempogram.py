@@ -136,6 +136,7 @@ def test_batches_jit_and_gradients(feature, hostile):
         (tempogram, {"y": None}, "either y or onset_envelope"),
         (fourier_tempogram, {"onset_envelope": np.zeros(9, np.float32)}, "either y or"),
         (cyclic_tempogram, {"tempo_ref": 0}, "tempo_ref"),
+        (cyclic_tempogram, {"hop_length": 0}, "hop_length"),
         (cyclic_tempogram, {"octave_num": 6}, "octave_num=6"),
         (cyclic_tempogram, {"sr": 8000, "hop_length": 1024}, "shorter hop_length"),
     ],
