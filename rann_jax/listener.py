@@ -94,15 +94,21 @@ class Listener(abc.ABC):
     def stream(
         self, blocks: Iterable[np.ndarray], sample_rate: int, *, hop_seconds: float | None = None
     ) -> Iterator[Timeline]:
-        """The timeline of a sound that comes in blocks (n,) float32; its length does not change the memory.
+        """The timeline of a sound that comes in blocks; its length does not change the memory.
+
+        Args:
+          blocks: consecutive parts (n,) of the sound, each a sound for `tag` or empty.
+          sample_rate: of the blocks, Hz.
+          hop_seconds: between windows; None is half a window.
 
         Yields:
           Consecutive parts of at most `batch_size` windows; none for a sound without samples.
 
         Raises:
-          ValueError: the hop is not positive, or longer than a window.
+          ValueError: as `tag`, when a block's turn has come.
         """
-        windows = self._windows(blocks, sample_rate, hop_seconds)
+        checked_blocks = (checked(block, may_be_empty=True) for block in blocks)
+        windows = self._windows(checked_blocks, sample_rate, hop_seconds)
         for starts, stops, group in batched(windows, self.batch_size):
             said = self.judge(np.stack(group))
             begins, ends = (np.array(edge) / self.sample_rate for edge in (starts, stops))
@@ -147,14 +153,14 @@ def in_batches(step: Callable[[Any, Any], Any], variables: Any, windows: np.ndar
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(windows)], *parts)
 
 
-def checked(wave: np.ndarray) -> np.ndarray:
-    """A sound as float32 (N,), full scale +-1.
+def checked(wave: np.ndarray, *, may_be_empty: bool = False) -> np.ndarray:
+    """A sound, or a block of one that may be empty, as float32 (N,), full scale +-1.
 
     Raises:
       ValueError: it is empty, not (N,), neither floating nor int16, or not finite.
     """
     wave = np.asarray(wave)
-    if wave.ndim != 1 or not wave.size:
+    if wave.ndim != 1 or not (wave.size or may_be_empty):
         raise ValueError(f"a sound is (N,), mono and not empty, not of shape {wave.shape}")
     if wave.dtype == np.int16:
         return wave.astype(np.float32) / 32768
@@ -162,4 +168,4 @@ def checked(wave: np.ndarray) -> np.ndarray:
         raise ValueError(f"a sound is floating or int16, not {wave.dtype}")
     if not np.isfinite(wave).all():
         raise ValueError("the sound has NaN or infinite samples")
-    return wave.astype(np.float32)
+    return wave.astype(np.float32, copy=False)

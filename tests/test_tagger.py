@@ -12,8 +12,8 @@ import rann_jax
 from input_pipeline.datasets.quickstart import synthesise
 from rann_jax import hear
 from rann_jax.errors import ConfigError
-from rann_jax.listener import in_batches
-from rann_jax.timeline import joined
+from rann_jax.listener import Listener, in_batches
+from rann_jax.timeline import Judgement, joined
 from rann_jax.windows import resampled, sliding
 
 
@@ -72,6 +72,52 @@ def test_streaming_is_the_timeline(tagger):
     np.testing.assert_allclose(streamed.starts, whole.starts)
     np.testing.assert_allclose(streamed.stops, whole.stops)
     np.testing.assert_allclose(streamed.probabilities, whole.probabilities, atol=1e-5)
+
+
+class Loudness(Listener):
+    """Says of a window how loud it is: what full scale a sound was taken at."""
+
+    labels, task, sample_rate, crop_samples, batch_size = ("peak",), "tagging", 16000, 8, 2
+
+    def judge(self, windows: np.ndarray) -> Judgement:
+        return Judgement(np.abs(windows).max(axis=1, keepdims=True))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("rate", [16000, 32000])
+def test_blocks_of_int16_are_the_same_sound(rate):
+    """What microphones give, cut anywhere, an empty block among the others, and by value as floats."""
+    pcm = np.array([100, -29999, 300, 16384, 0, -32768, 7, 8, 9, 10, 11, -12000] * 3, np.int16)
+    blocks = [pcm[:5], pcm[5:5], pcm[5:30].astype(np.float64) / 32768, pcm[30:]]
+    streamed = joined(list(Loudness().stream(blocks, rate)))
+    expected = Loudness().timeline(pcm, rate)
+    np.testing.assert_allclose(streamed.probabilities, expected.probabilities, atol=1e-6)
+    if rate == 16000:
+        np.testing.assert_array_equal(streamed.probabilities[:3, 0], [1, 1, 29999 / 32768])
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("block", "says"),
+    [
+        (np.zeros(9, np.int32), "floating or int16, not int32"),
+        (np.zeros((9, 2), np.float32), r"\(N,\), mono"),
+        (np.array([0.0, np.nan]), "NaN or infinite"),
+    ],
+    ids=["int32", "stereo", "nan"],
+)
+def test_blocks_that_are_no_sound(block, says):
+    """As `tag` refuses them, but only when their turn has come: a stream may never end."""
+    parts = Loudness().stream([np.zeros(16, np.float32), block], 16000)
+    with pytest.raises(ValueError, match=says):
+        list(parts)
+    with pytest.raises(ValueError, match=says):
+        Loudness().tag(block, 16000)
+
+
+@pytest.mark.fast
+def test_a_stream_without_samples_has_no_windows():
+    assert list(Loudness().stream([], 16000)) == list(Loudness().stream([np.zeros(0, np.int16)], 16000)) == []
 
 
 def test_lengths_compile_a_bounded_number_of_programs():
