@@ -1,15 +1,20 @@
 """Frozen parameters and statistics stay to the bit; the last layer's own rate; AMSGrad."""
 
+import contextlib
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from flax.errors import InvalidRngError
 from flax.traverse_util import flatten_dict
 
-from rann_jax import optimizer
+from rann_jax import models, optimizer
 from rann_jax.freezing import Freezing
+from rann_jax.models import panns, rann
 from rann_jax.models.norm import batch_norm
 from rann_jax.state import create_state
 from rann_jax.steps import make_train_step
@@ -94,6 +99,28 @@ def test_a_frozen_trunk_is_a_linear_probe_of_the_embeddings():
         m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
         weights = weights - 1e-2 * m / (1 - 0.9**step) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
     np.testing.assert_allclose(after.params["fc2"]["kernel"], weights[:-1], atol=1e-5)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", [*panns.NETWORKS, "rann-1x4-1"])
+def test_nothing_is_drawn_with_a_frozen_trunk(name):
+    """Dropout asks for a key: RANN has none, PANNs ask as soon as one layer of the trunk is left to train."""
+    pann = name in panns.NETWORKS
+    network = models.create(name, num_classes=3, **({} if pann else {"blocks_per_stage": 1}))
+    x = jax.ShapeDtypeStruct((2, 64, 64), jnp.float32)
+    if name.startswith("wavegram"):
+        x = {"image": x, "waveform": jax.ShapeDtypeStruct((2, 20480), jnp.float32)}
+    variables = jax.eval_shape(network.init, jax.random.key(0), x)
+
+    def train_without_a_key(*frozen):
+        freezing = Freezing(panns.HEAD if pann else rann.HEAD, frozen)
+        with freezing.inference_where_frozen(variables["params"]):
+            apply = functools.partial(network.apply, train=True, mutable=["batch_stats"])
+            return jax.eval_shape(apply, variables, x)[0].shape
+
+    assert train_without_a_key("trunk") == (2, 3)
+    with pytest.raises(InvalidRngError) if pann else contextlib.nullcontext():
+        train_without_a_key("*_block*")
 
 
 @pytest.mark.fast

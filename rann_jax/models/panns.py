@@ -85,18 +85,20 @@ class PANN(nn.Module):
         Raises:
           ValueError: x is not what the network takes; the message says what that is.
         """
-        embedding = nn.Dropout(HEAD_DROPOUT, deterministic=not train)(self.embed(x, train=train))
-        return dense(self.num_classes, HEAD)(embedding)
+        return dense(self.num_classes, HEAD)(self.embed(x, train=train))
 
     @nn.compact
     def embed(self, x: jax.Array | Mapping[str, jax.Array], *, train: bool = False) -> jax.Array:
-        """Embeddings (B, 2048 / width), float32: what the last layer sees."""
+        """Embeddings (B, 2048 / width), float32: what the last layer sees, in training after dropout."""
+        # Made first: flax numbers layers as they are made, and a mask hangs on its layer's number. Begun runs
+        # go on with the masks that they had.
+        last_dropout = nn.Dropout(HEAD_DROPOUT, deterministic=not train)
         x = self.trunk(x, train=train)
         # From here on at least float32: means over many values, then logits that go into exponentials.
         x = x.astype(np.promote_types(self.dtype, np.float32)).mean(axis=2)
         x = largest(x) + x.mean(axis=1)
         x = nn.Dropout(HEAD_DROPOUT, deterministic=not train)(x)
-        return nn.relu(dense(EMBEDDING // self.width, "fc1")(x))
+        return last_dropout(nn.relu(dense(EMBEDDING // self.width, "fc1")(x)))
 
     def trunk(self, x, *, train: bool) -> jax.Array:
         """The last feature map (B, T', F', C)."""
