@@ -152,6 +152,8 @@ def test_a_failure_stops_and_keeps_its_exit_code(tmp_path, monkeypatch, capsys):
         ({"folds": "1-x"}, "--folds 1-x"),
         ({"folds": "2-1"}, "--folds 2-1"),
         ({"folds": "1,1"}, "each once"),
+        ({"folds": "1-9999999999"}, "at most 1000"),
+        ({"folds": "1-600,1001-1401"}, "at most 1000"),
         ({"more": ["--config.seeed=1"]}, "--config.seeed"),
         ({"more": ["--config.seed=one"]}, "config.seed"),
         ({"more": ["--quit"]}, "'--quit' is not understood"),
