@@ -13,6 +13,7 @@ equal, given (--weights 0.5,0.3,0.2), or fitted on another split (--weights fitt
 
 import argparse
 import itertools
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,7 +65,7 @@ def check_same_data(models: Mapping[str, Predictions]) -> None:
 
 
 def choose_subsets(text: str, names: Sequence[str]) -> list[tuple[str, ...]]:
-    """'all', or named ones as in 'log_mel+mfcc,log_mel+cqt', of two models or more.
+    """'all', or named ones as in 'log_mel+mfcc,log_mel+cqt', of two models or more, as `_joined` prints them.
 
     Raises:
       ConfigError: an unknown or repeated name.
@@ -72,13 +73,15 @@ def choose_subsets(text: str, names: Sequence[str]) -> list[tuple[str, ...]]:
     if text == "all":
         sizes = range(2, len(names) + 1)
         return [subset for size in sizes for subset in itertools.combinations(names, size)]
-    subsets = [tuple(part.split("+")) for part in text.split(",")]
-    for subset in subsets:
-        unknown = [name for name in subset if name not in names]
-        if unknown or len(set(subset)) < len(subset) or len(subset) < 2:
+    by_printed = {_joined([name]): name for name in names}
+    subsets = []
+    for part in text.split(","):
+        printed = re.split(r"\+(?![^(]*\))", part)  # at a plus outside of brackets
+        if not by_printed.keys() >= set(printed) or len(set(printed)) < len(printed) or len(printed) < 2:
             raise ConfigError(
-                f"--subsets {'+'.join(subset)}: name two models or more, each once, of {', '.join(names)}"
+                f"--subsets {part}: name two models or more, each once, of {', '.join(by_printed)}"
             )
+        subsets.append(tuple(by_printed[name] for name in printed))
     return subsets
 
 
@@ -223,7 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("runs", metavar="RUN_DIR", type=Path, nargs="+", help="workdirs of trained models")
     parser.add_argument("--rules", default="all", help="all, or some: wa,ds,ids,murphy,deng")
-    parser.add_argument("--subsets", default="all", help="all, or some: log_mel+mfcc,log_mel+cqt")
+    parser.add_argument("--subsets", default="all", help="all, or some: log_mel+mfcc,(log_mel+wavegram)+cqt")
     parser.add_argument("--split", default="test", help="split to score (default: %(default)s)")
     parser.add_argument("--weights", default="equal", help="equal, fitted, or numbers in the order of runs")
     parser.add_argument("--fit-split", default="", help="split that --weights fitted uses")

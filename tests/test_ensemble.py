@@ -242,6 +242,27 @@ def test_predictions_come_back_as_they_were(tmp_path):
         np.testing.assert_array_equal(getattr(loaded, field.name), getattr(saved, field.name))
 
 
+def test_subsets_are_named_as_the_tables_print_them():
+    names = ["log_mel+wavegram", "mfcc", "panns_log_mel+wavegram", "runs/fold1(old)"]
+    text = "(log_mel+wavegram)+mfcc,mfcc+runs/fold1(old)+(panns_log_mel+wavegram)"
+    assert ensemble.choose_subsets(text, names) == [
+        ("log_mel+wavegram", "mfcc"),
+        ("mfcc", "runs/fold1(old)", "panns_log_mel+wavegram"),
+    ]
+    every = ensemble.choose_subsets("all", names)
+    rows = ensemble.fusion_rows({name: predicted(0) for name in names}, ["wa"], every, draws=0)
+    printed = [row["models"] for row in rows if row["rule"] == "wa"]
+    assert ensemble.choose_subsets(",".join(printed), names) == every
+
+
+@pytest.mark.parametrize(
+    "text", ["log_mel+wavegram+mfcc", "(log_mel+wavegram", "(log_mel+wavegram)", "+", ""]
+)
+def test_subsets_without_the_brackets_are_told_where_they_belong(text):
+    with pytest.raises(ConfigError, match=r"each once, of \(log_mel\+wavegram\), mfcc$"):
+        ensemble.choose_subsets(text, ["log_mel+wavegram", "mfcc"])
+
+
 def test_subsets_are_all_of_two_and_more():
     subsets = ensemble.choose_subsets("all", "abcde")
     assert len(subsets) == len(set(subsets)) == 26
