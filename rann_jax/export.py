@@ -6,12 +6,12 @@
                       model.call(wave)  # (B, samples) float32, full scale +-1, -> (B, classes)
   --to onnx         the same for onnxruntime and others, the batch symbolic too. Front ends that ONNX cannot
                     write (cqt, cwt, tempogram) are left out, and the model takes their image instead of the
-                    waveform; model.json's input says which it is:
+                    waveform; model.onnx.json's input says which:
                       session = onnxruntime.InferenceSession("model.onnx")
                       (probabilities,) = session.run(None, {"wave": wave})
   --to safetensors  the weights only; the network and the front end are not in it.
 
-model.json beside it says what goes in and out: rate, samples, task, labels, and the whole config.
+model.FORMAT.json beside it says what goes in and out: rate, samples, task, labels, and the whole config.
 """
 
 import argparse
@@ -144,7 +144,8 @@ def run(options: argparse.Namespace) -> int:
     path = folder / f"model.{options.to}"
     with replace_atomically(path, "wb") as file:
         file.write(exported.content)
-    with replace_atomically(folder / "model.json") as file:
+    # One a format: of a model whose front end ONNX cannot write they differ.
+    with replace_atomically(folder / f"{path.name}.json") as file:
         about = description(tagger, exported.input, exported.sizes)
         file.write(json.dumps(about, indent=2) + "\n")
     if exported.input == "image":

@@ -12,7 +12,7 @@ import pytest
 
 import rann_jax
 from rann_jax.experiment import build
-from rann_jax.export import main
+from rann_jax.export import FORMATS, Exported, main
 from rann_jax.steps import make_eval_step
 from tests.conftest import TINY_LABELS
 from tests.tiny import get_config, write_workdir
@@ -26,7 +26,7 @@ import numpy as np
 RUN_STABLEHLO = """
 import json, jax, jax.export
 model = jax.export.deserialize(open("model.stablehlo", "rb").read())
-about = json.load(open("model.json"))
+about = json.load(open("model.stablehlo.json"))
 waves = np.load("waves.npy")
 assert waves.shape[1] == about["input"]["shape"][1]
 np.savez("answers.npz", *[np.asarray(model.call(waves[:n])) for n in (1, 3)])
@@ -35,7 +35,7 @@ RUN_ONNX = """
 import json, onnxruntime
 assert "jax" not in sys.modules
 model = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
-about = json.load(open("model.json"))
+about = json.load(open("model.onnx.json"))
 (given,), (result,) = model.get_inputs(), model.get_outputs()
 assert (given.name, given.shape) == (about["input"]["name"], about["input"]["shape"])
 assert (result.name, result.shape) == ("probabilities", ["batch", 10])
@@ -71,7 +71,7 @@ def test_stablehlo_hears_what_the_tagger_hears(tiny_workdir, tagger, sounds, tmp
     with np.load(tmp_path / "answers.npz") as answers:
         np.testing.assert_allclose(answers["arr_0"], expected[:1], atol=1e-4)
         np.testing.assert_allclose(answers["arr_1"], expected, atol=1e-4)
-    about = json.loads((tmp_path / "model.json").read_text())
+    about = json.loads((tmp_path / "model.stablehlo.json").read_text())
     assert (about["sample_rate"], about["seconds"], about["task"]) == (16000, 0.5, "classification")
     assert tuple(about["labels"]) == tagger.labels
 
@@ -102,6 +102,21 @@ def test_onnxruntime_hears_what_the_tagger_hears(takes_image, tiny_workdir, soun
     with np.load(tmp_path / "answers.npz") as answers:
         np.testing.assert_allclose(answers["arr_0"], expected[:1], atol=1e-4)
         np.testing.assert_allclose(answers["arr_1"], expected, atol=1e-4)
+
+
+@pytest.mark.fast
+def test_formats_in_one_folder_keep_their_own_descriptions(tiny_workdir, tmp_path, monkeypatch):
+    """Where ONNX cannot write the front end, one describes an image, the other a waveform."""
+    for to, given in (("stablehlo", ("wave", (8000,))), ("onnx", ("image", (16, 16)))):
+        monkeypatch.setitem(FORMATS, to, lambda tagger, given=given: Exported(b"", *given))
+        assert main([str(tiny_workdir), "--to", to, "--out", str(tmp_path)]) == 0
+    files = ["model.onnx", "model.onnx.json", "model.stablehlo", "model.stablehlo.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+    inputs = [json.loads((tmp_path / name).read_text())["input"] for name in files[1::2]]
+    assert [(entry["name"], entry["shape"]) for entry in inputs] == [
+        ("image", ["batch", 16, 16]),
+        ("wave", ["batch", 8000]),
+    ]
 
 
 @pytest.mark.parametrize("name", ["mfcc", "gfcc", "chroma", "cqt", "tempogram", "cwt", "wavegram"])
