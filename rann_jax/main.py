@@ -32,7 +32,7 @@ from ml_collections import ConfigDict, config_flags
 
 from input_pipeline.errors import DataError
 from input_pipeline.prepare import prepare
-from rann_jax import compilation_cache, distributed, environment, pretrained
+from rann_jax import compilation_cache, distributed, environment, lock, pretrained
 from rann_jax import workdir as workdirs
 from rann_jax.checkpoint import has_checkpoint
 from rann_jax.config_file import explaining
@@ -84,10 +84,11 @@ def run(
     check_labels(config, prepared.labels)
     if mode == "eval":
         return evaluate_checkpoint(experiment, prepared, workdir, checkpoint)
-    if distributed.is_primary():
-        workdirs.save_config(workdir, config)
-        environment.save(workdir, command)
-    return train(experiment, prepared, workdir, source=source, show_progress=not quiet)
+    with lock.training(workdir):
+        if distributed.is_primary():
+            workdirs.save_config(workdir, config)
+            environment.save(workdir, command)
+        return train(experiment, prepared, workdir, source=source, show_progress=not quiet)
 
 
 def main() -> None:

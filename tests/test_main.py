@@ -18,6 +18,7 @@ import configs.esc50
 import configs.folder
 from input_pipeline import DataError
 from input_pipeline.prepare import prepare
+from rann_jax import lock
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
 from rann_jax.main import run
@@ -208,6 +209,15 @@ def test_workdir_of_another_config(trained, prepared):
     with pytest.raises(ConfigError, match=r"optimizer\.learning_rate \(0\.001 there\).*--workdir"):
         run_tiny(tiny(prepared, **{"optimizer.learning_rate": 0.5}), trained)
     assert (trained / "config.json").read_text() == before
+
+
+def test_workdir_of_another_training(trained, prepared):
+    """Refused before anything of the other is touched."""
+    files = [trained / name for name in ("config.json", "environment.json", "metrics.jsonl")]
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in files]
+    with lock.training(trained), pytest.raises(ConfigError, match="is being trained by another process"):
+        run_tiny(tiny(prepared), trained)
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in files] == before
 
 
 def test_other_data_than_the_checkpoints(trained, prepared, tmp_path):
