@@ -4,10 +4,11 @@
       --features log_mel,mfcc,cqt,gfcc,wavegram --folds 1-5 --workdir W --config.data_dir=ESC10
 
 trains each feature on each fold in W/FEATURE/foldN, by the config's presets `feature` and `fold`. The same
-command again skips what is finished and goes on with what is not. When all is there, predictions of every
-feature on the folds that its networks did not train on are pooled (W/FEATURE/predictions/pooled.npz), and
-W/report holds cells.md and features.md and, of two features or more, fusion.md, each as .csv too,
-fusion_accuracy.md and fusion.png; `python -m rann_jax.report W` makes a page of it all.
+command again skips what is finished and goes on with what is not. At SIGTERM or Ctrl-C the run at work
+saves, and both leave with exit code 75. When all is there, predictions of every feature on the folds that its
+networks did not train on are pooled (W/FEATURE/predictions/pooled.npz), and W/report holds cells.md and
+features.md and, of two features or more, fusion.md, each as .csv too, fusion_accuracy.md and fusion.png;
+`python -m rann_jax.report W` makes a page of it all.
 
 With --finished nothing is trained: cells.md says which cells there are and which not, and the other tables
 are of the folds that every feature with a finished cell has. Config and predictions make a finished cell, so
@@ -19,8 +20,6 @@ Any --config.key=value is passed on to every run.
 import argparse
 import dataclasses
 import hashlib
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -29,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from rann_jax import ensemble, environment, predictions, significance
+from rann_jax import child, ensemble, environment, predictions, significance
 from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
@@ -110,11 +109,12 @@ def train(cell: Cell, overrides: Sequence[str], quiet: bool) -> int:
     """Train a cell, or go on with it, and return the exit code.
 
     Each has a process of its own: memory of host and device is given back between networks, a run that is
-    killed for lack of it takes no other along, and the command is the one that a reader can repeat.
+    killed for lack of it takes no other along, and the command is the one that a reader can repeat. SIGTERM
+    or SIGINT to this process stops the cell's too, as `child.run` tells.
     """
     command = [sys.executable, "-m", "rann_jax.main", "--config", cell.config_arg]
     command += ["--workdir", str(cell.workdir), *overrides, *["--quiet"] * quiet]
-    return subprocess.run(command, check=False, stdout=subprocess.DEVNULL, env=dict(os.environ)).returncode
+    return child.run(command)
 
 
 def pool(runs: Mapping[int, Predictions]) -> Predictions:
@@ -285,7 +285,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return 0, 2 where the user can mend what is wrong, or a run's own exit code."""
+    """Run the program; return 0, 2 where the user can mend it, 75 where told to stop, or a run's code."""
     options, overrides = _parser().parse_known_args(arguments)
     command = environment.command_line("rann_jax.crossval", sys.argv[1:] if arguments is None else arguments)
     try:
