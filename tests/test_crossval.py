@@ -28,6 +28,7 @@ def trained(monkeypatch):
         ran.append(cell.name)
         config = load_config_file(cell.config_arg, overrides)
         save_config(cell.workdir, config)
+        (cell.workdir / ".lock").touch()
         seed = sum(map(ord, cell.name))
         run = predicted(seed, first_clip=CLIPS * cell.fold)
         run = dataclasses.replace(run, fingerprint=f"of fold {cell.fold}", step=config.total_steps)
