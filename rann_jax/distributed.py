@@ -1,5 +1,6 @@
 """From one process to many: how they find each other, the mesh of their devices, who holds which part."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -119,11 +120,15 @@ def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
         return {key: jax.make_array_from_process_local_data(sharding, array) for key, array in batch.items()}
 
 
-def to_host(tree: Any, mesh: Mesh) -> Any:
-    """Whole arrays as numpy, on every process."""
-    if jax.process_count() > 1:
-        tree = jax.jit(lambda whole: whole, out_shardings=replicated(mesh))(tree)
-    return jax.device_get(tree)
+def gathered(tree: Any, mesh: Mesh) -> Any:
+    """Arrays that every process can fetch whole; nothing is waited for."""
+    return _gather(mesh)(tree) if jax.process_count() > 1 else tree
+
+
+@functools.cache
+def _gather(mesh: Mesh) -> jax.stages.Wrapped:
+    # One function a mesh: JAX compiles each new function anew, be its code the same.
+    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
 
 
 def agree(ok: bool) -> bool:

@@ -133,7 +133,7 @@ class SplitEvaluator:
                 distributed.wait_for_all(f"the evaluation of {self.name} is compiled")
                 first = False
             del rows["audio"]
-            host = distributed.to_host(rows, self._mesh)
+            host = jax.device_get(distributed.gathered(rows, self._mesh))
             mask = host["mask"]
             np.add.at(total, host["clip"][mask], host["probabilities"][mask].astype(np.float64))
             np.add.at(crops, host["clip"][mask], 1)
