@@ -6,15 +6,17 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from input_pipeline.loader import eval_batches
+from input_pipeline.loader import Batch, eval_batches
 from input_pipeline.prepared import Prepared
 from rann_jax import distributed, metrics
 from rann_jax.checkpoint import Checkpoints
+from rann_jax.dispatch import one_behind
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import Experiment
 from rann_jax.predictions import Predictions
@@ -57,6 +59,7 @@ class SplitEvaluator:
             make_eval_step(experiment.model, experiment.front_end, task=self._config.task),
             out_shardings=distributed.split_batch(mesh),
         )
+        self._compiled = False
         self._probabilities: np.ndarray | None = None
         self._trained_steps = 0
 
@@ -115,7 +118,6 @@ class SplitEvaluator:
         """Mean class probabilities (clips, C) over the crops of each clip, float64."""
         total = np.zeros(self._targets.shape, np.float64)
         crops = np.zeros(len(total))
-        first = True
         variables = jax.device_put(state.ema_variables, distributed.replicated(self._mesh))
         batches = eval_batches(
             self._prepared,
@@ -125,20 +127,24 @@ class SplitEvaluator:
             batch_size=self._config.eval.batch_size,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            **self._config.loader.to_dict(),
         )
-        for batch in batches:
-            placed = distributed.place_batch(batch, self._mesh)
-            rows = {**placed, "probabilities": self._step(variables, placed["audio"])}
-            if first:
-                distributed.wait_for_all(f"the evaluation of {self.name} is compiled")
-                first = False
-            del rows["audio"]
-            host = jax.device_get(distributed.gathered(rows, self._mesh))
-            mask = host["mask"]
-            np.add.at(total, host["clip"][mask], host["probabilities"][mask].astype(np.float64))
-            np.add.at(crops, host["clip"][mask], 1)
-        batches.close()
+        with closing(batches):
+            for rows in one_behind(self._scored(variables, batch) for batch in batches):
+                host = jax.device_get(rows)
+                mask = host["mask"]
+                np.add.at(total, host["clip"][mask], host["probabilities"][mask].astype(np.float64))
+                np.add.at(crops, host["clip"][mask], 1)
         return total / crops[:, None]
+
+    def _scored(self, variables: Any, batch: Batch) -> dict[str, jax.Array]:
+        """Every process's rows of a batch with their probabilities (B, C); nothing is waited for."""
+        rows = distributed.place_batch(batch, self._mesh)
+        rows["probabilities"] = self._step(variables, rows.pop("audio"))
+        if not self._compiled:
+            distributed.wait_for_all(f"the evaluation of {self.name} is compiled")
+            self._compiled = True
+        return distributed.gathered(rows, self._mesh)
 
 
 def evaluate(evaluators: Sequence[SplitEvaluator], state: TrainState) -> dict[str, float]:

@@ -2,16 +2,20 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
 
 from input_pipeline import prepare
+from rann_jax import evaluate as evaluation
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.distributed import data_mesh
 from rann_jax.errors import ConfigError
-from rann_jax.evaluate import readable
+from rann_jax.evaluate import SplitEvaluator, readable
 from rann_jax.experiment import build, data_options
 from rann_jax.main import run
 from rann_jax.train import restore_or_create
@@ -89,3 +93,86 @@ def test_other_labels_than_the_checkpoints_are_refused(evaluated, tmp_path):
     other.data_dir = str(tmp_path / "sounds")
     with pytest.raises(ConfigError, match=r"config\.data_dir: the labels"):
         evaluate(folder, other)
+
+
+UNTRAINED = SimpleNamespace(ema_variables={}, step=0)
+
+
+class Watched:
+    """Stands for eval_batches: gives its batches, and notes how it was called, what is read, that it ends."""
+
+    def __init__(self, events):
+        self.events, self.options = events, {}
+
+    def __call__(self, *args, **options):
+        self.options = options
+        return self.noting(Watched.eval_batches(*args, **options))
+
+    def noting(self, batches):
+        try:
+            for batch in batches:
+                self.events.append("read")
+                yield batch
+        finally:
+            batches.close()
+            self.events.append("closed")
+
+    eval_batches = staticmethod(evaluation.eval_batches)
+
+
+@pytest.fixture
+def evaluator_of(evaluated, monkeypatch):
+    """Evaluators with `step` as their network, of 19 clips as long as a crop, in batches of 8; watched."""
+    config = evaluated[1].copy_and_resolve_references()
+    config.eval.batch_size, config.loader = 8, {"num_threads": 2, "prefetch": 3}
+    prepared = prepare(**data_options(config), progress=False)
+    events = []
+    watched = Watched(events)
+    fetch = jax.device_get
+
+    def noted(tree):
+        events.append("fetch")
+        return fetch(tree)
+
+    def made(step):
+        monkeypatch.setattr(evaluation, "make_eval_step", lambda *_, **__: step)
+        monkeypatch.setattr(evaluation, "eval_batches", watched)
+        monkeypatch.setattr(jax, "device_get", noted)
+        return SplitEvaluator(build(config), prepared, "test", data_mesh()), watched
+
+    return made
+
+
+def loudest(variables, audio):
+    """Scores that tell one clip from another."""
+    level = jnp.abs(audio.astype(jnp.float32) / 2**15).mean(axis=1)
+    return jnp.stack([level, 1 - level], axis=1)
+
+
+def test_evaluation_reads_on_while_the_device_computes(evaluator_of):
+    """A batch is fetched when the next one is on its way; threads and prefetch are those of training."""
+    evaluator, watched = evaluator_of(loudest)
+    scores = dict(evaluator.run(UNTRAINED))
+    assert watched.events[:7] == ["read", "read", "fetch", "read", "fetch", "closed", "fetch"]
+    assert (watched.options["num_threads"], watched.options["prefetch"]) == (2, 3)
+    assert scores["test/clips"] == 19
+
+
+def test_probabilities_are_of_the_clips_they_stand_for(evaluator_of, evaluated, tmp_path):
+    evaluator, _ = evaluator_of(loudest)
+    dict(evaluator.run(UNTRAINED))
+    stored = np.load(evaluator.save(tmp_path))
+    for name, row in zip(stored["ids"], stored["probabilities"], strict=True):
+        (path,) = (evaluated[0] / "sounds").rglob(f"*{name.rpartition('/')[2]}*")
+        wave, _ = soundfile.read(path)
+        np.testing.assert_allclose(row, [np.abs(wave).mean(), 1 - np.abs(wave).mean()], atol=1e-4)
+
+
+def test_readers_end_where_evaluation_fails(evaluator_of):
+    def broken(variables, audio):
+        raise RuntimeError("the network cannot be computed")
+
+    evaluator, watched = evaluator_of(broken)
+    with pytest.raises(RuntimeError, match="cannot be computed"):
+        dict(evaluator.run(UNTRAINED))
+    assert watched.events == ["read", "closed"]
