@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from rann_jax.dispatch import one_behind
 from rann_jax.errors import ConfigError
 from rann_jax.timeline import Judgement, RunningMean, Timeline, joined
 from rann_jax.windows import batched, resampled, sliding
@@ -142,14 +143,21 @@ def check_batch_size(batch_size: int | None) -> int:
 def in_batches(step: Callable[[Any, Any], Any], variables: Any, windows: np.ndarray, batch_size: int) -> Any:
     """Apply `step(variables, windows (B, N))`, whose result is a tree of arrays (B, ...), to all windows.
 
-    Batches are padded to powers of two or the full batch: a bounded number of programs is compiled.
+    Batches are padded to powers of two or the full batch: a bounded number of programs is compiled. Of no
+    windows the arrays are (0, ...).
     """
-    parts = []
-    for start in range(0, len(windows), batch_size):
+    if not len(windows):
+        one = jax.ShapeDtypeStruct((1, *windows.shape[1:]), windows.dtype)
+        said = jax.eval_shape(step, variables, one)
+        return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), said)
+
+    def result(start: int) -> Any:
         batch = windows[start : start + batch_size]
         filled = min(batch_size, 1 << (len(batch) - 1).bit_length())
-        result = step(variables, np.pad(batch, [(0, filled - len(batch)), (0, 0)]))
-        parts.append(jax.tree.map(np.asarray, result))
+        return step(variables, np.pad(batch, [(0, filled - len(batch)), (0, 0)]))
+
+    results = one_behind(map(result, range(0, len(windows), batch_size)))
+    parts = [jax.device_get(part) for part in results]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(windows)], *parts)
 
 

@@ -134,6 +134,37 @@ def test_lengths_compile_a_bounded_number_of_programs():
     assert shapes == {(1, 5), (2, 5), (4, 5), (6, 5)}
 
 
+def test_the_next_batch_is_computed_while_one_is_fetched():
+    events = []
+
+    class Result:
+        def __init__(self, number):
+            self.number = number
+            events.append(f"dispatch {number}")
+
+        def __array__(self, dtype=None, copy=None):
+            events.append(f"fetch {self.number}")
+            return np.full(2, self.number)
+
+    def step(variables, windows):
+        return Result(int(windows[0, 0]))
+
+    said = in_batches(step, None, np.arange(5.0)[:, None], 2)
+    assert said.tolist() == [0, 0, 2, 2, 4]
+    assert events == ["dispatch 0", "dispatch 2", "fetch 0", "dispatch 4", "fetch 2", "fetch 4"]
+
+
+def test_of_no_windows_nothing_is_said(tagger):
+    """Empty arrays, in the shapes and types of one window's, without a program."""
+    none = np.zeros((0, tagger.crop_samples), np.float32)
+    one = np.zeros((1, tagger.crop_samples), np.float32)
+    for said in (tagger.predict, tagger.embed_windows):
+        of_none, of_one = said(none), said(one)
+        assert of_none.shape == (0, *of_one.shape[1:])
+        assert of_none.dtype == of_one.dtype
+    assert tagger.judge(none).conflict is None
+
+
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_tags_are_the_mean_of_the_timeline(tagger, count):
     """One definition: of `tag`, of `probabilities` for sounds of several lengths, and of the embedding."""
