@@ -4,7 +4,8 @@ import dataclasses
 import math
 import sys
 import time
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import jax
@@ -85,14 +86,14 @@ def train(
             last, scores = step == config.total_steps, {}
             told = preemption.reached(step) and not last
             if step > start and (last or step % config.eval_every == 0):
-                window.flush()
-                scores = evaluate(evaluators, state)
+                with window.paused():
+                    scores = evaluate(evaluators, state)
                 writer.write(step, scores | {"time/seconds": time.monotonic() - started})
                 progress.say(step, scores)
             if step > start and (last or told or step % config.save_every == 0):
-                window.flush()
-                record = dataclasses.replace(record, batches=step, seconds=time.monotonic() - started)
-                checkpoints.save(step, state, record, scores)
+                with window.paused():
+                    record = dataclasses.replace(record, batches=step, seconds=time.monotonic() - started)
+                    checkpoints.save(step, state, record, scores)
             if last:
                 break
             if told:
@@ -213,7 +214,10 @@ def introduction(
 
 
 class Window:
-    """The steps since the last row of metrics, kept on the device until `flush`."""
+    """The steps since the last row of metrics, kept on the device until `flush`.
+
+    Their clips per second are of all the time since then, reading the sound included.
+    """
 
     def __init__(self, writer: MetricWriter, progress: Progress, start: int, batch_size: int):
         self._writer, self._progress, self._batch_size = writer, progress, batch_size
@@ -223,10 +227,15 @@ class Window:
 
     def append(self, metrics: dict[str, jax.Array]) -> None:
         """Add one step, without waiting for it."""
-        if not self._pending:
-            self._begin = time.monotonic()
         self._pending.append(metrics)
         self._progress.advance()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """`flush`; what is done inside is no training, and its time does not count."""
+        self.flush()
+        yield
+        self._begin = time.monotonic()
 
     def flush(self) -> None:
         """Write the mean loss of the pending steps as one row.
@@ -257,6 +266,7 @@ class Window:
         )
         self._progress.report(loss, clips_per_second)
         self._pending = []
+        self._begin = time.monotonic()
 
 
 def _batches(experiment: Experiment, prepared: Prepared, start: int) -> DatasetIterator:
