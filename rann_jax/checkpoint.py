@@ -142,17 +142,14 @@ class Checkpoints:
         try:
             return self._read(like, step)
         except Exception as error:  # a damaged file makes the readers below raise anything
-            raise ConfigError(
-                f"{self._manager.directory}: checkpoint {step} cannot be read ({_reason(error)}): it is "
-                "damaged, or another version of this program wrote it"
-            ) from error
+            raise _unreadable(f"{self._manager.directory}: checkpoint {step}", error) from error
 
     def _read(self, like: Any, step: int | None) -> tuple[TrainState, Record]:
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(state=ocp.args.StandardRestore(like), record=ocp.args.JsonRestore()),
         )
-        record = Record(**restored.record)
+        record = _record(restored.record)
         if record.checksum not in (None, int(jax.device_get(checksum(restored.state)))):
             raise ValueError("its arrays are not those that were saved: the checksum differs")
         return restored.state, record
@@ -177,7 +174,7 @@ class Checkpoints:
             reasons.append(f"checkpoint {step} cannot be read ({reason or 'by another process'})")
             print(f"warning: {self._manager.directory}: {reasons[-1]}", file=sys.stderr)
         said = reasons[0] if reasons else "there is none"
-        raise ConfigError(f"{self._manager.directory}: {said}, nor any before it: use another --workdir")
+        raise ConfigError(f"{self._manager.directory}: {said}, nor any before it: name another workdir")
 
     def set_aside(self, after: int) -> None:
         """Move checkpoints later than step `after`, which could not be read, to `damaged_checkpoints/`."""
@@ -194,9 +191,30 @@ class Checkpoints:
         self._manager.reload()
 
     def record(self, step: int) -> Record:
-        """What belongs to the checkpoint of a step, without its arrays."""
-        restored = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
-        return Record(**restored.record)
+        """What belongs to the checkpoint of a step, without its arrays.
+
+        Raises:
+          ConfigError: it is damaged, or another version of this program wrote it.
+        """
+        try:
+            restored = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
+            return _record(restored.record)
+        except Exception as error:
+            raise _unreadable(f"{self._manager.directory}/{step}/record", error) from error
+
+    def newest_record(self) -> Record:
+        """The newest record that can be read: all of a run have its config and labels.
+
+        Raises:
+          ConfigError: none can be read.
+        """
+        failures = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return self.record(step)
+            except ConfigError as error:
+                failures.append(error)
+        raise failures[0] if failures else ConfigError(f"{self._manager.directory} holds no whole checkpoint")
 
     def close(self) -> None:
         """Wait for what is being written.
@@ -219,6 +237,20 @@ def checksum(state: Any) -> jax.Array:
         words = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
         total += jnp.sum(words, dtype=jnp.uint32) * jnp.uint32(2 * index + 1)
     return total
+
+
+def _record(saved: Any) -> Record:
+    record = Record(**saved)
+    if missing := {"config", "labels", "fingerprints"} - set(record.bundle):
+        raise ValueError(f"its record lacks {', '.join(sorted(missing))}")
+    return record
+
+
+def _unreadable(what: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{what} cannot be read ({_reason(error)}): it is damaged, or another version of this program wrote "
+        "it: copy it anew, use that version, or name another workdir"
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -62,11 +62,11 @@ class Tagger(Listener):
 
         Args:
           workdir: the run's folder; only its `checkpoints/` is read.
-          checkpoint: "latest" or "best".
+          checkpoint: "latest", the newest that can be read, with a warning of each that cannot; or "best".
           batch_size: windows computed together at most; None is 16, on a CPU 4.
 
         Raises:
-          ConfigError: there is no such checkpoint.
+          ConfigError: there is no such checkpoint, or it cannot be read.
         """
         workdir = Path(workdir)
         if checkpoint not in ("latest", "best"):
@@ -76,15 +76,16 @@ class Tagger(Listener):
         with closing(Checkpoints(workdir, best_metric="")) as checkpoints:
             if checkpoints.latest_step is None:
                 raise ConfigError(f"{workdir} holds no whole checkpoint: train it first")
-            bundle = checkpoints.record(checkpoints.latest_step).bundle
-        experiment = build(ConfigDict(bundle["config"]))
+            experiment = build(ConfigDict(checkpoints.newest_record().bundle["config"]))
+        like = experiment.abstract_state(SingleDeviceSharding(jax.local_devices()[0]))
         with closing(Checkpoints(workdir, experiment.config.best_metric)) as checkpoints:
-            step = checkpoints.best_step if checkpoint == "best" else checkpoints.latest_step
-            if step is None:
-                raise ConfigError(f"{workdir} holds no {checkpoint} checkpoint: it was never evaluated")
-            sharding = SingleDeviceSharding(jax.local_devices()[0])
-            state, _ = checkpoints.restore(experiment.abstract_state(sharding), step)
-        return cls(experiment, state.ema_variables, bundle["labels"], batch_size=batch_size)
+            if checkpoint == "latest":
+                state, record = checkpoints.restore_newest(like)
+            elif checkpoints.best_step is None:
+                raise ConfigError(f"{workdir} holds no best checkpoint: it was never evaluated")
+            else:
+                state, record = checkpoints.restore(like, checkpoints.best_step)
+        return cls(experiment, state.ema_variables, record.bundle["labels"], batch_size=batch_size)
 
     def judge(self, windows: np.ndarray) -> Judgement:
         """Class probabilities (W, C) of windows (W, crop_samples); one model is in no conflict."""

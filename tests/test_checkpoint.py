@@ -1,6 +1,7 @@
 """Which checkpoints are kept, and what comes back from them."""
 
 import dataclasses
+import json
 import shutil
 from contextlib import closing
 
@@ -105,6 +106,16 @@ def cut_record(folder):
     path.write_text(path.read_text()[:20])
 
 
+def newer_record(folder):
+    """As a version of this program writes it that knows more."""
+    path = folder / "record" / "metadata"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "weather": "fair"}))
+
+
+def record_of_nothing(folder):
+    (folder / "record" / "metadata").write_text('{"batches": 6, "seconds": 9.0, "bundle": {"labels": []}}')
+
+
 def empty(folder):
     shutil.rmtree(folder / "state")
 
@@ -135,6 +146,25 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_set_aside(workdir, damag
     checkpoints = Checkpoints(workdir, "test/accuracy")
     assert checkpoints.restore_newest(like())[1].batches == 6
     checkpoints.close()
+
+
+def test_a_record_that_cannot_be_read_is_one_line(workdir):
+    """It names the file; the newest that can be read is found without it."""
+    folders = [workdir / "checkpoints" / step for step in ("6", "5", "2")]
+    with closing(Checkpoints(workdir, "test/accuracy")) as checkpoints:
+        for folder, damage, reason in zip(
+            folders,
+            (newer_record, record_of_nothing, cut_record),
+            ("'weather'", "lacks config, fingerprints", "Unterminated string"),
+            strict=True,
+        ):
+            assert checkpoints.newest_record().batches == int(folder.name)
+            damage(folder)
+            with pytest.raises(ConfigError, match=rf"{folder}/record cannot be read.*{reason}") as error:
+                checkpoints.record(int(folder.name))
+            assert "\n" not in str(error.value)
+        with pytest.raises(ConfigError, match=rf"{folders[0]}/record.*name another workdir"):
+            checkpoints.newest_record()
 
 
 def test_no_checkpoint_can_be_read(workdir):

@@ -1,5 +1,6 @@
 """A trained workdir in use: it says what evaluation said, at any rate and length, in bounded programs."""
 
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import soxr
 
 import rann_jax
 from input_pipeline.datasets.quickstart import synthesise
-from rann_jax import hear
+from rann_jax import export, hear
 from rann_jax.errors import ConfigError
 from rann_jax.listener import Listener, in_batches
 from rann_jax.timeline import Judgement, joined
@@ -226,6 +227,47 @@ def test_folders_without_a_model(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(ConfigError, match="no whole checkpoint"):
         rann_jax.Tagger.load(tmp_path)
+
+
+@pytest.fixture
+def two_checkpoints(tiny_workdir, tmp_path):
+    """The same weights saved at steps 1 and 2; the second file of each can be damaged."""
+    shutil.copytree(tiny_workdir, tmp_path / "run")
+    shutil.copytree(tmp_path / "run" / "checkpoints" / "1", tmp_path / "run" / "checkpoints" / "2")
+    return tmp_path / "run"
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:20])
+
+
+# Orbax closes its event loop at the first array that cannot be read, while others are still being read.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("damaged", ["record/metadata", "state/manifest.ocdbt"])
+def test_a_damaged_latest_checkpoint_is_passed_over(two_checkpoints, tagger, damaged, capsys):
+    """As training and evaluation do; its folder stays as it is."""
+    cut(two_checkpoints / "checkpoints" / "2" / damaged)
+    loaded = rann_jax.Tagger.load(two_checkpoints)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("warning: ")
+    assert "checkpoint 2 cannot be read" in said[0]
+    assert loaded.labels == tagger.labels
+    leaves = (jax.tree.leaves(each.variables) for each in (loaded, tagger))
+    for ours, theirs in zip(*leaves, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert (two_checkpoints / "checkpoints" / "2").is_dir()
+
+
+def test_no_record_can_be_read(two_checkpoints, capsys):
+    """A program says it in one line, with exit code 2."""
+    for step in ("1", "2"):
+        cut(two_checkpoints / "checkpoints" / step / "record" / "metadata")
+    for checkpoint in ("latest", "best"):
+        assert export.main([str(two_checkpoints), "--to=safetensors", f"--checkpoint={checkpoint}"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert f"{two_checkpoints}/checkpoints/2/record" in line
 
 
 @pytest.mark.fast
