@@ -19,7 +19,7 @@ from rann_jax.augment.policy import Features
 from rann_jax.freezing import Freezing
 from rann_jax.gradients import accumulated, grouped
 from rann_jax.optimizer import update_ema
-from rann_jax.state import TrainState
+from rann_jax.state import TrainState, all_finite
 
 Batch = dict[str, jax.Array]
 FrontEnd = Callable[[jax.Array], Features]
@@ -68,7 +68,8 @@ def make_train_step(
       whole: brings parameters together that devices hold in parts.
 
     Returns:
-      (state, batch) -> (state, {"loss", "learning_rate"}), to be jitted by the caller.
+      (state, batch) -> (state, {"loss", "learning_rate", "finite"}), to be jitted by the caller. The loss is
+      of the state before the step; `finite` says whether all numbers of the state after it are finite.
     """
     loss_fn = LOSSES[task]
 
@@ -107,7 +108,10 @@ def make_train_step(
             ema_batch_stats=ema_batch_stats,
             opt_state=opt_state,
         )
-        return state, {"loss": loss, "learning_rate": opt_state.hyperparams["learning_rate"]}
+        # Whatever is not finite in params and batch_stats is in their averages too: fewer passes over memory.
+        finite = all_finite((ema_params, ema_batch_stats, opt_state))
+        learning_rate = opt_state.hyperparams["learning_rate"]
+        return state, {"loss": loss, "learning_rate": learning_rate, "finite": finite}
 
     return train_step
 

@@ -19,7 +19,7 @@ from input_pipeline.prepared import Prepared
 from rann_jax import distributed
 from rann_jax.checkpoint import Checkpoints, Record
 from rann_jax.environment import device_kind
-from rann_jax.errors import ConfigError
+from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.evaluate import SplitEvaluator, evaluate, save
 from rann_jax.experiment import Experiment
 from rann_jax.preemption import PreemptedError, Preemption
@@ -27,10 +27,6 @@ from rann_jax.pretrained import Beginning, Source, begin
 from rann_jax.state import TrainState
 from rann_jax.steps import make_train_step
 from rann_jax.writers import MetricWriter, Progress, parameter_overview
-
-
-class DivergedError(Exception):
-    """The loss is not finite; the message says at which step."""
 
 
 def train(
@@ -54,7 +50,7 @@ def train(
       The metrics of the last evaluation.
 
     Raises:
-      DivergedError: the loss is not finite.
+      DivergedError: the loss, or what a step made of it, is not finite; that is never saved.
       ConfigError: the devices cannot share a batch, or the checkpoint is of other data.
       DataError: the config names a split that the data does not have.
       PreemptedError: the run was told to stop, and has saved.
@@ -241,18 +237,14 @@ class Window:
         """Write the mean loss of the pending steps as one row.
 
         Raises:
-          DivergedError: the loss of a pending step is not finite.
+          DivergedError: the loss of a pending step is not finite, or the state that it left.
         """
         if not self._pending:
             return
         rows = jax.device_get(self._pending)
         losses = [float(row["loss"]) for row in rows]
-        for step, loss in enumerate(losses, start=self._step + 1):
-            if not math.isfinite(loss):
-                raise DivergedError(
-                    f"the loss of step {step} is {loss}: lower config.optimizer.learning_rate or look "
-                    "for broken sound; the checkpoints before it are kept"
-                )
+        for step, (loss, row) in enumerate(zip(losses, rows, strict=True), start=self._step + 1):
+            _check_finite(step, loss, bool(row["finite"]))
         self._step += len(losses)
         clips_per_second = self._batch_size * len(losses) / (time.monotonic() - self._begin)
         loss = math.fsum(losses) / len(losses)
@@ -267,6 +259,20 @@ class Window:
         self._progress.report(loss, clips_per_second)
         self._pending = []
         self._begin = time.monotonic()
+
+
+def _check_finite(step: int, loss: float, finite: bool) -> None:
+    """Raise DivergedError where a step's loss, or the state that it left, is not finite."""
+    if not math.isfinite(loss):
+        what = f"the loss of step {step} is {loss}"
+    elif not finite:
+        what = f"step {step}, of a finite loss, {loss:.4g}, left weights or statistics that are not finite"
+    else:
+        return
+    raise DivergedError(
+        f"{what}: lower config.optimizer.learning_rate or look for broken sound; the checkpoints before it "
+        "are kept"
+    )
 
 
 def _batches(experiment: Experiment, prepared: Prepared, start: int) -> DatasetIterator:

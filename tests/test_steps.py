@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax.sharding import Mesh
 
 from rann_jax import augment, distributed, models, optimizer, steps
 from rann_jax.collectives import traffic
 from rann_jax.errors import ConfigError
 from rann_jax.features.front_end import front_end
+from rann_jax.models.norm import batch_norm
 from rann_jax.state import create_state
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -98,6 +100,39 @@ def test_int16_is_scaled_and_probabilities_sum_to_one(parts, batch):
     as_float = jnp.asarray(batch["audio"].astype(np.float32) / 32768)
     np.testing.assert_array_equal(from_int16, step(state.ema_variables, as_float))
     np.testing.assert_allclose(from_int16.sum(-1), 1, rtol=1e-5)
+
+
+class Steep(nn.Module):
+    """Logits that are 0, of weights that are 0, by `slopes`; they have statistics beside them."""
+
+    slopes: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        batch_norm(1e25 * x if self.slopes == "of statistics" else x, axis=-1, train=train, name="norm")
+        weights = self.param("weights", nn.initializers.zeros, (1, CLASSES), jnp.float32)
+        slopes = {"infinite": jnp.sqrt, "1e25": lambda w: 1e25 * w}
+        return jnp.zeros((len(x), CLASSES)) + slopes.get(self.slopes, jnp.sin)(weights)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("slopes", "where"),
+    [("one", None), ("infinite", "params"), ("1e25", "nu"), ("of statistics", "ema_batch_stats")],
+)
+def test_what_a_step_makes_of_a_finite_loss_may_not_be_finite(slopes, where):
+    """The square of 1e25, which Adam keeps and a variance is, is more than float32 has: `finite` tells."""
+    tx = optimizer.adam(schedule="constant", learning_rate=1e-3, total_steps=4)
+    images, labels = np.random.default_rng(0).normal(size=(8, 3)), np.eye(CLASSES)[np.arange(8) % 3]
+    batch = {"audio": jnp.asarray(images, jnp.float32), "labels": jnp.asarray(labels, jnp.float32)}
+    model = Steep(slopes)
+    step = steps.make_train_step(model, lambda audio: audio, tx, task="classification", ema_decay=0.999)
+    state, metrics = jax.jit(step)(create_state(model, tx, batch["audio"], seed=0), batch)
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    broken = {jax.tree_util.keystr(path) for path, leaf in leaves if not np.isfinite(leaf).all()}
+    assert float(metrics["loss"]) == pytest.approx(np.log(CLASSES))
+    assert bool(metrics["finite"]) == (where is None) == (not broken)
+    assert where is None or any(f".{where}[" in name for name in broken)
 
 
 @pytest.mark.fast

@@ -1,13 +1,18 @@
-"""The window of steps between two rows of metrics: what its speed is of, and what it takes for diverged."""
+"""Between two rows of metrics: what the speed is of, what is taken for diverged and never saved."""
 
 import time
 
+import jax
 import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 
-from rann_jax.train import Window
-
-pytestmark = pytest.mark.fast
+from rann_jax.main import run
+from rann_jax.models.norm import batch_norm
+from rann_jax.models.registry import FAMILIES
+from rann_jax.train import DivergedError, Window
+from rann_jax.writers import read_metrics
+from tests.tiny import get_config
 
 
 class Rows(list):
@@ -43,10 +48,11 @@ def clock(monkeypatch):
     return Clock(monkeypatch)
 
 
-def metrics(loss=1.0):
-    return {"loss": jnp.float32(loss), "learning_rate": jnp.float32(1e-3)}
+def metrics(loss=1.0, finite=True):
+    return {"loss": jnp.float32(loss), "learning_rate": jnp.float32(1e-3), "finite": jnp.bool_(finite)}
 
 
+@pytest.mark.fast
 def test_speed_is_of_reading_too_and_of_no_evaluation(clock):
     """8 clips a step; the seconds of a step pass before it is appended, where its batch is waited for."""
     rows = Rows()
@@ -68,3 +74,60 @@ def test_speed_is_of_reading_too_and_of_no_evaluation(clock):
     window.flush()  # two steps in 8 s
     assert [step for step, _ in rows] == [1, 2, 3, 5]
     assert [row["time/clips_per_second"] for _, row in rows] == [4, 2, 8, 2]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("third", "says"),
+    [
+        ({"loss": jnp.nan, "finite": False}, r"the loss of step 13 is nan: lower config\.optimizer"),
+        (
+            {"loss": 0.5, "finite": False},
+            r"step 13, of a finite loss, 0\.5, left .*: lower config\.optimizer",
+        ),
+    ],
+    ids=["loss", "gradient"],
+)
+def test_divergence_names_the_step(third, says):
+    """Nothing is written of the steps beside it, and nothing inside a pause is done."""
+    rows = Rows()
+    window = Window(rows, Quiet(), 10, batch_size=8)
+    for step in ({}, {}, third, {"loss": jnp.nan}):
+        window.append(metrics(**step))
+    with pytest.raises(DivergedError, match=says), window.paused():
+        rows.write(0, "a checkpoint")
+    assert not rows
+
+
+class Countdown(nn.Module):
+    """Takes class 0 for certain, by the root of a weight that Adam makes 1.5, 0.5, then less than 0.
+
+    There it counts as 0: the loss is finite, and its gradient 0 * infinity.
+    """
+
+    num_classes: int
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        batch_norm(x, axis=1, train=train, name="norm")
+        weight = self.param("weight", nn.initializers.constant(1.5), (1,), jnp.float32)
+        certain = 5.0 + jnp.sqrt(jnp.maximum(weight, 0.0))
+        return jnp.zeros((len(x), self.num_classes)).at[:, 0].set(certain)
+
+
+@pytest.mark.usefixtures("quickly_compiled")
+def test_a_state_that_is_not_finite_is_neither_evaluated_nor_saved(tmp_path, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "countdown", lambda name, **options: Countdown(**options))
+    config = get_config("steps=6")
+    config.prepared_dir, config.augment = str(tmp_path / "prepared"), {}
+    config.model, config.optimizer.learning_rate = {"name": "countdown"}, 1.0
+    config.optimizer.schedule = "constant"
+    config.log_every, config.eval_every, config.save_every = 50, 1, 1
+    with pytest.raises(DivergedError, match=r"^step 3, of a finite loss"):
+        run(config, tmp_path / "run", mode="train", checkpoint="latest", quiet=True)
+    saved = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert saved == {"1", "2"}
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows if "train/loss" in row] == [1, 2]
+    assert [row["step"] for row in rows if "test/mAP" in row] == [1, 2]
