@@ -17,7 +17,7 @@ from input_pipeline.prepared import Prepared
 from rann_jax import distributed, metrics
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.dispatch import one_behind
-from rann_jax.errors import ConfigError
+from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.experiment import Experiment
 from rann_jax.predictions import Predictions
 from rann_jax.state import TrainState
@@ -69,9 +69,17 @@ class SplitEvaluator:
         For classification: accuracy, mAP, macro F1; for tagging: mAP, mAUC, d'. Classes without
         positives are left out of the means; `undefined_classes` counts them. `clips` counts the clips
         scored, `clips_listed` those and the rejected ones.
+
+        Raises:
+          DivergedError: probabilities are not finite.
         """
         self._probabilities = self._predict(state)
         self._trained_steps = int(jax.device_get(state.step))
+        if broken := np.count_nonzero(~np.isfinite(self._probabilities).all(axis=1)):
+            raise DivergedError(
+                f"{self.name}: {broken} clips have probabilities that are not finite, by the weights of step "
+                f"{self._trained_steps}: lower config.optimizer.learning_rate and train in another --workdir"
+            )
         self._scores = {
             f"{self.name}/{measure}": value for measure, value in self._measures(self._probabilities)
         }

@@ -14,7 +14,7 @@ from input_pipeline import prepare
 from rann_jax import evaluate as evaluation
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.distributed import data_mesh
-from rann_jax.errors import ConfigError
+from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.evaluate import SplitEvaluator, readable
 from rann_jax.experiment import build, data_options
 from rann_jax.main import run
@@ -176,3 +176,10 @@ def test_readers_end_where_evaluation_fails(evaluator_of):
     with pytest.raises(RuntimeError, match="cannot be computed"):
         dict(evaluator.run(UNTRAINED))
     assert watched.events == ["read", "closed"]
+
+
+def test_probabilities_that_are_not_finite_are_one_line(evaluator_of):
+    """Finite weights of 1e30 make them so, in the activations."""
+    evaluator, _ = evaluator_of(lambda variables, audio: jnp.full((len(audio), 2), jnp.nan))
+    with pytest.raises(DivergedError, match=r"test: 19 clips .*not finite, by the weights of step 0: lower"):
+        dict(evaluator.run(UNTRAINED))
