@@ -17,8 +17,19 @@ CONFIG_FILE = "config.json"
 # on with other values.
 LOCATIONS = ("data_dir", "prepared_dir", "prepare", "loader", "sharding")
 
-# Keys that are never empty and that configs of earlier versions lack, and what those versions did.
-ADDED = {"accumulate": 1, "batch_norm_groups": 1}
+# Keys that configs of earlier versions lack, and what those versions did. No other key is taken for its
+# default where it is absent: what is empty, zero or false is a value as any other.
+ADDED = {
+    "sampling": "uniform",
+    "model.remat": False,
+    "model.blocks_per_stage": None,
+    "model.width": None,
+    "init_from": "",
+    "accumulate": 1,
+    "batch_norm_groups": 1,
+    "optimizer.frozen": [],
+    "optimizer.head_learning_rate": None,
+}
 
 
 @contextmanager
@@ -37,16 +48,17 @@ def replace_atomically(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 def check_same_config(workdir: Path, config: ConfigDict) -> None:
     """Raise ConfigError where the workdir holds a run of another config; name the keys that differ.
 
-    A key that one of the two lacks counts as empty: what a newer version adds changes nothing while empty.
+    A key that only one of the two has differs, unless a newer version added it (ADDED).
     """
     if not (workdir / CONFIG_FILE).exists():
         return
     before, now = _comparable(load_config(workdir)), _comparable(config)
-    differing = sorted(
-        key for key in before | now if (before.get(key) or now.get(key)) and before.get(key) != now.get(key)
-    )
+    absent = object()
+    differing = sorted(key for key in before | now if before.get(key, absent) != now.get(key, absent))
     if differing:
-        shown = ", ".join(f"{key} ({before.get(key)!r} there)" for key in differing[:5])
+        shown = ", ".join(
+            f"{key} ({repr(before[key]) if key in before else 'absent'} there)" for key in differing[:5]
+        )
         raise ConfigError(
             f"{workdir} holds a run with another config, differing in {shown}: use the same values or "
             "another --workdir"
@@ -75,12 +87,15 @@ def load_config(workdir: Path) -> ConfigDict:
 
 
 def _comparable(config: ConfigDict) -> dict[str, Any]:
-    """Dotted keys and values, in the types that JSON keeps, less the locations."""
+    """Dotted keys and values, in the types that JSON keeps, less the locations.
+
+    An empty dict is a value: {"gain": {}} is an augmentation, with its defaults.
+    """
     flat: dict[str, Any] = dict(ADDED)
 
     def visit(tree: dict[str, Any], prefix: str) -> None:
         for key, value in tree.items():
-            if isinstance(value, dict):
+            if isinstance(value, dict) and value:
                 visit(value, f"{prefix}{key}.")
             elif f"{prefix}{key}".partition(".")[0] not in LOCATIONS:
                 flat[prefix + key] = value

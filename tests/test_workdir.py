@@ -1,0 +1,100 @@
+"""When a workdir's config counts as the same: a run may go on with it, a finished cell may be taken."""
+
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs.base import base
+from rann_jax.errors import ConfigError
+from rann_jax.workdir import CONFIG_FILE, check_same_config, save_config
+
+pytestmark = pytest.mark.fast
+
+# The keys of the first version that augmented, and what they were by default.
+EARLIEST = {
+    "seed": 0,
+    "data_dir": "",
+    "prepared_dir": "",
+    "dataset": {"name": "quickstart"},
+    "splits": {"train": "train", "test": "test"},
+    "loader": {"num_threads": 4, "prefetch": 8},
+    "task": "classification",
+    "num_classes": 10,
+    "sample_rate": 44100,
+    "t_c": 4.0,
+    "feature": {"name": "log_mel", "frames_per_second": 128, "n_bins": 128},
+    "augment": {"mixup": {"alpha": 1.0}},
+    "model": {"name": "rann-4x4-1"},
+    "dtype": "float32",
+    "batch_size": 32,
+    "total_steps": 1000,
+    "optimizer": {"schedule": "one_cycle", "learning_rate": 0.001},
+    "ema_decay": 0.999,
+    "log_every": 50,
+    "eval_every": 500,
+    "save_every": 500,
+    "best_metric": "test/mAP",
+    "eval": {"splits": ["test"], "batch_size": 32, "max_crops": 16},
+}
+
+
+def changed(changes: dict) -> ConfigDict:
+    """The base config with other values by dotted key."""
+    config = base().to_dict()
+    for key, value in changes.items():
+        *path, name = key.split(".")
+        tree = config
+        for part in path:
+            tree = tree[part]
+        tree[name] = value
+    return ConfigDict(config)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "differing"),
+    [
+        ({"augment": {"gain": {}, "roll": {}, "spec_augment": {}}}, {"augment": {}}, "augment.gain"),
+        ({"augment": {"gain": {}}}, {"augment": {"roll": {}}}, "augment.roll"),
+        ({"augment.mixup": {"probability": 0.0}}, {"augment.mixup": {}}, "augment.mixup.probability"),
+        ({"feature.fmin": 0.0}, {}, "feature.fmin"),
+        ({"model.shortcut_norm": False}, {}, "model.shortcut_norm"),
+        ({"accumulate": 2}, {}, "accumulate"),
+        ({"model.blocks_per_stage": 1}, {}, "model.blocks_per_stage"),
+        ({"optimizer.frozen": ("trunk",)}, {}, "optimizer.frozen"),
+        ({"eval.splits": ()}, {}, "eval.splits"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_changes_a_result_is_another_config(one, other, differing, tmp_path):
+    for name, before, now in (("there", one, other), ("here", other, one)):
+        save_config(tmp_path / name, changed(before))
+        with pytest.raises(ConfigError, match=rf"differing in .*{differing}\b.*another --workdir"):
+            check_same_config(tmp_path / name, changed(now))
+
+
+def test_a_key_that_is_not_there_is_said_so(tmp_path):
+    save_config(tmp_path, changed({"augment": {}}))
+    says = r"differing in augment \(\{\} there\), augment\.gain \(absent there\): use"
+    with pytest.raises(ConfigError, match=says):
+        check_same_config(tmp_path, changed({"augment": {"gain": {}}}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"data_dir": "/elsewhere", "prepare.workers": 3, "loader": {}, "sharding": {"model": 2, "rules": ()}},
+        {"t_c": 4, "eval.splits": ["test"]},  # in JSON 4.0 may be 4, and a tuple is a list
+    ],
+    ids=["nothing", "locations", "types"],
+)
+def test_what_changes_no_result_is_the_same_config(changes, tmp_path):
+    save_config(tmp_path, base())
+    check_same_config(tmp_path, changed(changes))
+
+
+def test_configs_of_earlier_versions_are_the_same(tmp_path):
+    """Whoever adds a key to configs/base.py says in workdir.ADDED what was done without it."""
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(EARLIEST))
+    check_same_config(tmp_path, base())
