@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from input_pipeline.loader import Batch, eval_batches
 from input_pipeline.prepared import Prepared
@@ -23,6 +24,40 @@ from rann_jax.predictions import Predictions
 from rann_jax.state import TrainState
 from rann_jax.steps import make_eval_step
 from rann_jax.workdir import replace_atomically
+
+# The scores of a split, by the task.
+MEASURES = {"classification": ("mAP", "accuracy", "macro_f1"), "tagging": ("mAP", "mAUC", "d_prime")}
+
+
+def check_splits(config: ConfigDict) -> None:
+    """Raise ConfigError unless config.eval.splits names splits of the config."""
+    chosen, known = tuple(config.eval.splits), tuple(config.splits)
+    if not chosen or set(chosen) - set(known):
+        raise ConfigError(
+            f"config.eval.splits={chosen!r} must name one or more of config.splits: {', '.join(known)}"
+        )
+
+
+def check_best_metric(config: ConfigDict) -> None:
+    """Raise ConfigError unless config.best_metric is a score that the evaluation yields."""
+    there = [f"{split}/{measure}" for split in config.eval.splits for measure in MEASURES[config.task]]
+    if config.best_metric not in there:
+        raise ConfigError(
+            f"config.best_metric={config.best_metric!r} is no score of config.eval.splits: use one of "
+            f"{', '.join(there)}"
+        )
+
+
+def measures(task: str, targets: np.ndarray, scores: np.ndarray) -> Iterator[tuple[str, float]]:
+    """MEASURES of a task, of targets and scores (N, C)."""
+    yield "mAP", metrics.mean(metrics.average_precision(targets, scores))
+    if task == "classification":
+        yield "accuracy", metrics.accuracy(targets, scores)
+        yield "macro_f1", metrics.macro_f1(targets, scores)
+    else:
+        auc = metrics.mean(metrics.roc_auc(targets, scores))
+        yield "mAUC", auc
+        yield "d_prime", float(metrics.d_prime(auc))
 
 
 class SplitEvaluator:
@@ -87,14 +122,7 @@ class SplitEvaluator:
 
     def _measures(self, scores: np.ndarray) -> Iterator[tuple[str, float]]:
         targets = self._targets
-        yield "mAP", metrics.mean(metrics.average_precision(targets, scores))
-        if self._config.task == "classification":
-            yield "accuracy", metrics.accuracy(targets, scores)
-            yield "macro_f1", metrics.macro_f1(targets, scores)
-        else:
-            auc = metrics.mean(metrics.roc_auc(targets, scores))
-            yield "mAUC", auc
-            yield "d_prime", float(metrics.d_prime(auc))
+        yield from measures(self._config.task, targets, scores)
         yield "clips", len(targets)
         yield "clips_listed", self._prepared.manifest(self._split).listed
         yield "undefined_classes", len(metrics.undefined_classes(targets))

@@ -17,6 +17,7 @@ from rann_jax.augment import Policy, policy
 from rann_jax.errors import ConfigError
 from rann_jax.features.front_end import FrontEnd, front_end
 from rann_jax.freezing import Freezing
+from rann_jax.ranges import check_ranges
 from rann_jax.sharding import state_shardings
 from rann_jax.state import Arrays, TrainState, create_state
 from rann_jax.steps import LOSSES
@@ -98,6 +99,7 @@ def build(config: ConfigDict) -> Experiment:
     Raises:
       ConfigError: a key has a value that cannot work; the message names it.
     """
+    check_ranges(config)
     if config.task not in LOSSES:
         raise ConfigError(f"config.task must be one of {', '.join(LOSSES)}, not {config.task!r}")
     if config.dtype not in DTYPES:
@@ -177,5 +179,5 @@ def _blaming(key: str) -> Iterator[None]:
     """Name the config key whose value a builder refused."""
     try:
         yield
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise ConfigError(f"{key}: {error}") from error

@@ -37,7 +37,7 @@ from rann_jax import workdir as workdirs
 from rann_jax.checkpoint import has_checkpoint
 from rann_jax.config_file import explaining
 from rann_jax.errors import ConfigError
-from rann_jax.evaluate import evaluate_checkpoint, readable
+from rann_jax.evaluate import check_best_metric, check_splits, evaluate_checkpoint, readable
 from rann_jax.experiment import build, check_labels, data_options
 from rann_jax.preemption import EXIT_CODE, PreemptedError
 from rann_jax.train import DivergedError, train
@@ -77,6 +77,9 @@ def run(
     elif config is None:
         raise ConfigError("--config is missing: name one, such as configs/quickstart.py")
     experiment = build(config)
+    check_splits(config)
+    if mode == "train":  # weights of a run that began before this was checked can still be scored
+        check_best_metric(config)
     workdirs.check_same_config(workdir, config)
     begins = mode == "train" and not has_checkpoint(workdir)
     source = pretrained.load(experiment) if begins else None

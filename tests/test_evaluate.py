@@ -15,7 +15,7 @@ from rann_jax import evaluate as evaluation
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.distributed import data_mesh
 from rann_jax.errors import ConfigError, DivergedError
-from rann_jax.evaluate import SplitEvaluator, readable
+from rann_jax.evaluate import MEASURES, SplitEvaluator, measures, readable
 from rann_jax.experiment import build, data_options
 from rann_jax.main import run
 from rann_jax.train import restore_or_create
@@ -23,6 +23,23 @@ from rann_jax.workdir import save_config
 from tests.tiny_folds import get_config
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("task", MEASURES)
+def test_measures_of_a_task_by_hand(task):
+    """Class 0 is ranked 1, 0, 1 and class 1 as 1, 0, 0: AP 5/6 and 1, AUC 1/2 and 1, 2 of 3 clips right."""
+    targets = np.array([[1, 0], [0, 1], [1, 0]])
+    scores = np.array([[0.9, 0.1], [0.8, 0.5], [0.7, 0.3]])
+    found = dict(measures(task, targets, scores))
+    assert tuple(found) == MEASURES[task]
+    assert found["mAP"] == pytest.approx((5 / 6 + 1) / 2)
+    if task == "classification":
+        assert found["accuracy"] == pytest.approx(2 / 3)
+        assert found["macro_f1"] == pytest.approx((4 / 5 + 0) / 2)  # class 0: 2 of 2 found, 3 said
+    else:
+        assert found["mAUC"] == pytest.approx((1 / 2 + 1) / 2)
+        assert found["d_prime"] == pytest.approx(2**0.5 * 0.6744897501960817)  # the normal quartile
 
 
 def write_sound(path, seed):

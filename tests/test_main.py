@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 import configs.audioset
 import configs.esc50
 import configs.folder
+import rann_jax.main
 from input_pipeline import DataError
 from input_pipeline.prepare import prepare
 from rann_jax import lock
@@ -135,6 +136,55 @@ def test_wrong_values(overrides, says, tmp_path, prepared):
     for text in says:
         assert text in str(error.value)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+WHOLE = "must be a whole number of at least 1, not"
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"seed": -1}, "config.seed must be a whole number between 0 and 4294967295, not -1"),
+        ({"seed": 2**32}, "config.seed must be a whole number between 0 and 4294967295, not 4294967296"),
+        ({"num_classes": 0}, f"config.num_classes {WHOLE} 0"),
+        ({"eval.max_crops": 0}, f"config.eval.max_crops {WHOLE} 0"),
+        ({"eval.max_crops": -1}, f"config.eval.max_crops {WHOLE} -1"),
+        ({"log_every": 0}, f"config.log_every {WHOLE} 0"),
+        ({"eval_every": 0}, f"config.eval_every {WHOLE} 0"),
+        ({"save_every": 0}, f"config.save_every {WHOLE} 0"),
+        ({"total_steps": 0, "optimizer.schedule": "constant"}, f"config.total_steps {WHOLE} 0"),
+        ({"ema_decay": 1.5}, "config.ema_decay must be a number between 0 and 1, not 1.5"),
+        ({"ema_decay": float("nan")}, "config.ema_decay must be a number between 0 and 1, not nan"),
+        ({"optimizer.div_factor": 0.0}, "config.optimizer.div_factor must be a positive number, not 0.0"),
+        ({"optimizer.b2": 1.0}, "config.optimizer.b2 must be a number from 0 to below 1, not 1.0"),
+        ({"t_c": float("inf")}, "config.feature, config.t_c or config.sample_rate: "),
+        (
+            {"eval.splits": ("valid",)},
+            "config.eval.splits=('valid',) must name one or more of config.splits: test, train",
+        ),
+        ({"eval.splits": ()}, "config.eval.splits=() must name one or more of config.splits: test, train"),
+        (
+            {"best_metric": "test/acuracy"},
+            "config.best_metric='test/acuracy' is no score of config.eval.splits: use one of test/mAP, "
+            "test/accuracy, test/macro_f1",
+        ),
+        (
+            {"best_metric": "train/mAP", "task": "tagging"},
+            "use one of test/mAP, test/mAUC, test/d_prime",
+        ),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else None,
+)
+def test_wrong_numbers_and_names_before_data_is_prepared(overrides, says, tmp_path, monkeypatch):
+    monkeypatch.setattr(rann_jax.main, "prepare", lambda **_: pytest.fail("data was prepared"))
+    config = tiny(tmp_path)
+    config.update_from_flattened_dict(overrides)
+    with pytest.raises(ConfigError) as error:
+        run_tiny(config, tmp_path / "run")
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])

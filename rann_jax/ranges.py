@@ -1,0 +1,66 @@
+"""Which numbers of a config can work: what would else fail only when its turn has come, or silently."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from rann_jax.errors import ConfigError
+
+
+class Range(NamedTuple):
+    """A range of numbers, and how it is told."""
+
+    told: str
+    holds: Callable[[Any], bool]
+
+
+def whole(least: int, most: float = math.inf) -> Range:
+    """Whole numbers from `least` to `most`."""
+    told = f"of at least {least}" if most == math.inf else f"between {least} and {most}"
+    return Range(f"a whole number {told}", lambda value: isinstance(value, int) and least <= value <= most)
+
+
+SHARE = Range("a number between 0 and 1", lambda value: isinstance(value, int | float) and 0 <= value <= 1)
+BELOW_ONE = Range(
+    "a number from 0 to below 1", lambda value: isinstance(value, int | float) and 0 <= value < 1
+)
+POSITIVE = Range("a positive number", lambda value: isinstance(value, int | float) and 0 < value < math.inf)
+
+# Those of augmentations, front ends and networks are theirs, and told where these are built.
+RANGES = {
+    "seed": whole(0, 2**32 - 1),  # the state holds it as uint32
+    "prepare.workers": whole(0),
+    "prepare.max_failed_share": SHARE,
+    "loader.num_threads": whole(0),
+    "loader.prefetch": whole(0),
+    "num_classes": whole(1),
+    "batch_size": whole(1),
+    "accumulate": whole(1),
+    "batch_norm_groups": whole(1),
+    "total_steps": whole(1),
+    "optimizer.learning_rate": POSITIVE,
+    "optimizer.div_factor": POSITIVE,
+    "optimizer.final_div_factor": POSITIVE,
+    "optimizer.b1": BELOW_ONE,
+    "optimizer.base_momentum": BELOW_ONE,
+    "optimizer.max_momentum": BELOW_ONE,
+    "optimizer.b2": BELOW_ONE,
+    "ema_decay": SHARE,
+    "log_every": whole(1),
+    "eval_every": whole(1),
+    "save_every": whole(1),
+    "eval.batch_size": whole(1),
+    "eval.max_crops": whole(1),
+}
+
+
+def check_ranges(config: ConfigDict) -> None:
+    """Raise ConfigError where a number is out of its range; keys that are absent or None are left alone."""
+    for key, allowed in RANGES.items():
+        value: Any = config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, ConfigDict) else None
+        if value is not None and not allowed.holds(value):
+            raise ConfigError(f"config.{key} must be {allowed.told}, not {value!r}")
