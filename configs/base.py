@@ -71,7 +71,8 @@ def base() -> ConfigDict:
                 "head_learning_rate": placeholder(float),
             },
             "ema_decay": 0.999,  # the value of the code that the paper cites
-            # When: in steps. The best checkpoint is kept beside the latest; results are of the latest.
+            # When: in steps. An evaluation whose best_metric (a score of eval.splits) exceeds all before is
+            # saved too, whatever save_every, and kept beside the latest; results are of the latest.
             "log_every": 50,
             "eval_every": 500,
             "save_every": 500,

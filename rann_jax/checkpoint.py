@@ -9,6 +9,7 @@ broken-off copy did to one afterwards is noticed: the record has a checksum of t
 import dataclasses
 import errno
 import logging
+import math
 import os
 import re
 import shutil
@@ -103,6 +104,21 @@ class Checkpoints:
     def best_step(self) -> int | None:
         """Step of the checkpoint with the greatest metric."""
         return self._manager.best_step()
+
+    def is_best(self, metrics: Mapping[str, float]) -> bool:
+        """Whether the score is there and exceeds that of every checkpoint: all processes say the same.
+
+        Raises:
+          OSError: the save before could not be written.
+        """
+        if self._best_metric not in metrics:
+            return False
+        with _system_errors():
+            self._manager.wait_until_finished()  # its score is read from its file
+        best = self.best_step
+        before = -math.inf if best is None else self._manager.metrics(best)[self._best_metric]
+        with jax.transfer_guard("allow"):  # the training loop's is there for its steps
+            return distributed.agree(metrics[self._best_metric] > before)
 
     def save(self, step: int, state: TrainState, record: Record, metrics: Mapping[str, float]) -> None:
         """Start saving; arrays are copied before this returns, files are written behind it.

@@ -86,7 +86,8 @@ def train(
                     scores = evaluate(evaluators, state)
                 writer.write(step, scores | {"time/seconds": time.monotonic() - started})
                 progress.say(step, scores)
-            if step > start and (last or told or step % config.save_every == 0):
+            due = last or told or step % config.save_every == 0
+            if step > start and (due or checkpoints.is_best(scores)):
                 with window.paused():
                     record = dataclasses.replace(record, batches=step, seconds=time.monotonic() - started)
                     checkpoints.save(step, state, record, scores)

@@ -56,6 +56,25 @@ def test_latest_two_and_the_best_are_kept(workdir):
     checkpoints.close()
 
 
+def test_scores_are_the_best_where_they_exceed_all_that_were_saved(workdir):
+    """Those of step 2 are 0.9; a resumed run knows it from the files."""
+    with closing(Checkpoints(workdir, "test/accuracy")) as checkpoints:
+        assert not checkpoints.is_best({})  # not evaluated
+        assert not checkpoints.is_best({"test/mAP": 1.0})
+        assert not checkpoints.is_best({"test/accuracy": 0.9})
+        assert not checkpoints.is_best({"test/accuracy": float("nan")})
+        assert checkpoints.is_best({"test/accuracy": 0.91})
+        checkpoints.save(7, state_at(7), Record(7, 9.0, BUNDLE), {"test/accuracy": 0.95})
+        assert not checkpoints.is_best({"test/accuracy": 0.91})
+
+
+def test_the_first_scores_are_the_best(tmp_path):
+    with closing(Checkpoints(tmp_path, "test/accuracy")) as checkpoints:
+        checkpoints.save(1, state_at(1), Record(1, 1.5, BUNDLE), {})
+        assert checkpoints.is_best({"test/accuracy": 0.0})
+        assert not checkpoints.is_best({"test/accuracy": float("nan")})
+
+
 @pytest.mark.parametrize("step", [None, 2, 5])
 def test_state_and_record_come_back(workdir, step):
     checkpoints = Checkpoints(workdir, "test/accuracy")

@@ -108,6 +108,11 @@ def test_predictions_are_bit_identical(runs):
     np.testing.assert_allclose(first["probabilities"].sum(axis=1), 1, rtol=1e-5)
 
 
+def test_the_same_checkpoints_are_kept(runs):
+    whole, killed = (sorted(path.name for path in (run / "checkpoints").iterdir()) for run in runs)
+    assert whole == killed
+
+
 def test_a_finished_run_changes_nothing_when_launched_again(runs):
     whole, _ = runs
     before = (whole / "metrics.jsonl").read_text()
