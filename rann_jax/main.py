@@ -30,7 +30,6 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from input_pipeline.errors import DataError
 from input_pipeline.prepare import prepare
 from rann_jax import compilation_cache, distributed, environment, lock, pretrained
 from rann_jax import workdir as workdirs
@@ -40,6 +39,7 @@ from rann_jax.errors import ConfigError
 from rann_jax.evaluate import check_best_metric, check_splits, evaluate_checkpoint, readable
 from rann_jax.experiment import build, check_labels, data_options
 from rann_jax.preemption import EXIT_CODE, PreemptedError
+from rann_jax.program import guarded
 from rann_jax.train import DivergedError, train
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -68,9 +68,10 @@ def run(
     """What the command line does, and the scores of the last evaluation; `command` is kept for the report.
 
     Raises:
-      ConfigError, DataError: what the user can mend, in one line.
+      ConfigError, DataError, OSError: what the user can mend, in one line.
       DivergedError: the loss is not finite.
     """
+    workdirs.check_folder(workdir)
     if mode == "eval":
         saved = workdirs.load_config(workdir)
         config = config or saved
@@ -115,40 +116,45 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def _guarded(_: Sequence[str]) -> None:
+def _guarded(_: Sequence[str]) -> int:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes
     # Where a save fails, each of its hundreds of writes would add a traceback to the one line that counts.
     stdlib_logging.getLogger("asyncio").setLevel(stdlib_logging.CRITICAL)
-    if not _WORKDIR.value:
+    workdir = _WORKDIR.value
+    if not workdir:
         _exit("--workdir is missing: name the folder of the run, such as runs/quickstart")
     compilation_cache.enable()
+    return guarded(lambda: _work(Path(workdir)))
+
+
+def _work(workdir: Path) -> int:
     try:
         distributed.start(
             _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, heartbeat_seconds=_HEARTBEAT.value
         )
         scores = run(
             _CONFIG.value,
-            Path(_WORKDIR.value),
+            workdir,
             mode=_MODE.value,
             checkpoint=_CHECKPOINT.value,
             quiet=_QUIET.value,
             command=environment.command_line("rann_jax.main", sys.argv[1:]),
         )
-    except (ConfigError, DataError) as error:
-        _exit(str(error))
     except DivergedError as error:
         _exit(str(error), code=1)
     except PreemptedError as error:
         print(error, file=sys.stderr)
-        sys.exit(EXIT_CODE)
+        return EXIT_CODE
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        _exit(f"{_WORKDIR.value}: {os.strerror(error.errno)}: free space, then run this again")
+        full = f"{workdir}: {os.strerror(error.errno)}: free space, then run this again"
+        raise ConfigError(full) from error
     if distributed.is_primary():
         for line in readable(scores):
             print(line)
+    return 0
 
 
 def _exit(message: str, code: int = 2) -> NoReturn:

@@ -45,6 +45,18 @@ def replace_atomically(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         temporary.unlink(missing_ok=True)
 
 
+def check_folder(workdir: Path) -> None:
+    """Raise ConfigError unless the workdir is a folder, or can become one, that can be written to."""
+    path = workdir.absolute()
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not there.is_dir():
+        raise ConfigError(f"--workdir={workdir}: {there} is a file: name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"--workdir={workdir}: {there} cannot be written to: name another folder, or mend its permissions"
+        )
+
+
 def check_same_config(workdir: Path, config: ConfigDict) -> None:
     """Raise ConfigError where the workdir holds a run of another config; name the keys that differ.
 

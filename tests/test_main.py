@@ -1,5 +1,7 @@
 """What a user can break: one line that names the key or file and the mend, exit code 2, nothing lost."""
 
+import dataclasses
+import errno
 import importlib
 import json
 import os
@@ -7,8 +9,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -17,14 +22,18 @@ import configs.audioset
 import configs.esc50
 import configs.folder
 import rann_jax.main
+import rann_jax.train
 from input_pipeline import DataError
 from input_pipeline.prepare import prepare
 from rann_jax import lock
+from rann_jax.checkpoint import Checkpoints, Record
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
 from rann_jax.main import run
+from rann_jax.program import guarded
 from rann_jax.tagger import Tagger
 from tests.conftest import REPOSITORY
+from tests.test_checkpoint import BUNDLE, state_at
 from tests.tiny import get_config
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -222,6 +231,39 @@ def assert_complete(config: ConfigDict) -> None:
     assert build(config).image_shape[1] == config.feature.frames_per_second * config.t_c + more
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("below", ["", "run"])
+def test_workdir_that_is_a_file(mode, below, tmp_path, monkeypatch):
+    monkeypatch.setattr(rann_jax.main, "prepare", lambda **_: pytest.fail("data was prepared"))
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    with pytest.raises(ConfigError, match=rf"--workdir={file / below}: {file} is a file: name a folder"):
+        run_tiny(tiny(tmp_path), file / below, mode)
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.fast
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_workdir_that_cannot_be_written(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o555)
+    with pytest.raises(ConfigError, match=f"--workdir.*{tmp_path}/locked cannot be written to"):
+        run_tiny(tiny(tmp_path), tmp_path / "locked" / "run")
+
+
+@pytest.mark.fast
+def test_what_the_system_refuses_is_one_line(tmp_path, monkeypatch, capsys):
+    """An error of the system that no check foresees, as where a disk breaks."""
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), f"{tmp_path}/config.json")
+
+    monkeypatch.setattr(rann_jax.main, "run", refuse)
+    monkeypatch.setattr(rann_jax.main.distributed, "start", lambda *_, **__: None)  # arrays are there already
+    assert guarded(lambda: rann_jax.main._work(tmp_path)) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}/config.json: Permission denied\n"
+
+
 def test_missing_workdir():
     assert_one_line(rann("--config", TINY), "--workdir")
 
@@ -339,6 +381,26 @@ def test_divergence_names_the_step(tmp_path, prepared):
     )
     assert result.returncode == 1
     assert "error: the loss of step" in result.stderr.splitlines()[-1]
+
+
+def test_the_best_evaluation_is_saved_wherever_it_falls(tmp_path, prepared, monkeypatch):
+    """Evaluated at 4, 8 and 12, saved at 3, 6, 9 and 12: 4 is the best. The loop, without a network."""
+    scored = {4: 0.9, 8: 0.5, 12: 0.3}
+    metrics = {"loss": jnp.ones(()), "learning_rate": jnp.ones(())}
+    counted = jax.jit(lambda state: dataclasses.replace(state, step=state.step + 1))
+    loop = {
+        "restore_or_create": lambda *_: (state_at(0), Record(0, 0.0, BUNDLE)),
+        "compiled_step": lambda *_: lambda state, batch: (counted(state), metrics),
+        "evaluate": lambda _, state: {"test/mAP": scored[int(jax.device_get(state.step))]},
+        "save": lambda *_: None,  # nothing was predicted
+    }
+    for name, stands_for in loop.items():
+        monkeypatch.setattr(rann_jax.train, name, stands_for)
+    run_tiny(tiny(prepared), tmp_path)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"4", "9", "12"}
+    with closing(Checkpoints(tmp_path, "test/mAP")) as checkpoints:
+        assert checkpoints.best_step == 4
+        assert checkpoints.record(4).batches == 4
 
 
 def test_full_disk_is_said_before_anything_is_written(tmp_path, prepared, monkeypatch):
