@@ -7,14 +7,18 @@ into five folds by class, and fold 5 is tested on; where a file has several labe
 Without data=, the preset num_classes and --config.data_dir, --config.splits and --config.task say it.
 """
 
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
 from configs.base import base, parse_arg
 from input_pipeline import DataError, survey
+from input_pipeline.datasets.roles import ROLES, base_name, role
+from input_pipeline.prepare import Survey
 
-TEST_SPLITS = ("test", "eval", "validation", "valid", "val", "dev")
+_SHOWN = 12  # classes of which the names are said at the start
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -33,6 +37,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
 def own_sounds(config: ConfigDict, data: str) -> None:
     """Take data set, splits, task and number of classes from a folder; '' is one to be named later.
 
+    What was found, and what is trained and tested on, is said in a line on stderr.
+
     Raises:
       ValueError: the folder cannot be used.
     """
@@ -42,24 +48,65 @@ def own_sounds(config: ConfigDict, data: str) -> None:
         return
     try:
         found = survey(data_dir=data, **config.dataset.to_dict())
+        config.splits = train_and_test(found.splits)
     except DataError as error:
         raise ValueError(str(error)) from error
+    except ValueError as error:
+        raise ValueError(f"{found.splits_from}: {error}") from error
     config.data_dir = data
     config.num_classes = len(found.labels)
     config.task = "tagging" if found.several_labels else "classification"
-    config.splits = train_and_test(found.splits)
+    for line in _told(found, config.splits):
+        print(f"note: {data}: {line}", file=sys.stderr)
 
 
 def train_and_test(splits: Sequence[str]) -> dict[str, str]:
-    """Which splits are trained and tested on: those named so, else the last one is tested on.
+    """Which splits are trained and tested on: those named so; of numbered folds the last is tested on.
+
+    A validation split is tested on where there is no test split, and else left alone.
+
+    Raises:
+      ValueError: the names do not say it.
 
     >>> train_and_test(["fold1", "fold2", "fold3"])
     {'train': 'fold1+fold2', 'test': 'fold3'}
-    >>> train_and_test(["test", "train", "val"])
-    {'train': 'train', 'test': 'test'}
+    >>> train_and_test(["Test", "Training", "val"])
+    {'train': 'Training', 'test': 'Test'}
     """
-    test = next((name for name in TEST_SPLITS if name in splits), splits[-1])
-    others = [name for name in splits if name != test]
-    if not others:
-        raise ValueError(f"config.data_dir: the only split is {test!r}: one to train on is missing")
-    return {"train": "train" if "train" in others else "+".join(others), "test": test}
+    *train, last = _numbered(splits) or [""]
+    test = [last] * bool(last)
+    if not test:
+        train, test = [split for split in splits if role(split) == "train"], _tested(splits)
+    if not train or not test:
+        raise ValueError(
+            f"the splits {', '.join(map(repr, splits))} do not say what to train and what to test on: write "
+            "train and test there; or leave the preset data away and say --config.data_dir, "
+            "--config.splits.train, --config.splits.test and the preset num_classes"
+        )
+    return {"train": "+".join(train), "test": "+".join(test)}
+
+
+def _numbered(splits: Sequence[str]) -> list[str]:
+    """The splits in the order of their numbers where they are folds, such as fold1, fold2, ...; else []."""
+    parts = {split: re.fullmatch(r"(\D+)(\d+)", split) for split in splits}
+    stems = {match[1].lower() if match else "" for match in parts.values()}
+    if any(map(role, splits)) or len(stems) != 1 or stems == {""}:
+        return []
+    return sorted(splits, key=lambda split: int(re.sub(r"\D", "", split)))
+
+
+def _tested(splits: Sequence[str]) -> list[str]:
+    """The splits of the first name in the table: 'test1' and 'test2' are one set, 'test' and 'eval' two."""
+    names = [name for wanted in ("test", "validation") for name, what in ROLES.items() if what == wanted]
+    found = ([split for split in splits if base_name(split) == name] for name in names)
+    return next(filter(None, found), [])
+
+
+def _told(found: Survey, splits: Mapping[str, str]) -> Iterator[str]:
+    """What a user is to see before anything is trained."""
+    shown = ", ".join(found.labels[:_SHOWN]) + ", ..." * (len(found.labels) > _SHOWN)
+    yield f"{len(found.labels)} classes: {shown}"
+    chosen = splits["train"].split("+") + splits["test"].split("+")
+    others = [split for split in found.splits if split not in chosen]
+    left = f"; left alone: {', '.join(others)}" if others else ""
+    yield f"trained on {splits['train']}, tested on {splits['test']}{left} (as {found.splits_from} has it)"

@@ -143,10 +143,18 @@ def find_prepared(
 
 
 class Survey(NamedTuple):
-    """What a data set lists: class names, names of the splits, whether a clip has several labels."""
+    """What a data set lists.
+
+    Attributes:
+      labels: class names.
+      splits: their names.
+      splits_from: what names them, for messages.
+      several_labels: whether a clip has.
+    """
 
     labels: tuple[str, ...]
     splits: tuple[str, ...]
+    splits_from: str
     several_labels: bool
 
 
@@ -164,7 +172,7 @@ def survey(name: str, *, data_dir: str, **options: Any) -> Survey:
         builder = builder_class(data_dir=folder, config=config)
         clips = itertools.chain.from_iterable(builder.listing.values())
         several = any(len(clip.labels) > 1 for clip in clips)
-        return Survey(tuple(builder.label_names()), tuple(builder.listing), several)
+        return Survey(tuple(builder.label_names()), tuple(builder.listing), builder.splits_from, several)
 
 
 def _find(name: str) -> type[AudioBuilder]:

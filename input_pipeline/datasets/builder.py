@@ -104,6 +104,11 @@ class AudioBuilder(FileReaderBuilder):
     def clips(self) -> Mapping[str, Sequence[Clip]]:
         """The clips of each split, in the order of storage."""
 
+    @property
+    def splits_from(self) -> str:
+        """What names the splits, for messages."""
+        return f"data set {self.name!r}"
+
     def recording(self, file: str) -> Recording:
         """One of the source files, by its path in the folder."""
         return Recording(self.builder_config.source / file)

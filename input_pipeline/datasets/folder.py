@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.folds import dealt
+from input_pipeline.datasets.roles import role
 from input_pipeline.datasets.source import is_audio, read_table
 from input_pipeline.errors import DataError
 
@@ -66,17 +67,27 @@ class Folder(AudioBuilder):
             splits[split].append(Clip(file, labels, sound, problem))
         return {split: splits[split] for split in sorted(splits)}
 
-    @functools.cached_property
+    @property
+    def splits_from(self) -> str:
+        """The column of the table, the folders, or the option that dealt clips out."""
+        return self._read[1]
+
+    @property
     def _entries(self) -> list[_Entry]:
         """Every clip, with the split it will be in."""
-        table = self._table()
-        entries = self._from_folders() if table is None else self._from_table(table)
+        return self._read[0]
+
+    @functools.cached_property
+    def _read(self) -> tuple[list[_Entry], str]:
+        """The entries, and what names their splits."""
+        table, folds = self._table(), self.builder_config.options["folds"]
+        entries, splits_from = self._from_folders() if table is None else self._from_table(table)
         if not any(entry.split for entry in entries):
-            return _deal_out(entries, self.builder_config.options["folds"])
+            return _deal_out(entries, folds), f"config.dataset.folds={folds}"
         for file, _, split, _ in entries:
             if not re.fullmatch(r"[A-Za-z]\w*", split) or split == "all":
                 raise DataError(f"{file}: {split!r} names no split: use letters and digits")
-        return entries
+        return entries, splits_from
 
     def _table(self) -> str | None:
         """The table's path in the folder, or None where there is none."""
@@ -93,7 +104,7 @@ class Folder(AudioBuilder):
             )
         return found[0] if found else None
 
-    def _from_folders(self) -> list[_Entry]:
+    def _from_folders(self) -> tuple[list[_Entry], str]:
         files = [PurePosixPath(file) for file in self.builder_config.files if is_audio(file)]
         by_split = all(len(f.parts) > 2 and f.parts[0].lower() in _SPLIT_FOLDERS for f in files)
         for file in files:
@@ -102,11 +113,12 @@ class Folder(AudioBuilder):
                     f"config.data_dir: {file} in {self.builder_config.source} is in no class "
                     "folder: move it into one, or add a csv with the columns filename and label"
                 )
+        splits_from = f"the folders in {self.builder_config.source}"
         if by_split:
-            return [_Entry(str(f), (f.parts[1],), f.parts[0].lower()) for f in files]
-        return [_Entry(str(f), (f.parts[0],), "") for f in files]
+            return [_Entry(str(f), (f.parts[1],), _split_name(f.parts[0])) for f in files], splits_from
+        return [_Entry(str(f), (f.parts[0],), "") for f in files], splits_from
 
-    def _from_table(self, name: str) -> list[_Entry]:
+    def _from_table(self, name: str) -> tuple[list[_Entry], str]:
         path, options = self.builder_config.source / name, self.builder_config.options
         filename_column = options["filename_column"]
         named = [options[key] for key in ("label_column", "split_column") if options[key]]
@@ -126,7 +138,7 @@ class Folder(AudioBuilder):
             )
             for row in rows
         ]
-        return [self._located(entry) for entry in entries]
+        return [self._located(entry) for entry in entries], f"column {split_column!r} of {path}"
 
     def _located(self, entry: _Entry) -> _Entry:
         """The entry with its file's name as listed, or with what is wrong with it."""
@@ -147,7 +159,10 @@ def _labels(value: str) -> tuple[str, ...]:
 
 
 def _split_name(value: str) -> str:
+    """Known names without case, so that Test and test are one split; a number is that of a fold."""
     value = value.strip()
+    if role(value):
+        return value.lower()
     return f"fold{value}" if value.isdecimal() else value
 
 

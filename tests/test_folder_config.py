@@ -1,0 +1,61 @@
+"""What the config of a user's own folder takes from it, and what it says and refuses."""
+
+import pytest
+
+from configs.folder import get_config
+from configs.folder import train_and_test as chosen
+
+
+def table(folder, first, second, column="split"):
+    """Eight clips of the first split, two of the second, two classes."""
+    rows = [f"{n}.wav,{'cat' if n % 2 else 'dog'},{first if n < 8 else second}\n" for n in range(10)]
+    folder.mkdir()
+    (folder / "labels.csv").write_text(f"filename,label,{column}\n" + "".join(rows))
+    for n in range(10):
+        (folder / f"{n}.wav").touch()  # names are all that is looked at
+    return folder
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("train", "test"),
+        ("Train", "Test"),
+        ("training", "testing"),
+        ("train", "holdout"),
+        ("TRAIN", "VALID"),
+        ("train", "evaluation"),
+        ("train", "held_out"),
+        ("training_set", "eval"),
+    ],
+)
+def test_the_larger_split_is_trained_on_whatever_its_name(first, second, tmp_path, capsys):
+    config = get_config(f"data={table(tmp_path / 'sounds', first, second)}")
+    assert config.splits.to_dict() == {"train": first.lower(), "test": second.lower()}
+    said = capsys.readouterr().err
+    assert "2 classes: cat, dog\n" in said
+    assert f"trained on {first.lower()}, tested on {second.lower()} (as column 'split' of " in said
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("train", "rest"), ("a", "b"), ("dev", "test"), ("train1", "train2"), ("x1", "y2"), ("test", "test")],
+)
+def test_names_that_do_not_say_what_to_test_on(first, second, tmp_path):
+    folder = table(tmp_path / "sounds", first, second, "part")
+    (folder / "labels.csv").write_text((folder / "labels.csv").read_text().replace("part", "fold", 1))
+    with pytest.raises(
+        ValueError, match=rf"column 'fold' of .*labels.csv: .*'{first}'.* do not say"
+    ) as caught:
+        get_config(f"data={folder}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.fast
+def test_several_splits():
+    assert chosen(["dev", "eval", "test", "train"]) == {"train": "train", "test": "test"}
+    assert chosen(["test2", "test1", "train"])["test"] == "test2+test1"
+    assert chosen([f"fold{k}" for k in (1, 10, 2, 9)]) == {"train": "fold1+fold2+fold9", "test": "fold10"}
+    assert chosen(["extra", "train", "val"]) == {"train": "train", "test": "val"}
