@@ -18,7 +18,7 @@ from input_pipeline import DataError, survey
 from input_pipeline.datasets.roles import ROLES, base_name, role
 from input_pipeline.prepare import Survey
 
-_SHOWN = 12  # classes of which the names are said at the start
+_SHOWN = 12  # names that a line says
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -48,25 +48,23 @@ def own_sounds(config: ConfigDict, data: str) -> None:
         return
     try:
         found = survey(data_dir=data, **config.dataset.to_dict())
-        config.splits = train_and_test(found.splits)
     except DataError as error:
         raise ValueError(str(error)) from error
-    except ValueError as error:
-        raise ValueError(f"{found.splits_from}: {error}") from error
     config.data_dir = data
     config.num_classes = len(found.labels)
     config.task = "tagging" if found.several_labels else "classification"
+    config.splits = train_and_test(found.splits, found.splits_from)
     for line in _told(found, config.splits):
         print(f"note: {data}: {line}", file=sys.stderr)
 
 
-def train_and_test(splits: Sequence[str]) -> dict[str, str]:
+def train_and_test(splits: Sequence[str], splits_from: str = "config.splits") -> dict[str, str]:
     """Which splits are trained and tested on: those named so; of numbered folds the last is tested on.
 
     A validation split is tested on where there is no test split, and else left alone.
 
     Raises:
-      ValueError: the names do not say it.
+      ValueError: the names do not say it; `splits_from` is what names them, for the message.
 
     >>> train_and_test(["fold1", "fold2", "fold3"])
     {'train': 'fold1+fold2', 'test': 'fold3'}
@@ -79,8 +77,8 @@ def train_and_test(splits: Sequence[str]) -> dict[str, str]:
         train, test = [split for split in splits if role(split) == "train"], _tested(splits)
     if not train or not test:
         raise ValueError(
-            f"the splits {', '.join(map(repr, splits))} do not say what to train and what to test on: write "
-            "train and test there; or leave the preset data away and say --config.data_dir, "
+            f"{splits_from}: {_shortened(list(map(repr, splits)))} do not say what to train and what to test "
+            "on: write train and test there; or leave the preset data away and say --config.data_dir, "
             "--config.splits.train, --config.splits.test and the preset num_classes"
         )
     return {"train": "+".join(train), "test": "+".join(test)}
@@ -104,9 +102,12 @@ def _tested(splits: Sequence[str]) -> list[str]:
 
 def _told(found: Survey, splits: Mapping[str, str]) -> Iterator[str]:
     """What a user is to see before anything is trained."""
-    shown = ", ".join(found.labels[:_SHOWN]) + ", ..." * (len(found.labels) > _SHOWN)
-    yield f"{len(found.labels)} classes: {shown}"
+    yield f"{len(found.labels)} classes: {_shortened(found.labels)}"
     chosen = splits["train"].split("+") + splits["test"].split("+")
     others = [split for split in found.splits if split not in chosen]
     left = f"; left alone: {', '.join(others)}" if others else ""
     yield f"trained on {splits['train']}, tested on {splits['test']}{left} (as {found.splits_from} has it)"
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + ", ..." * (len(names) > _SHOWN)

@@ -16,7 +16,6 @@ from input_pipeline.errors import DataError
 
 _LABEL_COLUMNS = ("label", "labels", "category")
 _SPLIT_COLUMNS = ("split", "fold")
-_SPLIT_FOLDERS = frozenset(("train", "val", "valid", "validation", "dev", "test", "eval"))
 
 
 class _Entry(NamedTuple):
@@ -31,7 +30,8 @@ class _Entry(NamedTuple):
 class Folder(AudioBuilder):
     """The user's own sounds.
 
-    Without a table: `class/any/depth/name.wav`, or `train/class/name.wav`, `test/class/name.wav`.
+    Without a table: `class/any/depth/name.wav`, or `train/class/name.wav`, `test/class/name.wav`, with the
+    names of splits in `roles`.
     With one (the csv at the top of the folder, or option `csv`): a column `filename`, relative to
     the folder or to its `audio/`; a column `label`, `labels` or `category`, several labels
     separated by ';' or ','; if present a column `split` or `fold` (fold 1 becomes split fold1).
@@ -106,17 +106,37 @@ class Folder(AudioBuilder):
 
     def _from_folders(self) -> tuple[list[_Entry], str]:
         files = [PurePosixPath(file) for file in self.builder_config.files if is_audio(file)]
-        by_split = all(len(f.parts) > 2 and f.parts[0].lower() in _SPLIT_FOLDERS for f in files)
+        splits_from = f"the folders in {self.builder_config.source}"
         for file in files:
             if len(file.parts) < 2:
                 raise DataError(
                     f"config.data_dir: {file} in {self.builder_config.source} is in no class "
                     "folder: move it into one, or add a csv with the columns filename and label"
                 )
-        splits_from = f"the folders in {self.builder_config.source}"
-        if by_split:
+        if self._split_folders(files):
             return [_Entry(str(f), (f.parts[1],), _split_name(f.parts[0])) for f in files], splits_from
         return [_Entry(str(f), (f.parts[0],), "") for f in files], splits_from
+
+    def _split_folders(self, files: Sequence[PurePosixPath]) -> bool:
+        """Whether the folders at the top are splits with folders of classes in them, not classes.
+
+        A folder that is named like a split and holds sound and no folders may be a class: 'train' is one of
+        ESC-50's.
+
+        Raises:
+          DataError: it is neither the one nor the other.
+        """
+        named = {file.parts[0] for file in files if role(file.parts[0])}
+        if not any(file.parts[0] in named and len(file.parts) > 2 for file in files) and len(named) < 2:
+            return False
+        strays = (file for file in files if file.parts[0] not in named or len(file.parts) < 3)
+        if (stray := next(strays, None)) is not None:
+            raise DataError(
+                f"config.data_dir: {self.builder_config.source} has {', '.join(sorted(named))}, which name "
+                f"splits, but {stray} is in no class folder of a split: move or remove it; or, where those "
+                "are classes, add a csv with the columns filename and label"
+            )
+        return True
 
     def _from_table(self, name: str) -> tuple[list[_Entry], str]:
         path, options = self.builder_config.source / name, self.builder_config.options

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import soxr
 
-from input_pipeline import DataError, prepare
+from input_pipeline import DataError, prepare, survey
 from tests.input_pipeline.conftest import noise
 
 
@@ -284,6 +284,32 @@ class TestFolder:
         assert prepared.labels == ("cat", "dog")
         assert ids(prepared, "train") == ["train/cat/a.wav", "train/dog/b.wav"]
         assert ids(prepared, "test") == ["Test/cat/c.wav"]
+
+    @pytest.mark.fast
+    @pytest.mark.parametrize(("first", "second"), [("training", "testing"), ("Train", "evaluation")])
+    def test_folders_of_splits_by_other_names(self, first, second, write_sounds):
+        names = [f"{split}/{kind}/a.wav" for split in (first, second) for kind in ("cat", "dog")]
+        found = survey("folder", data_dir=str(write_sounds(dict.fromkeys(names, 100))))
+        assert found.labels == ("cat", "dog")
+        assert set(found.splits) == {first.lower(), second.lower()}
+
+    @pytest.mark.fast
+    @pytest.mark.parametrize("stray", ["unsorted/x.wav", "unsorted/a/x.wav", "train/x.wav"])
+    def test_a_stray_beside_folders_of_splits(self, stray, write_sounds):
+        names = [f"{split}/{kind}/a.wav" for split in ("train", "test") for kind in ("cat", "dog")]
+        folder = write_sounds(dict.fromkeys([*names, stray], 100))
+        with pytest.raises(
+            DataError, match=f"has test, train, which name splits, but {stray} is in no class"
+        ):
+            survey("folder", data_dir=str(folder))
+
+    @pytest.mark.fast
+    def test_folders_named_like_splits_without_classes_in_them(self, write_sounds):
+        folder = write_sounds({"dog/a.wav": 100, "train/a.wav": 100})  # the vehicle, as in ESC-50
+        assert survey("folder", data_dir=str(folder)).labels == ("dog", "train")
+        folder = write_sounds({"dog/a.wav": 100, "test/a.wav": 100})
+        with pytest.raises(DataError, match=r"dog/a.wav is in no class folder of a split"):
+            survey("folder", data_dir=str(folder))
 
     @pytest.mark.fast
     def test_table_with_several_labels_and_a_split(self, write_sounds, tmp_path):
