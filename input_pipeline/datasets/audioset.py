@@ -143,7 +143,8 @@ class Audioset(AudioBuilder):
         """What the HDF5 and tar files hold, each with the path of its file."""
         files = self.builder_config.files
         archives = tuple(file for file in files if PurePosixPath(file).suffix.lower() in READERS)
-        return list(Archives(self.builder_config.source, archives))
+        classes = self.builder_config.options["classes"]
+        return list(Archives(self.builder_config.source, archives, classes))
 
     @functools.cached_property
     def _packed_by_split(self) -> Mapping[str, list[Packed]]:

@@ -56,8 +56,8 @@ class Row(Sound):
         return audio.Audio(stored.astype(np.float32) / 32768, rate, rate, channels=1), sha256
 
 
-def rows(path: Path) -> Iterator[Packed]:
-    """The clips of a file, each with the indices of its classes.
+def rows(path: Path, classes: int) -> Iterator[Packed]:
+    """The clips of a file, each with the indices of its classes, of which there are `classes`.
 
     Raises:
       DataError: h5py is not installed, or the file has not one of the two layouts.
@@ -68,11 +68,12 @@ def rows(path: Path) -> Iterator[Packed]:
         _check(path, file, dataset)
         names = file["audio_name"][:]
         targets = file.get("target")
+        packed = targets is not None and _bits(path, targets, classes)
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise DataError(f"{path} is not a whole HDF5 file ({' '.join(str(error).split())[:200]})") from error
     for start in range(0, len(names), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
-        labels = [None] * _BLOCK_ROWS if targets is None else map(_indices, targets[block])
+        labels = [None] * _BLOCK_ROWS if targets is None else [_indices(t, packed) for t in targets[block]]
         for row, (name, own) in enumerate(zip(names[block], labels, strict=False), start):
             if name:
                 yield Packed(name.decode(errors="replace"), Row(path, dataset, row), own, "")
@@ -117,7 +118,25 @@ def _check(path: Path, file: Any, dataset: str) -> None:
         refuse("mp3 does not hold bytes of variable length")
 
 
-def _indices(target: np.ndarray) -> tuple[str, ...]:
-    """Indices of the classes, as text, of a row of bools or of packed bits."""
-    bits = np.unpackbits(target) if target.dtype == np.uint8 else target
-    return tuple(map(str, np.flatnonzero(bits)))
+def _bits(path: Path, targets: Any, classes: int) -> bool:
+    """Whether targets hold eight classes a byte; else they hold one a value.
+
+    The width says it, not the type: many keep 0 and 1 as uint8.
+
+    Raises:
+      DataError: they are neither.
+    """
+    width = targets.shape[1] if targets.ndim == 2 else 0
+    if width == classes:
+        return False
+    if width == -(-classes // 8) and targets.dtype == np.uint8:
+        return True
+    raise DataError(
+        f"{path}: target has the shape {targets.shape} and type {targets.dtype}: expected {classes} columns, "
+        f"or uint8 and {-(-classes // 8)} of packed bits: remove target, or set config.dataset.classes"
+    )
+
+
+def _indices(target: np.ndarray, packed: bool) -> tuple[str, ...]:
+    """Indices of the classes in a row, as text."""
+    return tuple(map(str, np.flatnonzero(np.unpackbits(target) if packed else target)))

@@ -1,14 +1,18 @@
 """Sound that many clips share a file for: what such a file holds, whichever its format."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from input_pipeline.datasets import hdf5, tar
 from input_pipeline.datasets.clip import Packed
 
-READERS = {".tar": tar.members, ".h5": hdf5.rows, ".hdf": hdf5.rows, ".hdf5": hdf5.rows}
+# By suffix: what reads a file, told the number of classes.
+READERS: dict[str, Callable[[Path, int], Iterator[Packed]]] = {
+    ".tar": lambda path, classes: tar.members(path),
+    **dict.fromkeys((".h5", ".hdf", ".hdf5"), hdf5.rows),
+}
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,7 @@ class Archives:
 
     folder: Path
     files: tuple[str, ...]
+    classes: int
 
     def __iter__(self) -> Iterator[tuple[str, Packed]]:
         """Every clip with the file it is in; says on stderr how many of a file are unsafe.
@@ -26,7 +31,7 @@ class Archives:
         """
         for file in self.files:
             unsafe: list[Packed] = []
-            for packed in READERS[Path(file).suffix.lower()](self.folder / file):
+            for packed in READERS[Path(file).suffix.lower()](self.folder / file, self.classes):
                 unsafe += [packed] * bool(packed.problem)
                 yield file, packed
             if unsafe:

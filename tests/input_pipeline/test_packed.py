@@ -13,6 +13,7 @@ import soundfile
 import soxr
 
 from input_pipeline import DataError
+from input_pipeline.datasets import hdf5
 from tests.input_pipeline.conftest import noise
 from tests.input_pipeline.test_audioset import CLASSES_FILE, prepare_audioset
 
@@ -116,6 +117,29 @@ def test_hdf5_of_passt(folder, clips, data_dir, tmp_path, lists):
     decoded = [soundfile.read(io.BytesIO(content), dtype="int16")[0] for content in contents]
     expected = {key: (mp3, mids) for mp3, (key, (_, mids)) in zip(decoded, clips.items(), strict=True)}
     assert_holds(prepare_audioset(folder, tmp_path / "p"), "eval", expected, names)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("classes", "target", "expected"),
+    [
+        (20, np.eye(20, dtype=np.uint8)[[1, 19]], [("1",), ("19",)]),  # 0 and 1 in bytes
+        (20, np.eye(20, dtype=bool)[[1, 19]], [("1",), ("19",)]),
+        (20, np.array([[64, 0, 16], [0, 1, 128]], np.uint8), [("1", "19"), ("15", "16")]),  # packed
+        (8, np.array([[64], [0]], np.uint8), [("1",), ()]),
+        (1, np.array([[1], [0]], np.uint8), [("0",), ()]),
+    ],
+    ids=["bytes", "bools", "packed", "one_byte", "one_class"],
+)
+def test_the_width_says_whether_targets_are_packed(classes, target, expected, tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["audio_name"], file["waveform"] = np.array([b"a.wav", b"b.wav"]), np.zeros((2, 8), np.int16)
+        file["target"] = target
+        file.attrs["sample_rate"] = 32000
+    assert [packed.labels for packed in hdf5.rows(tmp_path / "a.h5", classes)] == expected
+    with pytest.raises(DataError, match=r"a.h5: target has the shape .*config.dataset.classes") as caught:
+        list(hdf5.rows(tmp_path / "a.h5", 100))
+    assert "\n" not in str(caught.value)
 
 
 def pack_tar(path, members):
