@@ -29,7 +29,7 @@ class Stamp(NamedTuple):
 def scan(folder: Path, also: Set[str] = frozenset({".csv"})) -> dict[str, Stamp]:
     """Stamps of all sound files below a folder, and those with the suffixes `also`, by relative path, sorted.
 
-    Hidden files are left out, links to folders are followed once.
+    Hidden files and folders are left out, links to folders are followed once.
 
     Raises:
       DataError: no such folder, a folder that cannot be read, or nothing but tables in it.
@@ -46,6 +46,7 @@ def scan(folder: Path, also: Set[str] = frozenset({".csv"})) -> dict[str, Stamp]
                 folders.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
+            folders[:] = [name for name in folders if not name.startswith(".")]
             for name in names:
                 if not name.startswith(".") and (is_audio(name) or _suffix(name) in also):
                     path = Path(parent, name)

@@ -11,6 +11,7 @@ import soundfile
 import soxr
 
 from input_pipeline import DataError, prepare, survey
+from input_pipeline.datasets import source
 from tests.input_pipeline.conftest import noise
 
 
@@ -302,6 +303,15 @@ class TestFolder:
             DataError, match=f"has test, train, which name splits, but {stray} is in no class"
         ):
             survey("folder", data_dir=str(folder))
+
+    @pytest.mark.fast
+    def test_hidden_folders_are_no_classes(self, animals):
+        for hidden in (".ipynb_checkpoints/a.wav", ".Trash-0/files/b.wav", "cat/.old/c.wav"):
+            (animals / hidden).parent.mkdir(parents=True)
+            shutil.copy(animals / "cat" / "0.wav", animals / hidden)
+        found = survey("folder", data_dir=str(animals))
+        assert found.labels == ("cat", "dog")
+        assert not any("/." in name or name.startswith(".") for name in source.scan(animals))
 
     @pytest.mark.fast
     def test_folders_named_like_splits_without_classes_in_them(self, write_sounds):
