@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, NamedTuple
 
+import tensorflow_datasets as tfds
+
 from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.folds import dealt
@@ -34,12 +36,13 @@ class Folder(AudioBuilder):
     names of splits in `roles`.
     With one (the csv at the top of the folder, or option `csv`): a column `filename`, relative to
     the folder or to its `audio/`; a column `label`, `labels` or `category`, several labels
-    separated by ';' or ','; if present a column `split` or `fold` (fold 1 becomes split fold1).
+    separated by ';'; if present a column `split` or `fold` (fold 1 becomes split fold1).
 
     Where nothing says which split a clip is in, the clips of each class are dealt out to `folds`
     splits, fold1, fold2, ..., in an order that only depends on their names.
     """
 
+    VERSION = tfds.core.Version("2.0.0")  # 1.0.0 split labels at commas too, and dealt otherwise
     OPTIONS: ClassVar[dict[str, Any]] = {
         "csv": "",
         "filename_column": "filename",
@@ -174,7 +177,8 @@ def _first(columns: Sequence[str], row: Mapping[str, str]) -> str:
 
 
 def _labels(value: str) -> tuple[str, ...]:
-    labels = (label.strip() for label in re.split("[;,]", value))
+    # Not at commas: AudioSet has 'Male speech, man speaking'.
+    labels = (label.strip() for label in value.split(";"))
     return tuple(dict.fromkeys(label for label in labels if label))
 
 

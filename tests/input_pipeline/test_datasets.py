@@ -305,6 +305,14 @@ class TestFolder:
             survey("folder", data_dir=str(folder))
 
     @pytest.mark.fast
+    def test_a_comma_is_part_of_a_label(self, write_sounds):
+        folder = write_sounds({"a.wav": 100, "b.wav": 100})
+        (folder / "l.csv").write_text('filename,label\na.wav,"Speech, male"\nb.wav,"Speech, female"\n')
+        found = survey("folder", data_dir=str(folder))
+        assert found.labels == ("Speech, female", "Speech, male")
+        assert not found.several_labels
+
+    @pytest.mark.fast
     def test_hidden_folders_are_no_classes(self, animals):
         for hidden in (".ipynb_checkpoints/a.wav", ".Trash-0/files/b.wav", "cat/.old/c.wav"):
             (animals / hidden).parent.mkdir(parents=True)
@@ -325,7 +333,7 @@ class TestFolder:
     def test_table_with_several_labels_and_a_split(self, write_sounds, tmp_path):
         folder = write_sounds(dict.fromkeys(["audio/a.wav", "audio/b.wav", "c.wav"], 100))
         (folder / "tags.csv").write_text(
-            '\ufefffilename,labels,split\na.wav,cat; dog,train\nb.wav,"dog,bird",train\nc.wav,cat,test\n'
+            "\ufefffilename,labels,split\na.wav,cat; dog,train\nb.wav,dog;bird,train\nc.wav,cat,test\n"
         )
         prepared = prepare_quietly("folder", folder, tmp_path)
         assert prepared.labels == ("bird", "cat", "dog")
