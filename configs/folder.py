@@ -54,8 +54,8 @@ def own_sounds(config: ConfigDict, data: str) -> None:
     config.num_classes = len(found.labels)
     config.task = "tagging" if found.several_labels else "classification"
     config.splits = train_and_test(found.splits, found.splits_from)
-    for line in _told(found, config.splits):
-        print(f"note: {data}: {line}", file=sys.stderr)
+    for line in _told(data, found, config.splits):
+        print(line, file=sys.stderr)
 
 
 def train_and_test(splits: Sequence[str], splits_from: str = "config.splits") -> dict[str, str]:
@@ -100,13 +100,23 @@ def _tested(splits: Sequence[str]) -> list[str]:
     return next(filter(None, found), [])
 
 
-def _told(found: Survey, splits: Mapping[str, str]) -> Iterator[str]:
+def _told(data: str, found: Survey, splits: Mapping[str, str]) -> Iterator[str]:
     """What a user is to see before anything is trained."""
-    yield f"{len(found.labels)} classes: {_shortened(found.labels)}"
-    chosen = splits["train"].split("+") + splits["test"].split("+")
-    others = [split for split in found.splits if split not in chosen]
+    yield f"note: {data}: {len(found.labels)} classes: {_shortened(found.labels)}"
+    chosen = {use: joined.split("+") for use, joined in splits.items()}
+    others = [split for split in found.splits if split not in chosen["train"] + chosen["test"]]
     left = f"; left alone: {', '.join(others)}" if others else ""
-    yield f"trained on {splits['train']}, tested on {splits['test']}{left} (as {found.splits_from} has it)"
+    yield (
+        f"note: {data}: trained on {splits['train']}, tested on {splits['test']}{left} "
+        f"(as {found.splits_from} has it)"
+    )
+    for use, names in chosen.items():
+        there = frozenset().union(*(found.labels_of[split] for split in names))
+        if absent := [label for label in found.labels if label not in there]:
+            yield (
+                f"warning: {data}: {len(absent)} of {len(found.labels)} classes have no clip in the "
+                f"{use} split, {splits[use]}: {_shortened(absent)}"
+            )
 
 
 def _shortened(names: Sequence[str]) -> str:

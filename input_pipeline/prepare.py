@@ -6,7 +6,6 @@ is prepared anew.
 
 import contextlib
 import hashlib
-import itertools
 import json
 import re
 import sys
@@ -149,12 +148,14 @@ class Survey(NamedTuple):
       labels: class names.
       splits: their names.
       splits_from: what names them, for messages.
-      several_labels: whether a clip has.
+      labels_of: classes that usable clips of each split have.
+      several_labels: whether a clip has several.
     """
 
     labels: tuple[str, ...]
     splits: tuple[str, ...]
     splits_from: str
+    labels_of: Mapping[str, frozenset[str]]
     several_labels: bool
 
 
@@ -170,9 +171,13 @@ def survey(name: str, *, data_dir: str, **options: Any) -> Survey:
     config = AudioConfig(name="survey", source=folder, files=files, options=complete)
     with quiet_tfds():
         builder = builder_class(data_dir=folder, config=config)
-        clips = itertools.chain.from_iterable(builder.listing.values())
-        several = any(len(clip.labels) > 1 for clip in clips)
-        return Survey(tuple(builder.label_names()), tuple(builder.listing), builder.splits_from, several)
+        labels_of = {
+            split: frozenset(label for clip in clips if not clip.problem for label in clip.labels)
+            for split, clips in builder.listing.items()
+        }
+        several = any(len(clip.labels) > 1 for clips in builder.listing.values() for clip in clips)
+        labels, splits = tuple(builder.label_names()), tuple(builder.listing)
+        return Survey(labels, splits, builder.splits_from, labels_of, several)
 
 
 def _find(name: str) -> type[AudioBuilder]:

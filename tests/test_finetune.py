@@ -139,7 +139,7 @@ def test_a_folder_says_its_classes_splits_and_task(tmp_path):
     table.write_text("filename,label\n0.wav,dog\n1.wav,cat\n2.wav,dog\n3.wav,cat\n")
     config = folder.get_config(f"data={tmp_path}")
     assert (config.num_classes, config.task, config.data_dir) == (2, "classification", str(tmp_path))
-    assert config.splits.to_dict() == {"train": "fold1", "test": "fold2"}
+    assert config.splits.to_dict() == {"train": "fold1+fold2+fold3", "test": "fold4"}
     table.write_text("filename,label,split\n0.wav,dog;owl,train\n1.wav,cat,eval\n")
     config = folder.get_config(f"data={tmp_path}")
     assert (config.num_classes, config.task) == (3, "tagging")

@@ -59,3 +59,17 @@ def test_several_splits():
     assert chosen(["test2", "test1", "train"])["test"] == "test2+test1"
     assert chosen([f"fold{k}" for k in (1, 10, 2, 9)]) == {"train": "fold1+fold2+fold9", "test": "fold10"}
     assert chosen(["extra", "train", "val"]) == {"train": "train", "test": "val"}
+
+
+@pytest.mark.fast
+def test_classes_that_are_not_tested_are_named(tmp_path, capsys):
+    folder = table(tmp_path / "sounds", "train", "test")
+    (folder / "labels.csv").write_text(
+        "filename,label,split\n0.wav,cat,train\n1.wav,dog,train\n2.wav,owl,test\n3.wav,dog,test\nx.wav,cat,test\n"
+    )
+    get_config(f"data={folder}")
+    warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert warned == [
+        f"warning: {folder}: 1 of 3 classes have no clip in the test split, test: cat",  # x.wav is not there
+        f"warning: {folder}: 1 of 3 classes have no clip in the train split, train: owl",
+    ]

@@ -4,6 +4,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import tensorflow_datasets as tfds
+
 from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.folds import deal_out
@@ -18,6 +20,7 @@ class Birdcall(AudioBuilder):
     (ours) each species is dealt out to `folds` splits, fold1, fold2, ...
     """
 
+    VERSION = tfds.core.Version("2.0.0")  # 1.0.0 dealt otherwise
     OPTIONS: ClassVar[dict[str, Any]] = {"folds": 5}
     HOMEPAGE = "https://www.kaggle.com/c/birdsong-recognition"
     LICENSE = "Creative Commons, one for each recording (column license), many non-commercial"

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
+import tensorflow_datasets as tfds
+
 from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.folds import deal_out
@@ -24,6 +26,7 @@ class Gtzan(AudioBuilder):
     .wav alone.)
     """
 
+    VERSION = tfds.core.Version("2.0.0")  # 1.0.0 dealt otherwise
     OPTIONS: ClassVar[dict[str, Any]] = {"folds": 10}
     ALSO_READS = frozenset({".txt"})
     HOMEPAGE = "http://marsyas.info/downloads/datasets.html"

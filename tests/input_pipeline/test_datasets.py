@@ -12,6 +12,7 @@ import soxr
 
 from input_pipeline import DataError, prepare, survey
 from input_pipeline.datasets import source
+from input_pipeline.datasets.folds import dealt
 from tests.input_pipeline.conftest import noise
 
 
@@ -363,8 +364,14 @@ class TestFolder:
     @pytest.mark.parametrize(
         ("table", "message"),
         [
-            ("filename,label\na.wav,cat\nx.wav,dog\n", r"1 of 2 files .*\(x.wav: no sound file x.wav\)"),
-            ("filename,label\n../a.wav,cat\nb.wav,dog\n", r"1 of 2 files .*no sound file \.\./a.wav"),
+            (
+                "filename,label,split\na.wav,cat,s\nx.wav,dog,s\n",
+                r"1 of 2 files .*\(x.wav: no sound file x.wav\)",
+            ),
+            (
+                "filename,label,split\n../a.wav,cat,s\nb.wav,dog,s\n",
+                r"1 of 2 files .*no sound file \.\./a.wav",
+            ),
             ("name,label\na.wav,cat\n", "no column 'filename': it has name, label"),
             ("filename,kind\na.wav,cat\n", "none of the columns .*config.dataset.label_column"),
             ("filename,label\n", "has no rows"),
@@ -373,7 +380,10 @@ class TestFolder:
             ("filename,label\na.wav,cat,7\n", "line 2: expected 2 values"),
             ("filename,label\na.wav,\n", "config.data_dir: .* has no class"),
             ("filename,label,split\na.wav,,s\nb.wav,cat;dog,s\n", r"1 of 2 files .*\(a.wav: no label\)"),
-            ("filename,label\na.wav,cat\na.wav,dog\n", "1 of 2 files .*a.wav: listed a second time"),
+            (
+                "filename,label,split\na.wav,cat,s\na.wav,dog,s\n",
+                "1 of 2 files .*a.wav: listed a second time",
+            ),
             ("filename,label\na.wav,cat\nb.wav,cat\n", "single class 'cat'"),
             ("filename,label,split\na.wav,cat,x y\nb.wav,dog,\n", "'x y' names no split"),
             ('filename,label\n"a.wav,cat\n', "is not a csv table"),
@@ -403,6 +413,23 @@ class TestFolder:
         with pytest.raises(DataError, match="not printable text: rename it") as caught:
             prepare_quietly("folder", animals, tmp_path)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.fast
+def test_small_classes_are_dealt_to_all_folds():
+    named = [
+        (f"{label}{i}", label) for label, count in enumerate([40, 4, 4, 4, 1, 1, 1]) for i in range(count)
+    ]
+    folds = dealt(named, 5)
+    counts = collections.Counter(zip((label for _, label in named), folds, strict=True))
+    assert max(collections.Counter(folds).values()) - min(collections.Counter(folds).values()) <= 1
+    assert {counts[0, f"fold{k}"] for k in range(1, 6)} == {8}
+    # Four clips a class: the fold without one moves on. Then one clip a class, at ever another fold.
+    absent = [[k for k in range(1, 6) if not counts[label, f"fold{k}"]] for label in (1, 2, 3)]
+    assert absent == [[5], [4], [3]]
+    assert [counts[label, fold] for label, fold in ((4, "fold3"), (5, "fold4"), (6, "fold5"))] == [1, 1, 1]
+    shuffled = named[::-1]
+    assert dealt(shuffled, 5) == folds[::-1]
 
 
 @pytest.mark.fast

@@ -24,7 +24,7 @@ def test_rows_are_what_the_files_are(tmp_path):
     soundfile.write(folder / "cat" / "a.wav", np.stack([loud, loud], axis=1), 8000, subtype="FLOAT")
     soundfile.write(folder / "dog" / "b.flac", np.full(1600, -0.5), 16000)
     prepared = prepare_folder(folder, tmp_path / "prepared")
-    a, b = prepared.manifest("fold1").rows
+    a, b = prepared.manifest("fold1+fold2").rows
     assert a == manifest.Row(
         id="cat/a.wav",
         sha256=hashlib.sha256((folder / "cat" / "a.wav").read_bytes()).hexdigest(),
@@ -37,7 +37,7 @@ def test_rows_are_what_the_files_are(tmp_path):
     )
     assert (b.id, b.samples, b.source_rate, b.channels) == ("dog/b.flac", 800, 16000, 1)
     assert b.labels == ("dog",)
-    records = prepared.source("fold1")
+    records = prepared.source("fold1+fold2")
     assert [record["id"].decode() for record in records] == ["cat/a.wav", "dog/b.flac"]
     assert [len(record["audio"]) for record in records] == [400, 800]
     assert records[0]["audio"].tolist()[:4] == [8192, -32768, 32767, 0]
