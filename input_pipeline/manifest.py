@@ -6,7 +6,7 @@ name, so it is there exactly when they are. Rows of accepted clips are in the or
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -89,6 +89,16 @@ def joined(manifests: Iterable[Manifest]) -> Manifest:
         tuple(row for part in parts for row in part.rows),
         tuple(source for part in parts for source in part.rejected),
     )
+
+
+def twins(manifests: Mapping[str, Manifest]) -> Iterator[Rejected]:
+    """The clips whose source is, byte for byte, that of a clip of an earlier split, with that clip."""
+    first: dict[bytes, tuple[str, str]] = {}
+    for split, part in manifests.items():
+        for row in part.rows:
+            other, name = first.setdefault(bytes.fromhex(row.sha256), (split, row.id))
+            if other != split:
+                yield Rejected(row.id, f"in {split}, the same bytes as {name!r} in {other}")
 
 
 def check_share(manifest: Manifest, split: str, listed: Path, max_failed_share: float) -> None:

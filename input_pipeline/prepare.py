@@ -15,7 +15,13 @@ from typing import Any, NamedTuple
 
 from input_pipeline import audio
 from input_pipeline.datasets import REGISTRY, source
-from input_pipeline.datasets.builder import AudioBuilder, AudioConfig, manifest_path, unlisted_path
+from input_pipeline.datasets.builder import (
+    AudioBuilder,
+    AudioConfig,
+    manifest_path,
+    twins_path,
+    unlisted_path,
+)
 from input_pipeline.errors import DataError
 from input_pipeline.generate import find_or_generate, quiet_tfds
 from input_pipeline.manifest import check_share
@@ -73,6 +79,7 @@ def prepare(
     for split in prepared.splits:
         _report_rejected(prepared, split, max_failed_share)
     _report_unlisted(prepared)
+    _report_twins(prepared)
     return prepared
 
 
@@ -243,5 +250,16 @@ def _report_unlisted(prepared: Prepared) -> None:
         print(
             f"note: {prepared.name}: {len(unlisted)} sounds of the folder are in no split and left out, the "
             f"first is {unlisted[0].id!r}, listed in {unlisted_path(prepared.folder)}",
+            file=sys.stderr,
+        )
+
+
+def _report_twins(prepared: Prepared) -> None:
+    """One line on stderr where sound is in two splits: what is trained on would be tested on."""
+    if twins := prepared.twins():
+        print(
+            f"warning: {prepared.name}: {len(twins)} clips are byte for byte in another split too, the first "
+            f"is {twins[0].id!r}, {twins[0].reason}, listed in {twins_path(prepared.folder)}: remove them "
+            "from one",
             file=sys.stderr,
         )

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from input_pipeline import manifest as manifests
 from input_pipeline import sampling, storage
-from input_pipeline.datasets.builder import manifest_path, unlisted_path
+from input_pipeline.datasets.builder import manifest_path, twins_path, unlisted_path
 from input_pipeline.errors import DataError
 
 
@@ -57,8 +57,11 @@ class Prepared:
 
     def unlisted(self) -> tuple[manifests.Rejected, ...]:
         """The sound in the source folder that is in no split; () in copies of versions that did not say."""
-        path = unlisted_path(self.folder)
-        return manifests.read(path).rejected if path.exists() else ()
+        return _read_list(unlisted_path(self.folder))
+
+    def twins(self) -> tuple[manifests.Rejected, ...]:
+        """The clips that are in an earlier split too, byte for byte; () as in `unlisted`."""
+        return _read_list(twins_path(self.folder))
 
     def source(self, split: str) -> Sequence[dict[str, Any]]:
         """The clips of the split by index: audio int16 (n,), labels (class indices), id (bytes).
@@ -100,6 +103,10 @@ class Prepared:
 
     def _manifest(self, split: str) -> manifests.Manifest:
         return self._manifests[split]
+
+
+def _read_list(path: Path) -> tuple[manifests.Rejected, ...]:
+    return manifests.read(path).rejected if path.exists() else ()
 
 
 def _check_present(files: Sequence[Path]) -> None:

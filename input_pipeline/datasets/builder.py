@@ -72,6 +72,11 @@ def unlisted_path(folder: Path) -> Path:
     return folder / "unlisted.jsonl"
 
 
+def twins_path(folder: Path) -> Path:
+    """Where the folder of a prepared copy says which of its clips are, byte for byte, in two splits."""
+    return folder / "twins.jsonl"
+
+
 class AudioBuilder(FileReaderBuilder):
     """Stores what a data set lists; the data set says which clips, splits and classes."""
 
@@ -243,8 +248,15 @@ class AudioBuilder(FileReaderBuilder):
         else:
             engines.run_here(pending, self.recipe, workers=config.workers, advance=config.advance)
         self.info.set_splits(tfds.core.SplitDict([self._gather(split, cut) for split in self.listing]))
+        self._list_what_to_mend()
+
+    def _list_what_to_mend(self) -> None:
+        """Writes which sound is in no split, and which in two."""
+        folder = Path(self.data_dir)
         left_out = tuple(manifest.Rejected(file, "in no split") for file in self.unlisted())
-        manifest.Manifest(rejected=left_out).write(unlisted_path(Path(self.data_dir)))
+        manifest.Manifest(rejected=left_out).write(unlisted_path(folder))
+        splits = {split: manifest.read(manifest_path(folder, split)) for split in self.listing}
+        manifest.Manifest(rejected=tuple(manifest.twins(splits))).write(twins_path(folder))
 
     def _convert_on_beam(self, pending: list[shards.Shard], download_config: Any) -> None:
         """Runs the pipeline that TFDS makes of the runner's options, to its end."""

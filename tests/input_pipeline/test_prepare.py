@@ -1,6 +1,7 @@
 """Preparing once: reuse, change, kills, competing processes, full disks, wrong input."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -155,7 +156,7 @@ def test_killed_while_preparing(animals, tmp_path, moment, left_to_do, small_sha
     whole = prepare_folder(animals, tmp_path / "whole")
     assert_same_copy(prepared, whole)
     assert [len(whole.source(split)) for split in whole.splits] == [4] * 5
-    assert [path.name for path in prepared.folder.parent.iterdir() if path.is_dir()] == ["1.0.0"]
+    assert [path.name for path in prepared.folder.parent.iterdir() if path.is_dir()] == ["2.0.0"]
 
 
 @pytest.mark.fast
@@ -166,7 +167,7 @@ def test_a_finished_shard_that_is_damaged_is_done_again(animals, tmp_path, small
         patch.setattr(AudioBuilder, "_gather", lambda *arguments: os.strerror(errno.EIO) / 1)
         with pytest.raises(TypeError):
             prepare_folder(animals, tmp_path / "prepared")
-    (staging,) = (tmp_path / "prepared" / "folder").glob("*/unfinished.1.0.0")
+    (staging,) = (tmp_path / "prepared" / "folder").glob("*/unfinished.2.0.0")
     first, second = sorted(staging.glob("*.array_record"))[:2]
     if damage == "cut":
         first.write_bytes(first.read_bytes()[:-100])
@@ -186,7 +187,7 @@ def test_the_rate_shown_is_of_what_was_left_to_do(animals, tmp_path, small_shard
         patch.setattr(AudioBuilder, "_gather", lambda *arguments: os.strerror(errno.EIO) / 1)
         with pytest.raises(TypeError):
             prepare_folder(animals, tmp_path / "prepared", progress=True)
-    (staging,) = (tmp_path / "prepared" / "folder").glob("*/unfinished.1.0.0")
+    (staging,) = (tmp_path / "prepared" / "folder").glob("*/unfinished.2.0.0")
     sorted(staging.glob("*.manifest.jsonl"))[0].unlink()  # of three clips
     prepare_folder(animals, tmp_path / "prepared", progress=True)
     assert [(bar.initial, bar.n) for bar in bars] == [(0, 20), (17, 20)]
@@ -218,7 +219,7 @@ def test_killed_with_workers(animals, tmp_path, small_shards):
     process = run(script, animals, tmp_path / "prepared")
     process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
-    (staging,) = (tmp_path / "prepared" / "folder").glob("*/unfinished.1.0.0")
+    (staging,) = (tmp_path / "prepared" / "folder").glob("*/unfinished.2.0.0")
     finished = {path.stat().st_ino for path in staging.glob("[a-z]*.array_record")}
     assert finished
     prepared = prepare_folder(animals, tmp_path / "prepared", workers=2)
@@ -279,7 +280,7 @@ def test_processes_that_prepare_at_once(animals, tmp_path):
     outputs = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert len({out for out, _ in outputs}) == 1
-    assert len(list((tmp_path / "prepared" / "folder").glob("*/1.0.0"))) == 1
+    assert len(list((tmp_path / "prepared" / "folder").glob("*/2.0.0"))) == 1
     assert not list((tmp_path / "prepared").rglob("incomplete.*"))
 
 
@@ -399,3 +400,28 @@ def test_linked_folders_are_followed_and_loops_are_not(animals, tmp_path):
     (animals / "dog" / "loop").symlink_to(animals / "dog")
     prepared = prepare_folder(tmp_path / "linked", tmp_path / "prepared")
     assert sum(len(prepared.source(split)) for split in prepared.splits) == 20
+
+
+def test_the_same_bytes_in_two_splits(write_sounds, tmp_path, capsys):
+    folder = write_sounds({"train/cat/a.wav": 100, "train/dog/b.wav": 100, "test/cat/c.wav": 100})
+    prepare_folder(folder, tmp_path / "p")
+    assert capsys.readouterr().err == ""
+    for copy in ("train/cat/d.wav", "train/dog/e.wav", "test/dog/f.wav"):
+        (folder / copy).parent.mkdir(exist_ok=True)
+        shutil.copy(folder / "train/cat/a.wav", folder / copy)
+    shutil.copy(folder / "train/dog/b.wav", folder / "test/cat/g.wav")
+    for run in range(2):  # made, then taken as it is
+        prepared = prepare_folder(folder, tmp_path / "p")
+        listed = [json.loads(line) for line in (prepared.folder / "twins.jsonl").read_text().splitlines()]
+        assert [(twin["id"], twin["reason"]) for twin in listed] == [
+            ("train/cat/a.wav", "in train, the same bytes as 'test/dog/f.wav' in test"),
+            ("train/cat/d.wav", "in train, the same bytes as 'test/dog/f.wav' in test"),
+            ("train/dog/b.wav", "in train, the same bytes as 'test/cat/g.wav' in test"),
+            ("train/dog/e.wav", "in train, the same bytes as 'test/dog/f.wav' in test"),
+        ], run
+        said = capsys.readouterr().err
+        assert (
+            "warning: folder: 4 clips are byte for byte in another split too, the first is 'train/cat/a"
+            in said
+        )
+        assert said.count("\n") == 1
