@@ -6,6 +6,7 @@ import stat
 import tempfile
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -98,7 +99,7 @@ def _unpack(url: str, archive: Path, target: Path, max_bytes: int) -> None:
                 _refuse_unsafe(url, member)
             for member in members:
                 packed.extract(member, target)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{url} is not a whole zip archive ({error}): try again later") from error
 
 

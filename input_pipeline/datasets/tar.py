@@ -61,7 +61,7 @@ def members(path: Path) -> Iterator[Packed]:
                     if is_audio(info.name):
                         problem = _problem(info, end) or ("twice in the archive" if key in sounds else "")
                         sounds[key] = Packed(
-                            info.name, Member(path, info.offset_data, info.size), None, problem
+                            _written(info.name), Member(path, info.offset_data, info.size), None, problem
                         )
                     elif not _problem(info, end) and info.size <= _MAX_LABEL_BYTES:
                         content = archive.extractfile(info)
@@ -76,12 +76,19 @@ def members(path: Path) -> Iterator[Packed]:
     for key, packed in sounds.items():
         yield Packed(packed.name, packed.sound, labels.get(key) or None, packed.problem)
     if broken:
-        yield Packed(f"(all behind {next(reversed(sounds), 'nothing')})", None, None, broken)
+        yield Packed(f"(all behind {_written(next(reversed(sounds), 'nothing'))})", None, None, broken)
+
+
+def _written(name: str) -> str:
+    """A name as it can be written: bytes that are not UTF-8 stand there as escapes."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _problem(info: tarfile.TarInfo, end: int) -> str:
     """Why a member is not taken; '' where it is safe."""
     name = PurePosixPath(info.name)
+    if _written(info.name) != info.name:
+        return "its name is not text in UTF-8"
     if name.is_absolute() or ".." in name.parts:
         return "its name leads out of the archive's folder"
     if not info.isreg() or info.issparse():

@@ -9,6 +9,7 @@ import zipfile
 import pytest
 
 from input_pipeline import DataError, prepare
+from input_pipeline.datasets import download
 from input_pipeline.datasets.download import fetch_zip
 from input_pipeline.datasets.esc50 import Esc50
 
@@ -87,6 +88,18 @@ def test_a_broken_archive(serve, tmp_path):
     with pytest.raises(DataError, match="not a whole zip archive"):
         fetch(url, tmp_path)
     assert nothing_left(tmp_path)
+
+
+@pytest.mark.fast
+def test_an_archive_of_which_bytes_changed(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("m/a.csv", "hello,world\n" * 2000)
+    content = bytearray(path.read_bytes())
+    content[45:60] = b"\xff" * 15  # in the deflated stream
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="URL is not a whole zip archive"):
+        download._unpack("URL", path, tmp_path / "unpacked", 10**6)
 
 
 def test_no_network_names_data_dir(tmp_path, monkeypatch):

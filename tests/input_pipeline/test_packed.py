@@ -13,7 +13,7 @@ import soundfile
 import soxr
 
 from input_pipeline import DataError
-from input_pipeline.datasets import hdf5
+from input_pipeline.datasets import hdf5, tar
 from tests.input_pipeline.conftest import noise
 from tests.input_pipeline.test_audioset import CLASSES_FILE, prepare_audioset
 
@@ -221,6 +221,14 @@ def test_members_that_were_made_to_do_harm(folder, tmp_path, capsys):
     new = [path for path in tmp_path.rglob("*") if path not in before]
     assert all(path.is_relative_to(tmp_path / "p") for path in new)
     assert "clips cannot be taken out, the first is '../../../id_-outside8.wav'" in capsys.readouterr().err
+
+
+@pytest.mark.fast
+def test_a_member_whose_name_is_not_utf8(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        archive.addfile(tarfile.TarInfo("caf\xe9.wav"))
+    (packed,) = tar.members(tmp_path / "a.tar")
+    assert (packed.name, packed.problem) == ("caf\\udce9.wav", "its name is not text in UTF-8")
 
 
 def test_an_archive_that_breaks_off(folder, tmp_path, capsys):
