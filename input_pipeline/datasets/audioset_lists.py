@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from input_pipeline.datasets.source import read_table, table_bytes
+from input_pipeline.datasets.source import check_classes, read_table, table_bytes
 from input_pipeline.errors import DataError
 
 
@@ -22,6 +22,7 @@ def class_names(path: Path, classes: int) -> dict[str, str]:
             f"{path} is not AudioSet's list of {classes} classes: take the official one, or set "
             "config.dataset.classes where you have a list of your own"
         )
+    check_classes(list(names.values()), f"{path}, column display_name")
     return names
 
 

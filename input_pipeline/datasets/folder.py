@@ -13,7 +13,7 @@ from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.folds import dealt
 from input_pipeline.datasets.roles import role
-from input_pipeline.datasets.source import is_audio, read_table
+from input_pipeline.datasets.source import check_classes, is_audio, read_table
 from input_pipeline.errors import DataError
 
 _LABEL_COLUMNS = ("label", "labels", "category")
@@ -60,6 +60,8 @@ class Folder(AudioBuilder):
                 f"config.data_dir: {self.builder_config.source} has {single}: "
                 "classification needs at least two"
             )
+        table = self._table()
+        check_classes(names, str(self.builder_config.source / (table or "")))
         return names
 
     def clips(self) -> Mapping[str, Sequence[Clip]]:

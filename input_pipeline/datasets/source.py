@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import stat
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
@@ -172,3 +173,18 @@ def read_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> list
         if None in row or None in row.values():
             raise DataError(f"{path}, line {number}: expected {len(header)} values as in the header")
     return rows
+
+
+def check_classes(names: Sequence[str], where: str) -> None:
+    """Checks that names of classes can be kept as lines of a file, as TFDS keeps them.
+
+    Raises:
+      DataError: one cannot, or is there twice; the message begins with `where` they come from.
+    """
+    for name in names:
+        if not name or name != name.strip() or "\n" in name or "\r" in name:
+            raise DataError(
+                f"{where}: {name!r} is no name of a class: write it in one line, without space around it"
+            )
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"{where}: {twice[0]!r} names two classes: name one of them otherwise")

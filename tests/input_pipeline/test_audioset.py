@@ -9,6 +9,7 @@ import soundfile
 
 from configs.audioset import get_config
 from input_pipeline import DataError, prepare, train_batches
+from input_pipeline.datasets.audioset_lists import class_names
 from rann_jax.experiment import data_options
 
 CLASSES_FILE = "class_labels_indices.csv"
@@ -187,3 +188,11 @@ def test_lists_that_are_absent_or_not_the_official_ones(tiny, tmp_path):
     (folder / CLASSES_FILE).unlink()
     with pytest.raises(DataError, match=f"lacks {CLASSES_FILE}"):
         prepare_audioset(folder, tmp_path / "p")
+
+
+@pytest.mark.fast
+def test_a_class_list_with_one_name_twice(tmp_path):
+    (tmp_path / CLASSES_FILE).write_text("index,mid,display_name\n0,/m/0,Dog\n1,/m/1,Dog\n")
+    with pytest.raises(DataError, match=rf"{CLASSES_FILE}, column display_name: 'Dog' names two") as caught:
+        class_names(tmp_path / CLASSES_FILE, 2)
+    assert "\n" not in str(caught.value)

@@ -384,6 +384,7 @@ class TestFolder:
                 "filename,label,split\na.wav,cat,s\na.wav,dog,s\n",
                 "1 of 2 files .*a.wav: listed a second time",
             ),
+            ('filename,label\na.wav,"rock\nroll"\nb.wav,jazz\n', r"labels.csv: 'rock\\nroll' is no name"),
             ("filename,label\na.wav,cat\nb.wav,cat\n", "single class 'cat'"),
             ("filename,label,split\na.wav,cat,x y\nb.wav,dog,\n", "'x y' names no split"),
             ('filename,label\n"a.wav,cat\n', "is not a csv table"),
