@@ -41,6 +41,27 @@ SUFFIXES = frozenset(
     ]
 )
 
+# Sound that nothing here decodes, in the formats of telephones, browsers and video.
+UNREADABLE = frozenset(
+    [
+        ".3gp",
+        ".aac",
+        ".ac3",
+        ".amr",
+        ".ape",
+        ".m4b",
+        ".mka",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpc",
+        ".ra",
+        ".webm",
+        ".wma",
+        ".wv",
+    ]
+)
+
 _BLOCK_FRAMES = 1 << 18
 _LOUDEST = 1e10  # (ours) integers kept as floats are below; the power of what is above is infinite in float32
 _OPEN_FRAMES = 1 << 62  # libsndfile's count where a header leaves it open is near 2**63

@@ -105,6 +105,10 @@ class AudioBuilder(FileReaderBuilder):
     def label_names(self) -> Sequence[str]:
         """The class names, in the order of their indices."""
 
+    def indispensable(self) -> Sequence[str]:
+        """The classes of which a clip must be usable."""
+        return ()
+
     @abc.abstractmethod
     def clips(self) -> Mapping[str, Sequence[Clip]]:
         """The clips of each split, in the order of storage."""
@@ -248,15 +252,27 @@ class AudioBuilder(FileReaderBuilder):
         else:
             engines.run_here(pending, self.recipe, workers=config.workers, advance=config.advance)
         self.info.set_splits(tfds.core.SplitDict([self._gather(split, cut) for split in self.listing]))
-        self._list_what_to_mend()
+        self._check_splits()
 
-    def _list_what_to_mend(self) -> None:
-        """Writes which sound is in no split, and which in two."""
+    def _check_splits(self) -> None:
+        """Writes which sound is in no split, and which in two.
+
+        Raises:
+          DataError: a class that is indispensable has no clip.
+        """
         folder = Path(self.data_dir)
         left_out = tuple(manifest.Rejected(file, "in no split") for file in self.unlisted())
         manifest.Manifest(rejected=left_out).write(unlisted_path(folder))
         splits = {split: manifest.read(manifest_path(folder, split)) for split in self.listing}
         manifest.Manifest(rejected=tuple(manifest.twins(splits))).write(twins_path(folder))
+        there = {label for part in splits.values() for row in part.rows for label in row.labels}
+        if lost := [label for label in self.indispensable() if label not in there]:
+            ids = {clip.id for clips in self.listing.values() for clip in clips if lost[0] in clip.labels}
+            first = next(bad for part in splits.values() for bad in part.rejected if bad.id in ids)
+            raise DataError(
+                f"config.data_dir: class {lost[0]!r} has no usable sound ({first.id}: {first.reason}): mend "
+                "its files or remove its folder"
+            )
 
     def _convert_on_beam(self, pending: list[shards.Shard], download_config: Any) -> None:
         """Runs the pipeline that TFDS makes of the runner's options, to its end."""

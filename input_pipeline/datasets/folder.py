@@ -3,12 +3,13 @@
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, NamedTuple
 
 import tensorflow_datasets as tfds
 
+from input_pipeline.audio import UNREADABLE
 from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.folds import dealt
@@ -42,6 +43,7 @@ class Folder(AudioBuilder):
     splits, fold1, fold2, ..., in an order that only depends on their names.
     """
 
+    ALSO_READS = frozenset({".csv"}) | UNREADABLE  # to be told, else a class of such files would vanish
     VERSION = tfds.core.Version("2.0.0")  # 1.0.0 split labels at commas too, and dealt otherwise
     OPTIONS: ClassVar[dict[str, Any]] = {
         "csv": "",
@@ -63,6 +65,10 @@ class Folder(AudioBuilder):
         table = self._table()
         check_classes(names, str(self.builder_config.source / (table or "")))
         return names
+
+    def indispensable(self) -> Sequence[str]:
+        """Of folders of classes all; what a table names may be elsewhere."""
+        return self.label_names() if self._table() is None else ()
 
     def clips(self) -> Mapping[str, Sequence[Clip]]:
         """The splits that table or folders name, or folds."""
@@ -110,7 +116,7 @@ class Folder(AudioBuilder):
         return found[0] if found else None
 
     def _from_folders(self) -> tuple[list[_Entry], str]:
-        files = [PurePosixPath(file) for file in self.builder_config.files if is_audio(file)]
+        files = [PurePosixPath(file) for file in self.builder_config.files if self._is_clip(file)]
         splits_from = f"the folders in {self.builder_config.source}"
         for file in files:
             if len(file.parts) < 2:
@@ -119,8 +125,21 @@ class Folder(AudioBuilder):
                     "folder: move it into one, or add a csv with the columns filename and label"
                 )
         if self._split_folders(files):
-            return [_Entry(str(f), (f.parts[1],), _split_name(f.parts[0])) for f in files], splits_from
-        return [_Entry(str(f), (f.parts[0],), "") for f in files], splits_from
+            entries = [_Entry(str(f), (f.parts[1],), _split_name(f.parts[0]), _problem(f)) for f in files]
+        else:
+            entries = [_Entry(str(f), (f.parts[0],), "", _problem(f)) for f in files]
+        return entries, splits_from
+
+    def _is_clip(self, file: str) -> bool:
+        """Whether a file is a clip, if an unreadable one; a video whose sound lies beside it is none."""
+        path = PurePosixPath(file)
+        unreadable = path.suffix.lower() in UNREADABLE and len(path.parts) > 1
+        return is_audio(file) or (unreadable and path.with_suffix("") not in self._stems)
+
+    @functools.cached_property
+    def _stems(self) -> Set[PurePosixPath]:
+        """The sound files without their suffixes."""
+        return {PurePosixPath(file).with_suffix("") for file in self.builder_config.files if is_audio(file)}
 
     def _split_folders(self, files: Sequence[PurePosixPath]) -> bool:
         """Whether the folders at the top are splits with folders of classes in them, not classes.
@@ -171,7 +190,13 @@ class Folder(AudioBuilder):
         file = next((place for place in places if place in self.builder_config.files), "")
         if not file:
             return entry._replace(problem=f"no sound file {entry.file}")
-        return entry._replace(file=file, problem="" if entry.labels else "no label")
+        problem = _problem(PurePosixPath(file))
+        return entry._replace(file=file, problem=problem if entry.labels else "no label")
+
+
+def _problem(file: PurePosixPath) -> str:
+    suffix = file.suffix.lower()
+    return f"nothing here decodes {suffix}: convert it to flac or wav" if suffix in UNREADABLE else ""
 
 
 def _first(columns: Sequence[str], row: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
-from input_pipeline.audio import SUFFIXES
+from input_pipeline.audio import SUFFIXES, UNREADABLE
 from input_pipeline.errors import DataError
 
 # Tables are read whole, and what is in them counts; other files of a data set are told by size and time.
@@ -59,7 +59,7 @@ def scan(folder: Path, also: Set[str] = frozenset({".csv"})) -> dict[str, Stamp]
     if all(map(is_table, files)):
         raise DataError(
             f"config.data_dir: no sound files in {folder}: "
-            f"expected some of {' '.join(sorted((SUFFIXES | also) - TABLE_SUFFIXES))}"
+            f"expected some of {' '.join(sorted((SUFFIXES | also) - TABLE_SUFFIXES - UNREADABLE))}"
         )
     return dict(sorted(files.items()))
 

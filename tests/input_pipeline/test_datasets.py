@@ -313,6 +313,20 @@ class TestFolder:
         assert found.labels == ("Speech, female", "Speech, male")
         assert not found.several_labels
 
+    def test_sound_that_nothing_decodes_is_told(self, animals, tmp_path, capsys):
+        for name in ("cat/0.mp4", "cat/x.WMA", "demo.webm"):  # the sound of 0.mp4 lies beside it, in 0.wav
+            (animals / name).write_bytes(b"x")
+        prepared = prepare_quietly("folder", animals, tmp_path, max_failed_share=0.5)
+        rejected = prepared.manifest("+".join(prepared.splits)).rejected
+        reason = "nothing here decodes .wma: convert it to flac or wav"
+        assert [(bad.id, bad.reason) for bad in rejected] == [("cat/x.WMA", reason)]
+        assert "1 of 5 files of split" in capsys.readouterr().err
+        (animals / "frog").mkdir()
+        (animals / "frog" / "a.aac").write_bytes(b"x")
+        assert survey("folder", data_dir=str(animals)).labels == ("cat", "dog", "frog")
+        with pytest.raises(DataError, match=r"class 'frog' has no usable sound \(frog/a.aac: .*\.aac: conv"):
+            prepare_quietly("folder", animals, tmp_path, max_failed_share=0.5)
+
     @pytest.mark.fast
     def test_hidden_folders_are_no_classes(self, animals):
         for hidden in (".ipynb_checkpoints/a.wav", ".Trash-0/files/b.wav", "cat/.old/c.wav"):

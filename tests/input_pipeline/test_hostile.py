@@ -24,6 +24,7 @@ def prepare_one(tmp_path):
             (folder / label).mkdir(parents=True)
         soundfile.write(folder / "plain" / "b.wav", TONE, RATE)
         (folder / "odd" / name).write_bytes(content)
+        (folder / "one.csv").write_text(f"filename,label,split\nodd/{name},odd,s\nplain/b.wav,plain,s\n")
         copy = prepare(
             "folder",
             data_dir=str(folder),
@@ -32,13 +33,13 @@ def prepare_one(tmp_path):
             max_failed_share=0.5,
             progress=False,
         )
-        manifest = copy.manifest("fold1")
+        manifest = copy.manifest("s")
         assert manifest.listed == 2  # nothing is lost silently
         assert manifest.rows[-1].id == "plain/b.wav"
         if manifest.rejected:
             assert manifest.rejected[0].id == f"odd/{name}"
             return manifest.rejected[0].reason
-        return manifest.rows[0], copy.source("fold1")[0]["audio"]
+        return manifest.rows[0], copy.source("s")[0]["audio"]
 
     return prepared
 
