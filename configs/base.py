@@ -20,8 +20,9 @@ def base() -> ConfigDict:
             "prepared_dir": "",
             "dataset": {"name": "quickstart"},  # and the data set's own options
             # The prepared copy: "pcm" (int16) or "flac"; the share of files that may be unusable (ours);
-            # processes that prepare, 0 is one a core.
-            "prepare": {"storage": "pcm", "max_failed_share": 0.05, "workers": 0},
+            # processes that prepare, 0 is one a core; the longest recording taken, seconds (ours): each is in
+            # memory as a whole.
+            "prepare": {"storage": "pcm", "max_failed_share": 0.05, "workers": 0, "max_seconds": 600.0},
             "splits": {"train": "train", "test": "test"},  # several are joined as in 'fold2+fold3'
             # Order of training clips: "uniform"; "balanced", every class equally often (PANNs' scheme); or
             # "weighted", drawn with replacement, clips of rare classes more often (PaSST's scheme).

@@ -215,7 +215,7 @@ def _read_mono(file: soundfile.SoundFile, max_seconds: float) -> np.ndarray:
     for block in _mono_blocks(file):
         total += len(block)
         if total > limit:
-            raise AudioError(f"longer than max_seconds={max_seconds:g}")
+            raise AudioError(f"longer than config.prepare.max_seconds={max_seconds:g}")
         blocks.append(block)
     if not blocks:
         return np.zeros(0, np.float32)

@@ -101,6 +101,8 @@ def plan(
     """
     builder_class = _find(name)
     check_storage(storage)
+    if not 0 < max_seconds < float("inf"):
+        raise DataError(f"config.prepare.max_seconds={max_seconds:g} must be a positive number of seconds")
     complete = _complete_options(name, builder_class, options)
     root = Path(prepared_dir or DEFAULT_PREPARED_DIR).expanduser().absolute()
     folder, files = _source_files(builder_class, data_dir, root, progress)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from input_pipeline import prepare
+from configs.base import base
+from input_pipeline import audio, prepare
 from rann_jax import prepare as program
 from tests.conftest import REPOSITORY
 
@@ -81,6 +82,15 @@ def test_what_users_get_wrong(sounds, capsys, more, says):
     assert error.startswith("error: ")
     assert "\n" not in error
     assert says in error
+
+
+def test_the_longest_recording_is_a_key(sounds, capsys):
+    assert base().prepare.max_seconds == audio.MAX_SECONDS
+    assert program.main(arguments(sounds, "--quiet", "--config.prepare.max_seconds=1.5")) == 2
+    assert "longer than config.prepare.max_seconds=1.5" in capsys.readouterr().err
+    for key in ("0", "inf", "nan"):
+        assert program.main(arguments(sounds, f"--config.prepare.max_seconds={key}")) == 2
+        assert f"config.prepare.max_seconds={key} must be a positive number" in capsys.readouterr().err
 
 
 @pytest.mark.fast

@@ -130,7 +130,7 @@ def wave_header(data_bytes: int) -> bytes:
 
 def test_hours(prepare_one):
     hours = 8000 * 3600 * 3
-    assert prepare_one(wave_header(hours) + b"\x80" * hours) == "longer than max_seconds=600"
+    assert prepare_one(wave_header(hours) + b"\x80" * hours) == "longer than config.prepare.max_seconds=600"
 
 
 def test_hours_that_are_only_declared(prepare_one):

@@ -118,4 +118,4 @@ def test_an_overlong_file_is_rejected(animals, tmp_path):
     soundfile.write(animals / "cat" / "3.wav", np.zeros(16001), 8000)
     prepared = prepare_folder(animals, tmp_path / "p", max_failed_share=0.5, max_seconds=2.0)
     rejected = prepared.manifest("+".join(prepared.splits)).rejected
-    assert [source.reason for source in rejected] == ["longer than max_seconds=2"]
+    assert [source.reason for source in rejected] == ["longer than config.prepare.max_seconds=2"]

@@ -306,5 +306,5 @@ def test_a_declared_length_is_not_read(folder, tmp_path):
         file.create_dataset("waveform", (2, 32000 * 10800), np.int16, chunks=(1, 32000), compression="gzip")
         file.attrs["sample_rate"] = 32000
     list_clips(folder, {f"id_-{i}345678": (None, ["/m/09x0r"]) for i in range(2)})
-    with pytest.raises(DataError, match="longer than max_seconds=600"):
+    with pytest.raises(DataError, match=r"longer than config.prepare.max_seconds=600"):
         prepare_audioset(folder, tmp_path / "p")
