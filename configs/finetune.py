@@ -4,8 +4,9 @@
         --workdir runs/mine
 
 The weights are those of a workdir, whose network, front end and rate are taken over, or of a published PANNs
-file (with network=, cnn14 if not said). DIR is as configs/folder.py has it. The last layer is new where the
-classes differ. `:train=probe` trains nothing else: a linear classifier of the embeddings.
+file (with network=, cnn14 if not said). DIR, and presets such as csv= and label_column= beside it, are as
+configs/folder.py has them. The last layer is new where the classes differ. `:train=probe` trains nothing
+else: a linear classifier of the embeddings.
 
 From the paper: a constant rate of 1e-4. Ours: the tenfold rate of the last layer, steps, augmentation. Other
 choices are keys, such as --config.optimizer.frozen="('bn0','conv_block[1-4]')".
@@ -18,6 +19,7 @@ from ml_collections import ConfigDict
 from configs.audioset import PANNS, panns_input
 from configs.base import base, parse_arg
 from configs.folder import own_sounds
+from input_pipeline.datasets.folder import Folder
 from rann_jax.errors import ConfigError
 from rann_jax.workdir import load_config
 
@@ -27,12 +29,14 @@ TRAIN = ("all", "probe")
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Presets: data (the folder), init_from (workdir or file), network (of a file), train (all, probe)."""
-    preset = parse_arg(arg, data="", init_from="", network="cnn14", train="all")
+    """Presets: data (the folder) and those of `configs.folder.own_sounds`; init_from (workdir or file),
+    network (of a file), train (all, probe).
+    """
+    preset = parse_arg(arg, data="", init_from="", network="cnn14", train="all", **Folder.OPTIONS)
     if preset["train"] not in TRAIN:
         raise ValueError(f"preset train={preset['train']!r} is none of {', '.join(TRAIN)}")
     config = base()
-    own_sounds(config, preset["data"])
+    own_sounds(config, preset["data"], preset)
     config.init_from = preset["init_from"]
     if Path(config.init_from).expanduser().is_dir() and config.init_from:
         inherit(config, Path(config.init_from).expanduser())

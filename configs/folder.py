@@ -1,20 +1,23 @@
 """Your own recordings: a folder of sound files, one sub-folder a class, or a csv of names and labels.
 
     python -m rann_jax.main --config configs/folder.py:data=DIR --workdir runs/mine
+    python -m rann_jax.main --config configs/folder.py:data=DIR,csv=labels.csv,label_column=bird --workdir W
 
-Classes, splits and task are looked up in the folder: where it has no split of its own, the data is dealt
-into five folds by class, and fold 5 is tested on; where a file has several labels, the task is tagging.
+Classes, splits and task are looked up in the folder, and said: where it has no split of its own, the data is
+dealt into five folds by class, and fold 5 is tested on; where a file has several labels, the task is tagging.
 Without data=, the preset num_classes and --config.data_dir, --config.splits and --config.task say it.
 """
 
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs.base import base, parse_arg
 from input_pipeline import DataError, survey
+from input_pipeline.datasets.folder import Folder
 from input_pipeline.datasets.roles import ROLES, base_name, role
 from input_pipeline.prepare import Survey
 
@@ -22,11 +25,11 @@ _SHOWN = 12  # names that a line says
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Presets: data (the folder), or num_classes; feature, t_c (seconds), width."""
-    preset = parse_arg(arg, data="", num_classes=10, feature="log_mel", t_c=4.0, width=1)
+    """Presets: data (the folder), or num_classes; feature, t_c (seconds), width; options of `own_sounds`."""
+    preset = parse_arg(arg, data="", num_classes=10, feature="log_mel", t_c=4.0, width=1, **Folder.OPTIONS)
     config = base()
     config.num_classes = preset["num_classes"]
-    own_sounds(config, preset["data"])
+    own_sounds(config, preset["data"], preset)
     config.t_c = preset["t_c"]
     config.feature.name = preset["feature"]
     config.model.name = f"rann-{preset['t_c']:g}x4-{preset['width']}"
@@ -34,17 +37,23 @@ def get_config(arg: str | None = None) -> ConfigDict:
     return config
 
 
-def own_sounds(config: ConfigDict, data: str) -> None:
-    """Take data set, splits, task and number of classes from a folder; '' is one to be named later.
+def own_sounds(config: ConfigDict, data: str, options: Mapping[str, Any] = Folder.OPTIONS) -> None:
+    """Take data set, splits, task and number of classes from a folder, and say them on stderr.
 
-    What was found, and what is trained and tested on, is said in a line on stderr.
+    Args:
+      config: is changed.
+      data: the folder; '' is one to be named later.
+      options: presets, of which those are taken that the data set has: csv, the table where there are
+        several; filename_column, label_column, split_column, its columns; folds, into how many clips are
+        dealt that have no split. Overrides of config.dataset come too late where the folder is looked at.
 
     Raises:
       ValueError: the folder cannot be used.
     """
-    config.dataset = {"name": "folder", "csv": "", "label_column": "", "split_column": ""}
-    config.splits = train_and_test([f"fold{k}" for k in range(1, 6)])
+    config.dataset = {"name": "folder", **{key: options[key] for key in Folder.OPTIONS}}
     if not data:
+        folds = options["folds"]
+        config.splits = train_and_test([f"fold{k + 1}" for k in range(folds)], f"preset folds={folds}")
         return
     try:
         found = survey(data_dir=data, **config.dataset.to_dict())
@@ -78,7 +87,8 @@ def train_and_test(splits: Sequence[str], splits_from: str = "config.splits") ->
     if not train or not test:
         raise ValueError(
             f"{splits_from}: {_shortened(list(map(repr, splits)))} do not say what to train and what to test "
-            "on: write train and test there; or leave the preset data away and say --config.data_dir, "
+            "on: write train and test there, name another "
+            "column with split_column=, or leave the preset data away and say --config.data_dir, "
             "--config.splits.train, --config.splits.test and the preset num_classes"
         )
     return {"train": "+".join(train), "test": "+".join(test)}

@@ -4,6 +4,8 @@ import pytest
 
 from configs.folder import get_config
 from configs.folder import train_and_test as chosen
+from input_pipeline.datasets.folder import Folder
+from rann_jax.experiment import data_options
 
 
 def table(folder, first, second, column="split"):
@@ -73,3 +75,40 @@ def test_classes_that_are_not_tested_are_named(tmp_path, capsys):
         f"warning: {folder}: 1 of 3 classes have no clip in the test split, test: cat",  # x.wav is not there
         f"warning: {folder}: 1 of 3 classes have no clip in the train split, train: owl",
     ]
+
+
+@pytest.mark.fast
+def test_table_columns_and_folds_are_presets(tmp_path):
+    """What a message asks for can be given, though overrides come after the folder is looked at."""
+    folder = table(tmp_path / "sounds", "train", "test")
+    (folder / "other.csv").write_text("file,species,part\n0.wav,owl,a1\n1.wav,frog,a2\n2.wav,newt,a1\n")
+    asked = f"{folder}.*, labels.csv, other.csv: .*csv= beside data="
+    with pytest.raises(ValueError, match=asked):
+        get_config(f"data={folder}")
+    given = f"data={folder},csv=other.csv"
+    with pytest.raises(
+        ValueError, match=r"no column 'filename': it has file, .*filename_column= and the like"
+    ):
+        get_config(given)
+    given += ",filename_column=file"
+    with pytest.raises(ValueError, match=r"none of the columns .*label_column= beside data="):
+        get_config(given)
+    given += ",label_column=species"
+    assert get_config(f"{given},folds=3").splits.to_dict() == {"train": "fold1+fold2", "test": "fold3"}
+    config = get_config(f"{given},split_column=part")
+    assert config.splits.to_dict() == {"train": "a1", "test": "a2"}
+    assert config.num_classes == 3
+    assert prepare_options(config) == {
+        "csv": "other.csv",
+        "filename_column": "file",
+        "label_column": "species",
+        "split_column": "part",
+        "folds": 5,
+    }
+    assert get_config("folds=2").splits.to_dict() == {"train": "fold1", "test": "fold2"}
+    with pytest.raises(ValueError, match="folds=1"):
+        get_config(f"{given},folds=1")
+
+
+def prepare_options(config):
+    return {key: value for key, value in data_options(config).items() if key in Folder.OPTIONS}

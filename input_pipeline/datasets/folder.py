@@ -111,7 +111,7 @@ class Folder(AudioBuilder):
         if len(found) > 1:
             raise DataError(
                 f"config.data_dir: {self.builder_config.source} holds several tables, "
-                f"{', '.join(found)}: name one with config.dataset.csv"
+                f"{', '.join(found)}: name one with config.dataset.csv, or csv= beside data="
             )
         return found[0] if found else None
 
@@ -166,12 +166,13 @@ class Folder(AudioBuilder):
         path, options = self.builder_config.source / name, self.builder_config.options
         filename_column = options["filename_column"]
         named = [options[key] for key in ("label_column", "split_column") if options[key]]
-        rows = read_table(path, (filename_column, *named))
+        hint = ": name its columns with config.dataset, or filename_column= and the like beside data="
+        rows = read_table(path, (filename_column, *named), hint=hint)
         label_column = options["label_column"] or _first(_LABEL_COLUMNS, rows[0])
         if not label_column:
             raise DataError(
                 f"{path} has none of the columns {', '.join(_LABEL_COLUMNS)}: "
-                "name its column of labels with config.dataset.label_column"
+                "name its column of labels with config.dataset.label_column, or label_column= beside data="
             )
         split_column = options["split_column"] or _first(_SPLIT_COLUMNS, rows[0])
         entries = [

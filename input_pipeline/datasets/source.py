@@ -151,8 +151,10 @@ def number(path: Path, value: str, least: float, most: float) -> float:
     return parsed
 
 
-def read_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[dict[str, str]]:
-    """The rows of a csv file with a header line.
+def read_table(
+    path: Path, columns: Sequence[str], delimiter: str = ",", hint: str = ""
+) -> list[dict[str, str]]:
+    """The rows of a csv file with a header line; `hint` ends the message where a column is not there.
 
     Raises:
       DataError: not a UTF-8 table, a column that it lacks, no rows, or a row of another length.
@@ -163,7 +165,7 @@ def read_table(path: Path, columns: Sequence[str], delimiter: str = ",") -> list
         header = reader.fieldnames or []
         for column in columns:
             if column not in header:
-                raise DataError(f"{path} has no column {column!r}: it has {', '.join(header)}")
+                raise DataError(f"{path} has no column {column!r}: it has {', '.join(header)}{hint}")
         rows = list(reader)
         if not rows:
             raise DataError(f"{path} has no rows: list one file a line")
