@@ -118,7 +118,7 @@ def _told(data: str, found: Survey, splits: Mapping[str, str]) -> Iterator[str]:
     left = f"; left alone: {', '.join(others)}" if others else ""
     yield (
         f"note: {data}: trained on {splits['train']}, tested on {splits['test']}{left} "
-        f"(as {found.splits_from} has it)"
+        f"(by {found.splits_from})"
     )
     for use, names in chosen.items():
         there = frozenset().union(*(found.labels_of[split] for split in names))

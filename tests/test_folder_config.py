@@ -37,7 +37,7 @@ def test_the_larger_split_is_trained_on_whatever_its_name(first, second, tmp_pat
     assert config.splits.to_dict() == {"train": first.lower(), "test": second.lower()}
     said = capsys.readouterr().err
     assert "2 classes: cat, dog\n" in said
-    assert f"trained on {first.lower()}, tested on {second.lower()} (as column 'split' of " in said
+    assert f"trained on {first.lower()}, tested on {second.lower()} (by column 'split' of " in said
 
 
 @pytest.mark.fast
