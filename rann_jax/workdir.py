@@ -21,6 +21,8 @@ LOCATIONS = ("data_dir", "prepared_dir", "prepare", "loader", "sharding")
 # default where it is absent: what is empty, zero or false is a value as any other.
 ADDED = {
     "sampling": "uniform",
+    "dataset.folds": 5,
+    "dataset.filename_column": "filename",
     "model.remat": False,
     "model.blocks_per_stage": None,
     "model.width": None,
