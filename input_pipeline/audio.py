@@ -62,6 +62,7 @@ UNREADABLE = frozenset(
     ]
 )
 
+RATES = (1000, 768_000)  # Hz (ours): below is no sound, above no sound card
 _BLOCK_FRAMES = 1 << 18
 _LOUDEST = 1e10  # (ours) integers kept as floats are below; the power of what is above is infinite in float32
 _OPEN_FRAMES = 1 << 62  # libsndfile's count where a header leaves it open is near 2**63
@@ -164,12 +165,15 @@ def stream(source: str | Path | bytes) -> Iterator[Stream]:
       source: path of a file, or its bytes.
 
     Raises:
-      AudioError: undecodable, or shorter than the file says; while blocks are taken also NaN, infinite or
-        absurdly large samples, and for FLAC, whose length only decoding counts, its end.
+      AudioError: undecodable, shorter than the file says, or of a rate that no sound has (of 1 Hz, a block
+        would be resampled to days); while blocks are taken also NaN, infinite or absurdly large samples,
+        and for FLAC, whose length only decoding counts, its end.
     """
     with _decoding():
         file = soundfile.SoundFile(_Content(source) if isinstance(source, bytes) else source)
     with file:
+        if not RATES[0] <= file.samplerate <= RATES[1]:
+            raise AudioError(f"its rate is {file.samplerate} Hz, not between {RATES[0]} and {RATES[1]}")
         _check_whole(source)
         yield Stream(file.samplerate, max(0, file.frames) / file.samplerate, _finite_blocks(file))
 

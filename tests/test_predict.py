@@ -200,6 +200,20 @@ def test_a_longer_file_takes_no_more_memory(tmp_path, capsys):
 
 @pytest.mark.fast
 @pytest.mark.usefixtures("loudness")
+@pytest.mark.parametrize("rate", [1, 999, 768_001])
+def test_a_rate_that_no_sound_has_is_refused(rate, tmp_path, capsys):
+    """What a header claims: of 1 Hz, 70,000 samples are 19 hours, and 8000 times as many to be heard."""
+    soundfile.write(tmp_path / "odd.wav", np.zeros(70_000, np.int16), rate)
+    tracemalloc.start()
+    assert main(["model", str(tmp_path / "odd.wav"), "--quiet"]) == 1
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+    reason = f"its rate is {rate} Hz, not between 1000 and 768000"
+    assert capsys.readouterr().err == f"not tagged: {tmp_path}/odd.wav: {reason}\n"
+
+
+@pytest.mark.fast
+@pytest.mark.usefixtures("loudness")
 def test_a_file_that_breaks_leaves_nothing(tmp_path, capsys):
     """The samples are read up to the first that is not finite; rows already written are taken back."""
     wave = np.full(8000 * 60, 0.5, np.float32)
