@@ -372,6 +372,32 @@ def test_it_listens_on_this_machine_alone(monkeypatch, capsys):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize(
+    ("host", "shown", "rebound"),
+    [
+        ("127.0.0.2", "127.0.0.2", 400),
+        ("127.1", "127.1", 400),
+        ("::1", "[::1]", 400),
+        ("localhost", "localhost", 400),
+        ("0.0.0.0", "0.0.0.0", 200),
+    ],
+)
+def test_names_of_other_sites_are_refused_on_every_loopback_address(host, shown, rebound, monkeypatch, capsys):
+    """A browser can be led to any address by a name of another site; where only it can come, none is taken."""
+    apps = []
+    monkeypatch.setattr("rann_jax.serve.__main__.load", lambda *_: Loudness())
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: apps.append((self.config.app, sockets)))
+    if main(["runs/a", "--port", "0", "--host", host]) == 2 and host == "::1":
+        pytest.skip("this machine has no IPv6")
+    ((app, (sock,)),) = apps
+    address = f"http://{shown}:{sock.getsockname()[1]}"
+    sock.close()
+    assert capsys.readouterr().out == f"{address}\n"
+    assert TestClient(app, base_url=address).get("/").status_code == 200
+    assert TestClient(app, base_url="http://evil.example").get("/").status_code == rebound
+
+
+@pytest.mark.fast
 def test_wrong_use_is_one_line(tmp_path, tiny_workdir, monkeypatch, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -381,6 +407,7 @@ def test_wrong_use_is_one_line(tmp_path, tiny_workdir, monkeypatch, capsys):
             ([str(tiny_workdir), "--port", "70000"], "--port=70000: "),
             ([str(tiny_workdir), "--max-seconds", "0"], "must be positive"),
             ([str(tiny_workdir), "--max-seconds", "nan"], "must be positive"),
+            ([str(tiny_workdir), "--max-megabytes", "inf"], "must be positive and finite"),
             ([str(tiny_workdir)], 'needs uvicorn: pip install "rann-jax[serve]"'),
         ):
             if "uvicorn" in says:

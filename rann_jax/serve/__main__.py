@@ -11,6 +11,8 @@ what it refuses is bounded by the limits below, so put a proxy that knows your u
 """
 
 import argparse
+import ipaddress
+import math
 import socket
 import sys
 from collections.abc import Sequence
@@ -21,7 +23,7 @@ from rann_jax.errors import ConfigError
 from rann_jax.program import guarded, require
 from rann_jax.tagger_ensemble import load
 
-LOCAL = ("127.0.0.1", "localhost")
+LOCAL = ("127.0.0.1", "localhost", "[::1]")  # what this machine calls itself
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,6 +60,38 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"--host={host} --port={port}: {error}: name others") from error
 
 
+def in_url(host: str) -> str:
+    """A host as URLs and the header Host have it: an IPv6 address in brackets.
+
+    >>> in_url("::1")
+    '[::1]'
+    """
+    return f"[{host}]" if ":" in host else host
+
+
+def names_of(host: str, address: str) -> list[str]:
+    """By which names the server may be called that listens on `address`, which was called `host`.
+
+    They are known where this machine alone can reach it: there a name of another site that was made to lead
+    here (DNS rebinding) is refused. Elsewhere any name will do.
+
+    >>> names_of("127.0.0.2", "127.0.0.2")
+    ['127.0.0.1', 'localhost', '[::1]', '127.0.0.2']
+    >>> names_of("0.0.0.0", "0.0.0.0")
+    ['*']
+    """
+    if not ipaddress.ip_address(address).is_loopback:
+        return ["*"]
+    return list(dict.fromkeys([*LOCAL, in_url(host)]))
+
+
+def check_limits(options: argparse.Namespace) -> None:
+    """Raise ConfigError unless every limit is a positive number."""
+    numbers = (options.max_megabytes, options.max_seconds, options.per_minute)
+    if not all(math.isfinite(number) and number > 0 for number in numbers):
+        raise ConfigError("--max-megabytes, --max-seconds and --per-minute must be positive and finite")
+
+
 def run(options: argparse.Namespace) -> int:
     """What the command line does, until it is interrupted.
 
@@ -71,8 +105,7 @@ def run(options: argparse.Namespace) -> int:
     from rann_jax.serve.app import create_app
     from rann_jax.serve.limits import Limits
 
-    if not (options.max_megabytes > 0 and options.max_seconds > 0 and options.per_minute > 0):
-        raise ConfigError("--max-megabytes, --max-seconds and --per-minute must be positive")
+    check_limits(options)
     limits = Limits(
         bytes=int(options.max_megabytes * 1e6),
         seconds=options.max_seconds,
@@ -84,10 +117,9 @@ def run(options: argparse.Namespace) -> int:
         names = [str(path) for path in options.workdirs]
     about = {"models": names, "rule": options.rule if len(names) > 1 else None}
     sock = listen(options.host, options.port)
-    # By which names this machine is called is known for itself alone.
-    hosts = list(LOCAL) if options.host in LOCAL else ["*"]
-    app = create_app(listener, about, limits, hosts=hosts)
-    print(f"http://{options.host}:{sock.getsockname()[1]}", flush=True)
+    address, port = sock.getsockname()[:2]
+    app = create_app(listener, about, limits, hosts=names_of(options.host, address))
+    print(f"http://{in_url(options.host)}:{port}", flush=True)
     config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, limit_concurrency=64)
     uvicorn.Server(config).run(sockets=[sock])
     return 0
