@@ -221,8 +221,8 @@ def test_upload_limits():
     assert len(taken) == 11
 
 
-async def asked(app, receive) -> int:
-    """The status of a request whose body comes from `receive`."""
+async def asked(app, receive, client="127.0.0.1") -> int:
+    """The status of a client's request whose body comes from `receive`."""
     sent = []
     scope = {
         "type": "http",
@@ -234,7 +234,7 @@ async def asked(app, receive) -> int:
         "raw_path": b"/api/tag",
         "query_string": b"",
         "headers": [(b"host", b"localhost")],
-        "client": ("127.0.0.1", 1),
+        "client": (client, 1),
         "server": ("127.0.0.1", 8000),
     }
 
@@ -257,6 +257,63 @@ def test_slow_and_broken_uploads():
 
     assert asyncio.run(asked(app, nothing_comes)) == 408
     assert asyncio.run(asked(app, gone)) == 400
+
+
+def coming(*chunks: bytes, ends: bool = False):
+    """Receives the chunks of a body, which then ends or never goes on."""
+    parts = iter(chunks)
+
+    async def receive():
+        if (part := next(parts, None)) is not None:
+            return {"type": "http.request", "body": part, "more_body": True}
+        if not ends:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    return receive
+
+
+async def started(app, client: str, size: int) -> asyncio.Task:
+    """An upload that has sent `size` bytes and goes on, or was refused."""
+    task = asyncio.create_task(asked(app, coming(bytes(size)), client))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    return task
+
+
+@pytest.mark.fast
+def test_a_slow_client_keeps_nobody_out():
+    """Its uploads take no place in the queue, and are so many at most."""
+    app = create_app(Loudness(), MODELS, Limits(waiting=3), hosts=["*"])
+
+    async def scene() -> list[int]:
+        slow = [await started(app, "slow", 100) for _ in range(4)]
+        assert [task.done() for task in slow] == [False, False, False, True]
+        statuses = [slow[3].result(), await asked(app, coming(WHOLE, ends=True), "other")]
+        for task in slow[:3]:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+        return [*statuses, await asked(app, coming(WHOLE, ends=True), "slow")]  # once they are gone
+
+    assert asyncio.run(scene()) == [503, 200, 200]
+
+
+@pytest.mark.fast
+def test_uploads_are_bounded_together():
+    """Of one client to the bytes of one upload, of all to those of `waiting` uploads."""
+    app = create_app(Loudness(), MODELS, Limits(waiting=2, bytes=1000), hosts=["*"])
+
+    async def scene() -> list[bool]:
+        tasks = [await started(app, *what) for what in (("a", 600), ("a", 401), ("b", 1000), ("c", 401))]
+        assert {task.result() for task in tasks if task.done()} == {503}
+        tasks.append(await started(app, "c", 400))
+        done = [task.done() for task in tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return done
+
+    assert asyncio.run(scene()) == [False, True, False, True, False]
 
 
 @pytest.mark.fast

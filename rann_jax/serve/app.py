@@ -18,7 +18,7 @@ import rann_jax
 from input_pipeline.audio import AudioError
 from rann_jax.listener import Listener
 from rann_jax.serve.answer import answer
-from rann_jax.serve.limits import Limits, Refusal, RequestRate, read_body
+from rann_jax.serve.limits import Limits, Refusal, RequestRate, Uploads, client_of
 
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -57,6 +57,7 @@ class Server:
             "limits": {"bytes": limits.bytes, "seconds": limits.seconds, "per_minute": limits.per_minute},
         }
         self._rate = RequestRate(limits.per_minute)
+        self._uploads = Uploads(limits)
         self._thread = ThreadPoolExecutor(1, "listener")
         self._admitted = 0
 
@@ -77,9 +78,11 @@ class Server:
           Refusal: by a limit, or because the body is no sound that can be heard; which, and why.
         """
         self._check(request, options["hop_seconds"])
+        self._check_queue()
+        body = await self._uploads.read(request)
+        self._check_queue()  # others may have been faster: only whole sounds take a place
         self._admitted += 1
         try:
-            body = await read_body(request, self.limits)
             work = functools.partial(answer, max_seconds=self.limits.seconds, **options)
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._thread, work, self.listener, self.about["models"], body)
@@ -92,13 +95,16 @@ class Server:
         """Raise Refusal where the body need not be read."""
         if request.headers.get("sec-fetch-site") == "cross-site":
             raise Refusal(403, "a page of another site asked")
-        if wait := self._rate.wait(request.client.host if request.client else ""):
+        if wait := self._rate.wait(client_of(request)):
             raise Refusal(429, f"more than {self.limits.per_minute} requests a minute", wait)
         if request.headers.get("content-type", "").startswith("multipart/"):
             raise Refusal(415, "send the file itself as the body: curl --data-binary @FILE")
         window = self.listener.window_seconds
         if hop_seconds is not None and not window / FINEST_HOP <= hop_seconds <= window:
             raise Refusal(400, f"hop: it must be between {window / FINEST_HOP:g} and {window:g} s")
+
+    def _check_queue(self) -> None:
+        """Raise Refusal where as many sounds as may are waiting or heard."""
         if self._admitted >= self.limits.waiting:
             raise Refusal(503, "too many sounds are waiting", 1)
 

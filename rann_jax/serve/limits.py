@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,13 +14,14 @@ CLIENTS = 1024  # whose rate is remembered; the one heard of least recently is f
 
 @dataclass(frozen=True)
 class Limits:
-    """The server's bounds (all ours); its memory is about `waiting` uploads and one sound being heard.
+    """The server's bounds (all ours); its memory is about twice `waiting` uploads and one sound being heard.
 
     Attributes:
       bytes: of an upload.
       seconds: of sound in it, whatever its header says.
       per_minute: requests of one client.
-      waiting: uploads that are taken or heard at the same time.
+      waiting: sounds that wait or are heard at the same time; also uploads of one client that come at the
+        same time, and whole uploads that those of all clients may amount to.
       upload_seconds: that an upload may last.
     """
 
@@ -65,25 +66,62 @@ class RequestRate:
         return missing * 60 / self._per_minute
 
 
-async def read_body(request: Request, limits: Limits) -> bytes:
-    """The body of a request, no more of it than allowed; what its header says is not relied on.
+def client_of(request: Request) -> str:
+    """The address of who asks."""
+    return request.client.host if request.client else ""
 
-    Raises:
-      Refusal: it is too large, too slow, or breaks off.
+
+class Uploads:
+    """The bodies that are coming: bounded together, and so that one client cannot keep out the others.
+
+    Args:
+      limits: those of one client come at most `waiting` at a time, and together are no larger than one may
+        be; those of all clients are no larger than `waiting` of them.
     """
-    too_large = Refusal(413, f"larger than {limits.bytes:,} bytes")
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and (len(declared) > 18 or int(declared) > limits.bytes):
-        raise too_large
-    body = bytearray()
-    try:
-        async with asyncio.timeout(limits.upload_seconds):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limits.bytes:
-                    raise too_large
-    except TimeoutError as error:
-        raise Refusal(408, f"the upload lasted longer than {limits.upload_seconds:g} s") from error
-    except ClientDisconnect as error:
-        raise Refusal(400, "the upload broke off") from error
-    return bytes(body)
+
+    def __init__(self, limits: Limits):
+        self._limits = limits
+        self._count: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
+
+    async def read(self, request: Request) -> bytes:
+        """The body of a request, no more of it than allowed; what its header says is not relied on.
+
+        Raises:
+          Refusal: it is too large, too slow, breaks off, or comes beside too much else.
+        """
+        limits, client, body = self._limits, client_of(request), bytearray()
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and (len(declared) > 18 or int(declared) > limits.bytes):
+            raise self._too_large()
+        if self._count[client] >= limits.waiting:
+            raise Refusal(503, f"{limits.waiting} uploads of yours are coming already", 1)
+        self._count[client] += 1
+        try:
+            async with asyncio.timeout(limits.upload_seconds):
+                async for chunk in request.stream():
+                    body += chunk
+                    self._bytes[client] += len(chunk)
+                    self._check(client, len(body))
+        except TimeoutError as error:
+            raise Refusal(408, f"the upload lasted longer than {limits.upload_seconds:g} s") from error
+        except ClientDisconnect as error:
+            raise Refusal(400, "the upload broke off") from error
+        finally:
+            self._bytes[client] -= len(body)
+            self._count[client] -= 1
+            if not self._count[client]:
+                del self._count[client], self._bytes[client]
+        return bytes(body)
+
+    def _check(self, client: str, size: int) -> None:
+        """Raise Refusal where this upload, the client's, or those of all clients are too large."""
+        if size > self._limits.bytes:
+            raise self._too_large()
+        if self._bytes[client] > self._limits.bytes:
+            raise Refusal(503, "your other uploads have not ended", 1)
+        if self._bytes.total() > self._limits.waiting * self._limits.bytes:
+            raise Refusal(503, "too much is being uploaded", 1)
+
+    def _too_large(self) -> Refusal:
+        return Refusal(413, f"larger than {self._limits.bytes:,} bytes")
