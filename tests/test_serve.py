@@ -439,8 +439,8 @@ def test_it_listens_on_this_machine_alone(monkeypatch, capsys):
         ("0.0.0.0", "0.0.0.0", 200),
     ],
 )
-def test_names_of_other_sites_are_refused_on_every_loopback_address(host, shown, rebound, monkeypatch, capsys):
-    """A browser can be led to any address by a name of another site; where only it can come, none is taken."""
+def test_names_of_other_sites_are_refused_on_loopback_addresses(host, shown, rebound, monkeypatch, capsys):
+    """A browser can be led to any address by another site's name; where only it can come, none is taken."""
     apps = []
     monkeypatch.setattr("rann_jax.serve.__main__.load", lambda *_: Loudness())
     monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: apps.append((self.config.app, sockets)))
