@@ -30,9 +30,11 @@ def served(listener, models: list[str], rule: str | None) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as at:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [at]})
         thread.start()
-        yield f"http://127.0.0.1:{at.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{at.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,7 @@ def browser():
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         pytest.skip(f"no browser: install one of {', '.join(BROWSERS)}")
+    playwright.expect.set_options(timeout=30_000)  # ms; where others use the cores, 5 s are soon over
     microphone = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with playwright.sync_playwright() as driver:
         launched = driver.chromium.launch(executable_path=path, args=microphone)
@@ -120,6 +123,29 @@ def test_a_microphone_is_heard(page):
         playwright.expect(page.locator("#result")).to_be_visible()
         playwright.expect(page.locator("#status")).to_have_text("")
         assert page.locator("#tags b").count() == 2
+
+
+def test_two_clicks_while_permission_is_asked_start_one_recorder(page):
+    """And a recording that the browser itself cannot decode is said to be none."""
+    page.add_init_script(
+        """window.asked = [];
+        const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        navigator.mediaDevices.getUserMedia = async (wanted) => {
+          await new Promise((permit) => window.asked.push(permit));
+          return ask(wanted);
+        };
+        AudioContext.prototype.decodeAudioData = async () => { throw new Error("no such codec"); };"""
+    )
+    with served(Loudness(), ["a"], None) as address:
+        page.goto(address)
+        for _ in range(2):
+            page.evaluate("document.getElementById('record').click()")
+        assert page.evaluate("window.asked.length") == 1
+        page.evaluate("window.asked.forEach((permit) => permit())")
+        playwright.expect(page.locator("#record-text")).to_contain_text("Stop")
+        page.click("#record")
+        playwright.expect(page.locator("#status")).to_have_text("No recording: no such codec")
+        playwright.expect(page.locator("#record-text")).to_have_text("Record")
 
 
 def test_what_is_no_sound_is_said_and_names_are_text(page, tmp_path):

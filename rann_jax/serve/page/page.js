@@ -128,19 +128,20 @@ function hint(event) {
 }
 
 async function toggleRecording() {
-  if (stop) {
-    const finish = stop;
-    stop = null;
-    $("record").classList.remove("recording");
-    $("record-text").textContent = "Record";
-    await hear(await finish());
-    return;
-  }
   try {
-    stop = await startRecording();
+    if (stop) await hear(await endRecording());
+    else await beginRecording();
   } catch (error) {
     say(`No recording: ${error.message}`, "wrong");
-    return;
+  }
+}
+
+async function beginRecording() {
+  $("record").disabled = true; // while permission is asked for, a second click would start a second recorder
+  try {
+    stop = await startRecording();
+  } finally {
+    $("record").disabled = false;
   }
   $("record").classList.add("recording");
   const begin = performance.now();
@@ -150,6 +151,15 @@ async function toggleRecording() {
     setTimeout(tick, 250);
   };
   tick();
+}
+
+/** Resolves to a WAV file; rejects where the browser cannot decode what it recorded. */
+function endRecording() {
+  const finish = stop;
+  stop = null;
+  $("record").classList.remove("recording");
+  $("record-text").textContent = "Record";
+  return finish();
 }
 
 function percent(p) {
