@@ -30,9 +30,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     A model is of size=deck; PANNs' bring their own feature.
     """
-    preset = parse_arg(arg, size="deck", feature="log_mel", model="rann-8x4-6", classes=527)
-    if preset["size"] not in SIZES:
-        raise ValueError("presets: size is deck or small")
+    preset = parse_arg(arg, {"size": SIZES}, size="deck", feature="log_mel", model="rann-8x4-6", classes=527)
     config = base()
     # Videos vanish: no copy is whole. What is missing is counted, listed and told at every run.
     config.dataset = {"name": "audioset", "classes": preset["classes"]}

@@ -3,7 +3,7 @@
 Values that neither the deck nor the paper states are marked (ours).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -119,14 +119,11 @@ def on_data_set(
     Raises:
       ValueError: a preset that there is not.
     """
-    preset = parse_arg(arg, size="deck", feature="log_mel", **({"fold": folds[0]} if folds else {}))
-    if preset["size"] not in ("deck", "small"):
-        raise ValueError(f"preset size={preset['size']} is neither deck nor small")
+    fold, there_are = ({"fold": folds[0]}, {"fold": folds}) if folds else ({}, {})
+    preset = parse_arg(arg, {"size": ("deck", "small"), **there_are}, size="deck", feature="log_mel", **fold)
     config = base()
     config.dataset = dataset
     if folds:
-        if preset["fold"] not in folds:
-            raise ValueError(f"preset fold={preset['fold']} is none of {folds[0]} to {folds[-1]}")
         config.splits = fold_splits(preset["fold"], folds)
     config.num_classes = num_classes
     config.sample_rate = sample_rate
@@ -156,15 +153,18 @@ def small_for_cpu(config: ConfigDict, *, model: str, total_steps: int) -> None:
     config.eval_every = config.save_every = total_steps // 4
 
 
-def parse_arg(arg: str | None, **defaults: Any) -> dict[str, Any]:
+def parse_arg(
+    arg: str | None, choices: Mapping[str, Collection[Any]] | None = None, /, **defaults: Any
+) -> dict[str, Any]:
     """Presets of a config: `configs/esc50.py:fold=2,size=small` gives arg `fold=2,size=small`.
 
     Args:
       arg: comma-separated key=value, or None.
+      choices: of the keys that take no other, the values there are.
       **defaults: every key there is; values are read in the type of the default.
 
     Raises:
-      ValueError: an unknown key or a value of another type, named.
+      ValueError: an unknown key, a value of another type or one that there is not, named.
     """
     values = dict(defaults)
     for item in filter(None, (arg or "").split(",")):
@@ -175,4 +175,8 @@ def parse_arg(arg: str | None, **defaults: Any) -> dict[str, Any]:
             values[key] = type(defaults[key])(value)
         except ValueError as error:
             raise ValueError(f"preset {key}={value!r} is not a {type(defaults[key]).__name__}") from error
+    for key, there_are in (choices or {}).items():
+        if values[key] not in there_are:
+            named = ", ".join(filter(None, map(str, there_are)))  # '' is what a preset is when not given
+            raise ValueError(f"preset {key}={values[key]} is none of {named}")
     return values

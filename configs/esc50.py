@@ -36,9 +36,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     size says; for ablations it is none, specaugment, mixup, or all: stretching, pitch shifting, noise, mixup
     and SpecAugment. Every crop is random, with any of them.
     """
-    preset = parse_arg(arg, subset="esc50", fold=1, size="deck", feature="log_mel", augment="")
-    if preset["subset"] not in CLASSES or preset["fold"] not in FOLDS:
-        raise ValueError("presets: subset is esc50 or esc10, fold is 1 to 5")
+    choices = {"subset": CLASSES, "fold": FOLDS, "size": SIZES, "augment": ("", *AUGMENT)}
+    preset = parse_arg(arg, choices, subset="esc50", fold=1, size="deck", feature="log_mel", augment="")
     config = base()
     config.dataset = {"name": "esc50", "subset": preset["subset"]}
     config.num_classes = CLASSES[preset["subset"]]
@@ -47,8 +46,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.best_metric = "test/accuracy"
     SIZES[preset["size"]](config)
     if preset["augment"]:
-        if preset["augment"] not in AUGMENT:
-            raise ValueError(f"preset augment={preset['augment']} is none of {', '.join(AUGMENT)}")
         config.augment = AUGMENT[preset["augment"]]
     return config
 

@@ -32,9 +32,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     """Presets: data (the folder) and those of `configs.folder.own_sounds`; init_from (workdir or file),
     network (of a file), train (all, probe).
     """
-    preset = parse_arg(arg, data="", init_from="", network="cnn14", train="all", **Folder.OPTIONS)
-    if preset["train"] not in TRAIN:
-        raise ValueError(f"preset train={preset['train']!r} is none of {', '.join(TRAIN)}")
+    preset = parse_arg(
+        arg, {"train": TRAIN}, data="", init_from="", network="cnn14", train="all", **Folder.OPTIONS
+    )
     config = base()
     own_sounds(config, preset["data"], preset)
     config.init_from = preset["init_from"]
