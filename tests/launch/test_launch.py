@@ -3,6 +3,7 @@
 `RANN_UPDATE_GOLDEN=1 pytest tests/launch` writes the golden files anew.
 """
 
+import fnmatch
 import json
 import os
 import re
@@ -132,6 +133,37 @@ def test_every_command_is_understood_by_the_program():
     assert len(parsed) == len(commands) == 8
     assert all(row[:2] == ["/runs/first run", 64] for row in parsed)
     assert [row[2] for row in parsed] == [2, 2, None, None, None, None, None, 2]
+
+
+def in_image(path: str) -> bool:
+    """Whether Docker sends a file: of the lines of .dockerignore that match, the last one decides."""
+    sent = True
+    parents = [path, *map(str, Path(path).parents)]
+    for line in (REPOSITORY / ".dockerignore").read_text().splitlines():
+        pattern = line.removeprefix("!").removeprefix("**/")
+        names = [part for parent in parents for part in parent.split("/")] if "**/" in line else parents
+        if line and not line.startswith("#") and any(fnmatch.fnmatch(name, pattern) for name in names):
+            sent = line.startswith("!")
+    return sent
+
+
+@pytest.mark.fast
+def test_nothing_but_code_goes_into_the_image():
+    """It is pushed: history, runs, recordings and weights of the checkout are nobody else's business."""
+    copied = re.findall(r"^COPY (.+) \./$", (LAUNCH / "Dockerfile").read_text(), re.MULTILINE)
+    for path in [*copied[0].split(), "rann_jax/main.py", "configs/base.py", "rann_jax/serve/page/page.js"]:
+        assert (REPOSITORY / path).exists(), path
+        assert in_image(path), path
+    for path in (
+        ".git/config",
+        ".venv/bin/python",
+        "runs/mine/checkpoints/1/state",
+        "sounds/dog.wav",
+        "Cnn14_mAP=0.431.pth",
+        "results/fold1/config.json",
+        "rann_jax/__pycache__/main.pyc",
+    ):
+        assert not in_image(path), path
 
 
 def test_shellcheck():
