@@ -76,7 +76,7 @@ def _beam_config(flags: str | None) -> tfds.download.DownloadConfig:
     try:
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
-        raise DataError("--beam needs Apache Beam: pip install 'rann-jax[beam]'") from error
+        raise DataError('--beam needs Apache Beam: pip install -e ".[beam]"') from error
     return tfds.download.DownloadConfig(beam_options=PipelineOptions(shlex.split(flags)))
 
 

@@ -39,8 +39,11 @@ def one_line(error: Exception) -> str:
 
 
 def require(package: str, *, for_what: str, extra: str) -> None:
-    """Raise ConfigError, which says how to install it, unless an optional package can be imported."""
+    """Raise ConfigError, which says how to install it, unless an optional package can be imported.
+
+    As there is no release, what pip knows by this name is not ours: it is told of the checkout.
+    """
     try:
         importlib.import_module(package)
     except ImportError as error:
-        raise ConfigError(f'{for_what} needs {package}: pip install "rann-jax[{extra}]"') from error
+        raise ConfigError(f'{for_what} needs {package}: pip install -e ".[{extra}]"') from error

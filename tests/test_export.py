@@ -152,7 +152,7 @@ def test_wrong_use_is_one_line(tmp_path, tiny_workdir, monkeypatch, capsys):
         ([str(tmp_path), "--to", "stablehlo"], "holds no checkpoints"),
         ([str(tiny_workdir), "--to", "safetensors"], "needs safetensors: pip install"),
         ([str(tiny_workdir), "--to", "stablehlo"], "needs flatbuffers: pip install"),
-        ([str(tiny_workdir), "--to", "onnx"], 'needs onnx: pip install "rann-jax[onnx]"'),
+        ([str(tiny_workdir), "--to", "onnx"], 'needs onnx: pip install -e ".[onnx]"'),
     ):
         assert main(arguments) == 2
         (line,) = capsys.readouterr().err.splitlines()

@@ -97,7 +97,7 @@ def test_the_longest_recording_is_a_key(sounds, capsys):
 def test_without_beam(sounds, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)  # as where it is not installed
     assert program.main(arguments(sounds, "--beam=--runner=DirectRunner")) == 2
-    assert "pip install 'rann-jax[beam]'" in capsys.readouterr().err
+    assert 'pip install -e ".[beam]"' in capsys.readouterr().err
 
 
 @pytest.mark.skipif(importlib.util.find_spec("apache_beam") is None, reason="needs Apache Beam")

@@ -465,7 +465,7 @@ def test_wrong_use_is_one_line(tmp_path, tiny_workdir, monkeypatch, capsys):
             ([str(tiny_workdir), "--max-seconds", "0"], "must be positive"),
             ([str(tiny_workdir), "--max-seconds", "nan"], "must be positive"),
             ([str(tiny_workdir), "--max-megabytes", "inf"], "must be positive and finite"),
-            ([str(tiny_workdir)], 'needs uvicorn: pip install "rann-jax[serve]"'),
+            ([str(tiny_workdir)], 'needs uvicorn: pip install -e ".[serve]"'),
         ):
             if "uvicorn" in says:
                 monkeypatch.setitem(sys.modules, "uvicorn", None)

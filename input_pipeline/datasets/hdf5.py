@@ -84,7 +84,7 @@ def _open(path: Path) -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise DataError(f"{path} needs h5py: pip install 'rann-jax[hdf5]'") from error
+        raise DataError(f'{path} needs h5py: pip install -e ".[hdf5]"') from error
     return h5py.File(path, "r")
 
 
