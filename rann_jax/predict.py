@@ -79,14 +79,16 @@ class Failure:
 def find_files(sources: Sequence[Path]) -> list[Path]:
     """The files named, and those in the folders named whose suffix libsndfile knows; sorted, each once.
 
+    Hidden files, as macOS lays beside its own ("._dog.wav"), are left out of folders, as preparation does.
+
     Raises:
       ConfigError: a source does not exist, or there is no sound at all.
     """
     found: dict[Path, None] = {}
     for source in sources:
         if source.is_dir():
-            inside = (path for path in sorted(source.rglob("*")) if path.is_file())
-            found |= dict.fromkeys(path for path in inside if path.suffix.lower() in audio.SUFFIXES)
+            shown = (path for path in sorted(source.rglob("*")) if not path.name.startswith("."))
+            found |= dict.fromkeys(p for p in shown if p.suffix.lower() in audio.SUFFIXES and p.is_file())
         elif source.exists():
             found[source] = None
         else:
@@ -194,6 +196,15 @@ def tag_files(
                 yield Failure(path, str(error))
 
 
+def check_hop(seconds: float | None, listener: Listener) -> None:
+    """Raise ConfigError unless windows can follow each other so: by a sample at least, without a gap."""
+    rate, longest = listener.sample_rate, listener.window_seconds
+    if seconds is not None and not (0 < seconds <= longest and round(seconds * rate) >= 1):
+        raise ConfigError(
+            f"--hop={seconds:g}: it must be between a sample ({1 / rate:.2g} s) and a window ({longest:g} s)"
+        )
+
+
 def run(options: argparse.Namespace) -> int:
     """What the command line does; returns the exit code.
 
@@ -209,10 +220,7 @@ def run(options: argparse.Namespace) -> int:
     if folders:
         check_names(paths)
     listener = load(workdirs, options.rule, options.checkpoint, options.batch_size)
-    if options.hop is not None and not 0 < options.hop <= listener.window_seconds:
-        raise ConfigError(
-            f"--hop={options.hop:g}: it must be positive and at most {listener.window_seconds:g} s"
-        )
+    check_hop(options.hop, listener)
     choice = Choice(options.top, options.threshold)
     failures = []
     with ExitStack() as stack:

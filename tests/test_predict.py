@@ -91,6 +91,16 @@ def test_files_for_other_programs(tiny_workdir, folder, tmp_path, capsys):
 
 
 @pytest.mark.fast
+def test_hidden_files_in_folders_are_left_out(tmp_path):
+    """macOS lays ._NAME beside NAME on foreign disks: no sound, though it is called so."""
+    (tmp_path / "deep").mkdir()
+    for name in ("a.wav", "._a.wav", "deep/b.FLAC", "deep/.c.wav", "deep/notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert predict.find_files([tmp_path]) == [tmp_path / "a.wav", tmp_path / "deep/b.FLAC"]
+    assert predict.find_files([tmp_path / "._a.wav"]) == [tmp_path / "._a.wav"]  # it was asked for
+
+
+@pytest.mark.fast
 def test_events_join_neighbouring_windows():
     starts = np.array([0.0, 1.0, 2.0, 3.0])
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.7, 0.3]])
@@ -111,13 +121,18 @@ def test_events_join_neighbouring_windows():
         (["{w}", "/absent.wav"], "/absent.wav: no such file"),
         (["/absent", "{f}"], "/absent holds no checkpoints"),
         (["{w}", "{f}", "--hop", "9"], "--hop=9"),
+        (
+            ["{w}", "{f}", "--hop", "1e-6"],
+            "--hop=1e-06: it must be between a sample (6.3e-05 s) and a window (0.5 s)",
+        ),
+        (["{w}", "{f}", "--hop", "nan"], "--hop=nan"),
         (["{w}", "{f}", "--top", "0"], "--top"),
         (["{w}", "{w}/checkpoints"], "no sound files"),
         (["{w}", "{w}", "{f}"], "same workdir is named twice"),
         (["{w}", "{s}"], "only workdirs"),
         (["{w}", "{o}", "{f}"], "models 1 and 2 differ in their labels"),
     ],
-    ids=["file", "workdir", "hop", "top", "folder", "twice", "workdirs", "labels"],
+    ids=["file", "workdir", "hop", "short", "nan", "top", "folder", "twice", "workdirs", "labels"],
 )
 def test_wrong_use_is_one_line(arguments, says, tiny_workdir, second_workdir, other, folder, capsys):
     names = {"w": tiny_workdir, "s": second_workdir, "o": other, "f": folder}
