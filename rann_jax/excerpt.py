@@ -1,5 +1,6 @@
 """A part of a recording, as the programs that show what is in one read it."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,22 @@ def read(file: Path, start: float, seconds: float) -> tuple[np.ndarray, int]:
     """Return a part of a recording, mono float32 `(N,)`, and its sample rate.
 
     Raises:
-        ValueError: no such file, no sound that can be read, nothing or no numbers in the part asked for.
+        ValueError: no such file, no sound that can be read, no part that can be asked for, nothing or no
+          numbers in it.
     """
     if not file.is_file():
         raise ValueError(f"{file}: " + ("not a file" if file.exists() else "no such file"))
-    if start < 0 or seconds <= 0:
-        raise ValueError("--start must not be negative and --seconds must be positive")
+    if not (math.isfinite(start) and start >= 0):
+        raise ValueError(f"--start={start:g}: it must be finite and not negative")
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError(f"--seconds={seconds:g}: it must be finite and positive")
     try:
         with soundfile.SoundFile(file) as sound:
             rate, length = sound.samplerate, sound.frames
             if round(start * rate) >= length:
                 raise ValueError(f"{file}: nothing from --start {start:g} on, it lasts {length / rate:.3g} s")
             sound.seek(round(start * rate))
-            y = sound.read(max(1, round(seconds * rate)), dtype="float32", always_2d=True)
+            y = sound.read(max(1, min(round(seconds * rate), length)), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{file}: not a sound file that can be read ({error.error_string})") from None
     if not np.isfinite(y).all():

@@ -1,5 +1,7 @@
 """The program that draws a recording: what is on its axes, and what it says when it cannot."""
 
+import errno
+import os
 import subprocess
 import sys
 
@@ -54,7 +56,11 @@ def test_writes_a_picture(recording, tmp_path, capsys):
         (["{folder}"], "not a file"),
         (["{folder}/text.wav"], "not a sound file"),
         (["{folder}/a4.wav", "--start", "3"], "it lasts 0.5 s"),
-        (["{folder}/a4.wav", "--seconds", "0"], "--seconds must be positive"),
+        (["{folder}/a4.wav", "--start", "nan"], "--start=nan: it must be finite"),
+        (["{folder}/a4.wav", "--start", "inf"], "--start=inf: it must be finite"),
+        (["{folder}/a4.wav", "--seconds", "0"], "--seconds=0: it must be finite and positive"),
+        (["{folder}/a4.wav", "--seconds", "inf"], "--seconds=inf: it must be finite"),
+        (["{folder}/a4.wav", "--seconds", "nan"], "--seconds=nan: it must be finite"),
         (["{folder}/a4.wav", "--out", "{folder}/a.xyz"], "picture format"),
         (["{folder}/a4.wav", "--out", "{folder}/no/a.png"], "there is no folder"),
     ],
@@ -66,6 +72,23 @@ def test_mistakes_are_one_line_and_exit_code_2(recording, arguments, message, ca
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_last_one(recording, tmp_path, monkeypatch, capsys):
+    """As on a full disk: half a picture would take its place."""
+    out = tmp_path / "features.png"
+    out.write_bytes(b"the last one")
+
+    class Full:
+        def savefig(self, file, **_):
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out))
+
+    monkeypatch.setattr("rann_jax.features.__main__.draw", lambda *_: Full())
+    assert main([str(recording), "--out", str(out)]) == 2
+    assert capsys.readouterr().err == f"error: {out}: No space left on device\n"
+    assert out.read_bytes() == b"the last one"
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_help_names_every_feature():
