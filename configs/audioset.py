@@ -22,15 +22,18 @@ ours.
 
 from ml_collections import ConfigDict
 
-from configs.base import base, parse_arg
+from configs.base import base, hold_out, parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Presets: size (deck, small), feature, model, classes (527, or of own lists).
+    """Presets: size (deck, small), feature, model, classes (527, or of own lists), valid (a list kept out of
+    training, as in valid=balanced: `hold_out`).
 
     A model is of size=deck; PANNs' bring their own feature.
     """
-    preset = parse_arg(arg, {"size": SIZES}, size="deck", feature="log_mel", model="rann-8x4-6", classes=527)
+    preset = parse_arg(
+        arg, {"size": SIZES}, size="deck", feature="log_mel", model="rann-8x4-6", classes=527, valid=""
+    )
     config = base()
     # Videos vanish: no copy is whole. What is missing is counted, listed and told at every run.
     config.dataset = {"name": "audioset", "classes": preset["classes"]}
@@ -42,6 +45,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.feature.name = preset["feature"]
     config.model.name = preset["model"]
     SIZES[preset["size"]](config)
+    hold_out(config, preset["valid"])
     if preset["model"] in PANNS:
         if preset["size"] != "deck" or preset["feature"] != "log_mel":
             raise ValueError(f"presets: model={preset['model']} has its own size and feature: name it alone")

@@ -92,6 +92,29 @@ def fold_splits(fold: int, folds: Sequence[int]) -> dict[str, str]:
     return {"train": "+".join(f"fold{other}" for other in folds if other != fold), "test": f"fold{fold}"}
 
 
+def hold_out(config: ConfigDict, valid: str) -> None:
+    """Take the split `valid` out of training, score it beside the test split, and choose the best checkpoint
+    by it; '' is none.
+
+    Raises:
+      ValueError: nothing is left to train on, or it is the split that is tested.
+
+    >>> config = base()
+    >>> config.splits = fold_splits(1, (1, 2, 3))
+    >>> hold_out(config, "fold3")
+    >>> config.splits.train, config.splits.valid, config.eval.splits, config.best_metric
+    ('fold2', 'fold3', ('test', 'valid'), 'valid/mAP')
+    """
+    if not valid:
+        return
+    train = [name for name in config.splits.train.split("+") if name != valid]
+    if not train or valid in config.splits.test.split("+"):
+        raise ValueError(f"preset valid={valid}: it must not be all of the training, nor what is tested")
+    config.splits = {"train": "+".join(train), "test": config.splits.test, "valid": valid}
+    config.eval.splits = ("test", "valid")
+    config.best_metric = "valid/" + config.best_metric.removeprefix("test/")
+
+
 def on_data_set(
     arg: str | None,
     dataset: dict[str, Any],
@@ -101,11 +124,12 @@ def on_data_set(
     steps: tuple[int, int],
     folds: Sequence[int] = (),
     sample_rate: int = 44100,
+    best_metric: str = "test/accuracy",
 ) -> ConfigDict:
     """An experiment of the usual form on one data set.
 
-    Presets: size (deck, its width, for an accelerator; small, for two CPU cores), feature and, of a data set
-    in folds, fold, the one tested on.
+    Presets: size (deck, its width, for an accelerator; small, for two CPU cores), feature, valid (see
+    `hold_out`, as in valid=fold5) and, of a data set in folds, fold, the one tested on.
 
     Args:
       arg: the presets given.
@@ -115,12 +139,14 @@ def on_data_set(
       steps: of training, of size=deck and of size=small.
       folds: those of the data set; () where it has splits train and test.
       sample_rate: Hz.
+      best_metric: what the best checkpoint is chosen by.
 
     Raises:
       ValueError: a preset that there is not.
     """
     fold, there_are = ({"fold": folds[0]}, {"fold": folds}) if folds else ({}, {})
-    preset = parse_arg(arg, {"size": ("deck", "small"), **there_are}, size="deck", feature="log_mel", **fold)
+    choices = {"size": ("deck", "small"), **there_are}
+    preset = parse_arg(arg, choices, size="deck", feature="log_mel", valid="", **fold)
     config = base()
     config.dataset = dataset
     if folds:
@@ -129,7 +155,8 @@ def on_data_set(
     config.sample_rate = sample_rate
     config.t_c = t_c
     config.feature.name = preset["feature"]
-    config.best_metric = "test/accuracy"
+    config.best_metric = best_metric
+    hold_out(config, preset["valid"])
     if preset["size"] == "small":
         small_for_cpu(config, model=f"rann-{t_c:g}x4-1", total_steps=steps[1])
     else:

@@ -10,7 +10,7 @@ after 8.5 minutes on one core of an Intel Xeon.
 
 from ml_collections import ConfigDict
 
-from configs.base import base, fold_splits, parse_arg, small_for_cpu
+from configs.base import base, fold_splits, hold_out, parse_arg, small_for_cpu
 
 CLASSES = {"esc50": 50, "esc10": 10}
 FOLDS = (1, 2, 3, 4, 5)
@@ -29,7 +29,8 @@ AUGMENT: dict[str, dict] = {
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Presets: subset (esc50, esc10), fold (1 to 5, the one tested on), size (deck, small), feature, augment.
+    """Presets: subset (esc50, esc10), fold (1 to 5, the one tested on), size (deck, small), feature, augment,
+    valid (a fold kept out of training, as in valid=fold5: `hold_out`).
 
     A feature is the name of a front end: also wavegram, which the network learns from the waveform, and
     log_mel+wavegram, both as two channels of one image. Without the preset augment augmentation is what the
@@ -37,13 +38,16 @@ def get_config(arg: str | None = None) -> ConfigDict:
     and SpecAugment. Every crop is random, with any of them.
     """
     choices = {"subset": CLASSES, "fold": FOLDS, "size": SIZES, "augment": ("", *AUGMENT)}
-    preset = parse_arg(arg, choices, subset="esc50", fold=1, size="deck", feature="log_mel", augment="")
+    preset = parse_arg(
+        arg, choices, subset="esc50", fold=1, size="deck", feature="log_mel", augment="", valid=""
+    )
     config = base()
     config.dataset = {"name": "esc50", "subset": preset["subset"]}
     config.num_classes = CLASSES[preset["subset"]]
     config.splits = fold_splits(preset["fold"], FOLDS)
     config.feature.name = preset["feature"]
     config.best_metric = "test/accuracy"
+    hold_out(config, preset["valid"])
     SIZES[preset["size"]](config)
     if preset["augment"]:
         config.augment = AUGMENT[preset["augment"]]

@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.base import base, parse_arg
+from configs.base import base, hold_out, parse_arg
 from input_pipeline import DataError, survey
 from input_pipeline.datasets.folder import Folder
 from input_pipeline.datasets.roles import ROLES, base_name, role
@@ -25,11 +25,15 @@ _SHOWN = 12  # names that a line says
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Presets: data (the folder), or num_classes; feature, t_c (seconds), width; options of `own_sounds`."""
-    preset = parse_arg(arg, data="", num_classes=10, feature="log_mel", t_c=4.0, width=1, **Folder.OPTIONS)
+    """Presets: data (the folder), or num_classes; feature, t_c (seconds), width, valid (a split kept out of
+    training, as in valid=fold4: `hold_out`); options of `own_sounds`.
+    """
+    own = {"num_classes": 10, "feature": "log_mel", "t_c": 4.0, "width": 1, "valid": ""}
+    preset = parse_arg(arg, data="", **own, **Folder.OPTIONS)
     config = base()
     config.num_classes = preset["num_classes"]
     own_sounds(config, preset["data"], preset)
+    hold_out(config, preset["valid"])
     config.t_c = preset["t_c"]
     config.feature.name = preset["feature"]
     config.model.name = f"rann-{preset['t_c']:g}x4-{preset['width']}"

@@ -14,8 +14,13 @@ from configs.base import on_data_set
 def get_config(arg: str | None = None) -> ConfigDict:
     """Presets: see `on_data_set`."""
     config = on_data_set(
-        arg, {"name": "icbhi"}, num_classes=4, t_c=4.0, steps=(6000, 1800), sample_rate=16000
+        arg,
+        {"name": "icbhi"},
+        num_classes=4,
+        t_c=4.0,
+        steps=(6000, 1800),
+        sample_rate=16000,
+        best_metric="test/macro_f1",
     )
     config.sampling = "balanced"
-    config.best_metric = "test/macro_f1"
     return config

@@ -21,6 +21,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         steps=(10000, 1200),
         folds=(1, 2, 3, 4, 5),
         sample_rate=48000,  # that of the recordings
+        best_metric="test/mAP",
     )
-    config.task, config.best_metric = "tagging", "test/mAP"
+    config.task = "tagging"
     return config

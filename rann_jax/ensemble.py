@@ -8,7 +8,8 @@ mAP, F1 and d' with 95% bootstrap intervals, the mean conflict of the models, an
 best single model.
 
 Rules: wa (weighted average), ds (Dempster-Shafer), ids (improved), murphy, deng. Weights of the average:
-equal, given (--weights 0.5,0.3,0.2), or fitted on another split (--weights fitted --fit-split valid).
+equal, given (--weights 0.5,0.3,0.2), or fitted on another split (--weights fitted --fit-split valid), which
+the config's preset valid, as in configs/esc50.py:fold=1,valid=fold5, keeps out of training.
 """
 
 import argparse

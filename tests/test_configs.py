@@ -26,3 +26,29 @@ def test_a_preset_that_there_is_not_is_one_line(presets, says):
     with pytest.raises(ConfigError) as told:
         load_config_file(f"configs/{presets}")
     assert str(told.value).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("presets", "train", "measure"),
+    [
+        ("esc50.py:fold=2,valid=fold5", "fold1+fold3+fold4", "accuracy"),
+        ("gtzan.py:fold=10,valid=fold1", "+".join(f"fold{k}" for k in range(2, 10)), "accuracy"),
+        ("rfcx.py:valid=fold2", "fold3+fold4+fold5", "mAP"),
+        ("audioset.py:valid=balanced", "unbalanced", "mAP"),
+        ("folder.py:valid=fold4", "fold1+fold2+fold3", "mAP"),
+        ("finetune.py:valid=fold4", "fold1+fold2+fold3", "mAP"),
+    ],
+)
+def test_a_split_is_held_out(presets, train, measure):
+    """From training; it is scored, and the best checkpoint is chosen by it and not by the test split."""
+    config = load_config_file(f"configs/{presets}")
+    assert config.splits.train == train
+    assert config.splits.valid == presets.rpartition("=")[2]
+    assert config.eval.splits == ("test", "valid")
+    assert config.best_metric == f"valid/{measure}"
+
+
+@pytest.mark.parametrize("presets", ["esc50.py:fold=2,valid=fold2", "msos.py:valid=train"])
+def test_what_cannot_be_held_out(presets):
+    with pytest.raises(ConfigError, match=r"^preset valid=\w+: it must not be"):
+        load_config_file(f"configs/{presets}")
