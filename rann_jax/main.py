@@ -48,7 +48,11 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: confi
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made where it does not exist.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train (or go on), or only evaluate.")
 _CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint", "latest", ["latest", "best"], "Which checkpoint --mode=eval scores."
+    "checkpoint",
+    "latest",
+    ["latest", "best"],
+    "Which checkpoint --mode=eval scores. Best is by config.best_metric: where that is the test split's, the "
+    "score is chosen on it.",
 )
 _QUIET = flags.DEFINE_bool("quiet", False, "No progress bars and no overview.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where nothing else says it.")
