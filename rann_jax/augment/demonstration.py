@@ -24,8 +24,6 @@ from rann_jax.features.plot import INK, place_frequencies
 BINS = 128
 DYNAMIC_RANGE = 80.0  # dB
 COLUMNS = 3
-# Mixing draws its partner among the batch: with so many it is seldom the recording itself.
-PARTNERS = 7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +60,7 @@ def demonstrate(sound: np.ndarray, partner: np.ndarray, sample_rate: int, seed: 
         Example("original", "", sound, heard(sound)),
         Example("partner", "what the mixtures add", partner, heard(partner)),
     ]
-    audio = np.stack([sound] + PARTNERS * [partner])
+    audio = np.stack([sound, partner])  # an example is mixed with the one after it
     for number, (name, cls) in enumerate(AUGMENTATIONS.items()):
         takes_rate = any(field.name == "sample_rate" for field in dataclasses.fields(cls))
         augmentation = cls(sample_rate=float(sample_rate)) if takes_rate else cls()
@@ -71,7 +69,7 @@ def demonstrate(sound: np.ndarray, partner: np.ndarray, sample_rate: int, seed: 
             changed, share = _augmented(augmentation, key, audio)
             image = heard(changed)
         else:
-            images = np.stack([examples[0].image] + PARTNERS * [examples[1].image])
+            images = np.stack([examples[0].image, examples[1].image])
             image, share = _augmented(augmentation, key, images)
             changed = resounded(sound, image - examples[0].image, sample_rate)
         how = _range(augmentation) if share is None else f"{share:.0%} original"

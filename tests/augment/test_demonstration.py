@@ -70,6 +70,21 @@ def test_another_seed_draws_anew(recording):
     assert first["between_class"].how.endswith("% original")
 
 
+@pytest.mark.fast
+def test_the_recording_and_its_partner_are_all_that_is_processed(monkeypatch):
+    """An example is mixed with the next one of its batch, so that a batch of two has all there is to show."""
+    batches = []
+
+    def run(augmentation, key, x, labels):
+        batches.append(len(x))
+        return x, labels
+
+    monkeypatch.setattr("rann_jax.augment.demonstration._run", run)
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, SAMPLES).astype(np.float32)
+    demonstrate(sound, sound[::-1], RATE, 0)
+    assert batches == [2] * len(augment.AUGMENTATIONS)
+
+
 def test_what_changes_in_the_image_alone_is_heard():
     """A gain of the image, in dB, is that of the sound: of frames of 128 samples, and of bins."""
     tone = np.sin(2 * np.pi * 440 * np.arange(SAMPLES) / RATE).astype(np.float32)
