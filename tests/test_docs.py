@@ -3,11 +3,13 @@
 import importlib
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from absl import flags
 
 from rann_jax import main as main_program
@@ -127,6 +129,14 @@ def test_names_and_links_exist(page):
             assert all(resolved(f"{module}.{name.strip()}") is not None for name in names.split(","))
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (page.parent / link).exists(), link
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    for work in [citation, *citation["references"]]:
+        assert {"title", "type", "authors"} <= work.keys()
 
 
 def resolved(name: str):
