@@ -386,7 +386,7 @@ def test_divergence_names_the_step(tmp_path, prepared):
 def test_the_best_evaluation_is_saved_wherever_it_falls(tmp_path, prepared, monkeypatch):
     """Evaluated at 4, 8 and 12, saved at 3, 6, 9 and 12: 4 is the best. The loop, without a network."""
     scored = {4: 0.9, 8: 0.5, 12: 0.3}
-    metrics = {"loss": jnp.ones(()), "learning_rate": jnp.ones(())}
+    metrics = {"loss": jnp.ones(()), "learning_rate": jnp.ones(()), "finite": jnp.ones((), bool)}
     counted = jax.jit(lambda state: dataclasses.replace(state, step=state.step + 1))
     loop = {
         "restore_or_create": lambda *_: (state_at(0), Record(0, 0.0, BUNDLE)),
