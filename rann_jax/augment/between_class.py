@@ -16,6 +16,7 @@ import numpy as np
 from rann_jax.augment.mixup import floating, partners
 from rann_jax.features import signal
 from rann_jax.features.clipwise import devicewise
+from rann_jax.features.power import power_spectrum
 
 FLOOR_DB = -80.0
 
@@ -49,12 +50,11 @@ def sound_pressure(audio: jax.Array, *, sample_rate: float) -> jax.Array:
     """
     n_fft = 2 ** round(math.log2(0.1 * sample_rate))
     audio = jnp.pad(audio, [(0, 0), (0, max(0, n_fft - audio.shape[-1]))])
-    window = signal.window_samples("hann", n_fft, n_fft).astype(np.float32)
+    window = signal.window_samples("hann", n_fft, n_fft)
     weights = np.power(10, a_weighting(sample_rate, n_fft) / 10).astype(np.float32)
 
     def weighted_power(frames: jax.Array) -> jax.Array:
-        bins = jnp.fft.rfft(frames * window[None, None])
-        power = jnp.square(bins.real) + jnp.square(bins.imag)
+        power = power_spectrum(frames, window, n_fft)
         return jnp.sum(power * weights[None, None], axis=-1, keepdims=True)
 
     power = signal.map_frames(weighted_power, audio, n_fft, n_fft // 2)[..., 0]
