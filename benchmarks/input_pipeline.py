@@ -188,6 +188,7 @@ def network(esc10: Path, repeats: int) -> dict[str, float]:
     from configs.esc50 import get_config
     from input_pipeline import prepare, train_batches
     from rann_jax import distributed
+    from rann_jax.compiler import network_options
     from rann_jax.experiment import build
     from rann_jax.steps import make_train_step
 
@@ -210,7 +211,7 @@ def network(esc10: Path, repeats: int) -> dict[str, float]:
         ema_decay=config.ema_decay,
         augment=experiment.augment,
     )
-    train_step = jax.jit(step, donate_argnums=0)
+    train_step = jax.jit(step, donate_argnums=0, compiler_options=network_options())
     holder = [experiment.create()]
     kept = distributed.place_batch(next(batches), mesh)
 

@@ -17,6 +17,7 @@ from benchmarks import machine
 from benchmarks.workload import TRAINING, WAVEFORM, Workload, nbytes
 from rann_jax import distributed, steps
 from rann_jax.compile import memory_bytes
+from rann_jax.compiler import network_options
 from rann_jax.experiment import Experiment
 
 
@@ -26,17 +27,23 @@ def unchanged(images: jax.Array) -> jax.Array:
 
 
 def function(
-    workload: Workload, experiment: Experiment, replicated: Sharding | None = None
+    workload: Workload,
+    experiment: Experiment,
+    replicated: Sharding | None = None,
+    device: jax.Device | None = None,
 ) -> jax.stages.Wrapped:
     """(state, batch) -> (state, metrics), which takes the state's memory; or (variables, audio) -> (B, C).
 
-    A training step leaves its results where `replicated` says, so that the next takes them.
+    A training step leaves its results where `replicated` says, so that the next takes them. It is for such a
+    device, or for JAX's default.
     """
+    options = network_options(device)
     config = experiment.config
     from_sound = workload.source == WAVEFORM
     front_end = experiment.front_end if from_sound else unchanged
     if workload.kind != TRAINING:
-        return jax.jit(steps.make_eval_step(experiment.model, front_end, task=config.task))
+        step = steps.make_eval_step(experiment.model, front_end, task=config.task)
+        return jax.jit(step, compiler_options=options)
     step = steps.make_train_step(
         experiment.model,
         front_end,
@@ -45,7 +52,7 @@ def function(
         ema_decay=config.ema_decay,
         augment=experiment.augment if from_sound else steps.NO_AUGMENTATION,
     )
-    return jax.jit(step, donate_argnums=0, out_shardings=replicated)
+    return jax.jit(step, donate_argnums=0, out_shardings=replicated, compiler_options=options)
 
 
 def argument_shapes(workload: Workload, experiment: Experiment) -> tuple[Any, Any]:

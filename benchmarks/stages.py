@@ -28,6 +28,7 @@ from jax.sharding import SingleDeviceSharding
 from benchmarks import machine, ours
 from benchmarks.workload import FEATURES, TRAINING, Workload
 from rann_jax.compile import tpu_devices
+from rann_jax.compiler import network_options
 from rann_jax.experiment import Experiment
 from rann_jax.models.complexity import count_macs
 from rann_jax.models.rann import BASE_CHANNELS, BLOCKS_PER_STAGE, RANN, ResidualBlock, temporal_strides
@@ -125,7 +126,8 @@ def stage_parts(model: RANN, x: jax.ShapeDtypeStruct, device: jax.Device | None)
         y = jax.eval_shape(forward, variables["params"], x)
         macs = count_macs(jax.make_jaxpr(forward)(variables["params"], x).jaxpr)
         arguments = (variables["params"], x, y)
-        there_and_back = jax.jit(functools.partial(_there_and_back, forward))
+        options = network_options(device)
+        there_and_back = jax.jit(functools.partial(_there_and_back, forward), compiler_options=options)
         program = compiled(there_and_back, arguments, device)
         yield Part(f"stage {number}", y.shape[1:], 6.0 * macs, program, arguments)
         x = y
@@ -134,7 +136,7 @@ def stage_parts(model: RANN, x: jax.ShapeDtypeStruct, device: jax.Device | None)
 def whole_step(workload: Workload, experiment: Experiment, device: jax.Device | None) -> Part:
     """The training step behind the front end."""
     arguments = ours.argument_shapes(workload, experiment)
-    program = compiled(ours.function(workload, experiment), arguments, device)
+    program = compiled(ours.function(workload, experiment, device=device), arguments, device)
     classes = experiment.config.num_classes
     return Part("whole step", (classes,), workload.flops(experiment), program, arguments, carries=True)
 

@@ -17,6 +17,7 @@ from input_pipeline.loader import Batch, eval_batches
 from input_pipeline.prepared import Prepared
 from rann_jax import distributed, metrics
 from rann_jax.checkpoint import Checkpoints
+from rann_jax.compiler import network_options
 from rann_jax.dispatch import one_behind
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.experiment import Experiment
@@ -93,6 +94,7 @@ class SplitEvaluator:
         self._step = jax.jit(
             make_eval_step(experiment.model, experiment.front_end, task=self._config.task),
             out_shardings=distributed.split_batch(mesh),
+            compiler_options=network_options(mesh.devices.flat[0]),
         )
         self._compiled = False
         self._probabilities: np.ndarray | None = None

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rann_jax import fusion
+from rann_jax.compiler import network_options
 from rann_jax.errors import ConfigError
 from rann_jax.listener import Listener, check_batch_size, in_batches
 from rann_jax.tagger import Tagger
@@ -59,7 +60,7 @@ class TaggerEnsemble(Listener):
             fused_probs = fusion.fuse(rule, probs, task=self.task)
             return Judgement(fused_probs, by_window, jnp.swapaxes(probs, 0, 1))
 
-        self._fused = jax.jit(fused)
+        self._fused = jax.jit(fused, compiler_options=network_options())
 
     @classmethod
     def load(

@@ -18,6 +18,7 @@ from input_pipeline.loader import train_batches
 from input_pipeline.prepared import Prepared
 from rann_jax import distributed
 from rann_jax.checkpoint import Checkpoints, Record
+from rann_jax.compiler import network_options
 from rann_jax.environment import device_kind
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.evaluate import SplitEvaluator, evaluate, save
@@ -139,7 +140,8 @@ def sharded_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Wrapped:
         whole=lambda params: jax.lax.with_sharding_constraint(params, whole),
     )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, experiment.sharded_state(mesh))
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, whole))
+    options = network_options(mesh.devices.flat[0])
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, whole), compiler_options=options)
 
 
 def compiled_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Compiled:
