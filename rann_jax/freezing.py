@@ -16,6 +16,8 @@ import jax
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from rann_jax.models.norm import BatchNorm
+
 TRUNK = "trunk"
 
 Path = tuple[str, ...]
@@ -71,13 +73,13 @@ class Freezing:
     def _interceptor(self, paths: Iterable[Path]) -> Callable[..., jax.Array]:
         whole_trunk = all(self.covers(path) for path in paths if path[0] != self.head)
 
+        def infers(context: Any) -> bool:
+            if context.method_name == "embed":
+                return whole_trunk
+            return isinstance(context.module, BatchNorm) and self._covers_norm(context.module.path)
+
         def intercept(call: Callable, args: tuple, kwargs: dict, context: Any) -> jax.Array:
-            module = context.module
-            if whole_trunk and context.method_name == "embed":
-                kwargs = {**kwargs, "train": False}
-            elif isinstance(module, nn.BatchNorm) and self._covers_norm(module.path):
-                kwargs = {**kwargs, "use_running_average": True}
-            return call(*args, **kwargs)
+            return call(*args, **(kwargs | {"train": False} if infers(context) else kwargs))
 
         return intercept
 

@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict
 from rann_jax import models, optimizer
 from rann_jax.freezing import Freezing
 from rann_jax.models import panns, rann
-from rann_jax.models.norm import batch_norm
+from rann_jax.models.norm import BatchNorm
 from rann_jax.state import create_state
 from rann_jax.steps import make_train_step
 
@@ -33,7 +33,7 @@ class Small(nn.Module):
     @nn.compact
     def embed(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         for layer in range(3):
-            x = batch_norm(nn.Dense(8, name=f"dense{layer}")(x), train=train, name=f"norm{layer}")
+            x = BatchNorm(name=f"norm{layer}")(nn.Dense(8, name=f"dense{layer}")(x), train=train)
             x = nn.Dropout(0.5, deterministic=not train)(nn.relu(x))
         return x
 

@@ -11,7 +11,7 @@ from rann_jax import augment, distributed, models, optimizer, steps
 from rann_jax.collectives import traffic
 from rann_jax.errors import ConfigError
 from rann_jax.features.front_end import front_end
-from rann_jax.models.norm import batch_norm
+from rann_jax.models.norm import BatchNorm
 from rann_jax.state import create_state
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -109,7 +109,7 @@ class Steep(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        batch_norm(1e25 * x if self.slopes == "of statistics" else x, axis=-1, train=train, name="norm")
+        BatchNorm(name="norm")(1e25 * x if self.slopes == "of statistics" else x, train=train)
         weights = self.param("weights", nn.initializers.zeros, (1, CLASSES), jnp.float32)
         slopes = {"infinite": jnp.sqrt, "1e25": lambda w: 1e25 * w}
         return jnp.zeros((len(x), CLASSES)) + slopes.get(self.slopes, jnp.sin)(weights)

@@ -8,7 +8,7 @@ import pytest
 from flax import linen as nn
 
 from rann_jax.main import run
-from rann_jax.models.norm import batch_norm
+from rann_jax.models.norm import BatchNorm
 from rann_jax.models.registry import FAMILIES
 from rann_jax.train import DivergedError, Window
 from rann_jax.writers import read_metrics
@@ -110,7 +110,7 @@ class Countdown(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        batch_norm(x, axis=1, train=train, name="norm")
+        BatchNorm(axis=1, name="norm")(x, train=train)
         weight = self.param("weight", nn.initializers.constant(1.5), (1,), jnp.float32)
         certain = 5.0 + jnp.sqrt(jnp.maximum(weight, 0.0))
         return jnp.zeros((len(x), self.num_classes)).at[:, 0].set(certain)

@@ -11,7 +11,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from rann_jax.models import ResidualBlock
-from rann_jax.models.norm import batch_norm
+from rann_jax.models.norm import BatchNorm
 from rann_jax.models.registry import FAMILIES
 from rann_jax.models.remat import rematerialised
 from tests import tiny
@@ -24,7 +24,7 @@ class TwoBlocks(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        x = batch_norm(x, axis=1, train=train, name="input_norm")[..., None]
+        x = BatchNorm(axis=1, name="input_norm")(x, train=train)[..., None]
         block = rematerialised(ResidualBlock) if self.remat else ResidualBlock
         x = block(8, strides=(2, 4), name="block0")(x, train)
         x = block(8, name="block1")(x, train)

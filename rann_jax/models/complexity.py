@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rann_jax.features.panns import PannsLogMelWavegram
+from rann_jax.models.norm import BatchNorm
 from rann_jax.models.registry import create, crop_seconds
 
 PANNS_SECONDS = 10.0
@@ -102,7 +103,7 @@ def _traced(model: nn.Module, x) -> tuple[Any, list[tuple[int, int]]]:
 
     def seen(call, args, kwargs, context):
         out = call(*args, **kwargs)
-        if isinstance(context.module, nn.Conv | nn.BatchNorm | nn.Dense):
+        if isinstance(context.module, nn.Conv | BatchNorm | nn.Dense):
             layers.append((_element_flops(context.module, args[0].size, out.size), out.size))
         return out
 
@@ -114,7 +115,7 @@ def _traced(model: nn.Module, x) -> tuple[Any, list[tuple[int, int]]]:
 def _element_flops(layer: nn.Module, size_in: int, size_out: int) -> int:
     """What PANNs' hooks count around a layer, beside its multiply-adds; a function has no hook."""
     block, name = ("", *layer.path)[-2:]
-    if isinstance(layer, nn.BatchNorm):
+    if isinstance(layer, BatchNorm):
         followed_by_relu = block.startswith("layer") and name in ("bn1", "bn2")
         return size_out * (4 if followed_by_relu else 2)
     return 4 * size_in if name == "downsample_conv" else 0

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from rann_jax.models.norm import batch_norm
+from rann_jax.models.norm import BatchNorm
 from rann_jax.models.pooling import largest
 from rann_jax.models.remat import rematerialised
 from rann_jax.models.wavegram import Wavegram
@@ -38,7 +38,7 @@ class ConvBlock(nn.Module):
         """Apply the block."""
         for number in (1, 2):
             x = conv3x3(self.channels, f"conv{number}", self.dtype)(x)
-            x = nn.relu(batch_norm(x, name=f"bn{number}", train=train, dtype=self.dtype))
+            x = BatchNorm(slope=0.0, dtype=self.dtype, name=f"bn{number}")(x, train=train)
         return average_pool(x, self.pool)
 
 
@@ -52,14 +52,14 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Apply the block."""
-        norm = partial(batch_norm, train=train, dtype=self.dtype)
+        norm = partial(BatchNorm, dtype=self.dtype)
         x = average_pool(x, (self.stride, self.stride))
-        y = nn.relu(norm(conv3x3(self.channels, "conv1", self.dtype)(x), name="bn1"))
+        y = norm(slope=0.0, name="bn1")(conv3x3(self.channels, "conv1", self.dtype)(x), train=train)
         y = nn.Dropout(RESIDUAL_DROPOUT, deterministic=not train)(y)
-        y = norm(conv3x3(self.channels, "conv2", self.dtype)(y), name="bn2")
+        y = norm(name="bn2")(conv3x3(self.channels, "conv2", self.dtype)(y), train=train)
         if self.stride != 1:
             conv = partial(nn.Conv, self.channels, (1, 1), use_bias=False, kernel_init=conv_init)
-            x = norm(conv(dtype=self.dtype, name="downsample_conv")(x), name="downsample_bn")
+            x = norm(name="downsample_bn")(conv(dtype=self.dtype, name="downsample_conv")(x), train=train)
         return nn.relu(x + y)
 
 
@@ -114,7 +114,7 @@ class PANN(nn.Module):
             raise ValueError(
                 f"{type(self).__name__} takes feature images (B, F, T), such as panns_log_mel gives"
             )
-        x = batch_norm(jnp.swapaxes(image, 1, 2), name="bn0", train=train, dtype=self.dtype)
+        x = BatchNorm(dtype=self.dtype, name="bn0")(jnp.swapaxes(image, 1, 2), train=train)
         return x[..., None]
 
     def conv_blocks(self, x: jax.Array, first: int, *, train: bool) -> jax.Array:

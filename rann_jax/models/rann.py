@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from rann_jax.models.norm import batch_norm
+from rann_jax.models.norm import BatchNorm
 from rann_jax.models.pooling import largest
 from rann_jax.models.remat import rematerialised
 from rann_jax.models.wavegram import Wavegram
@@ -63,19 +63,19 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Apply the block; `train` normalises by the batch and updates the running statistics."""
-        norm = partial(batch_norm, train=train, dtype=self.dtype)
+        norm = partial(BatchNorm, dtype=self.dtype)
         conv = partial(nn.Conv, self.channels, use_bias=False, kernel_init=conv_init, dtype=self.dtype)
         long = self.strides[1] == 4
         # Padding is explicit: 'SAME' at stride 2 is not the symmetric padding of the original.
-        y = leaky_relu(norm(x, name="norm1"))
+        y = norm(slope=LEAKY_SLOPE, name="norm1")(x, train=train)
         y = conv((3, 6 if long else 3), strides=self.strides, padding=((1, 1), (1, 1)), name="conv1")(y)
-        y = leaky_relu(norm(y, name="norm2"))
+        y = norm(slope=LEAKY_SLOPE, name="norm2")(y, train=train)
         time_padding = (2, 2) if long else (1, 1)
         y = conv((3, 5 if long else 3), padding=((1, 1), time_padding), name="conv2")(y)
         if x.shape[-1] != self.channels or self.strides != (1, 1):
             x = conv((1, 1), strides=self.strides, padding="VALID", name="shortcut_conv")(x)
             if self.shortcut_norm:
-                x = norm(x, name="shortcut_norm")
+                x = norm(name="shortcut_norm")(x, train=train)
         return x + y
 
 
@@ -147,13 +147,13 @@ class RANN(nn.Module):
     @nn.compact
     def image(self, x: Inputs, *, train: bool) -> jax.Array:
         """The normalised image (B, F, T, 1) that the first block sees; 2 channels with a second branch."""
-        norm = partial(batch_norm, axis=1, train=train, dtype=self.dtype)
+        norm = partial(BatchNorm, axis=1, dtype=self.dtype)
         inputs = x if isinstance(x, Mapping) else {"image": x}
         channels = []
         shape: Sequence[int] | None = self.wavegram_shape
         if "image" in inputs:
             check_frames(inputs["image"].shape, self.t_m)
-            channels.append(norm(inputs["image"], name="input_norm"))
+            channels.append(norm(name="input_norm")(inputs["image"], train=train))
             _, *shape = inputs["image"].shape
         if "waveform" in inputs:
             if shape is None:
@@ -164,7 +164,7 @@ class RANN(nn.Module):
                 inputs["waveform"], train=train
             )
             check_frames(learned.shape, self.t_m)
-            channels.append(norm(learned, name="wavegram_norm"))
+            channels.append(norm(name="wavegram_norm")(learned, train=train))
         return jnp.stack(channels, axis=-1)
 
 

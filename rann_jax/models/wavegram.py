@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from rann_jax.models.norm import batch_norm
+from rann_jax.models.norm import BatchNorm
 from rann_jax.models.pooling import greatest
 
 POOLING = 4  # of each of the three blocks
@@ -51,7 +51,7 @@ class Wavegram(nn.Module):
         )
 
         def activated(x: jax.Array, name: str) -> jax.Array:
-            return nn.relu(batch_norm(x, name=name, train=train, dtype=self.dtype))
+            return BatchNorm(slope=0.0, dtype=self.dtype, name=name)(x, train=train)
 
         x = waveform[..., None]
         x = conv(half, (2 * stride + 1,), stride, padding=[(stride, stride)], name="conv0")(x)

@@ -1,0 +1,98 @@
+"""Batch normalisation with its activation, beside PyTorch's and beside what JAX derives of flax's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from rann_jax.models.norm import BatchNorm
+
+pytestmark = pytest.mark.fast
+SHAPE = (3, 7, 5, 4)
+
+
+def batch(seed: int, shape=SHAPE, mean: float = 0.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(mean, 2.0, shape).astype(np.float32)
+
+
+def with_slopes(layer: nn.Module, variables, x, cotangent, **call):
+    """The result, the new statistics, and the gradients for parameters and input."""
+
+    def forward(params, x):
+        return layer.apply({**variables, "params": params}, x, mutable=["batch_stats"], **call)
+
+    y, back, moved = jax.vjp(forward, variables["params"], x, has_aux=True)
+    return y, moved["batch_stats"], *back(cotangent)
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+@pytest.mark.parametrize("slope", [0.0, 0.01, 1.0])
+def test_values_statistics_and_gradients_are_those_of_flax(axis, slope):
+    size = SHAPE[axis]
+    variables = {
+        "params": {"scale": batch(1, (size,)), "bias": batch(2, (size,))},
+        "batch_stats": {"mean": batch(3, (size,)), "var": abs(batch(4, (size,)))},
+    }
+    x, cotangent = batch(5, mean=3.0), batch(6)
+
+    class Reference(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            y = nn.BatchNorm(momentum=0.9, epsilon=1e-5, axis=axis, name="norm")(x, use_running_average=False)
+            return jnp.where(y > 0, y, slope * y)
+
+    nested = jax.tree.map(jnp.asarray, {kind: {"norm": leaves} for kind, leaves in variables.items()})
+    expected = with_slopes(Reference(), nested, x, cotangent)
+    flat = jax.tree.map(jnp.asarray, variables)
+    ours = with_slopes(BatchNorm(axis=axis, slope=slope), flat, x, cotangent, train=True)
+    for mine, theirs in zip(ours, expected, strict=True):
+        theirs = theirs.get("norm", theirs) if isinstance(theirs, dict) else theirs
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), mine, theirs)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.01, 1.0])
+def test_training_and_inference_are_those_of_torch(slope):
+    torch = pytest.importorskip("torch")
+    layer, x, cotangent = BatchNorm(slope=slope), batch(0, mean=-4.0), batch(1)
+    variables = layer.init(jax.random.key(0), x, train=True)
+    y, moved, d_params, dx = with_slopes(layer, variables, x, cotangent, train=True)
+
+    twin = torch.nn.BatchNorm2d(SHAPE[-1])
+    given = torch.tensor(x).permute(0, 3, 1, 2).requires_grad_()
+    out = torch.nn.functional.leaky_relu(twin(given), slope)
+    out.backward(torch.tensor(cotangent).permute(0, 3, 1, 2))
+    channels_last = (0, 2, 3, 1)
+    np.testing.assert_allclose(y, out.detach().permute(channels_last), atol=1e-5)
+    np.testing.assert_allclose(dx, given.grad.permute(channels_last), atol=1e-5)
+    np.testing.assert_allclose(d_params["scale"], twin.weight.grad, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(d_params["bias"], twin.bias.grad, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(moved["mean"], twin.running_mean, rtol=1e-5)
+    values = x.size // SHAPE[-1]  # torch's running variance is the unbiased one
+    unbiased = 0.9 + (moved["var"] - 0.9) * values / (values - 1)
+    np.testing.assert_allclose(unbiased, twin.running_var, rtol=1e-5)
+
+    inferred = layer.apply({**variables, "batch_stats": moved}, x, train=False)
+    twin.eval()
+    with torch.no_grad():
+        twin.running_var.copy_(torch.tensor(np.asarray(moved["var"])))
+        expected = torch.nn.functional.leaky_relu(twin(given), slope).permute(channels_last)
+    np.testing.assert_allclose(inferred, expected, atol=1e-5)
+
+
+def test_only_the_input_waits_for_the_backward_pass_in_its_own_type():
+    """Nothing else of its size: two bytes a value where the network computes in bfloat16."""
+    layer, x = BatchNorm(slope=0.01, dtype=jnp.bfloat16), jnp.zeros((2, 64, 64, 8), jnp.bfloat16)
+    variables = layer.init(jax.random.key(0), x, train=True)
+    forward = lambda x: layer.apply(variables, x, train=True, mutable=["batch_stats"])  # noqa: E731
+    _, back, _ = jax.vjp(forward, x, has_aux=True)
+    kept = sum(leaf.nbytes for leaf in jax.tree.leaves(back))
+    assert x.nbytes <= kept < x.nbytes + 1000
+
+
+def test_constant_input_is_the_bias_with_finite_slopes():
+    layer, x = BatchNorm(slope=0.01), jnp.full(SHAPE, -100.0)
+    variables = layer.init(jax.random.key(0), x, train=True)
+    y, _, *slopes = with_slopes(layer, variables, x, jnp.ones(SHAPE), train=True)
+    np.testing.assert_allclose(y, 0.0, atol=0.02)  # rounding of 100 over the root of epsilon
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
