@@ -1,11 +1,12 @@
 """Time every feature, and measure its error, beside the libraries that compute it too.
 
-    python -m benchmarks.features --batch 1 16 --json benchmarks/results/features_cpu.json
+    JAX_NUM_CPU_DEVICES=2 python -m benchmarks.features --json benchmarks/results/features_cpu.json
 
-Sounds are synthesised: 8 seconds at 44.1 kHz, seeded. Ours runs on jax's default device, PyTorch's
-peers on its GPU where there is one, the others on the CPU. All contenders of a line are called in
-turn, round after round, and medians are reported. The error is the maximum absolute difference over
-the maximum absolute value of the reference (librosa, spafe or PyWavelets, clip by clip); complex
+Sounds are synthesised: 8 seconds at 44.1 kHz, seeded. Ours runs on jax's devices, which share a batch:
+XLA computes a transform, and what is in a loop, on one thread of a CPU, so it takes a device a core.
+PyTorch's peers run on its GPU where there is one, the others on the CPU. All contenders of a line are
+called in turn, round after round, and medians are reported. The error is the maximum absolute difference
+over the maximum absolute value of the reference (librosa, spafe or PyWavelets, clip by clip); complex
 references are compared by magnitude where a peer gives magnitudes. A dash is a peer that has no
 such feature or is not installed, "shape" one whose result has another shape. With --json OUT.json, the
 tables go to OUT.md too.
@@ -27,6 +28,7 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.feature_cases import CASES, SR, Case
+from rann_jax import distributed
 
 SECONDS = 8
 # A contender that has taken this long is not called again in its line; its first call counts then.
@@ -88,11 +90,21 @@ def relative_error(out: Any, reference: np.ndarray) -> float | None:
     return float(np.max(np.abs(out - reference)) / np.max(np.abs(reference)))
 
 
+def shared(sounds: np.ndarray) -> jax.Array:
+    """Clips on all devices: those that JAX makes of a CPU too; where they are too few, on one."""
+    mesh = distributed.data_mesh()
+    return (
+        jnp.asarray(sounds)
+        if len(sounds) % mesh.size
+        else jax.device_put(sounds, distributed.split_batch(mesh))
+    )
+
+
 def measure(case: Case, batch: int, repeats: int, bandwidth: float | None) -> dict[str, Any]:
     """Time all contenders of one line, interleaved; return what the table shows of it."""
     sounds = case.prepare(synthesise(batch))
     reference = np.stack([case.reference(clip) for clip in sounds])
-    y = jnp.asarray(sounds)
+    y = shared(sounds)
     calls = {"ours": lambda: jax.block_until_ready(case.ours(y))}
     missing = {}
     for name, peer in case.peers.items():
@@ -211,10 +223,11 @@ def main(arguments: list[str] | None = None) -> None:
             report["lines"].append(measure(case, batch, options.repeats, bandwidth))
             print(f"{case.name}, batch {batch}: done", file=sys.stderr, flush=True)
     report["load_after"] = round(os.getloadavg()[0], 2)
+    settings = [f"{name}={value}" for name, value in report["settings"].items()]
     shown = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     text = "\n".join(
         [
-            f"`{report['command']}`\n",
+            f"`{' '.join([*settings, report['command']])}`\n",
             f"{report['device']}, {report['date']}; load {report['load']} before,"
             f" {report['load_after']} after, the measurement's own included.\n",
             f"{shown}.\n",

@@ -20,6 +20,9 @@ import jax.numpy as jnp
 
 from rann_jax.environment import device_kind
 
+# Of the process, in its environment: they change its speed.
+SETTINGS = ("GLIBC_TUNABLES", "XLA_FLAGS", "OMP_NUM_THREADS", "JAX_NUM_CPU_DEVICES")
+
 
 def on_accelerator() -> bool:
     return jax.default_backend() != "cpu"
@@ -42,13 +45,14 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
 def about(
     module: str, arguments: Sequence[str] | None, packages: Sequence[str], device: str | None = None
 ) -> dict[str, Any]:
-    """Command, device, date, versions and load: what stands beside every figure.
+    """Command, its settings, device, date, versions and load: what stands beside every figure.
 
     The device is this process's, unless the measurements were made by others.
     """
     given = sys.argv[1:] if arguments is None else arguments
     return {
         "command": shlex.join(["python", "-m", module, *given]),
+        "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
         "device": device or device_name(),
         "date": datetime.date.today().isoformat(),
         "versions": versions(packages),

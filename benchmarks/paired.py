@@ -23,8 +23,6 @@ from benchmarks import machine
 from benchmarks.workload import FEATURES, WAVEFORM, Workload, network_name
 
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "torchlibrosa", "panns-inference")
-# Settings of the process that change its speed, kept beside the figures.
-SETTINGS = ("GLIBC_TUNABLES", "XLA_FLAGS", "OMP_NUM_THREADS", "JAX_NUM_CPU_DEVICES")
 
 CPU: dict[str, Any] = {
     "networks": ["rann-4x4-1", "rann-4x4-2", "cnn14"],
@@ -255,7 +253,6 @@ def main(kind: str, module: str, doc: str | None, arguments: Sequence[str] | Non
     ceilings = in_process("benchmarks.machine", *([options.dtype] if options.dtype else []))
     options = with_defaults(options, ceilings["platform"])
     about = machine.about(module, arguments, PACKAGES, device=ceilings["device"])
-    about["settings"] = {name: os.environ[name] for name in SETTINGS if name in os.environ}
     print(
         f"{ceilings['device']}: large matrix product, {options.dtype}, {ceilings['matmul_flops'] / 1e12:.3f} "
         f"TFLOP/s; addition {ceilings['bandwidth'] / 1e9:.1f} GB/s"

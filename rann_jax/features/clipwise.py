@@ -34,13 +34,18 @@ def devicewise(function: Callable[..., Any], *arrays: jax.Array) -> Any:
     return jax.shard_map(function, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)(*arrays)
 
 
-def clipwise(feature: Callable[[jax.Array], Any], y: jax.Array, axes: int = 1) -> Any:
-    """Return `feature(y)` for clips of `axes` axes under any leading ones; on a CPU, one by one.
+def batchwise(feature: Callable[[jax.Array], Any], y: jax.Array, axes: int = 1) -> Any:
+    """Return `feature(y)` for clips of `axes` axes under any leading ones, each on the device that holds it.
 
     `feature` maps `(B, ...)` to one or more arrays `(B, ...)`, each clip by itself.
     """
     leading = y.shape[: y.ndim - axes]
-    clips = y.reshape(-1, *y.shape[y.ndim - axes :])
+    out = devicewise(feature, y.reshape(-1, *y.shape[y.ndim - axes :]))
+    return jax.tree.map(lambda out: out.reshape(*leading, *out.shape[1:]), out)
+
+
+def clipwise(feature: Callable[[jax.Array], Any], y: jax.Array, axes: int = 1) -> Any:
+    """`batchwise`, on a CPU one clip after another."""
 
     def one_by_one(clips: jax.Array) -> Any:
         def one(clip: jax.Array) -> Any:
@@ -48,8 +53,9 @@ def clipwise(feature: Callable[[jax.Array], Any], y: jax.Array, axes: int = 1) -
 
         return jax.lax.map(one, clips)
 
-    if clips.shape[0] == 1:  # not len(): the batch may be symbolic, as in jax.export
-        out = feature(clips)
-    else:
-        out = jax.lax.platform_dependent(clips, cpu=one_by_one, default=feature)
-    return jax.tree.map(lambda out: out.reshape(*leading, *out.shape[1:]), out)
+    def fittingly(clips: jax.Array) -> Any:
+        if clips.shape[0] == 1:  # not len(): the batch may be symbolic, as in jax.export
+            return feature(clips)
+        return jax.lax.platform_dependent(clips, cpu=one_by_one, default=feature)
+
+    return batchwise(fittingly, y, axes)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rann_jax.features import signal
+from rann_jax.features.clipwise import batchwise
 from rann_jax.features.mfcc import dct_rows
 from rann_jax.features.stft import centered, filtered, resolve_lengths
 
@@ -89,12 +90,14 @@ def _band_power(
     return filtered(centered(y, win_length, center, "constant"), window, n_fft, hop_length, bank)
 
 
-_gammatonegram = jax.jit(_band_power, static_argnames=GAMMATONE)
+@functools.partial(jax.jit, static_argnames=GAMMATONE)
+def _gammatonegram(y: jax.Array, **arguments: Any) -> jax.Array:
+    return batchwise(functools.partial(_band_power, **arguments), y)
 
 
 @functools.partial(jax.jit, static_argnames=("n_gfcc", *GAMMATONE))
 def _gfcc(y: jax.Array, n_gfcc: int, **arguments: Any) -> jax.Array:
-    power = _band_power(y, **arguments)
+    power = _gammatonegram(y, **arguments)
     silent = power <= 0
     loudness = jnp.where(silent, 0, jnp.cbrt(jnp.where(silent, jnp.float32(1), power)))
     return dct_rows(loudness, n_gfcc)

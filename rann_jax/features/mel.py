@@ -9,6 +9,7 @@ import librosa
 import numpy as np
 
 from rann_jax.features import signal
+from rann_jax.features.clipwise import batchwise
 from rann_jax.features.power import exact_power_spectrum
 from rann_jax.features.stft import FRAMING, centered, check_framing, filtered
 
@@ -68,8 +69,12 @@ def _melspectrogram(
 ) -> jax.Array:
     bank = mel_filter_bank(sr, n_fft, n_mels, fmin, fmax, htk, norm)
     samples = signal.window_samples(window, win_length, n_fft)
-    padded = centered(y, n_fft, center, pad_mode)
-    return filtered(padded, samples, n_fft, hop_length, bank, power, exact_power_spectrum)
+
+    def bands(clips: jax.Array) -> jax.Array:
+        padded = centered(clips, n_fft, center, pad_mode)
+        return filtered(padded, samples, n_fft, hop_length, bank, power, exact_power_spectrum)
+
+    return batchwise(bands, y)
 
 
 def melspectrogram(

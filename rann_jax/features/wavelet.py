@@ -21,7 +21,7 @@ import pywt
 import scipy.fft
 
 from rann_jax.features import signal
-from rann_jax.features.clipwise import clipwise
+from rann_jax.features.clipwise import batchwise, clipwise
 
 # PyWavelets' extension modes and what numpy.pad calls them.
 DWT_MODES: dict[str, Any] = {
@@ -79,13 +79,17 @@ def _cwt(y: jax.Array, scales: tuple[float, ...], wavelet: str, precision: int) 
     begin = max(starts)
     for row, taps, start in zip(table, filters, starts, strict=True):
         row[begin - start : begin - start + len(taps)] = taps
-    spectrum = transform(y.astype(table.dtype), n=n_fft)
 
-    def one_scale(taps: jax.Array) -> jax.Array:
-        response = transform(taps, n=n_fft).reshape((1,) * (y.ndim - 1) + (-1,))
-        return inverse(spectrum * response, n=n_fft)[..., begin : begin + samples]
+    def all_scales(clips: jax.Array) -> jax.Array:
+        spectrum = transform(clips.astype(table.dtype), n=n_fft)
 
-    return jnp.moveaxis(jax.lax.map(one_scale, jnp.asarray(table)), 0, -2)
+        def one_scale(taps: jax.Array) -> jax.Array:
+            response = transform(taps, n=n_fft)[None]
+            return inverse(spectrum * response, n=n_fft)[..., begin : begin + samples]
+
+        return jnp.moveaxis(jax.lax.map(one_scale, jnp.asarray(table)), 0, -2)
+
+    return batchwise(all_scales, y)
 
 
 def cwt(y: jax.Array, scales: Sequence[float], wavelet: str, *, precision: int = 12) -> jax.Array:

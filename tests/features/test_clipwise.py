@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rann_jax import distributed
+from rann_jax import distributed, features
 from rann_jax.collectives import traffic
 from rann_jax.features.clipwise import clipwise, devicewise
 
@@ -50,6 +50,28 @@ def test_each_device_works_on_its_own_clips(clips):
     np.testing.assert_allclose(compute(keys, placed), spectra(y, keys), rtol=1e-5, atol=1e-5)
     if clips % mesh.size == 0:
         assert traffic(compute.lower(keys, placed).compile().as_text()) == {}
+
+
+SHARED = {
+    "stft": {"n_fft": 64},
+    "melspectrogram": {"sr": 8000, "n_fft": 64, "n_mels": 8},
+    "gfcc": {"sr": 8000, "n_fft": 64, "hop_length": 16, "n_filters": 8, "n_gfcc": 4},
+    "chroma_stft": {"sr": 8000, "n_fft": 256, "tuning": 0.0},
+    "cwt": {"scales": (2, 3), "wavelet": "morl"},
+    "resample": {"orig_sr": 8000, "target_sr": 6000, "res_type": "polyphase"},
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_features_of_a_shared_batch_are_computed_where_its_clips_are(name):
+    mesh = distributed.data_mesh()
+    y = jnp.asarray(np.random.default_rng(2).standard_normal((mesh.size, 800)), jnp.float32)
+    feature = jax.jit(lambda y: getattr(features, name)(y, **SHARED[name]))
+    placed = jax.device_put(y, distributed.split_batch(mesh))
+    out = feature(placed)
+    assert out.sharding.shard_shape(out.shape)[0] == 1
+    np.testing.assert_allclose(out, feature(y), rtol=1e-5, atol=1e-5)
+    assert traffic(feature.lower(placed).compile().as_text()) == {}
 
 
 def test_within_a_device_nothing_is_split_again():
