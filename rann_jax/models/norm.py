@@ -1,8 +1,8 @@
 """Batch normalisation and the activation behind it, as every network here has them, in one operation.
 
 Derived step by step, as JAX does it, the pair keeps float32 copies of what it centred for the way back. This
-keeps its input alone, in the network's type, and computes the rest again: a third of the memory of a training
-step, and some of its time (docs/performance.md).
+keeps its input alone, in the network's type, and computes the rest again. On CPUs that saves a third of a
+training step's memory and a seventh of its time; XLA for TPUs found it by itself (docs/performance.md).
 """
 
 from functools import partial
