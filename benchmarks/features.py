@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import machine
@@ -93,11 +92,8 @@ def relative_error(out: Any, reference: np.ndarray) -> float | None:
 def shared(sounds: np.ndarray) -> jax.Array:
     """Clips on all devices: those that JAX makes of a CPU too; where they are too few, on one."""
     mesh = distributed.data_mesh()
-    return (
-        jnp.asarray(sounds)
-        if len(sounds) % mesh.size
-        else jax.device_put(sounds, distributed.split_batch(mesh))
-    )
+    place = None if len(sounds) % mesh.size else distributed.split_batch(mesh)
+    return jax.device_put(sounds, place)
 
 
 def measure(case: Case, batch: int, repeats: int, bandwidth: float | None) -> dict[str, Any]:
