@@ -122,14 +122,18 @@ def _element_flops(layer: nn.Module, size_in: int, size_out: int) -> int:
 
 
 def count_macs(jaxpr) -> int:
-    """Multiply-adds of every convolution and matrix product in a jaxpr, nested ones included."""
+    """Multiply-adds of every convolution and matrix product in a jaxpr, nested ones included.
+
+    Of what is computed in a form for each platform (`lax.platform_dependent`) only the default counts.
+    """
     return sum(_equation_macs(equation) for equation in _equations(jaxpr))
 
 
 def _equations(jaxpr) -> Iterator:
     for equation in jaxpr.eqns:
         yield equation
-        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+        nested = list(jax.extend.core.jaxprs_in_params(equation.params))
+        for inner in nested[-1:] if equation.primitive.name == "cond" else nested:
             yield from _equations(inner)
 
 

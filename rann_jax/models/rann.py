@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from rann_jax.models.convolution import convolution
 from rann_jax.models.norm import BatchNorm
 from rann_jax.models.pooling import largest
 from rann_jax.models.remat import rematerialised
@@ -64,7 +65,14 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Apply the block; `train` normalises by the batch and updates the running statistics."""
         norm = partial(BatchNorm, dtype=self.dtype)
-        conv = partial(nn.Conv, self.channels, use_bias=False, kernel_init=conv_init, dtype=self.dtype)
+        conv = partial(
+            nn.Conv,
+            self.channels,
+            use_bias=False,
+            kernel_init=conv_init,
+            dtype=self.dtype,
+            conv_general_dilated=convolution,
+        )
         long = self.strides[1] == 4
         # Padding is explicit: 'SAME' at stride 2 is not the symmetric padding of the original.
         y = norm(slope=LEAKY_SLOPE, name="norm1")(x, train=train)
@@ -73,7 +81,7 @@ class ResidualBlock(nn.Module):
         time_padding = (2, 2) if long else (1, 1)
         y = conv((3, 5 if long else 3), padding=((1, 1), time_padding), name="conv2")(y)
         if x.shape[-1] != self.channels or self.strides != (1, 1):
-            x = conv((1, 1), strides=self.strides, padding="VALID", name="shortcut_conv")(x)
+            x = conv((1, 1), strides=self.strides, padding=0, name="shortcut_conv")(x)
             if self.shortcut_norm:
                 x = norm(name="shortcut_norm")(x, train=train)
         return x + y

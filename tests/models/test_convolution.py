@@ -1,0 +1,121 @@
+"""Convolutions in forms for CPUs, beside XLA's own, JAX's gradients of it, and PyTorch's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from rann_jax.models.convolution import columns_at_a_time, convolution, convolved, plain
+
+pytestmark = pytest.mark.fast
+
+# Height, width, input and output channels, kernel, strides, padding.
+CASES = {
+    "8 to 8": ((6, 16), 8, 8, (3, 3), (1, 1), ((1, 1), (1, 1))),
+    "16 to 16": ((6, 16), 16, 16, (3, 3), (1, 1), ((1, 1), (1, 1))),
+    "16 to 16, kernel 5 long": ((6, 16), 16, 16, (3, 5), (1, 1), ((1, 1), (2, 2))),
+    "odd width": ((7, 15), 8, 8, (3, 3), (1, 1), ((1, 1), (1, 1))),
+    "one input channel": ((6, 16), 1, 16, (3, 3), (1, 1), ((1, 1), (1, 1))),
+    "two input channels": ((6, 16), 2, 8, (3, 3), (1, 1), ((1, 1), (1, 1))),
+    "one channel, uneven padding": ((6, 15), 1, 8, (3, 4), (1, 1), ((0, 2), (3, 1))),
+    "few channels, uneven padding": ((6, 15), 4, 8, (3, 4), (1, 1), ((0, 2), (3, 1))),
+    "strides of a stage": ((8, 16), 16, 32, (3, 6), (2, 4), ((1, 1), (1, 1))),
+    "strides, sizes that they do not divide": ((7, 18), 8, 16, (3, 6), (2, 4), ((1, 1), (1, 1))),
+    "strides of 2": ((9, 15), 16, 32, (3, 3), (2, 2), ((1, 1), (1, 1))),
+    "strides longer than the kernel": ((9, 16), 16, 32, (1, 1), (2, 4), ((0, 0), (0, 0))),
+    "strides, uneven padding": ((11, 16), 4, 4, (5, 4), (3, 2), ((2, 1), (0, 3))),
+    "many channels": ((6, 16), 32, 48, (3, 3), (1, 1), ((1, 1), (1, 1))),
+}
+
+
+def arrays(size, channels, features, kernel, strides, padding):
+    draw = np.random.default_rng(0).standard_normal
+    x = draw((2, *size, channels), np.float32)
+    weights = draw((*kernel, channels, features), np.float32)
+    y = jax.eval_shape(lambda x, weights: plain(x, weights, strides, padding), x, weights)
+    return x, weights, draw(y.shape, np.float32)
+
+
+def with_slopes(function, x, kernel, slope, strides, padding):
+    """The result, and the slopes of the input and of the kernel."""
+    y, back = jax.vjp(lambda x, kernel: function(x, kernel, strides, padding), x, kernel)
+    return y, *back(slope)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_values_and_gradients_are_those_of_xla(case):
+    *_, strides, padding = case
+    operands = arrays(*case)
+    for ours, theirs in zip(
+        with_slopes(convolved, *operands, strides, padding),
+        with_slopes(plain, *operands, strides, padding),
+        strict=True,
+    ):
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_values_and_gradients_are_those_of_torch(case):
+    torch = pytest.importorskip("torch")
+    *_, strides, ((top, bottom), (left, right)) = case
+    x, kernel, slope = arrays(*case)
+    image = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
+    weight = torch.tensor(kernel.transpose(3, 2, 0, 1), requires_grad=True)
+    padded = torch.nn.functional.pad(image, (left, right, top, bottom))
+    y = torch.nn.functional.conv2d(padded, weight, stride=strides)
+    y.backward(torch.tensor(slope.transpose(0, 3, 1, 2)))
+    expected = (
+        y.detach().numpy().transpose(0, 2, 3, 1),
+        image.grad.numpy().transpose(0, 2, 3, 1),
+        weight.grad.numpy().transpose(2, 3, 1, 0),
+    )
+    ours = with_slopes(convolved, x, kernel, slope, *case[-2:])
+    for mine, theirs in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=5e-6 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("case", ["16 to 16", "one input channel", "strides of a stage"])
+def test_accelerators_get_the_convolutions_that_jax_has(case, platform):
+    *_, strides, padding = CASES[case]
+    operands = arrays(*CASES[case])
+
+    def shapes(function) -> list[str]:
+        step = jax.jit(lambda *operands: with_slopes(function, *operands, strides, padding))
+        lowered = step.trace(*operands).lower(lowering_platforms=(platform,))
+        lines = lowered.as_text().splitlines()
+        return sorted(line.split(" : ")[-1] for line in lines if ".convolution(" in line)
+
+    assert len(shapes(plain)) == 3
+    assert shapes(convolved) == shapes(plain)
+
+
+@pytest.mark.parametrize(
+    ("width", "features", "columns"),
+    [(512, 8, 4), (512, 16, 2), (512, 24, 2), (512, 32, 1), (511, 8, 1), (6, 8, 2), (512, 1, 32)],
+)
+def test_as_many_columns_as_make_32_results(width, features, columns):
+    assert columns_at_a_time(width, features) == columns
+
+
+def test_in_a_layer_of_flax_it_is_what_the_layer_has_by_itself():
+    x = arrays(*CASES["16 to 16"])[0]
+    options = {"features": 16, "kernel_size": (3, 3), "padding": 1, "use_bias": True, "dtype": jnp.bfloat16}
+    layer = nn.Conv(**options)
+    variables = layer.init(jax.random.key(0), x)
+    ours = nn.Conv(**options, conv_general_dilated=convolution).apply(variables, x)
+    assert ours.dtype == jnp.bfloat16
+    theirs = layer.apply(variables, x)
+    np.testing.assert_allclose(ours.astype(np.float32), theirs.astype(np.float32), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "options", [{"kernel_dilation": (1, 2)}, {"feature_group_count": 2}, {"precision": "highest"}]
+)
+def test_what_it_has_not_it_says(options):
+    x = arrays(*CASES["16 to 16"])[0]
+    layer = nn.Conv(16, (3, 3), padding=1, conv_general_dilated=convolution, **options)
+    with pytest.raises(ValueError, match="convolution has no"):
+        layer.init(jax.random.key(0), x)
