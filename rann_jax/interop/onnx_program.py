@@ -19,7 +19,13 @@ from rann_jax.interop.onnx_graph import Graph, Tensor
 from rann_jax.interop.onnx_rules import RULES, Complex, Unsupported, is_static, result_of
 
 # Calls, and the parameter that holds what is called.
-CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"}
+CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+}
 
 
 def to_onnx(
