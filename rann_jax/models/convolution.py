@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+# Images of fewer positions are left to XLA: they take little time, and a second form takes some to compile.
+LARGE = 1 << 14
 # Measured: products of fewer results than this are faster for two or more columns at a time,
 WIDE = 32
 # input gradients for so few channels are faster in forms of their own,
@@ -43,7 +45,8 @@ def convolution(
         if options.get(name, value) != value:
             raise ValueError(f"convolution has no {name}={options[name]}")
     (top, bottom), (left, right) = padding
-    return convolved(x, kernel, (strides[0], strides[1]), ((top, bottom), (left, right)))
+    form = convolved if x.shape[1] * x.shape[2] >= LARGE else plain
+    return form(x, kernel, (strides[0], strides[1]), ((top, bottom), (left, right)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

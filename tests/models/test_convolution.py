@@ -100,8 +100,9 @@ def test_as_many_columns_as_make_32_results(width, features, columns):
     assert columns_at_a_time(width, features) == columns
 
 
-def test_in_a_layer_of_flax_it_is_what_the_layer_has_by_itself():
-    x = arrays(*CASES["16 to 16"])[0]
+@pytest.mark.parametrize("size", [(6, 16), (128, 128)])
+def test_in_a_layer_of_flax_it_is_what_the_layer_has_by_itself(size):
+    x = arrays(size, *CASES["16 to 16"][1:])[0]
     options = {"features": 16, "kernel_size": (3, 3), "padding": 1, "use_bias": True, "dtype": jnp.bfloat16}
     layer = nn.Conv(**options)
     variables = layer.init(jax.random.key(0), x)
@@ -109,6 +110,13 @@ def test_in_a_layer_of_flax_it_is_what_the_layer_has_by_itself():
     assert ours.dtype == jnp.bfloat16
     theirs = layer.apply(variables, x)
     np.testing.assert_allclose(ours.astype(np.float32), theirs.astype(np.float32), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize(("size", "forms"), [((127, 128), False), ((128, 128), True)])
+def test_small_images_are_left_to_xla(size, forms):
+    x, kernel, _ = arrays(size, *CASES["16 to 16"][1:])
+    jaxpr = jax.make_jaxpr(lambda x: convolution(x, kernel, (1, 1), ((1, 1), (1, 1))))(x)
+    assert ("custom_vjp_call" in str(jaxpr)) == forms
 
 
 @pytest.mark.parametrize(
