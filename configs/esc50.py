@@ -4,8 +4,8 @@
         --config.data_dir=DIR --workdir runs/esc10_fold1
 
 DIR is a copy in the official layout (meta/esc50.csv or meta.csv, and audio/); without it the official
-archive is downloaded. Training is on the four other folds. Seen with that command: accuracy 0.788, mAP 0.886
-after 7.2 minutes on one core of an Intel Xeon.
+archive is downloaded. Training is on the four other folds. Seen with that command: accuracy 0.825, mAP 0.921
+after 7.3 minutes on one core of an Intel Xeon.
 """
 
 from ml_collections import ConfigDict
