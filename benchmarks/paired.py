@@ -1,12 +1,14 @@
 """JAX and PyTorch on the same device, in turns: what `train_step` and `inference` have in common.
 
 Every measurement is a process of its own, so that each side has the whole memory, its peak is its own, and
-what does not fit ends a row and not the run. In each round come ours, then theirs; the second round finds
-ours in the cache of compiled programs that the first has filled.
+what does not fit ends a row and not the run. In each round come ours, PyTorch as it is, PyTorch with its
+network through torch.compile; the second round finds ours in the cache of compiled programs that the first
+has filled.
 """
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import statistics
@@ -26,12 +28,11 @@ PACKAGES = ("jax", "jaxlib", "flax", "torch", "torchlibrosa", "panns-inference")
 
 CPU: dict[str, Any] = {
     "networks": ["rann-4x4-1", "rann-4x4-2", "cnn14"],
-    "batch": [4],
+    "batch": [4, 32],
     "dtype": "float32",
     "seconds": 2.0,
     "steps": 1,
     "repeats": 3,
-    "torch_compile": "none",
 }
 ACCELERATOR: dict[str, Any] = {
     "networks": ["rann-8x4-6", "rann-4x4-6", "rann-8x4-4", "cnn14"],
@@ -40,8 +41,8 @@ ACCELERATOR: dict[str, Any] = {
     "seconds": 10.0,
     "steps": 10,
     "repeats": 10,
-    "torch_compile": "default",
 }
+COMPILED = "compiled"
 MODES = ("none", "default", "reduce-overhead", "max-autotune")
 
 
@@ -55,7 +56,7 @@ class Column:
     unit: float | None = None
 
     def cell(self, row: Mapping[str, Any]) -> str:
-        """The figure; a dash where there is none, and a reason in the column of clips/s."""
+        """The figure; a dash where there is none, and the reason in its place where it is known."""
         value = row.get(self.key)
         if value is None:
             return "-"
@@ -67,13 +68,15 @@ class Column:
 CASE = [Column("network", "network"), Column("input", "source"), Column("batch", "batch")]
 SPEED = [
     *CASE,
-    Column("JAX clips/s", "jax_clips_per_second", "{:.1f}"),
-    Column("PyTorch clips/s", "torch_clips_per_second", "{:.1f}"),
-    Column("ratio", "ratio", "{:.2f}"),
+    Column("clips/s", "clips_per_second", "{:.1f}"),
     Column("JAX ms", "jax_seconds", "{:.1f}", 1e-3),
     Column("PyTorch ms", "torch_seconds", "{:.1f}", 1e-3),
+    Column("ratio", "torch_ratio", "{:.2f}"),
+    Column("torch.compile ms", "compiled_seconds", "{:.1f}", 1e-3),
+    Column("ratio", "compiled_ratio", "{:.2f}"),
     Column("JAX GB", "jax_memory_bytes", "{:.2f}", 1e9),
     Column("PyTorch GB", "torch_memory_bytes", "{:.2f}", 1e9),
+    Column("torch.compile GB", "compiled_memory_bytes", "{:.2f}", 1e9),
 ]
 COST = [
     *CASE,
@@ -104,7 +107,12 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     made.add_argument("--steps", type=int, help="between two readings of the clock")
     made.add_argument("--repeats", type=int, help="readings of the clock in a round")
     made.add_argument("--rounds", type=int, default=2, help="of both sides in turn (default: %(default)s)")
-    made.add_argument("--torch_compile", choices=MODES, help="mode of torch.compile")
+    made.add_argument(
+        "--torch_compile",
+        choices=MODES,
+        default="default",
+        help="mode of torch.compile, on a CPU with a C++ compiler; none leaves it out (default: %(default)s)",
+    )
     made.add_argument("--dry_run", action="store_true", help="trace and lower for CUDA, time nothing")
     made.add_argument("--json", type=Path, help="also write all figures here")
     return made
@@ -120,9 +128,7 @@ def with_defaults(options: argparse.Namespace, platform: str) -> argparse.Namesp
 
 def workloads(kind: str, options: argparse.Namespace) -> Iterator[Workload]:
     """Every network, input and batch size."""
-    settings = {
-        name: getattr(options, name) for name in ("dtype", "seconds", "steps", "repeats", "torch_compile")
-    }
+    settings = {name: getattr(options, name) for name in ("dtype", "seconds", "steps", "repeats")}
     for network in options.networks:
         for source in options.sources:
             for batch in options.batch:
@@ -149,17 +155,21 @@ def in_process(module: str, *arguments: str, cache: str = "") -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def sides(platform: str, cache: str) -> dict[str, Callable[[Workload], dict[str, Any]]]:
-    """How each side measures a workload; PyTorch has none for TPUs here."""
+def sides(platform: str, cache: str, mode: str) -> dict[str, Callable[[Workload], dict[str, Any]]]:
+    """How each side measures a workload: JAX, and where there is no TPU PyTorch, without and with `mode`."""
 
     def ours(workload: Workload) -> dict[str, Any]:
         return in_process("benchmarks.ours", as_json(workload), cache=cache)
 
-    def theirs(workload: Workload) -> dict[str, Any]:
+    def theirs(workload: Workload, mode: str) -> dict[str, Any]:
         device = "cpu" if platform == "cpu" else "cuda"
-        return in_process("benchmarks.twin", device, as_json(workload))
+        return in_process(
+            "benchmarks.twin", device, as_json(dataclasses.replace(workload, torch_compile=mode))
+        )
 
-    return {"jax": ours} if platform == "tpu" else {"jax": ours, "torch": theirs}
+    modes = {"torch": "none"} if mode == "none" else {"torch": "none", COMPILED: mode}
+    twins = {side: functools.partial(theirs, mode=mode) for side, mode in modes.items()}
+    return {"jax": ours} if platform == "tpu" else {"jax": ours, **twins}
 
 
 def as_json(workload: Workload) -> str:
@@ -187,17 +197,17 @@ def row(
         "source": workload.source,
         "batch": workload.batch,
     }
+    seconds: dict[str, float] = {}
     for side, runs in seen.items():
         if any(run.get("out_of_memory") for run in runs):
-            figures[f"{side}_clips_per_second"] = "out of memory"
+            figures[f"{side}_seconds"] = "out of memory"
             continue
-        seconds = median(runs, "seconds")
-        figures |= {f"{side}_seconds": seconds, f"{side}_clips_per_second": workload.batch / seconds}
+        figures[f"{side}_seconds"] = seconds[side] = median(runs, "seconds")
         figures[f"{side}_memory_bytes"] = runs[-1]["memory_bytes"]
-    if "jax_seconds" in figures:
-        figures |= cost(seen["jax"], figures["jax_seconds"], ceilings)
-    if {"jax_seconds", "torch_seconds"} <= set(figures):
-        figures["ratio"] = figures["torch_seconds"] / figures["jax_seconds"]
+    if mine := seconds.pop("jax", None):
+        figures["clips_per_second"] = workload.batch / mine
+        figures |= cost(seen["jax"], mine, ceilings)
+        figures |= {f"{side}_ratio": theirs / mine for side, theirs in seconds.items()}
     return figures
 
 
@@ -261,7 +271,7 @@ def main(kind: str, module: str, doc: str | None, arguments: Sequence[str] | Non
     for workload in workloads(kind, options):
         # Of its own, so that the first round compiles whatever the rows before had in common.
         with tempfile.TemporaryDirectory() as cache:
-            seen = rounds(workload, sides(ceilings["platform"], cache), options.rounds)
+            seen = rounds(workload, sides(ceilings["platform"], cache, options.torch_compile), options.rounds)
         rows.append(row(workload, seen, ceilings))
         print(table(SPEED, rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
         if options.json:

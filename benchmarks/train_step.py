@@ -6,7 +6,8 @@
 On a GPU: RANN-8x4-6, 4x4-6, 8x4-4 and CNN14, bfloat16, batches of 32 to 256. From `waveform` both sides have
 int16 PCM on the device and do augmentation (mixup, SpecAugment), front end, network with dropout where it has
 any, loss, Adam and, for RANNs, moving averages of weights and statistics; from `features` the same behind the
-front end, without augmentation. benchmarks/twin.py says how PyTorch does it.
+front end, without augmentation. benchmarks/twin.py says how PyTorch does it; the columns of torch.compile
+are the same with the network compiled by it.
 
 Medians of all rounds; a ratio above 1 means that JAX is faster. JAX GB is the peak on an accelerator, tried
 algorithms included, and on a CPU what the compiled step holds; PyTorch GB is the peak on a GPU. FLOPs are

@@ -1,5 +1,7 @@
 """Paired benchmarks without their measurements: figures of given times, what does not fit, who is asked."""
 
+import json
+
 import jax
 import pytest
 
@@ -28,11 +30,16 @@ def cells(columns, row) -> list[str]:
 
 
 def test_figures_of_given_times():
-    seen = {"jax": [OURS, {**OURS, "compile_seconds": 3.0}], "torch": [THEIRS, {**THEIRS, "seconds": [0.4]}]}
+    seen = {
+        "jax": [OURS, {**OURS, "compile_seconds": 3.0}],
+        "torch": [THEIRS, {**THEIRS, "seconds": [0.4]}],
+        "compiled": [{"seconds": [0.15], "memory_bytes": 5.5e9}],
+    }
     row = paired.row(WORKLOAD, seen, CEILINGS)
-    # Medians 0.2 and 0.3 s of 32 clips.
-    speed = ["rann-8x4-6", "waveform", "32", "160.0", "106.7", "1.50", "200.0", "300.0", "5.00", "6.00"]
-    assert cells(paired.SPEED, row) == speed
+    # Medians 0.2, 0.3 and 0.15 s of 32 clips.
+    assert cells(paired.SPEED, row)[:4] == ["rann-8x4-6", "waveform", "32", "160.0"]
+    speed = ["200.0", "300.0", "1.50", "150.0", "0.75", "5.00", "6.00", "5.50"]
+    assert cells(paired.SPEED, row)[4:] == speed
     # 2.5e11 FLOP/s of 1e12; 2e10 bytes/s of 1e11; 0.2 s where fresh batches take 0.25.
     cost = ["40.0", "3.0", "0.250", "25%", "4.00", "20%", "20.0%"]
     assert cells(paired.COST, row)[3:] == cost
@@ -41,7 +48,7 @@ def test_figures_of_given_times():
 def test_a_row_without_what_is_not_known():
     faster_when_fed = {**OURS, "fed_seconds": [0.19]}
     row = paired.row(WORKLOAD, {"jax": [faster_when_fed]}, CEILINGS)
-    assert cells(paired.SPEED, row)[3:] == ["160.0", "-", "-", "200.0", "-", "5.00", "-"]
+    assert cells(paired.SPEED, row)[3:] == ["160.0", "200.0", *4 * ["-"], "5.00", "-", "-"]
     assert cells(paired.COST, row)[3:5] == ["40.0", "-"]
     assert cells(paired.COST, row)[-1] == "0.0%"
 
@@ -49,8 +56,14 @@ def test_a_row_without_what_is_not_known():
 @pytest.mark.parametrize(
     ("runs", "speed"),
     [
-        ({"jax": OURS, "torch": FULL}, ["160.0", "out of memory", "-", "200.0", "-", "5.00", "-"]),
-        ({"jax": FULL, "torch": THEIRS}, ["out of memory", "128.0", "-", "-", "250.0", "-", "6.00"]),
+        (
+            {"jax": OURS, "torch": FULL, "compiled": THEIRS},
+            ["160.0", "200.0", "out of memory", "-", "250.0", "1.25", "5.00", "-", "6.00"],
+        ),
+        (
+            {"jax": FULL, "torch": THEIRS, "compiled": THEIRS},
+            ["-", "out of memory", "250.0", "-", "250.0", "-", "-", "6.00", "6.00"],
+        ),
     ],
 )
 def test_what_does_not_fit_is_said_and_not_tried_again(runs, speed):
@@ -61,7 +74,7 @@ def test_what_does_not_fit_is_said_and_not_tried_again(runs, speed):
 
     seen = paired.rounds(WORKLOAD, {name: side(name) for name in runs}, 2)
     full = next(name for name in runs if runs[name] is FULL)
-    assert sorted(asked) == sorted(["jax", "torch", *(name for name in runs if name != full)])
+    assert sorted(asked) == sorted([*runs, *(name for name in runs if name != full)])
     assert cells(paired.SPEED, paired.row(WORKLOAD, seen, CEILINGS))[3:] == speed
 
 
@@ -97,12 +110,18 @@ def test_processes(monkeypatch, tmp_path):
 
 def test_whose_sides_are_measured_on_what(monkeypatch):
     asked = []
-    monkeypatch.setattr(paired, "in_process", lambda module, *rest, **_: asked.append((module, *rest[:-1])))
-    for platform in ("cpu", "gpu", "tpu"):
-        for measure in paired.sides(platform, "").values():
+
+    def in_process(module, *rest, **_):
+        asked.append((module, *rest[:-1], json.loads(rest[-1])["torch_compile"]))
+
+    monkeypatch.setattr(paired, "in_process", in_process)
+    for platform, mode in [("cpu", "none"), ("cpu", "default"), ("gpu", "max-autotune"), ("tpu", "default")]:
+        for measure in paired.sides(platform, "", mode).values():
             measure(WORKLOAD)
-    mine, twin = ("benchmarks.ours",), "benchmarks.twin"
-    assert asked == [mine, (twin, "cpu"), mine, (twin, "cuda"), mine]
+    mine, twin = ("benchmarks.ours", "none"), "benchmarks.twin"
+    cpu, gpu = (twin, "cpu", "none"), (twin, "cuda", "none")
+    compiled = (twin, "cpu", "default"), (twin, "cuda", "max-autotune")
+    assert asked == [mine, cpu, mine, cpu, compiled[0], mine, gpu, compiled[1], mine]
 
 
 def test_defaults_are_the_devices():
@@ -110,12 +129,12 @@ def test_defaults_are_the_devices():
         options = paired.with_defaults(paired.parser("").parse_args(arguments), platform)
         return list(paired.workloads(TRAINING, options))
 
-    assert len(of("cpu")) == 6
-    assert {(w.dtype, w.batch, w.torch_compile) for w in of("cpu")} == {("float32", 4, "none")}
+    assert len(of("cpu")) == 12
+    assert {(w.dtype, w.batch) for w in of("cpu")} == {("float32", 4), ("float32", 32)}
     gpu = of("gpu")
     assert [w.network for w in gpu[::8]] == ["rann-8x4-6", "rann-4x4-6", "rann-8x4-4", "cnn14"]
     assert {w.batch for w in gpu} == {32, 64, 128, 256}
-    assert {(w.dtype, w.seconds, w.torch_compile) for w in gpu} == {("bfloat16", 10.0, "default")}
+    assert {(w.dtype, w.seconds) for w in gpu} == {("bfloat16", 10.0)}
     assert [w.batch for w in of("gpu", "--networks", "cnn14", "--sources", "features", "--batch", "7")] == [7]
 
 
