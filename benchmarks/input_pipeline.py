@@ -239,8 +239,8 @@ def network(esc10: Path, repeats: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data_dir", type=Path, help="copy of ESC-10 in the official layout")
-    parser.add_argument("--subjects", default="reading,network")
+    parser.add_argument("--data_dir", type=Path, help="copy of ESC-10 in the official layout (required)")
+    parser.add_argument("--subjects", default="reading,network", help="one of the two, or both")
     parser.add_argument(
         "--work", type=Path, default=Path("/tmp/input_pipeline_benchmark"), help="folder for clips"
     )
@@ -251,6 +251,8 @@ def main() -> None:
     if args.side:
         print(json.dumps(measure(args.side, args.work)))
         return
+    if args.data_dir is None:
+        parser.error("--data_dir is missing: name a copy of ESC-10")
     args.work.mkdir(exist_ok=True)
     subjects = args.subjects.split(",")
     figures: dict[str, object] = {}

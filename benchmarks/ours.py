@@ -121,7 +121,7 @@ def measure(workload: Workload) -> dict[str, Any]:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return {"out_of_memory": True}
+        return {"failed": "out of memory"}
     cost: Any = call.cost_analysis()
     peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     return {

@@ -149,7 +149,7 @@ def in_process(module: str, *arguments: str, cache: str = "") -> dict[str, Any]:
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode == -9:
-        return {"out_of_memory": True}
+        return {"failed": "out of memory"}
     if done.returncode:
         raise SystemExit(f"{module} {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -179,11 +179,11 @@ def as_json(workload: Workload) -> str:
 def rounds(
     workload: Workload, measures: Mapping[str, Callable[[Workload], dict[str, Any]]], count: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """What each side measured, round by round; a side that did not fit is not asked again."""
+    """What each side measured, round by round; a side that failed is not asked again."""
     seen: dict[str, list[dict[str, Any]]] = {side: [] for side in measures}
     for _ in range(count):
         for side, measure in measures.items():
-            if not any(run.get("out_of_memory") for run in seen[side]):
+            if not any("failed" in run for run in seen[side]):
                 seen[side].append(measure(workload))
     return seen
 
@@ -191,7 +191,7 @@ def rounds(
 def row(
     workload: Workload, seen: Mapping[str, Sequence[Mapping[str, Any]]], ceilings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All figures of a workload; of a side that did not fit, the words "out of memory"."""
+    """All figures of a workload; of a side without any, the reason."""
     figures: dict[str, Any] = {
         "network": workload.network,
         "source": workload.source,
@@ -199,8 +199,8 @@ def row(
     }
     seconds: dict[str, float] = {}
     for side, runs in seen.items():
-        if any(run.get("out_of_memory") for run in runs):
-            figures[f"{side}_seconds"] = "out of memory"
+        if failures := [run["failed"] for run in runs if "failed" in run]:
+            figures[f"{side}_seconds"] = failures[0]
             continue
         figures[f"{side}_seconds"] = seconds[side] = median(runs, "seconds")
         figures[f"{side}_memory_bytes"] = runs[-1]["memory_bytes"]

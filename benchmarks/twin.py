@@ -36,6 +36,9 @@ from tests.parity.torch_rann import TorchRANN
 
 FLOOR = 1e-10  # of power, -100 dB
 
+# What PyTorch's errors say, and what is shown for it; the first is of the CPU's allocator.
+FAILURES = {"can't allocate memory": "out of memory", "InvalidCxxCompiler": "no C++ compiler"}
+
 
 class TorchLogMel(nn.Module):
     """The front end `log_mel`: waveforms (B, N) to dB (B, F, T)."""
@@ -266,11 +269,12 @@ def measure(workload: Workload, device: str) -> dict[str, Any]:
             torch.cuda.reset_peak_memory_stats()  # cuDNN has tried its algorithms
         blocks = machine.times({"": block}, workload.repeats)[""]
     except (torch.OutOfMemoryError, MemoryError):
-        return {"out_of_memory": True}
+        return {"failed": "out of memory"}
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # of the CPU's allocator
+        reasons = [reason for sign, reason in FAILURES.items() if sign in str(error)]
+        if not reasons:
             raise
-        return {"out_of_memory": True}
+        return {"failed": reasons[0]}
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
     return {"seconds": [block / workload.steps for block in blocks], "memory_bytes": peak}
 

@@ -10,7 +10,8 @@
 # what is trained is in the config and in the arguments alone. No launcher reads or keeps a credential: the
 # tools it calls (gcloud, kubectl, sky, srun) bring their own.
 #
-# A launcher starts the same command again where it ended with this code: told to stop, and saved.
+# The program's exit code where it was told to stop, and saved: the same command goes on. slurm.sbatch queues itself
+# again after it; what restarts by itself (GKE, XPK, SkyPilot) does after any failure; elsewhere start it again.
 # shellcheck disable=SC2034 # for those that source this
 PREEMPTED=75
 

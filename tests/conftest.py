@@ -32,6 +32,8 @@ flags.FLAGS.mark_as_parsed()
 # JAX's names of where compiled programs are kept and of how long a compilation must take to be kept.
 CACHE, WORTHWHILE = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
 
+# Folders of real recordings.
+RECORDINGS = ("audioset_meta", "esc10_44k1", "esc50_16k", "fsdd", "ravdess")
 TINY_LABELS = [f"class {c}" for c in range(10)]
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -40,8 +42,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def data_dir() -> Path:
     """The folder of real recordings, or a skip that says how to provide it."""
     folder = Path(os.environ.get("RANN_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no real recordings at {folder}: set RANN_TEST_DATA to a folder that holds them")
+    missing = [name for name in RECORDINGS if not (folder / name).is_dir()]
+    if missing:
+        pytest.skip(f"{folder} has no {', '.join(missing)}: RANN_TEST_DATA wants what CONTRIBUTING.md lists")
     return folder
 
 

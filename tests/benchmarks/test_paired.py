@@ -21,7 +21,7 @@ OURS = {
     "flops": 5e10,
 }
 THEIRS = {"seconds": [0.2, 0.3], "memory_bytes": 6e9}
-FULL = {"out_of_memory": True}
+FULL = {"failed": "out of memory"}
 
 
 def cells(columns, row) -> list[str]:

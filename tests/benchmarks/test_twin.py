@@ -93,14 +93,17 @@ def test_stripes_hide_with_the_mean(time_axis):
     assert (int(whole_bins.min()), int(whole_bins.max())) == (0, 4)
 
 
-def test_what_does_not_fit(monkeypatch):
+def test_why_there_is_no_figure(monkeypatch):
     def refuse(error):
         monkeypatch.setattr(twin.Twin, "run", lambda _: (_ for _ in ()).throw(error))
         return twin.measure(TINY, "cpu")
 
-    assert refuse(torch.OutOfMemoryError("CUDA out of memory")) == {"out_of_memory": True}
+    full = {"failed": "out of memory"}
+    assert refuse(torch.OutOfMemoryError("CUDA out of memory")) == full
     said = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"
-    assert refuse(RuntimeError(said)) == {"out_of_memory": True}
+    assert refuse(RuntimeError(said)) == full
+    said = "InvalidCxxCompiler: No working C++ compiler found in torch._inductor.config.cpp.cxx"
+    assert refuse(RuntimeError(said)) == {"failed": "no C++ compiler"}
     with pytest.raises(RuntimeError, match="no kernel"):
         refuse(RuntimeError("no kernel"))
 
