@@ -84,6 +84,12 @@ def torch_stft() -> Callable[[Any], Any]:
     return stft
 
 
+def torch_stft_in_order() -> Callable[[Any], Any]:
+    """Of PyTorch's transposed view a copy in the order in memory that librosa's and our results have."""
+    stft = torch_stft()
+    return lambda y: stft(y).contiguous()
+
+
 def torchlibrosa_stft() -> Callable[[Any], Any]:
     from torchlibrosa.stft import STFT
 
@@ -180,6 +186,7 @@ def _spectral_cases() -> list[Case]:
                 "librosax": librosax("stft", n_fft=2048, hop_length=512),
             },
         ),
+        _of_waveform("stft in order", librosa, {"torch": on_torch(torch_stft_in_order)}),
         _of_waveform(
             "melspectrogram",
             librosa.feature,
