@@ -19,6 +19,7 @@ from rann_jax import distributed, steps
 from rann_jax.compile import memory_bytes
 from rann_jax.compiler import network_options
 from rann_jax.experiment import Experiment
+from rann_jax.program import out_of_memory
 
 
 def unchanged(images: jax.Array) -> jax.Array:
@@ -119,7 +120,7 @@ def measure(workload: Workload) -> dict[str, Any]:
         compile_seconds = time.perf_counter() - begin
         taken: dict[str, Any] = {**timed(workload, experiment, mesh, call)}
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not out_of_memory(error):
             raise
         return {"failed": "out of memory"}
     cost: Any = call.cost_analysis()

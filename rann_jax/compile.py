@@ -9,7 +9,6 @@ Exit code 1 where it does not fit.
 
 import argparse
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -17,21 +16,16 @@ from typing import Any
 
 import jax
 from jax.experimental import topologies
-from jax.sharding import Mesh
 
 from rann_jax import distributed
 from rann_jax.collectives import traffic
 from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
-from rann_jax.experiment import Experiment, build
-from rann_jax.program import guarded
+from rann_jax.experiment import build
+from rann_jax.program import guarded, out_of_memory
 from rann_jax.train import check_parts, compiled_step
 
 MB = 1e6
-
-
-class DoesNotFitError(Exception):
-    """The compiler ran out of the device's memory; the message is its own."""
 
 
 def tpu_devices(topology: str) -> Sequence[Any]:
@@ -49,23 +43,6 @@ def tpu_devices(topology: str) -> Sequence[Any]:
         raise ConfigError(
             f"--topology {topology}: {reason[0]}: slices are named as in v5e:4x4, and need the extra `tpu`"
         ) from error
-
-
-def fitting_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Compiled:
-    """The training step as `train` runs it, compiled for a mesh.
-
-    Raises:
-      ConfigError: the config does not suit the mesh.
-      DoesNotFitError: the devices have too little memory.
-    """
-    check_parts(experiment.config, mesh)
-    try:
-        return compiled_step(experiment, mesh)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        used = re.search(r"Used [^.]*\.\w+ of \S+ hbm[^\n]*", str(error))
-        raise DoesNotFitError(used[0] if used else str(error).splitlines()[0]) from error
 
 
 def memory_bytes(compiled: jax.stages.Compiled) -> int:
@@ -101,9 +78,6 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     Raises:
       ConfigError: what the user can mend.
     """
-    for text in overrides:
-        if not text.startswith("--config.") or "=" not in text:
-            raise ConfigError(f"{text!r} is not understood: overrides are --config.key=value; see --help")
     jax.config.update("jax_platforms", "cpu")
     if options.cpu_devices:
         jax.config.update("jax_num_cpu_devices", options.cpu_devices)
@@ -114,11 +88,14 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     shape = " x ".join(f"{name}={size}" for name, size in mesh.shape.items())
     kind = devices[0].device_kind
     print(f"{config.model.name}, batch {config.batch_size}, on {len(devices)} x {kind} ({shape})", flush=True)
+    check_parts(config, mesh)
     begin = time.monotonic()
     try:
-        compiled = fitting_step(experiment, mesh)
-    except DoesNotFitError as error:
-        print(f"does not fit: {error}")
+        compiled = compiled_step(experiment, mesh)
+    except jax.errors.JaxRuntimeError as error:
+        if not (lack := out_of_memory(error)):
+            raise
+        print(f"does not fit: {lack}")
         return 1
     print("\n".join(describe(compiled, time.monotonic() - begin)))
     # The TPU compiler knows the memory and refuses what exceeds it.

@@ -31,7 +31,6 @@ from input_pipeline.estimate import Estimate, estimate
 from input_pipeline.prepare import DEFAULT_PREPARED_DIR, prepare
 from input_pipeline.prepared import Prepared
 from rann_jax.config_file import load_config_file
-from rann_jax.errors import ConfigError
 from rann_jax.experiment import data_options
 from rann_jax.program import guarded
 
@@ -86,9 +85,6 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     Raises:
       ConfigError, DataError: what the user can mend.
     """
-    for text in overrides:
-        if not text.startswith("--config."):
-            raise ConfigError(f"{text!r} is not understood: overrides are --config.key=value; see --help")
     config = load_config_file(options.config, overrides)
     data = data_options(config)
     if not options.dry_run:

@@ -2,13 +2,21 @@
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable
+
+import jax
 
 from input_pipeline.errors import DataError
 from rann_jax.errors import ConfigError
 
 MENDABLE: tuple[type[Exception], ...] = (ConfigError, DataError, OSError)
+
+LESS_MEMORY = (
+    "use a smaller batch (in training config.batch_size, or more config.accumulate parts of it, and "
+    "config.eval.batch_size), or train with config.model.remat=True"
+)
 
 
 def guarded(work: Callable[[], int], also: tuple[type[Exception], ...] = ()) -> int:
@@ -22,6 +30,11 @@ def guarded(work: Callable[[], int], also: tuple[type[Exception], ...] = ()) -> 
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except jax.errors.JaxRuntimeError as error:
+        if not (lack := out_of_memory(error)):
+            raise
+        print(f"error: {lack}: {LESS_MEMORY}", file=sys.stderr)
+        return 2
     except MENDABLE + also as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
@@ -36,6 +49,19 @@ def one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split())
+
+
+def out_of_memory(error: Exception) -> str:
+    """What JAX says of a device that has too little memory, in one line; empty for any other error.
+
+    >>> out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.\\nBacktrace:"))
+    'RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.'
+    """
+    told = str(error)
+    if "RESOURCE_EXHAUSTED" not in told:
+        return ""
+    used = re.search(r"Used [^.]*\.\w+ of \S+ hbm[^\n]*", told)  # of a compiler for TPUs
+    return used[0] if used else told.splitlines()[0]
 
 
 def require(package: str, *, for_what: str, extra: str) -> None:
