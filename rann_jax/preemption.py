@@ -1,7 +1,9 @@
-"""SIGTERM: the run saves, leaves with its own exit code, and the same command goes on from there."""
+"""SIGTERM or Ctrl-C: the run saves, leaves with its own exit code; the same command goes on from there."""
 
+import os
 import signal
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -10,6 +12,10 @@ from jax.experimental import multihost_utils
 
 # EX_TEMPFAIL of sysexits.h, "try again": launchers start the command again at this code.
 EXIT_CODE = 75
+# What shells report of a command that Ctrl-C ended.
+INTERRUPTED = 130
+
+HEARD = b"\nstopping at the next step; Ctrl-C again interrupts at once\n"
 
 
 class PreemptedError(Exception):
@@ -17,32 +23,47 @@ class PreemptedError(Exception):
 
 
 class Preemption:
-    """Whether this run was told to stop, by SIGTERM to any of its processes. A context manager.
+    """Whether this run was told to stop, by SIGTERM or Ctrl-C to any of its processes. A context manager.
 
-    Several processes agree on the step after which they stop: JAX's coordination service hears the signal,
-    tells all of them, and names the first step that none of them has passed.
+    Several processes agree on the step after which they stop: JAX's coordination service hears SIGTERM, tells
+    all of them, and names the first step that none of them has passed. A second Ctrl-C is what the first was
+    before: it interrupts at once.
     """
 
     def __init__(self) -> None:
         self._told = False
-        self._before: Any = None
-        # Where processes are joined, JAX has a handler of its own. Only a main thread may set one.
+        self._before: dict[signal.Signals, Any] = {}
+        # Where processes are joined, JAX has a handler of SIGTERM.
         self._alone = not jax.distributed.is_initialized()
-        self._listens = self._alone and threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> "Preemption":
-        if self._listens:
-            self._before = signal.signal(signal.SIGTERM, self._remember)
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            if self._alone:
+                self._listen(signal.SIGTERM, self._remember)
+            self._listen(signal.SIGINT, self._interrupted)
         return self
+
+    def _listen(self, number: signal.Signals, handler: Callable[..., None]) -> None:
+        """Set a handler, unless the process was started to ignore the signal, as background jobs are."""
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            self._before[number] = signal.signal(number, handler)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._listens:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
     def _remember(self, *_: object) -> None:
         self._told = True
+
+    def _interrupted(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before[signal.SIGINT])
+        os.write(2, HEARD)  # sys.stderr may be in the middle of a line, and refuses another then
+        if self._alone:
+            self._told = True
+        else:
+            signal.raise_signal(signal.SIGTERM)
 
     def reached(self, step: int) -> bool:
         """Whether to save and stop before this step; every process asks at every step."""

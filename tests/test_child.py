@@ -19,7 +19,8 @@ RUN = """
 import pathlib, signal, sys, time
 folder = pathlib.Path(sys.argv[1])
 def save(*_):
-    time.sleep(0.3)
+    (folder / "saving").touch()
+    time.sleep(600 if sys.argv[2] == "slow" else 0.3)
     (folder / "saved").touch()
     sys.exit(int(sys.argv[2]))
 if sys.argv[2] != "unready":
@@ -37,6 +38,8 @@ def told(folder: Path, *numbers: int, code: object = EXIT_CODE) -> int:
             time.sleep(0.01)
         for number in numbers:
             os.kill(os.getpid(), number)
+            while code == "slow" and not (folder / "saving").exists():
+                time.sleep(0.01)
 
     teller = threading.Thread(target=tell)
     handlers = [signal.signal(signal.SIGTERM, unheard), signal.signal(signal.SIGINT, unheard)]
@@ -64,6 +67,12 @@ def test_the_child_is_told_and_waited_for(tmp_path, numbers):
 
 def test_a_child_that_does_not_train_yet_ends_at_once(tmp_path):
     assert told(tmp_path, signal.SIGTERM, code="unready") == EXIT_CODE
+    assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+def test_ctrl_c_ends_a_child_that_takes_long_to_save(tmp_path, first):
+    assert told(tmp_path, first, signal.SIGINT, code="slow") == EXIT_CODE
     assert not (tmp_path / "saved").exists()
 
 

@@ -23,7 +23,7 @@ from rann_jax import distributed
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.config_file import load_config_file
 from rann_jax.experiment import build
-from rann_jax.preemption import EXIT_CODE
+from rann_jax.preemption import EXIT_CODE, HEARD
 from rann_jax.writers import read_metrics
 from tests.conftest import REPOSITORY
 
@@ -116,8 +116,10 @@ def assert_same_run(first: Path, second: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def launch(tmp_path_factory) -> Launcher:
-    return Launcher(tmp_path_factory.mktemp("processes"))
+def launch(tmp_path_factory) -> Iterator[Launcher]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # runs ignore what these tests do
+    yield Launcher(tmp_path_factory.mktemp("processes"))
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
@@ -174,13 +176,18 @@ def test_kill_of_one_process(launch, alone):
     assert_same_run(alone, workdir)
 
 
-def test_sigterm_to_a_single_process(launch, alone):
-    workdir = launch.folder / "alone_told"
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_single_process_is_told(launch, alone, number):
+    workdir = launch.folder / f"alone_told_{number}"
     run = launch(workdir, devices=1)
     wait(run, lambda: steps_written(workdir) >= 4)
-    run[0].send_signal(signal.SIGTERM)
+    run[0].send_signal(number)
     said, codes = ends(run)
     assert codes == [EXIT_CODE], said
+    step = saved_steps(workdir)[-1]
+    *notice, last = said.splitlines()
+    assert last == f"told to stop at step {step}: the same command goes on from there"
+    assert "".join(notice) == (number == signal.SIGINT) * HEARD.decode().strip()
     launch.finish(workdir, devices=1)
     assert losses(workdir) == losses(alone)  # to the bit
 
