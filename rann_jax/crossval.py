@@ -5,10 +5,11 @@
 
 trains each feature on each fold in W/FEATURE/foldN, by the config's presets `feature` and `fold`. The same
 command again skips what is finished and goes on with what is not. At SIGTERM or Ctrl-C the run at work
-saves, and both leave with exit code 75. When all is there, predictions of every feature on the folds that its
-networks did not train on are pooled (W/FEATURE/predictions/pooled.npz), and W/report holds cells.md and
-features.md and, of two features or more, fusion.md, each as .csv too, fusion_accuracy.md and fusion.png;
-`python -m rann_jax.report W` makes a page of it all.
+saves, and both leave with exit code 75; a second Ctrl-C ends it at once. When all is there, predictions of
+every feature on the folds that its networks did not train on are pooled
+(W/FEATURE/predictions/pooled.npz), and W/report holds cells.md and features.md and, of two features or more,
+fusion.md, each as .csv too, fusion_accuracy.md and fusion.png; `python -m rann_jax.report W` makes a page of
+it all.
 
 With --finished nothing is trained: cells.md says which cells there are and which not, and the other tables
 are of the folds that every feature with a finished cell has. Config and predictions make a finished cell, so
@@ -33,9 +34,10 @@ from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
 from rann_jax.predictions import Predictions
+from rann_jax.preemption import EXIT_CODE, INTERRUPTED
 from rann_jax.program import guarded
 from rann_jax.report import tables
-from rann_jax.workdir import CONFIG_FILE, check_same_config
+from rann_jax.workdir import CONFIG_FILE, check_folder, check_same_config
 from rann_jax.writers import METRICS, read_metrics
 
 SPLIT, POOLED = "test", "pooled"
@@ -165,12 +167,7 @@ def cell_rows(work: Sequence[Cell], done: Mapping[Cell, Predictions]) -> list[di
 
 def _minutes(metrics: Path) -> str:
     """Of the whole run; empty where it did not tell, as those of earlier versions."""
-    try:
-        seconds = [float(row["time/seconds"]) for row in read_metrics(metrics) if "time/seconds" in row]
-        if not np.all(np.isfinite(seconds)):
-            raise ValueError("time/seconds is not finite")
-    except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise ConfigError(f"{metrics} is not the metrics of a run: {error!r}: delete it") from error
+    seconds = [row["time/seconds"] for row in read_metrics(metrics) if row.get("time/seconds") is not None]
     return f"{seconds[-1] / 60:.1f}" if seconds else ""
 
 
@@ -241,6 +238,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
         raise ConfigError(f"--features {options.features}: name at least one, and each once")
     if options.bootstrap < 0:
         raise ConfigError("--bootstrap must not be negative")
+    check_folder(options.workdir)
     work = cells(options.config, features, parse_folds(options.folds), options.workdir)
     done = {cell: part for cell in work if (part := finished(cell, overrides))}
     if options.finished and not done:
@@ -257,7 +255,9 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
         begin = time.monotonic()
         code = train(cell, overrides, options.quiet)
         if code:
-            print(f"{label}: stopped with exit code {code}; the same command goes on from here", flush=True)
+            # After any other code it would fail again.
+            goes_on = "; the same command goes on from here" * (code < 0 or code == EXIT_CODE)
+            print(f"{label}: stopped with exit code {code}{goes_on}", flush=True)
             return code if code > 0 else 1
         print(f"{label}: finished after {(time.monotonic() - begin) / 60:.1f} minutes", flush=True)
         done[cell] = predictions.load(cell.workdir, SPLIT)
@@ -292,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return guarded(lambda: run(options, overrides, command))
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here")
-        return 130
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

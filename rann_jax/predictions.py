@@ -59,6 +59,17 @@ def path_of(workdir: Path, split: str) -> Path:
     return workdir / "predictions" / f"{split}.npz"
 
 
+def best(split: str) -> str:
+    """The name under which the best checkpoint's predictions of a split are kept, beside the latest's."""
+    return f"{split}.best"
+
+
+def splits(workdir: Path) -> list[str]:
+    """The splits that a workdir has predictions of, by the latest checkpoint; no split has a dot in it."""
+    names = (path.stem for path in (workdir / "predictions").glob("*.npz"))
+    return sorted(name for name in names if "." not in name)
+
+
 def load(workdir: Path, split: str) -> Predictions:
     """The predictions of a split in a workdir. The file may be anything: it is checked, never trusted.
 
@@ -71,7 +82,9 @@ def load(workdir: Path, split: str) -> Predictions:
         with np.load(path, allow_pickle=False) as arrays:
             loaded = {field.name: arrays[field.name] for field in dataclasses.fields(Predictions)}
     except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist: train {workdir}, or score it with --mode=eval") from None
+        raise ConfigError(
+            f"{path} does not exist: train {workdir}, or score it with --mode=eval and --config.eval.splits"
+        ) from None
     except KeyError as error:
         raise ConfigError(f"{path}: {error.args[0]}: score the run again with --mode=eval") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:

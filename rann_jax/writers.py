@@ -11,16 +11,20 @@ import jax
 from flax import traverse_util
 from tqdm import tqdm
 
+from rann_jax.errors import ConfigError
 from rann_jax.workdir import replace_atomically
 
 METRICS = "metrics.jsonl"
+MAX_BYTES = 1 << 27  # a million rows
+MAX_STEP = 2**31 - 1  # the state counts in int32
 
 
 class MetricWriter:
     """Appends rows to metrics.jsonl, and to TensorBoard where tensorboardX is installed.
 
     A row is one JSON object with `step` and named numbers; an undefined value is null. Names that begin with
-    `time/` depend on the machine; all others are the same in every run of the same config.
+    `time/` depend on the machine; all others are the same in every run of the same config, however
+    often it was stopped and when it saved.
 
     Args:
       workdir: the run's folder.
@@ -63,12 +67,43 @@ class MetricWriter:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a last line that a killed run left half written is dropped."""
+    """The rows of a metrics.jsonl, or none where there is no such file; each as `MetricWriter` wrote it.
+
+    A last line that a killed run left half written is dropped.
+
+    Raises:
+      ConfigError: the file is something else, or damaged.
+    """
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")
-    # Every whole row ends in a newline, so what follows the last newline is not one.
-    return [json.loads(line) for line in lines[:-1]]
+    rows: list[dict[str, Any]] = []
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ConfigError(
+            f"{path} is larger than {MAX_BYTES} bytes, so not the metrics of a run: move it away"
+        )
+    try:
+        # Every whole row ends in a newline, so what follows the last newline is not one.
+        for line in content.split(b"\n")[:-1]:
+            rows.append(_checked(json.loads(line)))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{path} is not the metrics of a run: line {len(rows) + 1}: {error}: mend it, or move it away"
+        ) from error
+    return rows
+
+
+def _checked(row: Any) -> dict[str, Any]:
+    """Raise ValueError unless `MetricWriter` can have written a row."""
+    if not isinstance(row, dict) or type(row.get("step")) is not int or not 0 <= row["step"] <= MAX_STEP:
+        raise ValueError("it is not an object with a step")
+    for name, value in row.items():
+        if value is None:
+            continue
+        if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
+            raise ValueError(f"{name} is not a finite number")
+    return row
 
 
 def _tensorboard(folder: Path, resume_step: int) -> Any:

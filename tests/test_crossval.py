@@ -130,16 +130,24 @@ def test_what_was_begun_is_not_finished(trained, tmp_path):
 @pytest.mark.parametrize("seconds", ["[]", "NaN", f"1{'0' * 400}"], ids=["list", "nan", "large"])
 def test_broken_metrics_are_named(trained, tmp_path, capsys, seconds):
     assert cross_validate(tmp_path, features="log_mel", folds="1") == 0
-    (tmp_path / "log_mel" / "fold1" / "metrics.jsonl").write_text(f'{{"time/seconds": {seconds}}}\n')
+    metrics = tmp_path / "log_mel" / "fold1" / "metrics.jsonl"
+    metrics.write_text(f'{{"step": 4, "time/seconds": {seconds}}}\n')
     assert cross_validate(tmp_path, "--finished", features="log_mel", folds="1") == 2
-    assert "metrics.jsonl is not the metrics of a run" in capsys.readouterr().err
+    assert (
+        "metrics.jsonl is not the metrics of a run: line 1: time/seconds is not a fin"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.fast
-def test_a_failure_stops_and_keeps_its_exit_code(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(crossval, "train", lambda *_: 2)
-    assert cross_validate(tmp_path) == 2
-    assert "log_mel/fold1: stopped with exit code 2" in capsys.readouterr().out
+@pytest.mark.parametrize(("code", "goes_on"), [(2, False), (1, False), (75, True), (-9, True)])
+def test_a_failure_stops_and_keeps_its_exit_code(tmp_path, monkeypatch, capsys, code, goes_on):
+    """A mistake or a divergence would come again; who was told to stop or killed goes on."""
+    monkeypatch.setattr(crossval, "train", lambda *_: code)
+    assert cross_validate(tmp_path) == (code if code > 0 else 1)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"1/4 log_mel/fold1: stopped with exit code {code}")
+    assert last.endswith("; the same command goes on from here") == goes_on
 
 
 @pytest.mark.fast
@@ -160,6 +168,7 @@ def test_a_failure_stops_and_keeps_its_exit_code(tmp_path, monkeypatch, capsys):
         ({"more": ["--quit"]}, "'--quit' is not understood"),
         ({"more": ["--config", "configs/audioset.py"]}, "no preset 'fold'"),
         ({"more": ["--config", "configs/absent.py"]}, "configs/absent.py"),
+        ({"more": ["--workdir", "gs://bucket/W"]}, "mount the bucket"),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else None,
 )

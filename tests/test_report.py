@@ -235,6 +235,14 @@ def test_a_broken_file_is_one_line(tmp_path, capsys, file, content):
 
 
 @pytest.mark.fast
+def test_the_best_checkpoints_predictions_are_of_no_split(tmp_path):
+    make_run(tmp_path)
+    before = list(collect.read(tmp_path).predictions)
+    shutil.copy(tmp_path / "predictions" / "test.npz", tmp_path / "predictions" / "test.best.npz")
+    assert list(collect.read(tmp_path).predictions) == before
+
+
+@pytest.mark.fast
 def test_wrong_arguments(tmp_path, capsys):
     assert "neither a run" in refused(tmp_path / "absent", capsys)
     assert "--bootstrap" in refused(tmp_path, capsys, "--bootstrap=-1")

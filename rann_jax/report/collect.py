@@ -1,7 +1,6 @@
 """What a workdir holds, read for the report: every file may be missing, and none is trusted."""
 
 import dataclasses
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -78,13 +77,12 @@ def read_run(workdir: Path, name: str) -> Run:
     Raises:
       ConfigError: a file of it is broken.
     """
-    splits = sorted(path.stem for path in (workdir / "predictions").glob("*.npz"))
     return Run(
         name=name,
         config=load_config(workdir),
         curves=_curves(workdir / METRICS),
         environment=environment.load(workdir),
-        predictions={split: predictions.load(workdir, split) for split in splits},
+        predictions={split: predictions.load(workdir, split) for split in predictions.splits(workdir)},
     )
 
 
@@ -108,15 +106,10 @@ def _read_cross_validation(workdir: Path) -> CrossValidation:
 
 def _curves(path: Path) -> dict[str, tuple[list[int], list[float]]]:
     curves: dict[str, tuple[list[int], list[float]]] = {}
-    try:
-        for row in read_metrics(path):
-            step = int(row["step"])
-            for name, value in row.items():
-                number = math.nan if value is None else float(value)
-                if name != "step" and abs(number) < LARGEST and 0 <= step < LARGEST:
-                    steps, values = curves.setdefault(name, ([], []))
-                    steps.append(step)
-                    values.append(number)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-        raise ConfigError(f"{path} is not the metrics of a run: {error!r}: delete it") from error
+    for row in read_metrics(path):
+        for name, value in row.items():
+            if name != "step" and value is not None and abs(value) < LARGEST:
+                steps, values = curves.setdefault(name, ([], []))
+                steps.append(row["step"])
+                values.append(float(value))
     return curves

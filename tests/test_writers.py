@@ -1,0 +1,61 @@
+"""metrics.jsonl is read back as it was written, and is refused in one line where it is anything else."""
+
+import json
+from contextlib import closing
+
+import pytest
+
+from rann_jax import writers
+from rann_jax.errors import ConfigError
+from rann_jax.writers import METRICS, MetricWriter, read_metrics
+
+pytestmark = pytest.mark.fast
+
+
+def test_rows_come_back_and_a_resumed_run_goes_on_behind_its_step(tmp_path):
+    with closing(MetricWriter(tmp_path, 0)) as writer:
+        for step in (1, 2, 3):
+            writer.write(step, {"train/loss": 1 / step, "test/mAP": float("nan")})
+    with (tmp_path / METRICS).open("a") as file:
+        file.write('{"step": 4, "tra')  # a killed run left it so
+    assert read_metrics(tmp_path / METRICS)[2] == {"step": 3, "train/loss": 1 / 3, "test/mAP": None}
+    with closing(MetricWriter(tmp_path, 2)) as writer:
+        writer.write(3, {"train/loss": 0.5})
+    assert [row["train/loss"] for row in read_metrics(tmp_path / METRICS)] == [1.0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("nonsense", "line 2: Expecting value"),
+        ("[1]", "line 2: it is not an object with a step"),
+        ('{"train/loss": 1.0}', "line 2: it is not an object with a step"),
+        ('{"step": 1.5}', "line 2: it is not an object with a step"),
+        ('{"step": -1}', "line 2: it is not an object with a step"),
+        ('{"step": 1e999}', "line 2: it is not an object with a step"),
+        (f'{{"step": {2**31}}}', "line 2: it is not an object with a step"),
+        ('{"step": 2, "train/loss": "low"}', "line 2: train/loss is not a finite number"),
+        ('{"step": 2, "train/loss": NaN}', "line 2: train/loss is not a finite number"),
+        ('{"step": 2, "train/loss": true}', "line 2: train/loss is not a finite number"),
+        (f'{{"step": 2, "train/loss": 1{"0" * 400}}}', "line 2: train/loss is not a finite number"),
+        ("[" * 100_000, "line 2: "),
+        ("\x00\x00", "line 2: "),
+    ],
+    ids=range(13),
+)
+def test_a_damaged_file_is_one_line(tmp_path, line, says):
+    path = tmp_path / METRICS
+    path.write_text(json.dumps({"step": 1}) + f"\n{line}\n")
+    with pytest.raises(ConfigError) as error:
+        MetricWriter(tmp_path, 1)
+    assert str(error.value).startswith(f"{path} is not the metrics of a run: {says}")
+    assert str(error.value).endswith(": mend it, or move it away")
+    assert "\n" not in str(error.value)
+    assert path.read_text().endswith(f"{line}\n")
+
+
+def test_a_file_of_any_size_is_no_file_of_metrics(tmp_path, monkeypatch):
+    monkeypatch.setattr(writers, "MAX_BYTES", 20)
+    (tmp_path / METRICS).write_text('{"step": 1}\n{"step": 2}\n')
+    with pytest.raises(ConfigError, match="larger than 20 bytes"):
+        read_metrics(tmp_path / METRICS)
