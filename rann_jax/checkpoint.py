@@ -8,6 +8,7 @@ broken-off copy did to one afterwards is noticed: the record has a checksum of t
 
 import dataclasses
 import errno
+import functools
 import logging
 import math
 import os
@@ -43,12 +44,15 @@ class Record:
       seconds: training time so far.
       bundle: config, labels and data fingerprints: all that is needed to use the weights.
       checksum: of the arrays that were saved; None in checkpoints of versions that made none.
+      losses: of the steps that no row of metrics has yet, so that a resumed run writes the rows of a whole
+        one.
     """
 
     batches: int
     seconds: float
     bundle: dict[str, Any]
     checksum: int | None = None
+    losses: list[float] = dataclasses.field(default_factory=list)
 
     @property
     def converted(self) -> bool:
@@ -62,24 +66,18 @@ class Record:
         return [name for name, now in fingerprints.items() if self.bundle["fingerprints"].get(name) != now]
 
 
-def has_checkpoint(workdir: Path) -> bool:
-    """Whether a workdir holds a whole checkpoint; nothing is created or opened."""
-    folder = workdir / "checkpoints"
-    return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
-
-
 class Checkpoints:
     """The checkpoints of a workdir: the latest two and the best.
 
     Args:
       workdir: the run's folder; checkpoints are in its `checkpoints/`.
       best_metric: name of the metric whose greatest value marks the best checkpoint; checkpoints that
-        were saved without it are kept only as latest.
+        were saved without it are kept only as latest. None is the run's own, for those who only read.
     """
 
-    def __init__(self, workdir: Path, best_metric: str):
+    def __init__(self, workdir: Path, best_metric: str | None = None):
         def score(metrics: Mapping[str, float]) -> float:
-            return metrics[best_metric]
+            return metrics[self._best_metric]
 
         best = checkpoint_managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
         latest = checkpoint_managers.LatestN(KEEP_LATEST)
@@ -88,12 +86,16 @@ class Checkpoints:
             best_fn=score,  # the policy keeps the best; this is what `best_step` goes by
             enable_async_checkpointing=True,
         )
-        self._best_metric = best_metric
+        self._given_metric = best_metric
         self._manager = ocp.CheckpointManager(
             (workdir / "checkpoints").absolute(),
             options=options,
             item_names=("state", "record"),
         )
+
+    @functools.cached_property
+    def _best_metric(self) -> str:
+        return self._given_metric or self.newest_record().bundle["config"]["best_metric"]
 
     @property
     def latest_step(self) -> int | None:
@@ -259,6 +261,8 @@ def _record(saved: Any) -> Record:
     record = Record(**saved)
     if missing := {"config", "labels", "fingerprints"} - set(record.bundle):
         raise ValueError(f"its record lacks {', '.join(sorted(missing))}")
+    if not all(isinstance(loss, float) for loss in record.losses):
+        raise ValueError("its losses are not numbers")
     return record
 
 

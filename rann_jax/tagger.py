@@ -75,12 +75,11 @@ class Tagger(Listener):
             raise ConfigError(f"checkpoint={checkpoint!r}: it must be latest or best")
         if not (workdir / "checkpoints").is_dir():
             raise ConfigError(f"{workdir} holds no checkpoints/: name the folder of a trained model")
-        with closing(Checkpoints(workdir, best_metric="")) as checkpoints:
+        with closing(Checkpoints(workdir)) as checkpoints:
             if checkpoints.latest_step is None:
                 raise ConfigError(f"{workdir} holds no whole checkpoint: train it first")
             experiment = build(ConfigDict(checkpoints.newest_record().bundle["config"]))
-        like = experiment.abstract_state(SingleDeviceSharding(jax.local_devices()[0]))
-        with closing(Checkpoints(workdir, experiment.config.best_metric)) as checkpoints:
+            like = experiment.abstract_state(SingleDeviceSharding(jax.local_devices()[0]))
             if checkpoint == "latest":
                 state, record = checkpoints.restore_newest(like)
             elif checkpoints.best_step is None:

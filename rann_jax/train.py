@@ -4,7 +4,7 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -16,10 +16,10 @@ from ml_collections import ConfigDict
 
 from input_pipeline.loader import train_batches
 from input_pipeline.prepared import Prepared
-from rann_jax import distributed
+from rann_jax import distributed, environment
+from rann_jax import workdir as workdirs
 from rann_jax.checkpoint import Checkpoints, Record
 from rann_jax.compiler import network_options
-from rann_jax.environment import device_kind
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.evaluate import SplitEvaluator, evaluate, save
 from rann_jax.experiment import Experiment
@@ -37,8 +37,11 @@ def train(
     *,
     source: Source | None = None,
     show_progress: bool = True,
+    command: str = "",
 ) -> dict[str, float]:
     """Train to config.total_steps, from the workdir's latest checkpoint where there is one.
+
+    A start that is refused, or fails before its first step, leaves config.json and environment.json alone.
 
     Args:
       experiment: what to train.
@@ -46,13 +49,14 @@ def train(
       workdir: where checkpoints, metrics and predictions go.
       source: the weights of config.init_from; used where there is no checkpoint.
       show_progress: the bar and the overview on stderr.
+      command: what was typed, kept in environment.json.
 
     Returns:
       The metrics of the last evaluation.
 
     Raises:
       DivergedError: the loss, or what a step made of it, is not finite; that is never saved.
-      ConfigError: the devices cannot share a batch, or the checkpoint is of other data.
+      ConfigError: the devices cannot share a batch, the checkpoint is of other data, or a file is damaged.
       DataError: the config names a split that the data does not have.
       PreemptedError: the run was told to stop, and has saved.
     """
@@ -69,28 +73,33 @@ def train(
         start, started = record.batches, time.monotonic() - record.seconds
         if show_progress:
             print(introduction(experiment, state, start, beginning), file=sys.stderr)
-        writer = stack.enter_context(closing(MetricWriter(workdir, start, distributed.is_primary())))
-        progress = stack.enter_context(closing(Progress(start, config.total_steps, show_progress)))
         batches = stack.enter_context(closing(_batches(experiment, prepared, start)))
         preemption = stack.enter_context(Preemption())
         train_step = compiled_step(experiment, mesh) if start < config.total_steps else None
         distributed.wait_for_all("the training step is compiled")
+        writer = stack.enter_context(closing(MetricWriter(workdir, start, distributed.is_primary())))
+        if distributed.is_primary():  # nothing is refused any more
+            workdirs.save_config(workdir, config)
+            environment.save(workdir, command)
+        progress = stack.enter_context(closing(Progress(start, config.total_steps, show_progress)))
         # Nothing may move between host and devices unasked: it would stall every step.
         stack.enter_context(jax.transfer_guard("disallow"))
-        window = Window(writer, progress, start, config.batch_size)
+        window = Window(writer, progress, start, config.batch_size, record.losses)
 
         for step in range(start, config.total_steps + 1):
             last, scores = step == config.total_steps, {}
             told = preemption.reached(step) and not last
             if step > start and (last or step % config.eval_every == 0):
+                window.flush()
                 with window.paused():
                     scores = evaluate(evaluators, state)
                 writer.write(step, scores | {"time/seconds": time.monotonic() - started})
                 progress.say(step, scores)
             due = last or told or step % config.save_every == 0
             if step > start and (due or checkpoints.is_best(scores)):
-                with window.paused():
-                    record = dataclasses.replace(record, batches=step, seconds=time.monotonic() - started)
+                with window.paused() as losses:
+                    seconds = time.monotonic() - started
+                    record = dataclasses.replace(record, batches=step, seconds=seconds, losses=losses)
                     checkpoints.save(step, state, record, scores)
             if last:
                 break
@@ -187,12 +196,12 @@ def restore_or_create(
         raise ConfigError(
             "--workdir holds converted weights: name it with --config.init_from, and another --workdir"
         )
-    checkpoints.set_aside(after=record.batches)
     if changed := record.changed(fingerprints):
         raise ConfigError(
             f"config.data_dir: the data of {', '.join(changed)} is not what this run was started with "
             "(its fingerprint differs): use the same data or another --workdir"
         )
+    checkpoints.set_aside(after=record.batches)
     return state, record
 
 
@@ -200,7 +209,7 @@ def introduction(
     experiment: Experiment, state: TrainState, start: int, beginning: Beginning | None = None
 ) -> str:
     """What a run says before its first step: every array, where it is from, the network, the devices."""
-    devices = f"{jax.device_count()} x {device_kind()}"
+    devices = f"{jax.device_count()} x {environment.device_kind()}"
     bins, frames = experiment.image_shape
     frozen = experiment.freezing.count(state.params)
     return (
@@ -213,15 +222,32 @@ def introduction(
 
 
 class Window:
-    """The steps since the last row of metrics, kept on the device until `flush`.
+    """The steps since the last row of metrics, kept on the device until `settle`.
 
-    Their clips per second are of all the time since then, reading the sound included.
+    Their clips per second are of all the time that they took in this process, reading the sound included.
+
+    Args:
+      writer: of the rows.
+      progress: the bar.
+      start: the step that the first step follows.
+      batch_size: clips of a step.
+      losses: of the steps up to `start` that the run before this one left without a row.
     """
 
-    def __init__(self, writer: MetricWriter, progress: Progress, start: int, batch_size: int):
+    def __init__(
+        self,
+        writer: MetricWriter,
+        progress: Progress,
+        start: int,
+        batch_size: int,
+        losses: Sequence[float] = (),
+    ):
         self._writer, self._progress, self._batch_size = writer, progress, batch_size
         self._step = start
+        self._losses = list(losses)
         self._pending: list[dict[str, jax.Array]] = []
+        self._learning_rate = math.nan
+        self._clips, self._seconds = 0, 0.0
         self._begin = time.monotonic()
 
     def append(self, metrics: dict[str, jax.Array]) -> None:
@@ -230,38 +256,52 @@ class Window:
         self._progress.advance()
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """`flush`; what is done inside is no training, and its time does not count."""
-        self.flush()
-        yield
+    def paused(self) -> Iterator[list[float]]:
+        """`settle`, then the losses that have no row; what is done inside is no training, nor its time."""
+        self.settle()
+        yield list(self._losses)
         self._begin = time.monotonic()
 
-    def flush(self) -> None:
-        """Write the mean loss of the pending steps as one row.
+    def settle(self) -> None:
+        """Wait for the pending steps; their losses are kept for the next row.
 
         Raises:
           DivergedError: the loss of a pending step is not finite, or the state that it left.
         """
-        if not self._pending:
-            return
         rows = jax.device_get(self._pending)
-        losses = [float(row["loss"]) for row in rows]
-        for step, (loss, row) in enumerate(zip(losses, rows, strict=True), start=self._step + 1):
-            _check_finite(step, loss, bool(row["finite"]))
-        self._step += len(losses)
-        clips_per_second = self._batch_size * len(losses) / (time.monotonic() - self._begin)
-        loss = math.fsum(losses) / len(losses)
+        for row in rows:
+            loss = float(row["loss"])
+            _check_finite(self._step + 1, loss, bool(row["finite"]))
+            self._step += 1
+            self._losses.append(loss)
+            self._learning_rate = float(row["learning_rate"])
+        self._pending = []
+        now = time.monotonic()
+        self._clips += self._batch_size * len(rows)
+        self._seconds += now - self._begin
+        self._begin = now
+
+    def flush(self) -> None:
+        """Write the mean loss of all steps since the last row as one row.
+
+        Raises:
+          DivergedError: as `settle`.
+        """
+        self.settle()
+        if not self._clips:
+            return
+        loss = math.fsum(self._losses) / len(self._losses)
+        clips_per_second = self._clips / self._seconds
         self._writer.write(
             self._step,
             {
                 "train/loss": loss,
-                "train/learning_rate": float(rows[-1]["learning_rate"]),
+                "train/learning_rate": self._learning_rate,
                 "time/clips_per_second": clips_per_second,
             },
         )
         self._progress.report(loss, clips_per_second)
-        self._pending = []
-        self._begin = time.monotonic()
+        self._losses, self._clips, self._seconds = [], 0, 0.0
 
 
 def _check_finite(step: int, loss: float, finite: bool) -> None:

@@ -131,6 +131,11 @@ def newer_record(folder):
     path.write_text(json.dumps({**json.loads(path.read_text()), "weather": "fair"}))
 
 
+def broken_losses(folder):
+    path = folder / "record" / "metadata"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "losses": ["low"]}))
+
+
 def record_of_nothing(folder):
     (folder / "record" / "metadata").write_text('{"batches": 6, "seconds": 9.0, "bundle": {"labels": []}}')
 
@@ -147,7 +152,7 @@ def other_arrays(folder):
 
 # Orbax closes its event loop at the first array that cannot be read, while others are still being read.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("damage", [cut_arrays, cut_record, empty, other_arrays])
+@pytest.mark.parametrize("damage", [cut_arrays, cut_record, broken_losses, empty, other_arrays])
 def test_a_damaged_newest_checkpoint_is_passed_over_and_set_aside(workdir, damage, capsys):
     damage(workdir / "checkpoints" / "6")
     checkpoints = Checkpoints(workdir, "test/accuracy")

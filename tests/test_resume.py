@@ -48,6 +48,10 @@ def steps_written(workdir: Path) -> int:
     return max((row["step"] for row in rows), default=0)
 
 
+def evaluated(workdir: Path) -> bool:
+    return any("test/mAP" in row for row in read_metrics(workdir / "metrics.jsonl"))
+
+
 def final_arrays(workdir: Path) -> list[np.ndarray]:
     experiment = build(load_config(workdir))
     checkpoints = Checkpoints(workdir, experiment.config.best_metric)
@@ -77,7 +81,7 @@ def runs(tmp_path_factory):
     moments = [
         lambda: steps_written(killed) >= 2,  # before the first checkpoint
         lambda: any(killed.glob("checkpoints/*tmp*")),  # while a checkpoint is being written
-        lambda: steps_written(killed) >= 5,  # between two checkpoints, after an evaluation
+        lambda: evaluated(killed),  # between two checkpoints, after an evaluation
         lambda: (killed / "checkpoints" / "9").is_dir(),  # just after a checkpoint
     ]
     for moment in moments:

@@ -53,7 +53,7 @@ def metrics(loss=1.0, finite=True):
 
 
 @pytest.mark.fast
-def test_speed_is_of_reading_too_and_of_no_evaluation(clock):
+def test_speed_is_of_reading_too_and_of_no_pause(clock):
     """8 clips a step; the seconds of a step pass before it is appended, where its batch is waited for."""
     rows = Rows()
     window = Window(rows, Quiet(), 0, batch_size=8)
@@ -67,13 +67,34 @@ def test_speed_is_of_reading_too_and_of_no_evaluation(clock):
     train(4)
     window.flush()  # a step of 4 s
     train(1)
-    with window.paused():  # a step of 1 s, then an evaluation
+    with window.paused():  # a step of 1 s, then a checkpoint
         clock.tick(100)
     train(3)
     train(5)
-    window.flush()  # two steps in 8 s
-    assert [step for step, _ in rows] == [1, 2, 3, 5]
-    assert [row["time/clips_per_second"] for _, row in rows] == [4, 2, 8, 2]
+    window.flush()  # three steps in 9 s
+    train(1)
+    window.flush()
+    with window.paused():  # an evaluation
+        clock.tick(100)
+    train(2)
+    window.flush()
+    assert [step for step, _ in rows] == [1, 2, 5, 6, 7]
+    assert [row["time/clips_per_second"] for _, row in rows] == [4, 2, 3 * 8 / 9, 8, 4]
+
+
+@pytest.mark.fast
+def test_what_has_no_row_is_carried_over():
+    """Two steps are saved with the checkpoint between them; the run that goes on writes the row of both."""
+    rows = Rows()
+    window = Window(rows, Quiet(), 10, batch_size=8)
+    window.append(metrics(loss=0.25))
+    with window.paused() as losses:
+        assert losses == [0.25]
+    assert not rows
+    window = Window(rows, Quiet(), 11, batch_size=8, losses=losses)
+    window.append(metrics(loss=0.75))
+    window.flush()
+    assert [(step, row["train/loss"]) for step, row in rows] == [(12, 0.5)]
 
 
 @pytest.mark.fast
