@@ -39,6 +39,11 @@ def explaining(argv: Sequence[str]) -> Iterator[None]:
     except AttributeError as error:
         unknown = _unknown_key(argv, error)
         raise ConfigError(f"{unknown}: the config has no such key; configs/base.py lists them") from error
+    except flags.UnrecognizedFlagError as error:
+        flag = f"--{error.flagname}"
+        if not flag.startswith("--config."):
+            raise ConfigError(str(error)) from error
+        raise ConfigError(f"{flag} needs --config: name the file of the config whose key it sets") from error
     except (flags.Error, ValueError, TypeError, OSError) as error:
         # A config file that fails is reported with its whole traceback: its last line says why.
         raise ConfigError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error

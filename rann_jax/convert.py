@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from input_pipeline.datasets.source import read_table
 from rann_jax import environment, pretrained
 from rann_jax import workdir as workdirs
-from rann_jax.checkpoint import Checkpoints, Record, has_checkpoint
+from rann_jax.checkpoint import Checkpoints, Record
 from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
@@ -57,7 +57,8 @@ def convert(config: ConfigDict, labels: Sequence[str], workdir: Path) -> pretrai
     Raises:
       ConfigError: the file or the config cannot be used, or the workdir holds a run.
     """
-    if (workdir / workdirs.CONFIG_FILE).exists() or has_checkpoint(workdir):
+    workdirs.check_folder(workdir)
+    if (workdir / workdirs.CONFIG_FILE).exists() or workdirs.has_checkpoint(workdir):
         raise ConfigError(f"--workdir: {workdir} holds a run already: name another folder")
     experiment = build(config)
     source = pretrained.load(experiment)

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from input_pipeline.loader import Batch, eval_batches
 from input_pipeline.prepared import Prepared
-from rann_jax import distributed, metrics
+from rann_jax import distributed, metrics, predictions
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.compiler import network_options
 from rann_jax.dispatch import one_behind
@@ -129,18 +129,20 @@ class SplitEvaluator:
         yield "clips_listed", self._prepared.manifest(self._split).listed
         yield "undefined_classes", len(metrics.undefined_classes(targets))
 
-    def save(self, workdir: Path) -> Path:
+    def save(self, workdir: Path, which: str = "latest") -> Path:
         """Write the predictions of the last `run`, and its metrics with what they are of beside them.
 
         predictions/SPLIT.json holds `scores` (an undefined one is null), `step` and the data's `fingerprint`.
+        Those of the "best" checkpoint do not replace the latest's: theirs is SPLIT.best.
         """
         assert self._probabilities is not None, "save() follows run()"
+        file_name = predictions.best(self.name) if which == "best" else self.name
         summary = {
             "scores": {name: value if math.isfinite(value) else None for name, value in self._scores.items()},
             "step": self._trained_steps,
             "fingerprint": self.fingerprint,
         }
-        with replace_atomically(workdir / "predictions" / f"{self.name}.json") as file:
+        with replace_atomically(workdir / "predictions" / f"{file_name}.json") as file:
             file.write(json.dumps(summary, indent=2) + "\n")
         return Predictions(
             ids=np.array([row.id for row in self._prepared.manifest(self._split).rows]),
@@ -150,7 +152,7 @@ class SplitEvaluator:
             fingerprint=self.fingerprint,
             task=self._config.task,
             step=self._trained_steps,
-        ).save(workdir, self.name)
+        ).save(workdir, file_name)
 
     def _predict(self, state: TrainState) -> np.ndarray:
         """Mean class probabilities (clips, C) over the crops of each clip, float64."""
@@ -216,7 +218,8 @@ def evaluate_checkpoint(
 ) -> dict[str, float]:
     """Score a checkpoint of a workdir on the config's evaluation splits and write the predictions.
 
-    Data that is not what the run was started with is scored all the same, and said so on stderr.
+    Predictions of the best are kept as SPLIT.best, beside the latest's, which all other programs read. Data
+    that is not what the run was started with is scored all the same, and said so on stderr.
 
     Args:
       experiment: the run's.
@@ -251,5 +254,10 @@ def evaluate_checkpoint(
             file=sys.stderr,
         )
     scores = evaluate(evaluators, state)
-    save(evaluators, workdir)
+    if distributed.is_primary():
+        for evaluator in evaluators:
+            path = evaluator.save(workdir, which)
+            print(
+                f"{evaluator.name} by the {which} checkpoint, step {record.batches}: {path}", file=sys.stderr
+            )
     return scores

@@ -2,13 +2,18 @@
 
   python -m rann_jax.main --config configs/quickstart.py --workdir runs/quickstart
 
-trains to the end, or goes on from the last checkpoint in the workdir. The same with --mode=eval only
-scores it. Any key of the config can be set from here: --config.seed=1, --config.data_dir=DIR; presets
-follow the file after a colon: --config configs/esc50.py:fold=2,size=small.
+trains to the end, or goes on from the last checkpoint in the workdir. Any key of the config can be set from
+here: --config.seed=1, --config.data_dir=DIR; presets follow the file after a colon: --config
+configs/esc50.py:fold=2,size=small.
+
+The same with --mode=eval only scores it, on other splits or in another way if --config.eval.KEY=VALUE says
+so; --mode=eval without --config scores as the run did. With --checkpoint=best that checkpoint is scored, and
+its predictions are kept as predictions/SPLIT.best.npz beside the latest's.
 
 Several processes share a run: on a TPU slice, in a Slurm step, under Open MPI and in a Kubernetes job they
-find each other; elsewhere each gets --coordinator=HOST:PORT --num_processes=N --process_id=K. SIGTERM to any
-of them, and all save at the same step and leave with exit code 75: the same command goes on from there.
+find each other; elsewhere each gets --coordinator=HOST:PORT --num_processes=N --process_id=K. SIGTERM or
+Ctrl-C to any of them, and all save at the same step and leave with exit code 75: the same command goes on
+from there. A second Ctrl-C interrupts at once.
 Every setting of JAX is a flag too: --jax_platforms=cpu, --jax_num_cpu_devices=2.
 
 Compiled programs are kept in ~/.cache/rann_jax/compiled; --jax_compilation_cache_dir=DIR keeps them
@@ -24,7 +29,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -33,13 +37,12 @@ from ml_collections import ConfigDict, config_flags
 from input_pipeline.prepare import prepare
 from rann_jax import compilation_cache, distributed, environment, lock, pretrained
 from rann_jax import workdir as workdirs
-from rann_jax.checkpoint import has_checkpoint
 from rann_jax.config_file import explaining
 from rann_jax.errors import ConfigError
 from rann_jax.evaluate import check_best_metric, check_splits, evaluate_checkpoint, readable
 from rann_jax.experiment import build, check_labels, data_options
-from rann_jax.preemption import EXIT_CODE, PreemptedError
-from rann_jax.program import guarded
+from rann_jax.preemption import EXIT_CODE, INTERRUPTED, PreemptedError
+from rann_jax.program import guarded, one_line
 from rann_jax.train import DivergedError, train
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -52,7 +55,7 @@ _CHECKPOINT = flags.DEFINE_enum(
     "latest",
     ["latest", "best"],
     "Which checkpoint --mode=eval scores. Best is by config.best_metric: where that is the test split's, the "
-    "score is chosen on it.",
+    "score is chosen on it. Its predictions are kept as SPLIT.best.npz and SPLIT.best.json.",
 )
 _QUIET = flags.DEFINE_bool("quiet", False, "No progress bars and no overview.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where nothing else says it.")
@@ -76,6 +79,8 @@ def run(
       DivergedError: the loss is not finite.
     """
     workdirs.check_folder(workdir)
+    if mode == "train" and checkpoint != "latest":
+        raise ConfigError("--checkpoint is for --mode=eval: training goes on from the latest; leave it out")
     if mode == "eval":
         saved = workdirs.load_config(workdir)
         config = config or saved
@@ -85,51 +90,46 @@ def run(
     check_splits(config)
     if mode == "train":  # weights of a run that began before this was checked can still be scored
         check_best_metric(config)
-    workdirs.check_same_config(workdir, config)
-    begins = mode == "train" and not has_checkpoint(workdir)
+    workdirs.check_same_config(workdir, config, free=workdirs.SCORING if mode == "eval" else ())
+    begins = mode == "train" and not workdirs.has_checkpoint(workdir)
     source = pretrained.load(experiment) if begins else None
     prepared = prepare(**data_options(config), progress=not quiet and distributed.is_primary())
     check_labels(config, prepared.labels)
     if mode == "eval":
         return evaluate_checkpoint(experiment, prepared, workdir, checkpoint)
     with lock.training(workdir):
-        if distributed.is_primary():
-            workdirs.save_config(workdir, config)
-            environment.save(workdir, command)
-        return train(experiment, prepared, workdir, source=source, show_progress=not quiet)
+        return train(experiment, prepared, workdir, source=source, show_progress=not quiet, command=command)
 
 
 def main() -> None:
     """The program: exit code 0; 2 where the user can mend the error; 1 where the loss diverged; 75 where the
-    run was told to stop (SIGTERM) and has saved: the same command goes on.
+    run was told to stop (SIGTERM, Ctrl-C) and has saved, 130 where a second Ctrl-C did not let it: then the
+    same command goes on.
     """
     jax.config.config_with_absl()  # every setting of JAX is a flag, as --jax_platforms=cpu
-    app.run(_guarded, flags_parser=_parse_flags)
+    sys.exit(guarded(lambda: app.run(_program, flags_parser=_parse_flags)))
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
-    try:
-        with explaining(argv):
-            rest = flags.FLAGS(argv)
-            if _CONFIG.value is not None:
-                _CONFIG.value.keys()  # a file that could not be loaded is told only now
-    except ConfigError as error:
-        _exit(str(error))
+    with explaining(argv):
+        rest = flags.FLAGS(argv)
+        if _CONFIG.value is not None:
+            _CONFIG.value.keys()  # a file that could not be loaded is told only now
     if len(rest) > 1:
-        _exit(f"{rest[1]!r} is not understood: flags begin with --; see --help")
+        raise ConfigError(f"{rest[1]!r} is not understood: flags begin with --; see --help")
     return rest
 
 
-def _guarded(_: Sequence[str]) -> int:
+def _program(_: Sequence[str]) -> int:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes
     # Where a save fails, each of its hundreds of writes would add a traceback to the one line that counts.
     stdlib_logging.getLogger("asyncio").setLevel(stdlib_logging.CRITICAL)
     workdir = _WORKDIR.value
     if not workdir:
-        _exit("--workdir is missing: name the folder of the run, such as runs/quickstart")
+        raise ConfigError("--workdir is missing: name the folder of the run, such as runs/quickstart")
     compilation_cache.enable()
-    return guarded(lambda: _work(Path(workdir)))
+    return _work(Path(workdir))
 
 
 def _work(workdir: Path) -> int:
@@ -146,10 +146,14 @@ def _work(workdir: Path) -> int:
             command=environment.command_line("rann_jax.main", sys.argv[1:]),
         )
     except DivergedError as error:
-        _exit(str(error), code=1)
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 1
     except PreemptedError as error:
         print(error, file=sys.stderr)
         return EXIT_CODE
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+        return INTERRUPTED
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
@@ -159,11 +163,6 @@ def _work(workdir: Path) -> int:
         for line in readable(scores):
             print(line)
     return 0
-
-
-def _exit(message: str, code: int = 2) -> NoReturn:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

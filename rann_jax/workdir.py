@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -13,9 +14,11 @@ from rann_jax.errors import ConfigError
 
 CONFIG_FILE = "config.json"
 
-# Where the data lies, how it is stored and read, and who holds which array changes no result, so a run may go
-# on with other values.
-LOCATIONS = ("data_dir", "prepared_dir", "prepare", "loader", "sharding")
+# Where the data lies, how it is stored and read, who holds which array and how often is saved changes no
+# result, so a run may go on with other values.
+NO_RESULT = ("data_dir", "prepared_dir", "prepare", "loader", "sharding", "save_every")
+# What is scored, and how: of a trained run it may be anything.
+SCORING = ("eval",)
 
 # Keys that configs of earlier versions lack, and what those versions did. No other key is taken for its
 # default where it is absent: what is empty, zero or false is a value as any other.
@@ -49,6 +52,10 @@ def replace_atomically(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 def check_folder(workdir: Path) -> None:
     """Raise ConfigError unless the workdir is a folder, or can become one, that can be written to."""
+    if re.match(r"\w{2,}:/", str(workdir)):  # a Path has one slash of two
+        raise ConfigError(
+            f"--workdir={workdir} is an address, not a folder: mount the bucket and name its folder"
+        )
     path = workdir.absolute()
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     if not there.is_dir():
@@ -59,14 +66,29 @@ def check_folder(workdir: Path) -> None:
         )
 
 
-def check_same_config(workdir: Path, config: ConfigDict) -> None:
+def has_checkpoint(workdir: Path) -> bool:
+    """Whether a workdir holds a whole checkpoint; nothing is created or opened."""
+    folder = workdir / "checkpoints"
+    return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
+
+
+def holds_run(workdir: Path) -> bool:
+    """Whether something was trained in a workdir: it has a checkpoint, or predictions kept without one.
+
+    A start that failed before its first checkpoint may leave a config.json, and nothing to go on with.
+    """
+    return has_checkpoint(workdir) or any((workdir / "predictions").glob("*.npz"))
+
+
+def check_same_config(workdir: Path, config: ConfigDict, *, free: Sequence[str] = ()) -> None:
     """Raise ConfigError where the workdir holds a run of another config; name the keys that differ.
 
-    A key that only one of the two has differs, unless a newer version added it (ADDED).
+    A key that only one of the two has differs, unless a newer version added it (ADDED). Keys under those of
+    NO_RESULT and `free` may differ.
     """
-    if not (workdir / CONFIG_FILE).exists():
+    if not (workdir / CONFIG_FILE).exists() or not holds_run(workdir):
         return
-    before, now = _comparable(load_config(workdir)), _comparable(config)
+    before, now = (_comparable(each, (*NO_RESULT, *free)) for each in (load_config(workdir), config))
     absent = object()
     differing = sorted(key for key in before | now if before.get(key, absent) != now.get(key, absent))
     if differing:
@@ -100,8 +122,8 @@ def load_config(workdir: Path) -> ConfigDict:
         raise ConfigError(f"{path} is not the config of a run: {error}") from error
 
 
-def _comparable(config: ConfigDict) -> dict[str, Any]:
-    """Dotted keys and values, in the types that JSON keeps, less the locations.
+def _comparable(config: ConfigDict, free: Sequence[str]) -> dict[str, Any]:
+    """Dotted keys and values, in the types that JSON keeps, less what is under the keys `free`.
 
     An empty dict is a value: {"gain": {}} is an augmentation, with its defaults.
     """
@@ -111,7 +133,7 @@ def _comparable(config: ConfigDict) -> dict[str, Any]:
         for key, value in tree.items():
             if isinstance(value, dict) and value:
                 visit(value, f"{prefix}{key}.")
-            elif f"{prefix}{key}".partition(".")[0] not in LOCATIONS:
+            elif f"{prefix}{key}".partition(".")[0] not in free:
                 flat[prefix + key] = value
 
     visit(json.loads(config.to_json_best_effort()), "")

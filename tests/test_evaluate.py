@@ -12,6 +12,7 @@ import soundfile
 
 from input_pipeline import prepare
 from rann_jax import evaluate as evaluation
+from rann_jax import predictions
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.distributed import data_mesh
 from rann_jax.errors import ConfigError, DivergedError
@@ -100,6 +101,19 @@ def test_other_data_than_the_checkpoints_is_scored_and_said_so(evaluated, tmp_pa
         json.loads((where / "run" / "predictions" / "test.json").read_text()) for where in (folder, tmp_path)
     )
     assert before["fingerprint"] != now["fingerprint"]
+
+
+def test_a_run_is_scored_in_another_way(evaluated):
+    """On another split, by fewer crops, in other batches; what was scored before stays."""
+    folder, config, scores = evaluated
+    before = (folder / "run" / "predictions" / "test.npz").read_bytes()
+    other = config.copy_and_resolve_references()
+    other.eval = {"splits": ("train",), "batch_size": 16, "max_crops": 1}
+    again = evaluate(folder, other)
+    assert {name.partition("/")[0] for name in again} == {"train"}  # whose clips are those of test here
+    assert again["train/clips"] == scores["test/clips"] == 19
+    assert predictions.splits(folder / "run") == ["test", "train"]
+    assert (folder / "run" / "predictions" / "test.npz").read_bytes() == before
 
 
 def test_other_labels_than_the_checkpoints_are_refused(evaluated, tmp_path):

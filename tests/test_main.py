@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 import configs.audioset
 import configs.esc50
@@ -25,15 +26,18 @@ import rann_jax.main
 import rann_jax.train
 from input_pipeline import DataError
 from input_pipeline.prepare import prepare
-from rann_jax import lock
+from rann_jax import lock, predictions
 from rann_jax.checkpoint import Checkpoints, Record
-from rann_jax.errors import ConfigError
+from rann_jax.config_file import explaining
+from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.experiment import build
 from rann_jax.main import run
+from rann_jax.preemption import PreemptedError
 from rann_jax.program import guarded
 from rann_jax.tagger import Tagger
+from rann_jax.writers import read_metrics
 from tests.conftest import REPOSITORY
-from tests.test_checkpoint import BUNDLE, state_at
+from tests.test_checkpoint import BUNDLE, like, state_at
 from tests.tiny import get_config
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -86,8 +90,10 @@ def tiny(prepared: Path, **overrides) -> ConfigDict:
     return config
 
 
-def run_tiny(config: ConfigDict | None, workdir: Path, mode: str = "train") -> None:
-    run(config, workdir, mode=mode, checkpoint="latest", quiet=True)
+def run_tiny(
+    config: ConfigDict | None, workdir: Path, mode: str = "train", checkpoint: str = "latest"
+) -> None:
+    run(config, workdir, mode=mode, checkpoint=checkpoint, quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +202,18 @@ def test_wrong_numbers_and_names_before_data_is_prepared(overrides, says, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.fast
+def test_overrides_need_a_config():
+    argv = ["", "--config.data_dir=DIR"]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    with (
+        pytest.raises(ConfigError, match=r"^--config\.data_dir needs --config: name the file"),
+        explaining(argv),
+    ):
+        values(argv)
+
+
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_missing_config(mode, tmp_path):
     with pytest.raises(ConfigError, match=r"--config is missing|config\.json does not exist"):
@@ -264,6 +282,43 @@ def test_what_the_system_refuses_is_one_line(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == f"error: {tmp_path}/config.json: Permission denied\n"
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (DivergedError("step 3: lower\nthe rate"), 1, "error: step 3: lower the rate\n"),
+        (PreemptedError("told to stop at step 4"), 75, "told to stop at step 4\n"),
+        (KeyboardInterrupt(), 130, "interrupted: the same command goes on from the last checkpoint\n"),
+    ],
+    ids=["diverged", "told", "interrupted"],
+)
+def test_how_a_run_ends_early(error, code, says, tmp_path, monkeypatch, capsys):
+    def end(*_, **__):
+        raise error
+
+    monkeypatch.setattr(rann_jax.main, "run", end)
+    monkeypatch.setattr(rann_jax.main.distributed, "start", lambda *_, **__: None)
+    assert rann_jax.main._work(tmp_path) == code
+    assert capsys.readouterr().err == says
+
+
+@pytest.mark.fast
+def test_a_checkpoint_is_chosen_to_be_scored_alone(tmp_path):
+    with pytest.raises(ConfigError, match="--checkpoint is for --mode=eval"):
+        run_tiny(tiny(tmp_path), tmp_path / "run", checkpoint="best")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_start_that_was_refused_is_in_nobodys_way(tmp_path, prepared):
+    """Refused after the workdir is locked; the next for what is wrong with it, not because of the first."""
+    for batch_size in (20, 12):
+        with pytest.raises(
+            ConfigError, match=f"config.batch_size={batch_size} cannot be shared by 8 devices"
+        ):
+            run_tiny(tiny(prepared, batch_size=batch_size), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {".lock"}
+
+
 def test_missing_workdir():
     assert_one_line(rann("--config", TINY), "--workdir")
 
@@ -312,21 +367,44 @@ def test_workdir_of_another_training(trained, prepared):
     assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in files] == before
 
 
-def test_other_data_than_the_checkpoints(trained, prepared, tmp_path):
-    """The same config, but the stored copy holds other clips: said before anything is trained."""
+@pytest.mark.parametrize(
+    ("fingerprints", "says"),
+    [
+        ({"train": "0" * 64}, r"config\.data_dir.*train.*fingerprint"),
+        ({}, r"--workdir holds converted weights"),
+    ],
+    ids=["other data", "converted"],
+)
+def test_a_checkpoint_that_training_cannot_go_on_from(trained, prepared, tmp_path, fingerprints, says):
+    """The same config, but the stored copy holds other clips, or none are known: nothing of it is touched."""
     copy = tmp_path / "run"
     shutil.copytree(trained, copy)
     for path in copy.glob("checkpoints/*/record/metadata"):
         record = json.loads(path.read_text())
-        record["bundle"]["fingerprints"]["train"] = "0" * 64
+        record["bundle"]["fingerprints"] = fingerprints and record["bundle"]["fingerprints"] | fingerprints
         path.write_text(json.dumps(record))
-    with pytest.raises(ConfigError, match=r"config\.data_dir.*train.*fingerprint"):
-        run_tiny(tiny(prepared), copy)
+    assert_refused_and_unchanged(tiny(prepared, **{"loader.prefetch": 3}), copy, says)
+
+
+def test_damaged_metrics_are_one_line(trained, prepared, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    (copy / "metrics.jsonl").write_text("nonsense\n")
+    says = r"metrics\.jsonl is not the metrics of a run: line 1"
+    assert_refused_and_unchanged(tiny(prepared, **{"loader.prefetch": 3}), copy, says)
+
+
+def assert_refused_and_unchanged(config: ConfigDict, workdir: Path, says: str) -> None:
+    files = [workdir / name for name in ("config.json", "environment.json", "metrics.jsonl")]
+    before = [path.read_bytes() for path in files]
+    with pytest.raises(ConfigError, match=says):
+        run_tiny(config, workdir)
+    assert [path.read_bytes() for path in files] == before
 
 
 def test_eval_mode_needs_only_the_workdir(trained):
     before = (trained / "metrics.jsonl").read_text()
-    predictions = np.load(trained / "predictions" / "test.npz")["probabilities"]
+    before_probabilities = np.load(trained / "predictions" / "test.npz")["probabilities"]
     (trained / "predictions" / "test.npz").unlink()
     result = rann("--mode=eval", "--workdir", trained)
     assert result.returncode == 0, result.stderr
@@ -335,13 +413,23 @@ def test_eval_mode_needs_only_the_workdir(trained):
     assert "test: 10 of 10 clips" in result.stdout
     assert "not what this run was started with" not in result.stderr
     again = np.load(trained / "predictions" / "test.npz")["probabilities"]
-    np.testing.assert_array_equal(again, predictions)
+    np.testing.assert_array_equal(again, before_probabilities)
     assert (trained / "metrics.jsonl").read_text() == before
 
 
 def test_eval_of_the_best_checkpoint(trained):
+    """Beside the latest's, which are what other programs read."""
+    folder = trained / "predictions"
+    latest = [(folder / name).read_bytes() for name in ("test.npz", "test.json")]
     result = rann("--mode=eval", "--checkpoint=best", "--workdir", trained)
     assert result.returncode == 0, result.stderr
+    assert [(folder / name).read_bytes() for name in ("test.npz", "test.json")] == latest
+    assert predictions.splits(trained) == ["test"]
+    with closing(Checkpoints(trained)) as checkpoints:
+        best = checkpoints.best_step
+    assert np.load(folder / "test.best.npz")["step"] == best
+    assert json.loads((folder / "test.best.json").read_text())["step"] == best
+    assert f"test by the best checkpoint, step {best}: {folder / 'test.best.npz'}" in result.stderr
 
 
 def test_the_tagger_says_what_evaluation_wrote(trained, prepared):
@@ -401,6 +489,46 @@ def test_the_best_evaluation_is_saved_wherever_it_falls(tmp_path, prepared, monk
     with closing(Checkpoints(tmp_path, "test/mAP")) as checkpoints:
         assert checkpoints.best_step == 4
         assert checkpoints.record(4).batches == 4
+
+
+def test_metrics_are_the_same_wherever_it_stopped(tmp_path, prepared, monkeypatch):
+    """Told to stop at step 7, between the rows of 6 and 8, and gone on with. The loop, without a network."""
+
+    def step(state, batch):
+        told = {"loss": 1 / (state.step + 3), "learning_rate": 1 / state.step, "finite": jnp.ones((), bool)}
+        return dataclasses.replace(state, step=state.step + 1), told
+
+    def restore_or_create(experiment, prepared, checkpoints, *_):
+        if checkpoints.latest_step is None:
+            return state_at(0), Record(0, 0.0, BUNDLE)
+        return checkpoints.restore_newest(like())
+
+    loop = {
+        "restore_or_create": restore_or_create,
+        "compiled_step": lambda *_: jax.jit(step),
+        "evaluate": lambda *_: {"test/mAP": 0.5},
+        "save": lambda *_: None,  # nothing was predicted
+    }
+    for name, stands_for in loop.items():
+        monkeypatch.setattr(rann_jax.train, name, stands_for)
+    config = tiny(prepared, log_every=4, eval_every=6, save_every=5)
+    run_tiny(config, tmp_path / "whole")
+    with monkeypatch.context() as told:
+        told.setattr(rann_jax.train.Preemption, "reached", lambda self, step: step == 7)
+        with pytest.raises(PreemptedError, match="told to stop at step 7"):
+            run_tiny(config, tmp_path / "cut")
+    run_tiny(config, tmp_path / "cut")
+    whole, cut = (
+        [repeatable(row) for row in read_metrics(tmp_path / run / "metrics.jsonl")]
+        for run in ("whole", "cut")
+    )
+    assert [row["step"] for row in whole] == [4, 6, 6, 8, 12, 12]
+    assert whole == cut
+
+
+def repeatable(row: dict) -> dict:
+    """A row less what depends on the machine."""
+    return {name: value for name, value in row.items() if not name.startswith("time/")}
 
 
 def test_full_disk_is_said_before_anything_is_written(tmp_path, prepared, monkeypatch):

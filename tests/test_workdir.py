@@ -1,13 +1,14 @@
 """When a workdir's config counts as the same: a run may go on with it, a finished cell may be taken."""
 
 import json
+from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
 from configs.base import base
 from rann_jax.errors import ConfigError
-from rann_jax.workdir import CONFIG_FILE, check_same_config, save_config
+from rann_jax.workdir import CONFIG_FILE, SCORING, check_folder, check_same_config, save_config
 
 pytestmark = pytest.mark.fast
 
@@ -39,6 +40,12 @@ EARLIEST = {
 }
 
 
+def save_run(workdir: Path, config: ConfigDict) -> None:
+    """What is looked at of a run that was trained."""
+    save_config(workdir, config)
+    (workdir / "checkpoints" / "500").mkdir(parents=True)
+
+
 def changed(changes: dict) -> ConfigDict:
     """The base config with other values by dotted key."""
     config = base().to_dict()
@@ -68,13 +75,13 @@ def changed(changes: dict) -> ConfigDict:
 )
 def test_what_changes_a_result_is_another_config(one, other, differing, tmp_path):
     for name, before, now in (("there", one, other), ("here", other, one)):
-        save_config(tmp_path / name, changed(before))
+        save_run(tmp_path / name, changed(before))
         with pytest.raises(ConfigError, match=rf"differing in .*{differing}\b.*another --workdir"):
             check_same_config(tmp_path / name, changed(now))
 
 
 def test_a_key_that_is_not_there_is_said_so(tmp_path):
-    save_config(tmp_path, changed({"augment": {}}))
+    save_run(tmp_path, changed({"augment": {}}))
     says = r"differing in augment \(\{\} there\), augment\.gain \(absent there\): use"
     with pytest.raises(ConfigError, match=says):
         check_same_config(tmp_path, changed({"augment": {"gain": {}}}))
@@ -85,16 +92,48 @@ def test_a_key_that_is_not_there_is_said_so(tmp_path):
     [
         {},
         {"data_dir": "/elsewhere", "prepare.workers": 3, "loader": {}, "sharding": {"model": 2, "rules": ()}},
+        {"save_every": 7},
         {"t_c": 4, "eval.splits": ["test"]},  # in JSON 4.0 may be 4, and a tuple is a list
     ],
-    ids=["nothing", "locations", "types"],
+    ids=["nothing", "locations", "saves", "types"],
 )
 def test_what_changes_no_result_is_the_same_config(changes, tmp_path):
-    save_config(tmp_path, base())
+    save_run(tmp_path, base())
     check_same_config(tmp_path, changed(changes))
 
 
 def test_configs_of_earlier_versions_are_the_same(tmp_path):
     """Whoever adds a key to configs/base.py says in workdir.ADDED what was done without it."""
+    save_run(tmp_path, base())
     (tmp_path / CONFIG_FILE).write_text(json.dumps(EARLIEST))
     check_same_config(tmp_path, base())
+
+
+def test_scoring_may_be_another(tmp_path):
+    """Of a trained run; one that goes on must score as it did."""
+    save_run(tmp_path, base())
+    other = changed({"eval.batch_size": 7, "eval.max_crops": 1, "eval.splits": ("train",)})
+    check_same_config(tmp_path, other, free=SCORING)
+    with pytest.raises(ConfigError, match=r"differing in eval\.batch_size \(32 there\), eval\.max_crops"):
+        check_same_config(tmp_path, other)
+    with pytest.raises(ConfigError, match=r"differing in seed \(0 there\): use"):
+        check_same_config(tmp_path, changed({"seed": 1}), free=SCORING)
+
+
+def test_a_start_that_never_trained_binds_nobody(tmp_path):
+    """Its config.json says what was tried; a checkpoint or predictions say that it was done."""
+    save_config(tmp_path, base())
+    (tmp_path / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir(parents=True)
+    check_same_config(tmp_path, changed({"seed": 1}))
+    (tmp_path / "predictions").mkdir()
+    (tmp_path / "predictions" / "test.npz").touch()
+    with pytest.raises(ConfigError, match="another config"):
+        check_same_config(tmp_path, changed({"seed": 1}))
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/run", "s3://bucket", "gs:/bucket/run"])
+def test_an_address_is_no_folder(address, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="mount the bucket and name its folder"):
+        check_folder(Path(address))
+    check_folder(tmp_path / "a:b" / "run")
