@@ -83,7 +83,8 @@ def load(workdir: Path, split: str) -> Predictions:
             loaded = {field.name: arrays[field.name] for field in dataclasses.fields(Predictions)}
     except FileNotFoundError:
         raise ConfigError(
-            f"{path} does not exist: train {workdir}, or score it with --mode=eval and --config.eval.splits"
+            f"{path} does not exist: train {workdir}, or score it with --mode=eval and "
+            f"--config.eval.splits={split}"
         ) from None
     except KeyError as error:
         raise ConfigError(f"{path}: {error.args[0]}: score the run again with --mode=eval") from None

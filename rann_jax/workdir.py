@@ -17,8 +17,8 @@ CONFIG_FILE = "config.json"
 # Where the data lies, how it is stored and read, who holds which array and how often is saved changes no
 # result, so a run may go on with other values.
 NO_RESULT = ("data_dir", "prepared_dir", "prepare", "loader", "sharding", "save_every")
-# What is scored, and how: of a trained run it may be anything.
-SCORING = ("eval",)
+# What is scored, how and when: of a trained run it may be anything.
+SCORING = ("eval", "eval_every", "log_every")
 
 # Keys that configs of earlier versions lack, and what those versions did. No other key is taken for its
 # default where it is absent: what is empty, zero or false is a value as any other.

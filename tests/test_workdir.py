@@ -112,7 +112,7 @@ def test_configs_of_earlier_versions_are_the_same(tmp_path):
 def test_scoring_may_be_another(tmp_path):
     """Of a trained run; one that goes on must score as it did."""
     save_run(tmp_path, base())
-    other = changed({"eval.batch_size": 7, "eval.max_crops": 1, "eval.splits": ("train",)})
+    other = changed({"eval.batch_size": 7, "eval.max_crops": 1, "eval.splits": ("train",), "eval_every": 9})
     check_same_config(tmp_path, other, free=SCORING)
     with pytest.raises(ConfigError, match=r"differing in eval\.batch_size \(32 there\), eval\.max_crops"):
         check_same_config(tmp_path, other)
