@@ -40,13 +40,12 @@ class Preemption:
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
             if self._alone:
                 self._listen(signal.SIGTERM, self._remember)
-            self._listen(signal.SIGINT, self._interrupted)
+            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a shell's background jobs do
+                self._listen(signal.SIGINT, self._interrupted)
         return self
 
     def _listen(self, number: signal.Signals, handler: Callable[..., None]) -> None:
-        """Set a handler, unless the process was started to ignore the signal, as background jobs are."""
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            self._before[number] = signal.signal(number, handler)
+        self._before[number] = signal.signal(number, handler)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
