@@ -52,11 +52,22 @@ def scores(targets: Array, probabilities: Array, counts: Array, threshold: float
 
 
 def interval(values: Array, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of the draws' scores, leaving out draws where the score is undefined."""
-    defined = values[np.isfinite(values)]
+    """Percentile interval of the draws' scores, leaving out draws where the score is undefined (NaN).
+
+    An infinite score is defined: d' of an AUC of 1. An end between two draws is interpolated; where one of
+    them is infinite, it is the nearer one.
+
+    >>> interval(np.array([1.0] * 50 + [np.inf] * 50))
+    (1.0, inf)
+    """
+    defined = values[~np.isnan(values)]
     if not len(defined):
         return float("nan"), float("nan")
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    ends = (1 - level) / 2, (1 + level) / 2
+    with np.errstate(invalid="ignore"):  # inf - inf
+        between = np.quantile(defined, ends)
+    nearest = np.quantile(defined, ends, method="nearest")
+    low, high = np.where(np.isfinite(between), between, nearest)
     return float(low), float(high)
 
 

@@ -66,6 +66,18 @@ def test_interval_covers_as_often_as_it_says():
     assert np.isnan(significance.interval(np.array([np.nan]))).all()
 
 
+def test_an_infinite_score_is_one():
+    """d' of an AUC of 1. Of n sorted draws the ends are at 0.025 (n - 1) and 0.975 (n - 1)."""
+    assert significance.interval(np.r_[np.ones(50), np.full(50, np.inf)]) == (1, np.inf)
+    assert significance.interval(np.full(50, np.inf)) == (np.inf, np.inf)
+    draws = np.r_[np.arange(100.0), np.inf, np.nan]  # ends at 2.5 and 97.5
+    assert significance.interval(draws) == pytest.approx((2.5, 97.5))
+    draws = np.r_[-np.inf, 1:4, np.inf]  # ends at 0.1 and 3.9: the nearer draws are infinite
+    assert significance.interval(draws) == (-np.inf, np.inf)
+    draws = np.array([1, 2, np.inf])  # ends at 0.8 and 1.2: the nearer draws are finite
+    assert significance.interval(draws, level=0.2) == pytest.approx((1.8, 2))
+
+
 @pytest.mark.parametrize(("only_first", "only_second"), [(9, 1), (0, 6), (5, 5), (0, 0), (40, 22)])
 def test_mcnemar(only_first, only_second):
     first = np.r_[np.ones(only_first), np.zeros(only_second), np.ones(7), np.zeros(3)]
