@@ -6,7 +6,8 @@
                       model.call(wave)  # (B, samples) float32, full scale +-1, -> (B, classes)
   --to onnx         the same for onnxruntime and others, the batch symbolic too. Front ends that ONNX cannot
                     write (cqt, cwt, tempogram) are left out, and the model takes their image instead of the
-                    waveform; model.onnx.json's input says which:
+                    waveform; model.onnx.json's input says which. It computes in float32, whatever the
+                    run did, as ONNX has no convolution in bfloat16:
                       session = onnxruntime.InferenceSession("model.onnx")
                       (probabilities,) = session.run(None, {"wave": wave})
   --to safetensors  the weights only; the network and the front end are not in it.
@@ -28,8 +29,10 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from ml_collections import ConfigDict
 
 from rann_jax.errors import ConfigError
+from rann_jax.experiment import build
 from rann_jax.program import guarded, require
 from rann_jax.steps import make_eval_step
 from rann_jax.tagger import Tagger
@@ -70,6 +73,8 @@ def stablehlo(tagger: Tagger) -> Exported:
 def onnx(tagger: Tagger) -> Exported:
     """The model as ONNX: wave (B, crop_samples), or image (B, F, T), -> probabilities (B, C), float32.
 
+    Inside it is float32 too: of a run whose `config.dtype` is bfloat16 it is the same network and weights.
+
     Raises:
       ConfigError: the package onnx is not installed, or the network has an operation without a rule.
     """
@@ -77,11 +82,12 @@ def onnx(tagger: Tagger) -> Exported:
     from rann_jax.interop.onnx_program import to_onnx
     from rann_jax.interop.onnx_rules import Unsupported
 
-    experiment = tagger.experiment
+    experiment = build(ConfigDict(tagger.experiment.config.to_dict() | {"dtype": "float32"}))
     variables = jax.tree.map(np.asarray, tagger.variables)
+    whole = make_eval_step(experiment.model, experiment.front_end, task=tagger.task)
     network = make_eval_step(experiment.model, lambda image: image, task=tagger.task)
     parts = {
-        "wave": (tagger.step, (tagger.crop_samples,)),
+        "wave": (whole, (tagger.crop_samples,)),
         "image": (network, experiment.image_shape),
     }
     lacking = ""

@@ -84,16 +84,22 @@ def sounds(tagger) -> np.ndarray:
     return np.stack([noise, 0.1 * tone, np.zeros_like(tone)]).astype(np.float32)
 
 
-@pytest.mark.parametrize("takes_image", [False, True], ids=["log_mel", "cqt"])
-def test_onnxruntime_hears_what_the_tagger_hears(takes_image, tiny_workdir, sounds, tmp_path, capsys):
-    """In a process without JAX; of CQT the network only, behind this package's front end."""
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"feature.name": "cqt"}, {"dtype": "bfloat16"}],
+    ids=lambda changes: "".join(changes.values()) or "log_mel",
+)
+def test_onnxruntime_hears_what_the_tagger_hears(changes, tiny_workdir, tagger, sounds, tmp_path, capsys):
+    """In a process without JAX; of CQT the network only, behind this package's front end.
+
+    Of a run in bfloat16 with the same weights it is the same network, in float32.
+    """
     pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    workdir = tiny_workdir
-    if takes_image:
-        workdir = write_workdir(tmp_path / "run", 0, TINY_LABELS, **{"feature.name": "cqt"})
+    takes_image = "feature.name" in changes
+    workdir = write_workdir(tmp_path / "run", 0, TINY_LABELS, **changes) if changes else tiny_workdir
     assert main([str(workdir), "--to", "onnx", "--out", str(tmp_path)]) == 0
-    tagger = rann_jax.Tagger.load(workdir, batch_size=3)
+    tagger = rann_jax.Tagger.load(workdir, batch_size=3) if takes_image else tagger
     assert ("ONNX cannot write cqt" in capsys.readouterr().err) == takes_image
     np.save(tmp_path / "inputs.npy", tagger.experiment.front_end(sounds) if takes_image else sounds)
     elsewhere(RUN_ONNX, tmp_path)
