@@ -3,9 +3,9 @@
   python -m rann_jax.ensemble runs/mel runs/mfcc runs/cqt --rules all --subsets all
 
 reads predictions/SPLIT.npz of each run, checks that all are of the same clips, labels and data, and writes
-ensemble.csv, ensemble.md and, of accuracies alone, ensemble_accuracy.md and ensemble.png to --out: accuracy,
-mAP, F1 and d' with 95% bootstrap intervals, the mean conflict of the models, and McNemar's test against the
-best single model.
+ensemble.csv, ensemble.md and, of accuracies alone, ensemble_accuracy.md and ensemble.png to --out, over those
+that are there: accuracy, mAP, F1 and d' with 95% bootstrap intervals, the mean conflict of the models, and
+McNemar's test against the best single model.
 
 Rules: wa (weighted average), ds (Dempster-Shafer), ids (improved), murphy, deng. Weights of the average:
 equal, given (--weights 0.5,0.3,0.2), or fitted on another split (--weights fitted --fit-split valid), which
@@ -191,12 +191,15 @@ def accuracy_map(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     return plots.heat_map(values, [line["models"] for line in lines], rules, title)
 
 
-def write(out: Path, name: str, rows: Sequence[Mapping[str, Any]], title: str) -> None:
+def write(out: Path, name: str, rows: Sequence[Mapping[str, Any]], title: str) -> list[Path]:
     """Write NAME.csv, NAME.md and, of the accuracy of subset x rule, NAME_accuracy.md and NAME.png."""
-    tables.write_csv(out / f"{name}.csv", rows)
-    tables.write_markdown(out / f"{name}.md", readable(rows))
-    tables.write_markdown(out / f"{name}_accuracy.md", tables.markdown(accuracies(rows)))
-    plots.save(accuracy_map(rows, title), out / f"{name}.png")
+    endings = (".csv", ".md", "_accuracy.md", ".png")
+    table, text, accuracy, picture = written = [out / f"{name}{ending}" for ending in endings]
+    tables.write_csv(table, rows)
+    tables.write_markdown(text, readable(rows))
+    tables.write_markdown(accuracy, tables.markdown(accuracies(rows)))
+    plots.save(accuracy_map(rows, title), picture)
+    return written
 
 
 def _feature(run: Path) -> str:
@@ -206,6 +209,14 @@ def _feature(run: Path) -> str:
         return str(load_config(run).feature.name)
     except AttributeError as error:
         raise ConfigError(f"{run / CONFIG_FILE} has no feature.name: it is not of a run") from error
+
+
+def check_weights(options: argparse.Namespace, rules: Sequence[str]) -> None:
+    """Raise ConfigError where the command line speaks of weights that nothing would use."""
+    if options.weights != "equal" and "wa" not in rules:
+        raise ConfigError(f"--weights {options.weights}: they are the rule wa's: add it to --rules")
+    if options.fit_split and options.weights != "fitted":
+        raise ConfigError(f"--fit-split {options.fit_split}: it is for --weights fitted: add that")
 
 
 def _weights(options: argparse.Namespace, models: Mapping[str, Predictions]) -> Weights | None:
@@ -232,7 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", default="equal", help="equal, fitted, or numbers in the order of runs")
     parser.add_argument("--fit-split", default="", help="split that --weights fitted uses")
     parser.add_argument("--bootstrap", type=int, default=1000, help="draws; 0 is none (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("."), help="folder to write to (default: here)")
+    parser.add_argument("--out", type=Path, default=Path("."), help="folder to write to (default: this one)")
     return parser
 
 
@@ -245,12 +256,14 @@ def run(options: argparse.Namespace) -> int:
     if options.bootstrap < 0:
         raise ConfigError("--bootstrap must not be negative")
     rules = choose_rules(options.rules)
+    check_weights(options, rules)
     models = load_models(options.runs, options.split)
     subsets = choose_subsets(options.subsets, list(models))
     weights = _weights(options, models)
     rows = fusion_rows(models, rules, subsets, weights=weights, draws=options.bootstrap)
-    write(options.out, "ensemble", rows, f"accuracy, {options.split}")
+    written = write(options.out, "ensemble", rows, f"accuracy, {options.split}")
     print(readable(rows))
+    print(*written, sep="\n")
     return 0
 
 

@@ -73,7 +73,10 @@ def test_a_model_with_a_plus_in_its_name():
 
 def test_the_table(runs, tmp_path, capsys):
     assert ensemble.main([*map(str, runs), "--out", str(tmp_path / "out"), "--bootstrap", "50"]) == 0
-    assert "| mel+mfcc+cqt | ids |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| mel+mfcc+cqt | ids |" in printed
+    written = ("ensemble.csv", "ensemble.md", "ensemble_accuracy.md", "ensemble.png")
+    assert printed.splitlines()[-4:] == [str(tmp_path / "out" / name) for name in written]
     with (tmp_path / "out" / "ensemble.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 + 4 * 5
@@ -174,6 +177,8 @@ def test_other_data_is_refused(runs, capsys, changes, says):
         (["--weights", "1,2"], "3 positive numbers"),
         (["--weights", "1,2,-1"], "positive"),
         (["--weights", "much"], "--weights much"),
+        (["--weights", "1,2,3", "--rules", "ds,deng"], "add it to --rules"),
+        (["--fit-split", "valid"], "--fit-split valid: it is for --weights fitted"),
         (["--split", "dev"], "dev.npz does not exist"),
         (["--bootstrap", "-1"], "--bootstrap"),
     ],
