@@ -12,6 +12,7 @@ from rann_jax.errors import ConfigError
 from rann_jax.steps import LOSSES
 from rann_jax.workdir import replace_atomically
 
+MAX_CLASSES = 100_000  # (ours) they are scored one by one
 MAX_BYTES = 1 << 30  # of all arrays, unpacked; AudioSet's evaluation split needs 55 MB
 
 
@@ -120,6 +121,8 @@ def _check_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         wrong = f"task is none of {', '.join(LOSSES)}"
     elif ids.dtype.kind != "U" or labels.dtype.kind != "U" or ids.ndim != 1 or labels.ndim != 1:
         wrong = "ids and labels are not lists of names"
+    elif len(labels) > MAX_CLASSES:
+        wrong = f"{len(labels)} classes are more than {MAX_CLASSES}"
     elif targets.shape != (len(ids), len(labels)) or 0 in targets.shape:
         wrong = f"targets are {targets.shape} for {len(ids)} clips and {len(labels)} labels"
     elif probabilities.shape != targets.shape or probabilities.dtype != np.float32:

@@ -140,7 +140,14 @@ def test_the_page_of_a_cross_validation(tmp_path, capsys):
         for m in mistakes.worst(collect.read_run(tmp_path / "mfcc" / f"fold{k}", ""), "test", 99)
     ]
     assert max(wrong, key=lambda m: m.error).id in text
-    for name, content in (("features", "feature\n../mfcc\n"), ("fusion", "models,rule\nx,y\n")):
+    for name, content in (
+        ("features", "feature\n../mfcc\n"),
+        ("features", "feature,fold1,accuracy\n..,0.5,0.5\n"),
+        ("features", 'feature,fold1,accuracy\n"",0.5,0.5\n'),
+        ("features", "feature,fold1\nmfcc,0.5\n"),
+        ("fusion", "models,rule\nx,y\n"),
+        ("fusion", "models,rule,weights\nx,y,z\n"),
+    ):
         path = tmp_path / "report" / f"{name}.csv"
         kept = path.read_text()
         path.write_text(content)
@@ -182,6 +189,62 @@ def test_many_classes_are_cut(tmp_path, capsys, monkeypatch):
     targets = np.eye(classes, dtype=np.uint8)
     make_run(tmp_path, {"labels": names, "ids": names, "targets": targets, "probabilities": probabilities})
     assert "Drawn are the 5 of 12 classes" in made(tmp_path, capsys).text
+
+
+@pytest.mark.fast
+def test_many_curves_are_cut(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(page, "MAX_CURVES", 3)
+    make_run(tmp_path)
+    row = json.dumps({"step": 1} | {f"train/{i}": 1 for i in range(1500)})
+    (tmp_path / "metrics.jsonl").write_text(f"{row}\n")
+    assert "Drawn are the first 3 of 1500." in made(tmp_path, capsys).text
+
+
+@pytest.mark.fast
+def test_confusions_are_counted(monkeypatch):
+    rng = np.random.default_rng(0)
+    truth, said = rng.integers(0, 6, (2, 200))
+    expected = sk.confusion_matrix(truth, said)
+    chosen, counts = page.confusions(np.eye(6, dtype=np.uint8)[truth], said)
+    np.testing.assert_array_equal(chosen, np.arange(6))
+    np.testing.assert_array_equal(counts, expected)
+    monkeypatch.setattr(page, "MAX_CLASSES", 2)
+    chosen, counts = page.confusions(np.eye(6, dtype=np.uint8)[truth], said)
+    wrong = expected.sum(0) + expected.sum(1) - 2 * expected.diagonal()
+    assert set(wrong[chosen]) == set(np.sort(wrong)[-2:])
+    np.testing.assert_array_equal(counts, expected[np.ix_(chosen, chosen)])
+
+
+@pytest.mark.fast
+def test_confusions_of_a_hundred_thousand_classes():
+    """A square of them would have 80 GB."""
+    targets = np.zeros((2, 100_000), np.uint8)
+    targets[:, 7] = 1
+    chosen, counts = page.confusions(targets, np.array([7, 99_999]))
+    assert {7, 99_999} < set(chosen)
+    assert counts.sum() == 2
+
+
+@pytest.mark.fast
+def test_more_classes_than_can_be_scored(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(predictions, "MAX_CLASSES", 2)
+    make_run(tmp_path)
+    assert "test.npz: 3 classes are more than 2" in refused(tmp_path, capsys)
+
+
+@pytest.mark.fast
+def test_all_subsets_of_twelve_models_are_a_picture():
+    """Its sides are under 2^16 pixels, as Matplotlib wants; the best rows are those that are drawn."""
+    values = np.random.default_rng(0).uniform(0, 0.9, (4100, 5))
+    values[4000, 3], values[1:9] = 1, np.nan
+    figure = plots.heat_map(values, [f"subset {i}" for i in range(4100)], list("abcde"), "accuracy")
+    assert max(figure.get_size_inches()) * plots.DPI < 1 << 16
+    axes = figure.axes[0]
+    assert axes.get_title(loc="left") == f"the best {plots.MAX_ROWS} of 4100: accuracy"
+    shown = {int(label.get_text().split()[1]) for label in axes.get_yticklabels()}
+    expected = np.argsort(-np.nan_to_num(values).max(axis=1))[: plots.MAX_ROWS]
+    assert shown == set(expected.tolist())
+    assert 4000 in shown
 
 
 def test_mistakes_are_drawn_from_the_prepared_copy(tmp_path, capsys):

@@ -29,11 +29,10 @@ def write(workdir: Path, out: Path, *, command: str, draws: int) -> list[Path]:
       ConfigError: the workdir holds nothing to report on, or a file of it is broken.
     """
     found = collect.read(workdir)
-    made = (
-        page.of_run(found, command, draws)
-        if isinstance(found, collect.Run)
-        else (page.of_cross_validation(found, command))
-    )
+    if isinstance(found, collect.Run):
+        made = page.of_run(found, command, draws)
+    else:
+        made = page.of_cross_validation(found, command)
     contents = {
         "index.html": made.html(f"{workdir.absolute().name}: rann-jax report"),
         "index.png": made.png(),

@@ -88,16 +88,17 @@ def read_run(workdir: Path, name: str) -> Run:
 
 def _read_cross_validation(workdir: Path) -> CrossValidation:
     table = workdir / "report" / "features.csv"
-    features = tables.read_csv(table, text=("feature",))
+    features = tables.read_csv(table, text=("feature",), numbers=("accuracy",))
     names = [row["feature"] for row in features]
     folds = [name for name in features[0] if re.fullmatch(r"fold\d+", name)]
-    if any(Path(name).name != name for name in names) or len(set(names)) < len(names) or not folds:
+    unsafe = any(Path(name).name != name or name in ("", "..") for name in names)
+    if unsafe or len(set(names)) < len(names) or not folds:
         raise ConfigError(f"{table} is not a table of features and folds: write it again")
     fusion = workdir / "report" / "fusion.csv"
     text = ("models", "rule", "weights")
     return CrossValidation(
         features=features,
-        fusion=tables.read_csv(fusion, text=text) if len(names) > 1 else [],
+        fusion=tables.read_csv(fusion, text=text, numbers=("accuracy",)) if len(names) > 1 else [],
         pooled={name: predictions.load(workdir / name, "pooled") for name in names},
         runs={n: [read_run(workdir / n / fold, f"{n}/{fold}") for fold in folds] for n in names},
         environment=environment.load(workdir),

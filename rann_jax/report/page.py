@@ -1,6 +1,7 @@
 """The page of a run and that of a cross-validation, section by section."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from rann_jax.report.markup import Html
 from rann_jax.report.plots import Line
 
 MAX_CLASSES = 60  # drawn at once; more cannot be read
+MAX_CURVES = 40  # drawn at once; Matplotlib draws less than 2^16 pixels
 WORST = 12
 SCORES = ("accuracy", "mAP", "macro_f1", "mAUC")
 
@@ -119,7 +121,9 @@ def _curves(page: Page, runs: Mapping[str, Sequence[Run]]) -> None:
             ):
                 panels.setdefault(title, []).append(Line(name if single else group, *curve))
     if panels:
-        page.section("Curves", plots.curves(panels))
+        text = f"Drawn are the first {MAX_CURVES} of {len(panels)}." if len(panels) > MAX_CURVES else ""
+        drawn = plots.curves(dict(itertools.islice(panels.items(), MAX_CURVES)))
+        page.section("Curves", markup.paragraph(text) if text else Html(""), drawn)
     else:
         page.section("Curves", markup.paragraph("metrics.jsonl holds nothing to draw."))
 
@@ -139,13 +143,8 @@ def _classes(page: Page, scored: Predictions, where: str) -> None:
     labels, targets, probs = scored.labels.tolist(), scored.targets, scored.probabilities
     threshold = ensemble.TAGGING_THRESHOLD if scored.task == "tagging" else None
     if scored.task == "classification":
-        predicted = np.eye(len(labels), dtype=np.int64)[probs.argmax(axis=1)]
-        counts = targets.astype(np.int64).T @ predicted
-        wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
-        chosen = np.sort(np.argsort(-wrong, kind="stable")[:MAX_CLASSES])
-        drawn = plots.confusion(
-            counts[np.ix_(chosen, chosen)], [labels[c] for c in chosen], "clips, true x predicted"
-        )
+        chosen, counts = confusions(targets, probs.argmax(axis=1))
+        drawn = plots.confusion(counts, [labels[c] for c in chosen], "clips, true x predicted")
         page.section(f"Confusions: {where}", _left_out(len(labels), "most often in a confusion"), drawn)
     else:
         text = "Clips may have several labels: there is no confusion matrix."
@@ -170,6 +169,22 @@ def _classes(page: Page, scored: Predictions, where: str) -> None:
     text = f"Without clips, and so left out of every mean: {', '.join(undefined)}." if undefined else ""
     notes = _left_out(len(labels), "hardest"), markup.paragraph(text) if text else Html("")
     page.section(f"Classes: {where}", *notes, drawn, markup.folded("in numbers", markup.table(rows)))
+
+
+def confusions(targets: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The classes (K,) most often in a confusion, MAX_CLASSES at most, and clips (K, K), true x predicted.
+
+    Args:
+      targets: (n, C) multi-hot.
+      predicted: (n,) classes.
+    """
+    classes = targets.shape[1]
+    right = targets[np.arange(len(targets)), predicted]
+    found = np.bincount(predicted, minlength=classes) + targets.sum(axis=0, dtype=np.int64)
+    wrong = found - 2 * np.bincount(predicted[right > 0], minlength=classes)
+    chosen = np.sort(np.argsort(-wrong, kind="stable")[:MAX_CLASSES])
+    counts = targets[:, chosen].astype(np.int64).T @ (predicted[:, None] == chosen)
+    return chosen, counts
 
 
 def _left_out(classes: int, which: str) -> Html:

@@ -18,6 +18,7 @@ from rann_jax.workdir import replace_atomically
 
 INK = "#22303c"
 DPI = 110
+MAX_ROWS = 256  # (ours) of a heat map: all subsets of eight models; Matplotlib draws less than 2^16 pixels
 
 
 class Line(NamedTuple):
@@ -52,7 +53,15 @@ def panels(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure,
 
 
 def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
-    """A table in colours, its numbers written in: values (len(rows), len(columns)), NaN left white."""
+    """A table in colours, its numbers written in: values (len(rows), len(columns)), NaN left white.
+
+    Of more than MAX_ROWS those with the greatest values are drawn, and the title says so.
+    """
+    if len(rows) > MAX_ROWS:
+        best = np.where(np.isnan(values), -np.inf, values).max(axis=1)
+        chosen = np.sort(np.argsort(-best, kind="stable")[:MAX_ROWS])
+        title = f"the best {MAX_ROWS} of {len(rows)}: {title}"
+        values, rows = values[chosen], [rows[i] for i in chosen]
     rows, columns = [short(name, 60) for name in rows], [short(name) for name in columns]
     size = (2.2 + 0.12 * max(map(len, rows)) + 0.8 * len(columns), 1.2 + 0.28 * len(rows))
     figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")

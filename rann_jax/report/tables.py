@@ -41,18 +41,18 @@ def write_markdown(path: Path, table: str) -> None:
         file.write(table + "\n")
 
 
-def read_csv(path: Path, *, text: Sequence[str]) -> list[dict[str, Any]]:
+def read_csv(path: Path, *, text: Sequence[str], numbers: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The rows that `write_csv` wrote: numbers, NaN where a cell is empty, but for the columns of text.
 
     Raises:
-      ConfigError: the file is not there, has no rows, or lacks a column of text or a number.
+      ConfigError: the file is not there, has no rows, or lacks a column of `text` or `numbers`, or a number.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             read = list(itertools.islice(csv.DictReader(file, strict=True), MAX_ROWS))
         rows = [{k: v if k in text else float(v or "nan") for k, v in row.items()} for row in read]
-        if not rows or any(not isinstance(rows[0].get(name), str) for name in text):
-            raise ValueError(f"it has not the columns {', '.join(text)}")
+        if not rows or any(rows[0].get(name) is None for name in (*text, *numbers)):
+            raise ValueError(f"it has not the columns {', '.join((*text, *numbers))}")
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist") from None
     except (OSError, ValueError, TypeError, csv.Error) as error:
