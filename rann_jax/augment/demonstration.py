@@ -19,10 +19,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from rann_jax import features
 from rann_jax.augment.policy import AUGMENTATIONS
 from rann_jax.augment.stretch import default_n_fft
-from rann_jax.features.plot import INK, place_frequencies
+from rann_jax.features.plot import DYNAMIC_RANGE, INK, place_frequencies
 
 BINS = 128
-DYNAMIC_RANGE = 80.0  # dB
 COLUMNS = 3
 
 

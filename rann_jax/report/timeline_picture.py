@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from rann_jax.features.plot import DYNAMIC_RANGE
 from rann_jax.report.mel_columns import Columns, MelColumns
 from rann_jax.report.plots import INK, save
 from rann_jax.timeline import Timeline
 
 COLUMNS = 2048
-DYNAMIC_RANGE = 80.0  # dB shown below the loudest cell
 CLASSES = 12  # at most as many rows of classes
 
 

@@ -8,13 +8,13 @@ import numpy as np
 
 from input_pipeline import audio
 from input_pipeline.audio import AudioError
+from rann_jax.features.plot import DYNAMIC_RANGE
 from rann_jax.listener import Listener
 from rann_jax.report.mel_columns import MEL_BANDS, MelColumns
 from rann_jax.tag_output import Choice, tags_as_json
 from rann_jax.timeline import Timeline, joined
 
 COLUMNS = 1024  # of the spectrogram
-DYNAMIC_RANGE = 80.0  # dB shown below the loudest cell
 UNKNOWN_SECONDS = 1e9  # headers of open length claim more
 
 
@@ -46,14 +46,14 @@ def answer(
         if max_seconds < stream.seconds < UNKNOWN_SECONDS:
             raise AudioError(f"it has {stream.seconds:.0f} s, more than {max_seconds:g}")
         blocks = at_most(stream.blocks, stream.rate, max_seconds)
-        columns = MelColumns(stream.rate, listener.sample_rate / 2, COLUMNS)
-        if spectrogram:
+        columns = MelColumns(stream.rate, listener.sample_rate / 2, COLUMNS) if spectrogram else None
+        if columns:
             blocks = columns.watching(blocks)
         parts = list(listener.stream(blocks, stream.rate, hop_seconds=hop_seconds))
     if not parts:
         raise AudioError("no samples")
     result = timeline_as_json(joined(parts), models, top) | {"sample_rate": stream.rate}
-    if spectrogram:
+    if columns:
         result["spectrogram"] = spectrogram_as_json(columns)
     return result
 
