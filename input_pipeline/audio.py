@@ -5,6 +5,7 @@ Sample values: int16 is float times 32768, so that 16-bit PCM passes through unc
 
 import dataclasses
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,8 +115,7 @@ def decode(source: str | Path | bytes, *, max_seconds: float = MAX_SECONDS) -> A
       AudioError: undecodable, empty, shorter than the file says, longer than max_seconds, or NaN or
       infinite samples.
     """
-    opened = _Content(source) if isinstance(source, bytes) else source
-    with _decoding(), soundfile.SoundFile(opened) as file:
+    with _decoding(), _opened(source) as file:
         samples = _read_mono(file, max_seconds)
         _check_count(file, len(samples))
         audio = Audio(samples, file.samplerate, file.samplerate, file.channels)
@@ -125,6 +125,13 @@ def decode(source: str | Path | bytes, *, max_seconds: float = MAX_SECONDS) -> A
     if not np.isfinite(samples).all():
         raise AudioError("NaN or infinite samples")
     return audio
+
+
+def _opened(source: str | Path | bytes) -> soundfile.SoundFile:
+    if isinstance(source, bytes):
+        return soundfile.SoundFile(_Content(source))
+    # As bytes, for soundfile takes no text of a name that is not UTF-8.
+    return soundfile.SoundFile(os.fsencode(source) if os.name == "posix" else source)
 
 
 def _check_whole(source: str | Path | bytes) -> None:
@@ -170,7 +177,7 @@ def stream(source: str | Path | bytes) -> Iterator[Stream]:
         and for FLAC, whose length only decoding counts, its end.
     """
     with _decoding():
-        file = soundfile.SoundFile(_Content(source) if isinstance(source, bytes) else source)
+        file = _opened(source)
     with file:
         if not RATES[0] <= file.samplerate <= RATES[1]:
             raise AudioError(f"its rate is {file.samplerate} Hz, not between {RATES[0]} and {RATES[1]}")

@@ -8,6 +8,7 @@ window by window, and the models' conflict is shown.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -17,15 +18,17 @@ from pathlib import Path
 from tqdm import tqdm
 
 from input_pipeline import audio
-from rann_jax import fusion
+from rann_jax import compilation_cache, fusion
 from rann_jax.errors import ConfigError
 from rann_jax.listener import Listener
 from rann_jax.program import guarded
 from rann_jax.report.timeline_picture import TimelinePicture, picture_file
-from rann_jax.tag_output import Choice, CsvTable, Tagged, file_name, label_file
-from rann_jax.tagger_ensemble import load
+from rann_jax.tag_output import Choice, CsvTable, Tagged, file_name, label_file, shown
+from rann_jax.tagger_ensemble import DEFAULT_RULE, load
 from rann_jax.timeline import RunningMean
 from rann_jax.workdir import replace_atomically
+
+TOP = 5  # tags that are shown of a file
 
 EXAMPLES = """\
 examples:
@@ -51,18 +54,16 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "sources", metavar="FILE_OR_FOLDER", type=Path, nargs="+", help="folders are searched for sound files"
     )
-    add(
-        "--rule", choices=tuple(fusion.RULES), default="wa", help="how several models are fused (%(default)s)"
-    )
+    add("--rule", choices=tuple(fusion.RULES), help=f"how several models are fused (default: {DEFAULT_RULE})")
     add("--checkpoint", choices=("latest", "best"), default="latest", help="default: %(default)s")
-    add("--top", type=int, default=5, metavar="K", help="tags shown for a file (default: %(default)s)")
-    add("--threshold", type=float, default=0.0, metavar="P", help="leave out tags under this probability")
+    add("--top", type=int, metavar="K", help=f"tags shown for a file (default: {TOP})")
+    add("--threshold", type=float, metavar="P", help="leave out tags, and events, under this probability")
     add("--hop", type=float, metavar="SECONDS", help="between windows (default: half a window)")
     add("--batch-size", type=int, metavar="N", help="windows at a time (default: 16, on a CPU 4)")
     add("--json", action="store_true", help="JSON lines on stdout instead of the table")
     add("--csv", type=Path, metavar="FILE", help="write every window's probabilities")
-    add("--audacity", type=Path, metavar="FOLDER", help="write a label track for each file")
-    add("--raven", type=Path, metavar="FOLDER", help="write a Raven selection table for each file")
+    add("--audacity", type=Path, metavar="FOLDER", help="write a label track for each file; see --threshold")
+    add("--raven", type=Path, metavar="FOLDER", help="write a Raven selection table for each file; likewise")
     add("--picture", type=Path, metavar="FOLDER", help="draw spectrogram and probabilities of each file")
     add("--quiet", action="store_true", help="no progress bar")
     return parser
@@ -79,7 +80,7 @@ class Failure:
 def find_files(sources: Sequence[Path]) -> list[Path]:
     """The files named, and those in the folders named whose suffix libsndfile knows; sorted, each once.
 
-    Hidden files, as macOS lays beside its own ("._dog.wav"), are left out of folders, as preparation does.
+    What is hidden in a folder, as .Trash or macOS's "._dog.wav", is left out, as preparation does.
 
     Raises:
       ConfigError: a source does not exist, or there is no sound at all.
@@ -87,8 +88,8 @@ def find_files(sources: Sequence[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for source in sources:
         if source.is_dir():
-            shown = (path for path in sorted(source.rglob("*")) if not path.name.startswith("."))
-            found |= dict.fromkeys(p for p in shown if p.suffix.lower() in audio.SUFFIXES and p.is_file())
+            below = (p for p in sorted(source.rglob("*")) if not is_hidden(p.relative_to(source)))
+            found |= dict.fromkeys(p for p in below if p.suffix.lower() in audio.SUFFIXES and p.is_file())
         elif source.exists():
             found[source] = None
         else:
@@ -96,6 +97,15 @@ def find_files(sources: Sequence[Path]) -> list[Path]:
     if not found:
         raise ConfigError(f"{', '.join(map(str, sources))}: no sound files in there")
     return list(found)
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a file, or a folder above it in the path, is hidden.
+
+    >>> is_hidden(Path(".Trash/dog.wav"))
+    True
+    """
+    return any(part.startswith(".") for part in path.parts)
 
 
 def check_names(paths: Sequence[Path]) -> None:
@@ -156,7 +166,7 @@ def tag_file(
             if kind == "picture":
                 picture = TimelinePicture(listener.labels, sound.rate, listener.sample_rate / 2)
                 blocks = picture.watching(blocks)
-                writers.append(picture_file(target, picture, str(path)))
+                writers.append(picture_file(target, picture, shown(path)))
             else:
                 writers.append(label_file(target, kind, listener.labels, outputs.choice))
         writes = [stack.enter_context(writer) for writer in writers]
@@ -189,7 +199,7 @@ def tag_files(
     form = "{desc}: {n:.0f} s of sound in {elapsed}{postfix}"
     with tqdm(bar_format=form, disable=not show_progress) as bar:
         for number, path in enumerate(paths, start=1):
-            bar.set_description_str(f"{number}/{len(paths)} {path.name}")
+            bar.set_description_str(f"{number}/{len(paths)} {shown(path.name)}")
             try:
                 yield tag_file(listener, path, hop_seconds, bar, outputs)
             except audio.AudioError as error:
@@ -205,23 +215,58 @@ def check_hop(seconds: float | None, listener: Listener) -> None:
         )
 
 
+def choice_of(options: argparse.Namespace) -> Choice:
+    """The classes that the command line chooses.
+
+    Raises:
+      ConfigError: a number is out of range, or label files are wanted and nothing says what is an event.
+    """
+    if (options.audacity or options.raven) and options.top is None and options.threshold is None:
+        raise ConfigError(
+            f"--audacity and --raven would call the {TOP} likeliest classes of every window events, however "
+            "unlikely: add --threshold=P, a probability, or --top=K"
+        )
+    choice = Choice(TOP if options.top is None else options.top, options.threshold or 0.0)
+    if choice.top < 1 or not 0 <= choice.threshold <= 1:
+        raise ConfigError("--top must be at least 1 and --threshold in 0..1")
+    return choice
+
+
+def show(line: str, *, goes_on: bool) -> None:
+    """Print a line. Where nobody reads any more (`| head`), what else is written still becomes whole.
+
+    Args:
+      line: for stdout.
+      goes_on: whether anything else is written.
+
+    Raises:
+      BrokenPipeError: nobody reads any more, and there is nothing else to do.
+    """
+    try:
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not goes_on:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run(options: argparse.Namespace) -> int:
     """What the command line does; returns the exit code.
 
     Raises:
       ConfigError: what the user can mend, in one line.
     """
-    if options.top < 1 or not 0 <= options.threshold <= 1:
-        raise ConfigError("--top must be at least 1 and --threshold in 0..1")
+    choice = choice_of(options)
     workdirs, sources = split_sources(options.workdir, options.sources)
     paths = find_files(sources)
     wanted = {"audacity": options.audacity, "raven": options.raven, "picture": options.picture}
     folders = {kind: folder for kind, folder in wanted.items() if folder}
     if folders:
         check_names(paths)
+    compilation_cache.enable()
     listener = load(workdirs, options.rule, options.checkpoint, options.batch_size)
     check_hop(options.hop, listener)
-    choice = Choice(options.top, options.threshold)
     failures = []
     with ExitStack() as stack:
         table = None
@@ -235,9 +280,9 @@ def run(options: argparse.Namespace) -> int:
                 failures.append(result)
                 continue
             line = json.dumps(result.as_json(choice)) if options.json else result.as_table(choice)
-            tqdm.write(line, file=sys.stdout)
+            show(line, goes_on=bool(options.csv or folders))
     for failure in failures:
-        print(f"not tagged: {failure.path}: {failure.reason}", file=sys.stderr)
+        print(f"not tagged: {shown(failure.path)}: {failure.reason}", file=sys.stderr)
     return 1 if failures else 0
 
 

@@ -70,7 +70,7 @@ class Tagged:
     def as_json(self, choice: Choice) -> dict[str, Any]:
         """File, length in seconds, tags; for an ensemble also its conflict."""
         tags = tags_as_json(self.labels, self.probabilities, choice)
-        row = {"file": str(self.path), "seconds": round(self.seconds, 3), "tags": tags}
+        row = {"file": shown(self.path), "seconds": round(self.seconds, 3), "tags": tags}
         return row if self.conflict is None else row | {"conflict": round(self.conflict, 6)}
 
     def as_table(self, choice: Choice) -> str:
@@ -81,7 +81,7 @@ class Tagged:
         about = f"{self.seconds:.2f} s"
         if self.conflict is not None:
             about += f", conflict {self.conflict:.3f}"
-        lines = [f"{self.path}  ({about})"]
+        lines = [f"{shown(self.path)}  ({about})"]
         for label, p in tags:
             drawn = bar(p)
             lines.append(f"  {label:<{width}} {p:6.3f} " + (f"\033[36m{drawn}\033[0m" if coloured else drawn))
@@ -176,14 +176,14 @@ class CsvTable:
     @contextmanager
     def of(self, path: Path) -> Iterator[Write]:
         """Write the rows of one file; they are taken back where it turns out to be broken."""
-        before = self._file.tell()
+        before, name = self._file.tell(), shown(path)
 
         def write(part: Timeline) -> None:
             numbers = part.probabilities
             if part.conflict is not None:
                 numbers = np.column_stack([part.conflict, numbers])
             for start, stop, row in zip(part.starts, part.stops, numbers, strict=True):
-                self._writer.writerow([path, f"{start:.3f}", f"{stop:.3f}", *(f"{p:.6f}" for p in row)])
+                self._writer.writerow([name, f"{start:.3f}", f"{stop:.3f}", *(f"{p:.6f}" for p in row)])
 
         try:
             yield write
@@ -201,6 +201,15 @@ def bar(p: float) -> str:
     """
     full, eighth = divmod(round(p * BAR * 8), 8)
     return ("█" * full + EIGHTHS[eighth]).rstrip()
+
+
+def shown(path: str | Path) -> str:
+    r"""A path as text; bytes of it that are not UTF-8 as escapes, for no text file can hold them.
+
+    >>> print(shown(os.fsdecode(b"caf\xe9.wav")))
+    caf\xe9.wav
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def file_name(path: Path, kind: str) -> str:

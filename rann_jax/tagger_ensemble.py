@@ -15,6 +15,8 @@ from rann_jax.listener import Listener, check_batch_size, in_batches
 from rann_jax.tagger import Tagger
 from rann_jax.timeline import Judgement
 
+DEFAULT_RULE = "wa"
+
 
 class TaggerEnsemble(Listener):
     """Models of the same classes, fused window by window.
@@ -31,7 +33,7 @@ class TaggerEnsemble(Listener):
       ConfigError: an unknown rule, fewer than two models, or models that cannot be fused; which, and why.
     """
 
-    def __init__(self, taggers: Sequence[Tagger], *, rule: str = "wa", batch_size: int | None = None):
+    def __init__(self, taggers: Sequence[Tagger], *, rule: str = DEFAULT_RULE, batch_size: int | None = None):
         if rule not in fusion.RULES:
             raise ConfigError(f"rule={rule!r}: there are {', '.join(fusion.RULES)}")
         if len(taggers) < 2:
@@ -67,7 +69,7 @@ class TaggerEnsemble(Listener):
         cls,
         workdirs: Sequence[str | Path],
         *,
-        rule: str = "wa",
+        rule: str = DEFAULT_RULE,
         checkpoint: str = "latest",
         batch_size: int | None = None,
     ) -> "TaggerEnsemble":
@@ -84,12 +86,15 @@ class TaggerEnsemble(Listener):
         return in_batches(self._fused, self._variables, windows, self.batch_size)
 
 
-def load(workdirs: Sequence[Path], rule: str, checkpoint: str, batch_size: int | None) -> Listener:
-    """One model, or an ensemble of several.
+def load(workdirs: Sequence[Path], rule: str | None, checkpoint: str, batch_size: int | None) -> Listener:
+    """One model, or an ensemble of several; what programs with an option --rule load.
 
     Raises:
-      ConfigError: a workdir has no such checkpoint, or the models cannot be fused.
+      ConfigError: a workdir has no such checkpoint, the models cannot be fused, or one has a rule.
     """
     if len(workdirs) == 1:
+        if rule is not None:
+            raise ConfigError(f"--rule={rule} fuses several models: name another workdir, or leave it out")
         return Tagger.load(workdirs[0], checkpoint=checkpoint, batch_size=batch_size)
+    rule = DEFAULT_RULE if rule is None else rule
     return TaggerEnsemble.load(workdirs, rule=rule, checkpoint=checkpoint, batch_size=batch_size)

@@ -5,7 +5,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from rann_jax import compilation_cache
+from rann_jax import compilation_cache, predict
+from rann_jax.errors import ConfigError
+from rann_jax.serve import __main__ as serve
 
 
 @pytest.fixture
@@ -36,3 +38,23 @@ def test_where_jax_was_told(setting, tmp_path):
     setting(str(tmp_path))
     compilation_cache.enable()
     assert jax.config.values["jax_compilation_cache_dir"] == str(tmp_path)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("program", [predict, serve], ids=["predict", "serve"])
+def test_programs_keep_what_they_compile(program, monkeypatch, tmp_path):
+    """The cache is there before the model is, whose network is compiled at its first window."""
+    if program is serve:
+        pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
+        pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
+    order = []
+
+    def load(*_):
+        order.append("load")
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(compilation_cache, "enable", lambda: order.append("enable"))
+    monkeypatch.setattr(program, "load", load)
+    (tmp_path / "a.wav").touch()
+    assert program.main(["model", *([str(tmp_path)] if program is predict else [])]) == 2
+    assert order == ["enable", "load"]

@@ -3,6 +3,9 @@
 import csv
 import functools
 import json
+import os
+import shutil
+import sys
 import tracemalloc
 
 import numpy as np
@@ -63,7 +66,7 @@ def test_json_lines_bad_files_and_exit_code(tiny_workdir, folder, capsys, load_o
         next(line for line in err.splitlines() if "torn.wav: not decodable" in line),
     ]
     wave, rate = soundfile.read(folder / "bell.wav", dtype="float32")
-    tags = load_once([tiny_workdir], "wa", "latest", 2).tag(wave, rate)
+    tags = load_once([tiny_workdir], None, "latest", 2).tag(wave, rate)
     shown = {tag["label"]: tag["probability"] for tag in rows[0]["tags"]}
     assert list(shown) == list(tags)[:2]
     np.testing.assert_allclose(list(shown.values()), list(tags.values())[:2], atol=1e-5)
@@ -94,10 +97,14 @@ def test_files_for_other_programs(tiny_workdir, folder, tmp_path, capsys):
 def test_hidden_files_in_folders_are_left_out(tmp_path):
     """macOS lays ._NAME beside NAME on foreign disks: no sound, though it is called so."""
     (tmp_path / "deep").mkdir()
-    for name in ("a.wav", "._a.wav", "deep/b.FLAC", "deep/.c.wav", "deep/notes.txt"):
+    (tmp_path / "deep/.Trash").mkdir()
+    names = ("a.wav", "._a.wav", "deep/b.FLAC", "deep/.c.wav", "deep/.Trash/d.wav", "deep/notes.txt")
+    for name in names:
         (tmp_path / name).write_bytes(b"")
     assert predict.find_files([tmp_path]) == [tmp_path / "a.wav", tmp_path / "deep/b.FLAC"]
-    assert predict.find_files([tmp_path / "._a.wav"]) == [tmp_path / "._a.wav"]  # it was asked for
+    for name in ("._a.wav", "deep/.Trash/d.wav"):  # they were asked for
+        assert predict.find_files([tmp_path / name]) == [tmp_path / name]
+    assert predict.find_files([tmp_path / "deep/.Trash"]) == [tmp_path / "deep/.Trash/d.wav"]
 
 
 @pytest.mark.fast
@@ -128,11 +135,30 @@ def test_events_join_neighbouring_windows():
         (["{w}", "{f}", "--hop", "nan"], "--hop=nan"),
         (["{w}", "{f}", "--top", "0"], "--top"),
         (["{w}", "{w}/checkpoints"], "no sound files"),
+        (["{w}", "{f}", "--threshold", "nan"], "--threshold in 0..1"),
+        (["{w}", "{f}", "--audacity", "labels"], "add --threshold=P"),
+        (["{w}", "{f}", "--raven", "labels"], "add --threshold=P"),
+        (["{w}", "{f}", "--rule", "ds"], "--rule=ds fuses several models"),
         (["{w}", "{w}", "{f}"], "same workdir is named twice"),
         (["{w}", "{s}"], "only workdirs"),
         (["{w}", "{o}", "{f}"], "models 1 and 2 differ in their labels"),
     ],
-    ids=["file", "workdir", "hop", "short", "nan", "top", "folder", "twice", "workdirs", "labels"],
+    ids=[
+        *(
+            "file",
+            "workdir",
+            "hop",
+            "short",
+            "nan",
+            "top",
+            "folder",
+            "threshold",
+            "audacity",
+            "raven",
+            "rule",
+        ),
+        *("twice", "workdirs", "labels"),
+    ],
 )
 def test_wrong_use_is_one_line(arguments, says, tiny_workdir, second_workdir, other, folder, capsys):
     names = {"w": tiny_workdir, "s": second_workdir, "o": other, "f": folder}
@@ -154,10 +180,9 @@ def test_ensemble_by_hand(tiny_workdir, second_workdir, tmp_path, capsys):
     file = str(tmp_path / "four windows.wav")
     soundfile.write(file, np.random.default_rng(0).uniform(-0.5, 0.5, 20000), 16000)
     for i, models in enumerate(([tiny_workdir], [second_workdir], [tiny_workdir, second_workdir])):
-        table = f"{tmp_path}/{i}.csv"
-        assert (
-            main([*map(str, models), file, "--rule", "ds", "--json", "--csv", table, "--quiet", *SMALL]) == 0
-        )
+        rule = ["--rule", "ds"] if len(models) > 1 else []
+        more = ["--json", "--csv", f"{tmp_path}/{i}.csv", "--quiet", *SMALL]
+        assert main([*map(str, models), file, *rule, *more]) == 0
     row = json.loads(capsys.readouterr().out.splitlines()[-1])
     first, second, fused = (
         np.loadtxt(tmp_path / f"{i}.csv", delimiter=",", skiprows=1, usecols=range(1, n))
@@ -236,10 +261,50 @@ def test_a_file_that_breaks_leaves_nothing(tmp_path, capsys):
     wave[-1] = np.nan
     soundfile.write(tmp_path / "broken.wav", wave, 8000, subtype="FLOAT")
     names = [str(tmp_path / name) for name in ("broken.wav", "good.wav")]
-    assert main(["model", *names, "--quiet", *outputs(tmp_path / "out")]) == 1
+    assert main(["model", *names, "--top", "1", "--quiet", *outputs(tmp_path / "out")]) == 1
     assert "broken.wav: NaN" in capsys.readouterr().err
     written = sorted(path.name for path in (tmp_path / "out").rglob("*.*"))
     assert written == ["good.wav.png", "good.wav.selections.txt", "good.wav.txt", "t.csv"]
     rows = list(csv.DictReader((tmp_path / "out/t.csv").read_text().splitlines()))
     assert [row["file"] for row in rows] == [names[1]] * 3
     assert {row["loud"] for row in rows} == {"0.500000"}
+
+
+@pytest.mark.fast
+@pytest.mark.usefixtures("loudness")
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_name_that_is_not_utf8(as_json, tmp_path, capsys):
+    """Old archives have such names: the file is tagged, and what is written of it escapes the odd bytes."""
+    soundfile.write(tmp_path / "a.wav", np.full(1600, 0.5), 8000)
+    for name in (b"caf\xe9.wav", b"z.wav"):
+        shutil.copy(tmp_path / "a.wav", tmp_path / os.fsdecode(name))
+    more = ["--json"] if as_json else []
+    assert main(["model", str(tmp_path), "--top", "1", *more, *outputs(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    named = [json.loads(x)["file"] if as_json else x.partition("  (")[0] for x in lines if x[0] != " "]
+    assert named == [f"{tmp_path}/{name}" for name in ("a.wav", "caf\\xe9.wav", "z.wav")]
+    rows = list(csv.DictReader((tmp_path / "out/t.csv").read_text().splitlines()))
+    assert [row["file"] for row in rows] == [name for name in named for _ in range(3)]
+    assert (tmp_path / "out/a" / os.fsdecode(b"caf\xe9.wav.txt")).exists()
+
+
+@pytest.mark.fast
+@pytest.mark.usefixtures("loudness")
+@pytest.mark.parametrize("wanted", [True, False])
+def test_nobody_reads_on(wanted, tmp_path, monkeypatch):
+    """As with `| head -1`: what was asked for beside the lines becomes whole; without that, it ends."""
+    names = [str(tmp_path / f"{name}.wav") for name in "abc"]
+    for name in names:
+        soundfile.write(name, np.full(1600, 0.5), 8000)
+    heard, tag_file = [], predict.tag_file
+    monkeypatch.setattr(predict, "tag_file", lambda *rest: heard.append(rest) or tag_file(*rest))
+    more = ["--csv", str(tmp_path / "t.csv")] if wanted else []
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w", buffering=1) as nobody, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", nobody)
+        assert main(["model", *names, "--quiet", *more]) == 0
+    assert len(heard) == (3 if wanted else 1)
+    if wanted:
+        rows = csv.DictReader((tmp_path / "t.csv").read_text().splitlines())
+        assert [row["file"] for row in rows] == [name for name in names for _ in range(3)]

@@ -18,10 +18,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rann_jax import fusion
+from rann_jax import compilation_cache, fusion
 from rann_jax.errors import ConfigError
 from rann_jax.program import guarded, require
-from rann_jax.tagger_ensemble import load
+from rann_jax.tagger_ensemble import DEFAULT_RULE, load
 
 LOCAL = ("127.0.0.1", "localhost", "[::1]")  # what this machine calls itself
 
@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("workdirs", metavar="WORKDIR", type=Path, nargs="+", help="folder of a trained model")
-    add("--rule", choices=tuple(fusion.RULES), default="wa", help="how several are fused (%(default)s)")
+    add("--rule", choices=tuple(fusion.RULES), help=f"how several are fused (default: {DEFAULT_RULE})")
     add("--checkpoint", choices=("latest", "best"), default="latest", help="default: %(default)s")
     add("--host", default=LOCAL[0], help="address to listen on (default: %(default)s, this machine alone)")
     add("--port", type=int, default=8000, help="default: %(default)s; 0 takes a free one")
@@ -111,11 +111,12 @@ def run(options: argparse.Namespace) -> int:
         seconds=options.max_seconds,
         per_minute=options.per_minute,
     )
+    compilation_cache.enable()
     listener = load(options.workdirs, options.rule, options.checkpoint, options.batch_size)
     names = [path.resolve().name for path in options.workdirs]
     if len(set(names)) < len(names):
         names = [str(path) for path in options.workdirs]
-    about = {"models": names, "rule": options.rule if len(names) > 1 else None}
+    about = {"models": names, "rule": (options.rule or DEFAULT_RULE) if len(names) > 1 else None}
     sock = listen(options.host, options.port)
     address, port = sock.getsockname()[:2]
     app = create_app(listener, about, limits, hosts=names_of(options.host, address))
