@@ -3,11 +3,14 @@
 It shows the spectrogram, what is heard over time, the tags and, of several workdirs, the fusion with its
 conflict. The same as JSON:
 
-  curl --data-binary @dog.ogg http://127.0.0.1:8000/api/tag?top=5
+  curl --data-binary @dog.ogg 'http://127.0.0.1:8000/api/tag?top=5'
   curl http://127.0.0.1:8000/api/model
 
 It listens on this machine alone unless --host says otherwise. It keeps no sound and asks for no password:
-what it refuses is bounded by the limits below, so put a proxy that knows your users before it.
+what it refuses is bounded by the limits below, so put a proxy that knows your users before it. A client is
+an address; behind a proxy all have the proxy's, unless --proxy says where it is: then the last address in
+its header X-Forwarded-For counts, which that proxy must add itself. A proxy on this machine has to ask by
+a name of this machine (Host: 127.0.0.1), not by its own.
 """
 
 import argparse
@@ -42,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-megabytes", type=float, default=64, metavar="MB", help="of an upload (default: %(default)s)")
     add("--max-seconds", type=float, default=600, metavar="S", help="of sound (default: %(default)s)")
     add("--per-minute", type=int, default=60, metavar="N", help="requests of a client (default: %(default)s)")
+    add("--proxy", metavar="ADDRESS", help="whose X-Forwarded-For is believed (default: nobody's)")
     return parser
 
 
@@ -92,6 +96,21 @@ def check_limits(options: argparse.Namespace) -> None:
         raise ConfigError("--max-megabytes, --max-seconds and --per-minute must be positive and finite")
 
 
+def trusted(proxy: str | None) -> list[str]:
+    """The addresses whose X-Forwarded-For is believed: the proxy's, or none.
+
+    Raises:
+      ConfigError: it is no address.
+
+    >>> trusted("::0001"), trusted(None)
+    (['::1'], [])
+    """
+    try:
+        return [] if proxy is None else [str(ipaddress.ip_address(proxy))]
+    except ValueError as error:
+        raise ConfigError(f"--proxy={proxy}: it must be an address, as 127.0.0.1") from error
+
+
 def run(options: argparse.Namespace) -> int:
     """What the command line does, until it is interrupted.
 
@@ -103,9 +122,11 @@ def run(options: argparse.Namespace) -> int:
     import uvicorn
 
     from rann_jax.serve.app import create_app
+    from rann_jax.serve.connection import CONNECTIONS, Connection
     from rann_jax.serve.limits import Limits
 
     check_limits(options)
+    proxies = trusted(options.proxy)
     limits = Limits(
         bytes=int(options.max_megabytes * 1e6),
         seconds=options.max_seconds,
@@ -121,7 +142,17 @@ def run(options: argparse.Namespace) -> int:
     address, port = sock.getsockname()[:2]
     app = create_app(listener, about, limits, hosts=names_of(options.host, address))
     print(f"http://{in_url(options.host)}:{port}", flush=True)
-    config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, limit_concurrency=64)
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",  # as one of those a connection would no longer be counted
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
+        limit_concurrency=CONNECTIONS,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+    )
     uvicorn.Server(config).run(sockets=[sock])
     return 0
 
