@@ -31,6 +31,7 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from rann_jax import compilation_cache
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
 from rann_jax.program import guarded, require
@@ -144,6 +145,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
       ConfigError: the workdir has no such checkpoint, or a package is missing.
     """
+    compilation_cache.enable()  # of the checkpoint's checksum
     tagger = Tagger.load(options.workdir, checkpoint=options.checkpoint)
     folder = options.out or options.workdir / "export"
     exported = FORMATS[options.to](tagger)

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from rann_jax import compilation_cache, predict
+from rann_jax import compilation_cache, export, predict
 from rann_jax.errors import ConfigError
 from rann_jax.serve import __main__ as serve
 
@@ -41,20 +41,21 @@ def test_where_jax_was_told(setting, tmp_path):
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("program", [predict, serve], ids=["predict", "serve"])
+@pytest.mark.parametrize("program", [predict, serve, export], ids=["predict", "serve", "export"])
 def test_programs_keep_what_they_compile(program, monkeypatch, tmp_path):
-    """The cache is there before the model is, whose network is compiled at its first window."""
+    """The cache is there before the model, of which the checksum is compiled first, and then the network."""
     if program is serve:
         pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
         pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
     order = []
 
-    def load(*_):
+    def load(*_, **__):
         order.append("load")
         raise ConfigError("enough")
 
     monkeypatch.setattr(compilation_cache, "enable", lambda: order.append("enable"))
-    monkeypatch.setattr(program, "load", load)
+    monkeypatch.setattr(program.Tagger if program is export else program, "load", load)
     (tmp_path / "a.wav").touch()
-    assert program.main(["model", *([str(tmp_path)] if program is predict else [])]) == 2
+    more = {predict: [str(tmp_path)], serve: [], export: ["--to", "onnx"]}[program]
+    assert program.main(["model", *more]) == 2
     assert order == ["enable", "load"]
