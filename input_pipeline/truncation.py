@@ -2,16 +2,19 @@
 
 Decoders take what is there: a download that broke off after 3 of 10 s decodes without an error, and its
 labels may belong to the 7 s that are lost. Where the container states a length, it is compared with the file.
-Sources: the RIFF and AIFF-C specifications; RFC 3533 (Ogg); ISO 11172-3 and the Xing tag that LAME
-documents (MP3). FLAC states its samples, which only decoding counts: see `audio.decode`.
+Sources: the RIFF and AIFF-C specifications; those of the Core Audio Format (Apple), Wave64 (Sony) and .snd or
+.au (NeXT, Sun); RFC 3533 (Ogg); ISO 11172-3 and the Xing tag that LAME documents (MP3). FLAC states its
+samples, which only decoding counts: see `audio.stream`.
 """
 
 import io
 import struct
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 # Writers that cannot seek leave a length open: ffmpeg and RF64 write the greatest value, SoX 0x7ffff000.
 _OPEN_LENGTH = 0x7FFF0000
+_AU_OPEN = 0xFFFFFFFF
 _MAX_CHUNKS = 1000
 _MAX_PAGE_BYTES = 27 + 255 + 255 * 255  # of an Ogg page: header, segment table, segments
 _END_OF_STREAM = 4
@@ -37,42 +40,81 @@ def truncation(file: BinaryIO) -> str:
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     magic = file.read(12)
-    if magic[:4] in _CHUNKED and magic[8:] in _CHUNKED[magic[:4]]:
-        return _chunks(file, size, big_endian=magic[:4] in (b"FORM", b"RIFX"))
+    for (beginning, form), layout in _CHUNKED.items():
+        if magic.startswith(beginning) and magic.endswith(form):
+            return _chunks(file, size, layout)
+    if magic[:4] in _AU and len(magic) == 12:
+        offset, stated = struct.unpack(f"{_AU[magic[:4]]}II", magic[4:])
+        return "" if stated == _AU_OPEN else _compared(size - offset, stated)
     if magic[:4] == b"OggS":
         return _ogg(file, size)
     return _mp3(file, size, magic)
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """How a container lays out its chunks.
+
+    Attributes:
+      header: name and length of a chunk, for struct.
+      sound: name of the chunk of sound.
+      start: of the first chunk.
+      alignment: to which chunks are filled up, bytes.
+      counts_header: whether lengths include the header.
+      open_from: lengths from here on leave it open.
+    """
+
+    header: str
+    sound: bytes
+    start: int = 12
+    alignment: int = 2
+    counts_header: bool = False
+    open_from: int = _OPEN_LENGTH
+
+
+_RIFF = _Layout("<4sI", b"data")
+_AIFF = _Layout(">4sI", b"SSND")
+_CAF = _Layout(">4sQ", b"data", start=8, alignment=1, open_from=1 << 62)
+_W64_SOUND = b"data" + bytes.fromhex("f3acd3118cd100c04f8edb8a")
+_W64 = _Layout("<16sQ", _W64_SOUND, start=40, alignment=8, counts_header=True, open_from=1 << 62)
+
+# By how a file begins, and by how its twelfth byte ends.
 _CHUNKED = {
-    b"RIFF": (b"WAVE",),
-    b"RIFX": (b"WAVE",),
-    b"RF64": (b"WAVE",),
-    b"FORM": (b"AIFF", b"AIFC"),
+    (b"RIFF", b"WAVE"): _RIFF,
+    (b"RF64", b"WAVE"): _RIFF,
+    (b"RIFX", b"WAVE"): replace(_RIFF, header=">4sI"),
+    (b"FORM", b"AIFF"): _AIFF,
+    (b"FORM", b"AIFC"): _AIFF,
+    (b"caff", b""): _CAF,
+    (b"riff", bytes.fromhex("2e91cf11a5d628db")): _W64,
 }
+_AU = {b".snd": ">", b"dns.": "<"}  # by byte order
 
 
-def _chunks(file: BinaryIO, size: int, *, big_endian: bool) -> str:
-    """WAV, RF64 and AIFF: the chunk of sound, and what is left of the file at it."""
-    order = ">" if big_endian else "<"
+def _chunks(file: BinaryIO, size: int, layout: _Layout) -> str:
+    """WAV, RF64, AIFF, CAF and W64: the chunk of sound, and what is left of the file at it."""
     large = 0  # RF64 keeps lengths beyond 4 GB in a chunk of their own
-    start = 12
+    start, header_bytes = layout.start, struct.calcsize(layout.header)
     for _ in range(_MAX_CHUNKS):
-        file.seek(start)
-        header = file.read(8)
-        if len(header) < 8:
+        if start + header_bytes > size:
             return ""
-        name, length = header[:4], struct.unpack(f"{order}I", header[4:])[0]
-        start += 8
+        file.seek(start)
+        name, length = struct.unpack(layout.header, file.read(header_bytes))
+        if layout.counts_header:
+            length = max(0, length - header_bytes)
+        start += header_bytes
         if name == b"ds64" and len(sizes := file.read(16)) == 16:
             large = struct.unpack("<8xQ", sizes)[0]
-        if name in (b"data", b"SSND"):
+        if name == layout.sound:
             stated = large if large and length == 0xFFFFFFFF else length
-            there = size - start
-            is_open = stated >= _OPEN_LENGTH and stated != large
-            return "" if is_open or stated <= there else f"its data has {there} of {stated} bytes"
-        start += length + length % 2
+            is_open = stated >= layout.open_from and stated != large
+            return "" if is_open else _compared(size - start, stated)
+        start += -(-length // layout.alignment) * layout.alignment
     return ""
+
+
+def _compared(there: int, stated: int) -> str:
+    return f"its data has {max(0, there)} of {stated} bytes" if there < stated else ""
 
 
 def _ogg(file: BinaryIO, size: int) -> str:
