@@ -66,6 +66,10 @@ UNREADABLE = frozenset(
 RATES = (1000, 768_000)  # Hz (ours): below is no sound, above no sound card
 _BLOCK_FRAMES = 1 << 18
 _LOUDEST = 1e10  # (ours) integers kept as floats are below; the power of what is above is infinite in float32
+# Of the samples that are not zero in a file of floats (ours): loud masters have few beyond full scale, what
+# was written as floats in the scale of integers has nearly all, and would become a square wave.
+_MAX_BEYOND = 0.1
+_FLOATS = ("FLOAT", "DOUBLE")
 _OPEN_FRAMES = 1 << 62  # libsndfile's count where a header leaves it open is near 2**63
 
 
@@ -112,19 +116,25 @@ def decode(source: str | Path | bytes, *, max_seconds: float = MAX_SECONDS) -> A
       max_seconds: the longest recording accepted, seconds.
 
     Raises:
-      AudioError: undecodable, empty, shorter than the file says, longer than max_seconds, or NaN or
-      infinite samples.
+      AudioError: what `stream` refuses, empty, or longer than max_seconds.
     """
-    with _decoding(), _opened(source) as file:
-        samples = _read_mono(file, max_seconds)
-        _check_count(file, len(samples))
-        audio = Audio(samples, file.samplerate, file.samplerate, file.channels)
-    _check_whole(source)
+    with stream(source) as opened:
+        samples = _joined(opened, max_seconds)
     if not samples.size:
         raise AudioError("no samples")
-    if not np.isfinite(samples).all():
-        raise AudioError("NaN or infinite samples")
-    return audio
+    return Audio(samples, opened.rate, opened.rate, opened.channels)
+
+
+def _joined(opened: "Stream", max_seconds: float) -> np.ndarray:
+    limit = int(max_seconds * opened.rate)
+    blocks: list[np.ndarray] = []
+    total = 0
+    for block in opened.blocks:
+        total += len(block)
+        if total > limit:
+            raise AudioError(f"longer than config.prepare.max_seconds={max_seconds:g}")
+        blocks.append(block)
+    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
 
 
 def _opened(source: str | Path | bytes) -> soundfile.SoundFile:
@@ -156,11 +166,13 @@ class Stream:
     Attributes:
       rate: sampling rate of the file, Hz.
       seconds: length that the header claims; a broken file may have less.
+      channels: number of channels of the file.
       blocks: mono float32 blocks (n,); taking one raises AudioError where the file is broken.
     """
 
     rate: int
     seconds: float
+    channels: int
     blocks: Iterator[np.ndarray]
 
 
@@ -173,8 +185,8 @@ def stream(source: str | Path | bytes) -> Iterator[Stream]:
 
     Raises:
       AudioError: undecodable, shorter than the file says, or of a rate that no sound has (of 1 Hz, a block
-        would be resampled to days); while blocks are taken also NaN, infinite or absurdly large samples,
-        and for FLAC, whose length only decoding counts, its end.
+        would be resampled to days); while blocks are taken also NaN, infinite or absurdly large samples, and
+        at the end FLAC, whose length only decoding counts, and floats that are integers in another type.
     """
     with _decoding():
         file = _opened(source)
@@ -182,24 +194,32 @@ def stream(source: str | Path | bytes) -> Iterator[Stream]:
         if not RATES[0] <= file.samplerate <= RATES[1]:
             raise AudioError(f"its rate is {file.samplerate} Hz, not between {RATES[0]} and {RATES[1]}")
         _check_whole(source)
-        yield Stream(file.samplerate, max(0, file.frames) / file.samplerate, _finite_blocks(file))
+        seconds = max(0, file.frames) / file.samplerate
+        yield Stream(file.samplerate, seconds, file.channels, _checked_blocks(file))
 
 
-def _finite_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+def _checked_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
     blocks = _mono_blocks(file)
-    total = 0
+    total = sounding = beyond = 0
     while True:
         with _decoding():  # only the decoder: what the user of a block does is not this file's fault
             block = next(blocks, None)
         if block is None:
-            _check_count(file, total)
-            return
+            break
         if not np.isfinite(block).all():
             raise AudioError("NaN or infinite samples")
-        if (peak := float(np.abs(block).max())) > _LOUDEST:
+        size = np.abs(block)
+        if (peak := float(size.max())) > _LOUDEST:
             raise AudioError(f"samples of {peak:.0e} times full scale")
         total += len(block)
+        sounding += int(np.count_nonzero(size))
+        beyond += int(np.count_nonzero(size > 1))
         yield block
+    _check_count(file, total)
+    if file.subtype in _FLOATS and beyond > _MAX_BEYOND * sounding:
+        raise AudioError(
+            f"{beyond / sounding:.0%} of its samples are beyond full scale, which is 1.0 of floats: scale it"
+        )
 
 
 def _mono_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
@@ -214,23 +234,9 @@ def _decoding() -> Iterator[None]:
     """Raise as AudioError whatever libsndfile or the file system says."""
     try:
         yield
-    except (soundfile.SoundFileError, OSError, TypeError, ValueError, MemoryError) as error:
+    except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
         # TypeError: soundfile takes a .raw name for headerless PCM and asks for its format.
         raise AudioError(f"not decodable: {_one_line(error)}") from error
-
-
-def _read_mono(file: soundfile.SoundFile, max_seconds: float) -> np.ndarray:
-    limit = int(max_seconds * file.samplerate)
-    blocks: list[np.ndarray] = []
-    total = 0
-    for block in _mono_blocks(file):
-        total += len(block)
-        if total > limit:
-            raise AudioError(f"longer than config.prepare.max_seconds={max_seconds:g}")
-        blocks.append(block)
-    if not blocks:
-        return np.zeros(0, np.float32)
-    return np.concatenate(blocks)
 
 
 def _one_line(error: Exception) -> str:

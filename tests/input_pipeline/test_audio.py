@@ -87,10 +87,16 @@ def test_rounding_and_clipping():
     assert clipped == 3  # 1.0 too: int16 ends one step below it
 
 
-def encoded(samples: np.ndarray, **options) -> bytes:
+def encoded(samples: np.ndarray, rate: int = 8000, **options) -> bytes:
     file = io.BytesIO()
-    soundfile.write(file, samples, 8000, format="WAV", **options)
+    soundfile.write(file, samples, rate, format="WAV", **options)
     return file.getvalue()
+
+
+def heard(content: bytes) -> np.ndarray:
+    """As a program takes it that decodes while it listens."""
+    with audio.stream(content) as opened:
+        return np.concatenate(list(opened.blocks))
 
 
 @pytest.mark.fast
@@ -110,6 +116,41 @@ def test_reasons_for_rejection(content, reason):
     with pytest.raises(audio.AudioError, match=reason) as caught:
         audio.decode(content, max_seconds=1.0)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("take", [audio.decode, heard])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (encoded(20000 * noise(8000), subtype="FLOAT"), "100% of its samples are beyond full scale"),
+        (
+            encoded(20000 * noise(8000), subtype="DOUBLE"),
+            "beyond full scale, which is 1.0 of floats: scale it",
+        ),
+        (encoded(np.pad(20000 * noise(800), (0, 72000)), subtype="FLOAT"), "100% of its samples are beyond"),
+        (encoded(1e12 * noise(8000), subtype="FLOAT"), r"samples of 5e\+11 times full scale"),
+        (encoded(noise(8000), rate=900), "its rate is 900 Hz, not between 1000 and 768000"),
+    ],
+    ids=["float", "double", "silent_else", "absurd", "rate"],
+)
+def test_what_training_and_use_both_refuse(take, content, reason):
+    with pytest.raises(audio.AudioError, match=reason) as caught:
+        take(content)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("take", [audio.decode, heard])
+def test_a_loud_master_is_taken(take):
+    """A tenth of what is not silent is beyond full scale, and no more."""
+    loud = np.zeros(8000, np.float32)
+    loud[:1000], loud[:100] = 0.5, -1.5
+    got = take(encoded(loud, subtype="FLOAT"))
+    np.testing.assert_array_equal(getattr(got, "samples", got), loud)
+    loud[100] = 1.5
+    with pytest.raises(audio.AudioError, match="10% of its samples are beyond full scale"):
+        take(encoded(loud, subtype="FLOAT"))
 
 
 def test_truncated_flac_is_rejected(tmp_path):
