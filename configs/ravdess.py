@@ -15,14 +15,12 @@ from configs.base import on_data_set
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Presets: see `on_data_set`."""
-    config = on_data_set(
+    return on_data_set(
         arg,
         {"name": "ravdess", "folds": 4},
         num_classes=8,
         t_c=3.0,
         steps=(6000, 1800),
         folds=(1, 2, 3, 4),
+        small_top_db=80.0,  # clips begin and end in near silence
     )
-    if config.feature.n_bins == 64 and config.feature.name == "log_mel":  # size=small
-        config.feature.top_db = 80.0  # clips begin and end in near silence
-    return config

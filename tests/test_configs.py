@@ -52,3 +52,18 @@ def test_a_split_is_held_out(presets, train, measure):
 def test_what_cannot_be_held_out(presets):
     with pytest.raises(ConfigError, match=r"^preset valid=\w+: it must not be"):
         load_config_file(f"configs/{presets}")
+
+
+@pytest.mark.parametrize(
+    ("presets", "floor"),
+    [
+        ("size=small", 80.0),
+        ("size=small,feature=log_mel+wavegram", 80.0),
+        ("size=small,feature=mfcc", None),
+        ("size=deck", None),
+    ],
+)
+@pytest.mark.parametrize("name", ["esc50", "ravdess"])
+def test_small_log_mels_of_silent_clips_have_a_floor(name, presets, floor):
+    config = load_config_file(f"configs/{name}.py:{presets}")
+    assert config.feature.get("top_db") == floor
