@@ -101,10 +101,16 @@ def _unpack(url: str, archive: Path, target: Path, max_bytes: int) -> None:
                 packed.extract(member, target)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{url} is not a whole zip archive ({error}): try again later") from error
+    except OSError as error:
+        raise DataError(
+            f"cannot unpack {url} into {target.parent.parent}: {error.strerror or error}: free the disk or "
+            "name another folder with --config.prepared_dir"
+        ) from error
 
 
 def _refuse_unsafe(url: str, member: zipfile.ZipInfo) -> None:
     path = PurePosixPath(member.filename.replace("\\", "/"))
     link = stat.S_ISLNK(member.external_attr >> 16)
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or link:
+    drive = ":" in "".join(path.parts[:1])  # './' has no parts
+    if not member.filename or path.is_absolute() or ".." in path.parts or drive or link:
         raise DataError(f"{url} holds the unsafe member {member.filename!r}: nothing was unpacked")

@@ -23,6 +23,9 @@ class Esc50(AudioBuilder):
 
     Layout as published: `audio/` and `meta/esc50.csv` (or `meta.csv`). The files may be in any
     format; their names count up to the suffix. Clips are cut or zero-padded at the end to 5 s.
+
+    The archive that is downloaded is the repository's branch as it stands, without a checksum: no release is
+    published. The fingerprints of the splits tell whether two copies are the same.
     """
 
     OPTIONS: ClassVar[dict[str, Any]] = {"subset": "esc50"}

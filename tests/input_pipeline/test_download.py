@@ -1,7 +1,9 @@
 """The official archive, served from this machine: whole or not at all, nothing outside its folder."""
 
+import errno
 import functools
 import http.server
+import os
 import stat
 import threading
 import zipfile
@@ -122,3 +124,29 @@ def test_esc50_is_downloaded_and_prepared(serve, tmp_path, monkeypatch, data_dir
         "esc50", prepared_dir=str(tmp_path / "p"), sample_rate=8000, subset="esc10", progress=False
     )
     assert prepared.targets("fold1+fold2").sum() == 20
+
+
+@pytest.mark.fast
+def test_members_without_a_name(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("./", "")
+        archive.writestr("a/b", "c")
+    download._unpack("URL", path, tmp_path / "unpacked", 10**6)
+    assert (tmp_path / "unpacked" / "a" / "b").read_text() == "c"
+    with pytest.raises(DataError, match="unsafe member ''"):
+        download._refuse_unsafe("URL", zipfile.ZipInfo(""))
+
+
+@pytest.mark.fast
+def test_no_space_to_unpack(tmp_path, monkeypatch):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", "b")
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(zipfile.ZipFile, "extract", full)
+    with pytest.raises(DataError, match=r"cannot unpack URL .*No space left.*--config.prepared_dir"):
+        download._unpack("URL", path, tmp_path / "unfinished" / "unpacked", 10**6)
