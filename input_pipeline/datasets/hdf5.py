@@ -19,7 +19,7 @@ from input_pipeline import audio
 from input_pipeline.datasets.clip import Packed, Sound
 from input_pipeline.errors import DataError
 
-_MAX_ROWS = 1 << 24
+_MAX_ROWS = 1 << 22  # AudioSet has half as many
 _MAX_NAME_BYTES = 256
 _MAX_CHUNK_BYTES = 1 << 28  # of what is decompressed at once
 _MAX_RATE = 384000  # Hz
@@ -42,13 +42,15 @@ class Row(Sound):
 
     def load(self, max_seconds: float) -> tuple[audio.Audio, str]:
         """The samples, or the decoded bytes."""
+        file = _open(self.path)
         try:
-            file = _open(self.path)
             rate = int(file.attrs.get("sample_rate", 0))
             if self.padded and file[self.dataset].shape[1] > max_seconds * rate:
                 raise audio.AudioError(f"longer than config.prepare.max_seconds={max_seconds:g}")
             stored = np.ascontiguousarray(file[self.dataset][self.row])
-        except (OSError, KeyError, ValueError, MemoryError, RuntimeError) as error:
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise  # the system's; h5py says OSError of broken chunks too, without a number
             raise audio.AudioError(f"not readable: {' '.join(str(error).split())[:200]}") from error
         sha256 = hashlib.sha256(stored.tobytes()).hexdigest()
         if self.dataset == "mp3":
@@ -66,17 +68,17 @@ def rows(path: Path, classes: int) -> Iterator[Packed]:
         file = _open(path)
         dataset = next((name for name in _SOUNDS if name in file), "")
         _check(path, file, dataset)
-        names = file["audio_name"][:]
         targets = file.get("target")
         packed = targets is not None and _bits(path, targets, classes)
+        for start in range(0, len(file["audio_name"]), _BLOCK_ROWS):
+            block = slice(start, start + _BLOCK_ROWS)
+            names = file["audio_name"][block]
+            own = [None] * len(names) if targets is None else [_indices(t, packed) for t in targets[block]]
+            for row, (name, labels) in enumerate(zip(names, own, strict=True), start):
+                if name:
+                    yield Packed(name.decode(errors="replace"), Row(path, dataset, row), labels, "")
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise DataError(f"{path} is not a whole HDF5 file ({' '.join(str(error).split())[:200]})") from error
-    for start in range(0, len(names), _BLOCK_ROWS):
-        block = slice(start, start + _BLOCK_ROWS)
-        labels = [None] * _BLOCK_ROWS if targets is None else [_indices(t, packed) for t in targets[block]]
-        for row, (name, own) in enumerate(zip(names[block], labels, strict=False), start):
-            if name:
-                yield Packed(name.decode(errors="replace"), Row(path, dataset, row), own, "")
 
 
 @functools.lru_cache(maxsize=8)

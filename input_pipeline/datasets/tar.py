@@ -19,6 +19,8 @@ from input_pipeline.errors import DataError
 
 _MAX_BYTES = 1 << 30  # of a member; ten minutes of 32-bit stereo at 192 kHz are 0.9 GB
 _MAX_LABEL_BYTES = 1 << 20
+# What tarfile raises where headers are no whole archive's: names of names of names, sizes that nothing holds.
+_BROKEN = (tarfile.TarError, RecursionError, MemoryError, OverflowError, ValueError)
 _LABEL_KEYS = ("labels", "label", "tag")  # of a json object; 'tag' is LAION's
 
 
@@ -32,12 +34,9 @@ class Member(Sound):
 
     def load(self, max_seconds: float) -> tuple[audio.Audio, str]:
         """The decoded member."""
-        try:
-            with self.archive.open("rb") as file:
-                file.seek(self.offset)
-                content = file.read(self.size)
-        except OSError as error:
-            raise audio.AudioError(f"not readable: {error.strerror}") from error
+        with self.archive.open("rb") as file:
+            file.seek(self.offset)
+            content = file.read(self.size)
         return audio.decode(content, max_seconds=max_seconds), hashlib.sha256(content).hexdigest()
 
 
@@ -49,12 +48,12 @@ def members(path: Path) -> Iterator[Packed]:
     """
     sounds: dict[str, Packed] = {}
     labels: dict[str, tuple[str, ...]] = {}
-    end = path.stat().st_size
     broken = ""
     try:
+        end = path.stat().st_size
         with tarfile.open(path, "r:") as archive:
             try:
-                for info in archive:
+                for info in _headers(archive):
                     info.name = info.name.replace("\\", "/")
                     folder, _, name = info.name.rpartition("/")
                     key = f"{folder}/{name.partition('.')[0]}"
@@ -67,9 +66,9 @@ def members(path: Path) -> Iterator[Packed]:
                         content = archive.extractfile(info)
                         assert content is not None  # as of every regular file
                         labels[key] = _labels(info.name, content.read())
-            except tarfile.TarError as error:
+            except _BROKEN as error:
                 broken = f"the archive breaks off: {error}"
-    except (tarfile.TarError, OSError) as error:
+    except (*_BROKEN, OSError) as error:
         raise DataError(
             f"{path} is not an uncompressed tar archive ({error}): repack or remove it"
         ) from error
@@ -77,6 +76,20 @@ def members(path: Path) -> Iterator[Packed]:
         yield Packed(packed.name, packed.sound, labels.get(key) or None, packed.problem)
     if broken:
         yield Packed(f"(all behind {_written(next(reversed(sounds), 'nothing'))})", None, None, broken)
+
+
+def _headers(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members in the order of the archive, each behind the one before.
+
+    Raises:
+      tarfile.HeaderError: one is not; tarfile, which follows a negative size back, would read it for ever.
+    """
+    before = -1
+    for info in archive:
+        if info.size < 0 or info.offset <= before:
+            raise tarfile.HeaderError(f"member {_written(info.name)} leads back in the archive")
+        before = info.offset
+        yield info
 
 
 def _written(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import shutil
 import tarfile
@@ -243,6 +244,73 @@ def test_an_archive_that_breaks_off(folder, tmp_path, capsys):
     assert "it declares 64044 bytes, the archive has" in broken.reason
     assert "no sound file" in absent.reason
     assert "cannot be taken out" in capsys.readouterr().err
+
+
+def header(name, size=0, type=tarfile.REGTYPE):
+    """A header that states any size, also a negative one, which is kept in base 256."""
+    info = tarfile.TarInfo(name)
+    info.type = type
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = (size % 256**12).to_bytes(12, "big") if size < 0 else b"%011o\0" % size
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+SPARSE = b"23 GNU.sparse.size=100\n".ljust(512, b"\0")  # is what tarfile then calls the size
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("blocks", "clips"),
+    [
+        ([header("z"), header("a.wav", -512)], 0),
+        ([header("a.wav", -512)], 0),
+        ([header("b.wav", 0), header("a.wav", -1024)], 1),
+        ([header("z"), header("x", 23, tarfile.XHDTYPE), SPARSE, header("a.wav", -1536)], 1),
+        ([header("z"), header("x", -1024, tarfile.XHDTYPE)], 0),
+    ],
+    ids=["to_itself", "first", "further", "hidden", "of_a_header"],
+)
+def test_a_size_that_leads_back_in_the_archive(tmp_path, blocks, clips):
+    (tmp_path / "a.tar").write_bytes(b"".join(blocks) + bytes(1024))
+    *sounds, broken = list(itertools.islice(tar.members(tmp_path / "a.tar"), 5))
+    assert len(sounds) == clips
+    assert broken.problem.startswith("the archive breaks off")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("behind", [b"", header("z")], ids=["first", "behind"])
+def test_names_of_names_of_names(tmp_path, behind):
+    names = header("././@LongLink", 2, tarfile.GNUTYPE_LONGNAME) + b"a".ljust(512, b"\0")
+    (tmp_path / "a.tar").write_bytes(behind + 1200 * names)
+    if behind:
+        (broken,) = tar.members(tmp_path / "a.tar")
+        assert "recursion" in broken.problem
+    else:
+        with pytest.raises(DataError, match=r"a.tar is not an uncompressed tar archive .*recursion"):
+            list(tar.members(tmp_path / "a.tar"))
+
+
+@pytest.mark.fast
+def test_names_are_read_in_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(hdf5, "_BLOCK_ROWS", 2)
+    names = np.array([b"a.wav", b"", b"c.wav", b"d.wav", b"e.wav"])
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["audio_name"], file["waveform"] = names, np.zeros((5, 8), np.int16)
+        file["target"] = np.eye(5, dtype=bool)
+        file.attrs["sample_rate"] = 32000
+    read, original = [], h5py.Dataset.__getitem__
+
+    def counted(self, where, **options):
+        part = original(self, where, **options)
+        read.append(len(part))
+        return part
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", counted)
+    found = [(packed.name, packed.sound.row, packed.labels) for packed in hdf5.rows(tmp_path / "a.h5", 5)]
+    assert found == [("a.wav", 0, ("0",)), *((f"{'abcde'[i]}.wav", i, (str(i),)) for i in (2, 3, 4))]
+    assert max(read) == 2
 
 
 @pytest.mark.parametrize(
