@@ -24,7 +24,7 @@ _LISTS = {
     "unbalanced": "unbalanced_train_segments.csv",
 }
 _CLASSES_FILE = "class_labels_indices.csv"
-# How the paths of packed files name a split, in the order in which they are looked for.
+# How the names of packed files and their folders name a split, in the order in which they are looked for.
 _SPLIT_NAMES = {"eval": "eval", "unbal": "unbalanced", "bal": "balanced"}
 _ID_LENGTH = 11  # of every YouTube id, so that the prefix in 'YYouTube_id' is no part of it
 # A cut that encoders round up is longer than its segment by some hundredths of a second; a whole video,
@@ -150,8 +150,7 @@ class Audioset(AudioBuilder):
     def _packed_by_split(self) -> Mapping[str, list[Packed]]:
         splits: defaultdict[str, list[Packed]] = defaultdict(list)
         for file, packed in self._packed:
-            name = next((name for name in _SPLIT_NAMES if name in file.lower()), "")
-            splits[_SPLIT_NAMES.get(name, "")].append(packed)
+            splits[_split_of(file)].append(packed)
         return splits
 
     @functools.cached_property
@@ -163,6 +162,19 @@ class Audioset(AudioBuilder):
         for _, packed in self._packed:
             sounds[_youtube_id(packed.name)].append(packed)
         return dict(sounds)
+
+
+def _split_of(file: str) -> str:
+    """The split that the path of a packed file names, its own name before its folders; '' is none.
+
+    >>> _split_of("train_and_eval/balanced_train.h5"), _split_of("unbalanced_train/00.tar")
+    ('balanced', 'unbalanced')
+    """
+    for part in reversed(PurePosixPath(file.lower()).parts):
+        for name, split in _SPLIT_NAMES.items():
+            if name in part:
+                return split
+    return ""
 
 
 def _youtube_id(name: str) -> str:
