@@ -10,6 +10,7 @@ import numpy as np
 from input_pipeline.audio import Audio
 from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.clip import Clip, Sound
+from input_pipeline.errors import DataError
 
 RATE = 16000
 _LONGEST = 2 * RATE  # samples; transforms of this length are fast, those of a random one are not
@@ -38,6 +39,8 @@ class Quickstart(AudioBuilder):
     def clips(self) -> Mapping[str, Sequence[Clip]]:
         """Splits train and test, the classes in turn."""
         names, options = self.label_names(), self.builder_config.options
+        if options["seed"] < 0:
+            raise DataError(f"config.dataset.seed={options['seed']} must not be negative")
         splits: dict[str, list[Clip]] = {}
         for split in ("train", "test"):
             splits[split] = []
