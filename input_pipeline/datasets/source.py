@@ -5,6 +5,8 @@ import hashlib
 import io
 import os
 import stat
+import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -15,6 +17,9 @@ from input_pipeline.errors import DataError
 
 # Tables are read whole, and what is in them counts; other files of a data set are told by size and time.
 TABLE_SUFFIXES = frozenset([".csv", ".txt"])
+
+# What no line of text can hold: controls, ends of lines and of paragraphs, bytes that are not UTF-8.
+_UNWRITABLE = ("Cc", "Zl", "Zp", "Cs")
 
 # The largest official table (AudioSet's unbalanced segments) has 100 MB.
 _MAX_TABLE_BYTES = 1 << 30
@@ -30,7 +35,8 @@ class Stamp(NamedTuple):
 def scan(folder: Path, also: Set[str] = frozenset({".csv"})) -> dict[str, Stamp]:
     """Stamps of all sound files below a folder, and those with the suffixes `also`, by relative path, sorted.
 
-    Hidden files and folders are left out, links to folders are followed once.
+    Hidden files and folders are left out. A folder that links lead to is read once, under its own name where
+    that lies beside the link's, and what is left out for this is said on stderr.
 
     Raises:
       DataError: no such folder, a folder that cannot be read, or nothing but tables in it.
@@ -39,15 +45,18 @@ def scan(folder: Path, also: Set[str] = frozenset({".csv"})) -> dict[str, Stamp]
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise DataError(f"config.data_dir: {folder} {problem}: name the folder of the data set")
     files: dict[str, Stamp] = {}
-    seen: set[tuple[int, int]] = set()
+    read: dict[tuple[int, int], str] = {}
+    left_out: list[tuple[str, str]] = []
     try:
         for parent, folders, names in os.walk(folder, onerror=_reraise, followlinks=True):
-            status = os.stat(parent)
-            if (status.st_dev, status.st_ino) in seen:
+            status, here = os.stat(parent), os.path.relpath(parent, folder)
+            first = read.setdefault((status.st_dev, status.st_ino), here)
+            if first != here:
+                left_out.append((here, first))
                 folders.clear()
                 continue
-            seen.add((status.st_dev, status.st_ino))
-            folders[:] = [name for name in folders if not name.startswith(".")]
+            shown = sorted(name for name in folders if not name.startswith("."))
+            folders[:] = sorted(shown, key=lambda name: os.path.islink(os.path.join(parent, name)))
             for name in names:
                 if not name.startswith(".") and (is_audio(name) or _suffix(name) in also):
                     path = Path(parent, name)
@@ -56,6 +65,12 @@ def scan(folder: Path, also: Set[str] = frozenset({".csv"})) -> dict[str, Stamp]
         raise DataError(
             f"config.data_dir: cannot read {error.filename}: {error.strerror}: mend or remove it"
         ) from error
+    if left_out:
+        print(
+            f"note: config.data_dir: {len(left_out)} links in {folder} lead to folders that are read "
+            f"already: {left_out[0][0]!r} is left out, {left_out[0][1]!r} is read",
+            file=sys.stderr,
+        )
     if all(map(is_table, files)):
         raise DataError(
             f"config.data_dir: no sound files in {folder}: "
@@ -66,7 +81,7 @@ def scan(folder: Path, also: Set[str] = frozenset({".csv"})) -> dict[str, Stamp]
 
 def _relative(path: Path, folder: Path) -> str:
     name = path.relative_to(folder).as_posix()
-    if not name.isprintable():  # a newline, or bytes that are not UTF-8
+    if any(unicodedata.category(character) in _UNWRITABLE for character in name):
         raise DataError(f"config.data_dir: the name {name!r} is not printable text: rename it")
     return name
 
