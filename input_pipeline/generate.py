@@ -7,7 +7,6 @@ has finished wait beside it, and the next one goes on from there.
 import contextlib
 import errno
 import functools
-import io
 import os
 import shlex
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 from absl import logging
+from tensorflow_datasets.core.utils import tqdm_utils
 from tqdm import tqdm
 
 from input_pipeline.datasets.builder import AudioBuilder, AudioConfig
@@ -52,11 +52,19 @@ def find_or_generate(
         # array_record reports a full disk as a RuntimeError with the system's words in it.
         if isinstance(error, RuntimeError) and os.strerror(errno.ENOSPC) not in str(error):
             raise
-        raise DataError(
-            f"cannot write prepared data to {root}: {getattr(error, 'strerror', error)}: "
-            "free the disk or name another folder with --config.prepared_dir"
-        ) from error
+        raise DataError(_refused(error, root, config.source)) from error
     return final
+
+
+def _refused(error: OSError | RuntimeError, root: Path, source: Path) -> str:
+    """What the system refused, which is writing unless the error names one of the source files."""
+    reason, file = getattr(error, "strerror", None) or error, getattr(error, "filename", None)
+    if file and Path(file).is_relative_to(source) and not Path(file).is_relative_to(root):
+        return f"cannot read {file}: {reason}: mend or remove it"
+    return (
+        f"cannot write prepared data to {root}: {reason}: free the disk or name another folder with "
+        "--config.prepared_dir"
+    )
 
 
 def _remove_unfinished(parent: Path) -> None:
@@ -109,13 +117,12 @@ def _begin(bar: tqdm, finished: int) -> None:
 
 @contextlib.contextmanager
 def quiet_tfds() -> Iterator[None]:
-    """Silences TFDS' bars, prints to stdout and log lines about custom configurations."""
-    verbosity = logging.get_verbosity()
+    """Silences TFDS' bars and log lines about custom configurations; its bars are then as they were."""
+    verbosity, shown = logging.get_verbosity(), tqdm_utils._active  # no function of TFDS tells
     logging.set_verbosity(logging.ERROR)
     tfds.display_progress_bar(False)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
+        yield
     finally:
-        tfds.display_progress_bar(True)
+        tfds.display_progress_bar(shown)
         logging.set_verbosity(verbosity)

@@ -26,6 +26,7 @@ from input_pipeline.errors import DataError
 from input_pipeline.generate import find_or_generate, quiet_tfds
 from input_pipeline.manifest import check_share
 from input_pipeline.prepared import Prepared
+from input_pipeline.sampling import split_names
 from input_pipeline.storage import check_storage
 
 DEFAULT_PREPARED_DIR = "~/.cache/rann_jax"
@@ -42,6 +43,7 @@ def prepare(
     storage: str = "pcm",
     workers: int = 0,
     beam: str | None = None,
+    splits: Mapping[str, str] | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Prepared:
@@ -58,6 +60,8 @@ def prepare(
       workers: processes that convert; 0 is one a core. The copy is the same for any number.
       beam: flags of an Apache Beam runner that converts instead, as in '--runner=FlinkRunner'; '' is Beam's
         default, the direct runner; None is no Beam. Its workers see the folders under the same paths.
+      splits: what the data is for, as `config.splits`: what each use is made of, as 'fold2+fold3'. Checked
+        before anything is converted; where one is 'train', what is left unused or used twice is said.
       progress: whether to show a bar with rate and time left on stderr.
       **options: the data set's own options (its OPTIONS).
 
@@ -74,12 +78,13 @@ def prepare(
         progress=progress,
         **options,
     )
-    config.max_failed_share, config.workers = max_failed_share, workers
+    config.max_failed_share, config.workers, config.splits = max_failed_share, workers, splits or {}
     prepared = Prepared.open(name, find_or_generate(builder_class, root, config, beam, progress), sample_rate)
     for split in prepared.splits:
         _report_rejected(prepared, split, max_failed_share)
     _report_unlisted(prepared)
     _report_twins(prepared)
+    _report_uses(prepared, config.splits)
     return prepared
 
 
@@ -265,3 +270,27 @@ def _report_twins(prepared: Prepared) -> None:
             "from one",
             file=sys.stderr,
         )
+
+
+def _report_uses(prepared: Prepared, uses: Mapping[str, str]) -> None:
+    """A line on stderr where splits are left unused, and one for every use that shares some with training.
+
+    Raises:
+      DataError: a use names a split that there is not.
+    """
+    used = {use: split_names(expression, prepared.splits) for use, expression in uses.items()}
+    if "train" not in used:
+        return
+    if unused := [split for split in prepared.splits if not any(split in names for names in used.values())]:
+        print(
+            f"note: {prepared.name}: prepared, and named by no config.splits: {', '.join(unused)}",
+            file=sys.stderr,
+        )
+    for use, names in used.items():
+        shared = [split for split in names if split in used["train"]]
+        if use != "train" and shared:
+            print(
+                f"warning: config.splits.{use} shares {', '.join(shared)} with config.splits.train: it "
+                "scores clips that were trained on",
+                file=sys.stderr,
+            )

@@ -38,12 +38,15 @@ class Prepared:
         """Opens a copy that `prepare` has finished.
 
         Raises:
-          DataError: files of it were taken away.
+          DataError: files of it were taken away, or are not whole.
         """
         _check_present([folder / "dataset_info.json", folder / "features.json"])
         info = tfds.builder_from_directory(folder).info
         for split, parts in info.splits.items():
             _check_present([manifest_path(folder, split), *parts.filepaths])
+            there = sum(Path(file).stat().st_size for file in parts.filepaths)
+            if there != parts.num_bytes:
+                raise _damaged(folder, f"split {split!r} has {there} of {int(parts.num_bytes)} bytes")
         labels = tuple(info.features["labels"].feature.names)
         return cls(name, labels, sample_rate, tuple(info.splits), folder)
 
@@ -99,7 +102,18 @@ class Prepared:
 
     @functools.cached_property
     def _manifests(self) -> dict[str, manifests.Manifest]:
-        return {split: manifests.read(manifest_path(self.folder, split)) for split in self.splits}
+        counts = tfds.builder_from_directory(self.folder).info.splits
+        return {split: self._whole_manifest(split, counts[split].num_examples) for split in self.splits}
+
+    def _whole_manifest(self, split: str, clips: int) -> manifests.Manifest:
+        path = manifest_path(self.folder, split)
+        try:
+            manifest = manifests.read(path)
+        except (ValueError, TypeError, KeyError) as error:
+            raise _damaged(self.folder, f"{path.name} breaks off") from error
+        if len(manifest.rows) != clips:
+            raise _damaged(self.folder, f"{path.name} has {len(manifest.rows)} of {clips} clips")
+        return manifest
 
     def _manifest(self, split: str) -> manifests.Manifest:
         return self._manifests[split]
@@ -112,4 +126,8 @@ def _read_list(path: Path) -> tuple[manifests.Rejected, ...]:
 def _check_present(files: Sequence[Path]) -> None:
     for file in files:
         if not file.exists():
-            raise DataError(f"the prepared copy {file.parent} is damaged, it lacks {file.name}: delete it")
+            raise _damaged(file.parent, f"it lacks {file.name}")
+
+
+def _damaged(folder: Path, what: str) -> DataError:
+    return DataError(f"the prepared copy {folder} is damaged, {what}: delete it, or copy it again")

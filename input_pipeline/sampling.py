@@ -1,4 +1,4 @@
-"""Which splits a run reads, and in which order: several joined, all folds but one, class-balanced, weighted.
+"""Which splits a run reads, and in which order: several joined, uniform, class-balanced, weighted.
 
 An order is a function of the seed and the number of the draw alone, so it is the same for any number of
 processes and after any restart.
@@ -29,12 +29,6 @@ def split_names(expression: str, known: Sequence[str]) -> tuple[str, ...]:
         if names.count(name) > 1:
             raise DataError(f"config.splits: {expression!r} names {name!r} twice: name each split once")
     return names
-
-
-def folds_except(held_out: str, known: Sequence[str]) -> str:
-    """The training split of a cross-validation: all but one, as in 'fold2+fold3+fold4'."""
-    split_names(held_out, known)
-    return "+".join(name for name in known if name != held_out)
 
 
 class BalancedOrder:

@@ -19,6 +19,7 @@ from tensorflow_datasets.core import example_serializer, file_adapters, writer
 
 from input_pipeline import audio, manifest, storage
 from input_pipeline.datasets.clip import Clip
+from input_pipeline.errors import DataError
 
 # How much is lost when a preparation is killed, and how often its bar moves.
 CLIPS_PER_SHARD = 256
@@ -45,6 +46,7 @@ class Recipe:
 
         Raises:
           audio.AudioError: with the reason why the clip is to be rejected.
+          OSError, MemoryError: what may be mended, and then the clip is good.
         """
         if clip.problem:
             raise audio.AudioError(clip.problem)
@@ -108,6 +110,12 @@ class Shard:
             self.manifest.unlink()
         return whole
 
+    def forget_rejections(self) -> None:
+        """Has the shard converted again where clips were tried and rejected: their files may be mended."""
+        rejected = {source.id for source in manifest.read(self.manifest).rejected}
+        if any(clip.id in rejected and not clip.problem for clip in self.clips):
+            self.manifest.unlink()
+
 
 def cut(clips: Mapping[str, Sequence[Clip]], staging: Path) -> list[Shard]:
     """The shards of all splits, in the order of the clips."""
@@ -119,7 +127,11 @@ def cut(clips: Mapping[str, Sequence[Clip]], staging: Path) -> list[Shard]:
 
 
 def write(shard: Shard, recipe: Recipe) -> int:
-    """Converts the clips of a shard, one in memory at a time, and returns how many were listed."""
+    """Converts the clips of a shard, one in memory at a time, and returns how many were listed.
+
+    Raises:
+      DataError: a clip cannot be read now. It is not rejected: a staged shard is not looked at again.
+    """
     rows: list[manifest.Row] = []
     rejected: list[manifest.Rejected] = []
     serializer = example_serializer.ExampleSerializer(recipe.features.get_serialized_info())
@@ -130,6 +142,8 @@ def write(shard: Shard, recipe: Recipe) -> int:
                 record, row = recipe.convert(clip)
             except audio.AudioError as error:
                 rejected.append(manifest.Rejected(clip.id, str(error)))
+            except (OSError, MemoryError) as error:
+                raise DataError(_unread(clip, error)) from error
             else:
                 rows.append(row)
                 example = serializer.get_tf_example(recipe.features.encode_example(record))
@@ -142,6 +156,17 @@ def write(shard: Shard, recipe: Recipe) -> int:
     with _renamed(shard.manifest) as path:
         manifest.Manifest(tuple(rows), tuple(rejected)).write(path)
     return len(shard.clips)
+
+
+def _unread(clip: Clip, error: OSError | MemoryError) -> str:
+    """Why the run stops at a clip, and the mend."""
+    file = clip.sound.file if clip.sound else None
+    named = file or getattr(error, "filename", None) or clip.id
+    if isinstance(error, MemoryError):
+        reason, mend = "no memory", "lower config.prepare.workers or config.prepare.max_seconds"
+    else:
+        reason, mend = " ".join((error.strerror or str(error)).split()), "mend or remove it"
+    return f"cannot read {named}: {reason}: {mend}, then run this again: finished shards are kept"
 
 
 @contextlib.contextmanager

@@ -93,7 +93,8 @@ def run(
     workdirs.check_same_config(workdir, config, free=workdirs.SCORING if mode == "eval" else ())
     begins = mode == "train" and not workdirs.has_checkpoint(workdir)
     source = pretrained.load(experiment) if begins else None
-    prepared = prepare(**data_options(config), progress=not quiet and distributed.is_primary())
+    splits = {use: config.splits[use] for use in (config.splits if mode == "train" else config.eval.splits)}
+    prepared = prepare(**data_options(config), splits=splits, progress=not quiet and distributed.is_primary())
     check_labels(config, prepared.labels)
     if mode == "eval":
         return evaluate_checkpoint(experiment, prepared, workdir, checkpoint)

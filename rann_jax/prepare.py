@@ -72,9 +72,12 @@ def summary(prepared: Prepared) -> Iterator[str]:
     """What is in a copy, and where it is."""
     for split in prepared.splits:
         manifest = prepared.manifest(split)
+        clipped = sum(row.clipped > 0 for row in manifest.rows)
         yield (
             f"{split}: {len(manifest.rows)} of {manifest.listed} clips, "
             f"fingerprint {manifest.fingerprint()[:12]}"
+            + f", {clipped} clips have clipped samples"
+            * (clipped > 0)
         )
     yield str(prepared.folder)
 
@@ -88,7 +91,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     config = load_config_file(options.config, overrides)
     data = data_options(config)
     if not options.dry_run:
-        lines = summary(prepare(**data, beam=options.beam, progress=not options.quiet))
+        splits = config.splits.to_dict()
+        lines = summary(prepare(**data, splits=splits, beam=options.beam, progress=not options.quiet))
     else:
         for key in ("workers", "max_failed_share"):
             del data[key]

@@ -113,3 +113,13 @@ def test_beams_direct_runner_makes_the_same_copy(sounds):
     assert {path.name for path in made.iterdir()} == names
     for name in names - {"dataset_info.json", "metadata.json"}:
         assert (made / name).read_bytes() == (other.folder / name).read_bytes()
+
+
+def test_clipped_clips_are_counted_and_unused_splits_are_said(sounds, capsys):
+    loud = np.zeros(32000, np.float32)
+    loud[:2000], loud[:100] = 0.5, 1.5
+    soundfile.write(sounds / "dog" / "4.wav", loud, 16000, subtype="FLOAT")
+    assert program.main(arguments(sounds, "--quiet", "--config.splits.train=fold1+fold2+fold3")) == 0
+    told = capsys.readouterr()
+    assert re.findall(r", (\d+) clips have clipped samples", told.out) == ["1"]
+    assert "note: folder: prepared, and named by no config.splits: fold4" in told.err

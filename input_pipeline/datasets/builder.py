@@ -22,7 +22,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import split_builder, writer
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
-from input_pipeline import audio, engines, manifest, shards, storage
+from input_pipeline import audio, engines, manifest, sampling, shards, storage
 from input_pipeline.datasets.clip import Clip, Excerpt, Recording
 from input_pipeline.datasets.source import Stamp, is_audio
 from input_pipeline.errors import DataError
@@ -47,6 +47,7 @@ class AudioConfig(tfds.core.BuilderConfig):
       staging: where finished shards wait for the others.
       begin: told how many clips an earlier preparation has finished, for a progress bar.
       advance: told how many more are finished.
+      splits: what the copy is for, as `config.splits`: nothing is converted for what cannot be used.
     """
 
     source: Path = Path()
@@ -60,6 +61,7 @@ class AudioConfig(tfds.core.BuilderConfig):
     staging: Path = Path()
     begin: Callable[[int], Any] = lambda count: None
     advance: Callable[[int], Any] = lambda count: None
+    splits: Mapping[str, str] = field(default_factory=dict)
 
 
 def manifest_path(folder: Path, split: str) -> Path:
@@ -208,6 +210,11 @@ class AudioBuilder(FileReaderBuilder):
         folder = self.builder_config.source
         return [file for file in self.builder_config.files if is_audio(file) and folder / file not in taken]
 
+    # TFDS prints both to stdout, which is the caller's.
+    def _log_download_bytes(self) -> None: ...
+
+    def _log_download_done(self) -> None: ...
+
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
@@ -243,6 +250,8 @@ class AudioBuilder(FileReaderBuilder):
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         """Converts what is not staged yet, then gathers it in the folder that TFDS renames when done."""
         config = self.builder_config
+        for expression in config.splits.values():
+            sampling.split_names(expression, tuple(self.listing))
         cut = shards.cut(self.listing, config.staging)
         config.staging.mkdir(exist_ok=True)
         pending = [shard for shard in cut if not shard.finished()]
@@ -300,7 +309,12 @@ class AudioBuilder(FileReaderBuilder):
         whole = manifest.joined(manifests)
         listed = folder.parent / f"{split}.rejected.jsonl"  # outlives the unfinished folder
         manifest.Manifest(rejected=whole.rejected).write(listed)
-        manifest.check_share(whole, split, listed, self.builder_config.max_failed_share)
+        try:
+            manifest.check_share(whole, split, listed, self.builder_config.max_failed_share)
+        except DataError:
+            for shard in parts:
+                shard.forget_rejections()
+            raise
         listed.unlink()
         whole.write(manifest_path(folder, split))
         template = self._get_filename_template(split_name=split)

@@ -25,6 +25,7 @@ class Sound(abc.ABC):
 
         Raises:
           audio.AudioError: with the reason why the clip is to be rejected.
+          OSError: it cannot be read now, which says nothing of the clip.
         """
 
 
@@ -41,11 +42,8 @@ class Recording(Sound):
 
     def load(self, max_seconds: float) -> tuple[audio.Audio, str]:
         """The decoded file."""
-        try:
-            with self.path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise audio.AudioError(f"not readable: {error.strerror}") from error
+        with self.path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return audio.decode(self.path, max_seconds=max_seconds), sha256
 
 

@@ -1,8 +1,10 @@
 """Preparing once: reuse, change, kills, competing processes, full disks, wrong input."""
 
 import errno
+import fnmatch
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,11 +16,14 @@ import joblib
 import numpy as np
 import pytest
 import soundfile
+import tensorflow_datasets as tfds
 import tqdm
 from joblib.externals.loky.process_executor import TerminatedWorkerError
+from tensorflow_datasets.core.utils import tqdm_utils
 
-from input_pipeline import DataError, prepare, shards
+from input_pipeline import DataError, audio, generate, prepare, shards
 from input_pipeline.datasets.builder import AudioBuilder
+from input_pipeline.datasets.source import scan
 from input_pipeline.shards import Recipe
 from tests.input_pipeline.conftest import noise
 
@@ -325,6 +330,139 @@ def test_prepared_dir_that_cannot_be_made(animals, tmp_path):
         prepare_folder(animals, tmp_path / "file" / "prepared")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(OSError(number, os.strerror(number)) for number in (errno.EACCES, errno.EIO, errno.ESTALE)),
+        MemoryError(),
+    ],
+    ids=["permission", "input_output", "stale", "memory"],
+)
+def test_a_file_that_cannot_be_read_now(animals, tmp_path, small_shards, monkeypatch, decoded, error):
+    """It says nothing of the clip, so the run stops; mended, it goes on, and the clip is there."""
+    opened = Path.open
+
+    def refuse(self, *arguments, **options):
+        if self == animals / "cat" / "3.wav":
+            raise error
+        return opened(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        with pytest.raises(DataError, match=r"cannot read .*cat/3.wav: .*finished shards are kept") as caught:
+            prepare_folder(animals, tmp_path / "prepared", max_failed_share=1.0)
+    one_line(caught)
+    tried = len(decoded)
+    prepared = prepare_folder(animals, tmp_path / "prepared")
+    assert not prepared.manifest("+".join(prepared.splits)).rejected
+    assert len(decoded) < tried + 20
+    assert_same_copy(prepared, prepare_folder(animals, tmp_path / "whole"))
+
+
+def test_what_was_rejected_is_tried_again(animals, tmp_path, small_shards, monkeypatch, decoded):
+    """Where too much was; the shards in which nothing was rejected are kept."""
+    decode = audio.decode
+
+    def refuse(source, **options):
+        if source == animals / "cat" / "3.wav":
+            raise audio.AudioError("not decodable: by this version")
+        return decode(source, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audio, "decode", refuse)
+        with pytest.raises(DataError, match=r"1 of 4 files .*by this version"):
+            prepare_folder(animals, tmp_path / "prepared")
+    decoded.clear()
+    prepared = prepare_folder(animals, tmp_path / "prepared")
+    assert not prepared.manifest("+".join(prepared.splits)).rejected
+    assert "cat/3.wav" in decoded
+    assert len(decoded) in (1, 3)
+
+
+def test_a_table_of_sound_that_vanishes(animals, tmp_path, monkeypatch):
+    """Reading what is there is not writing the copy: no disk is to be freed."""
+
+    def gone(self):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(animals / "a.tar"))
+
+    monkeypatch.setattr(AudioBuilder, "listing", property(gone))
+    with pytest.raises(DataError, match=r"cannot read .*a.tar: No such file or directory: mend"):
+        prepare_folder(animals, tmp_path / "prepared")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("shown", [True, False])
+def test_tfds_is_silenced_and_left_as_it_was(shown, capsys):
+    before = tqdm_utils._active
+    try:
+        tfds.display_progress_bar(shown)
+        with generate.quiet_tfds():
+            assert not tqdm_utils._active
+            print("of the caller")
+        assert tqdm_utils._active == shown
+        assert capsys.readouterr().out == "of the caller\n"
+    finally:
+        tfds.display_progress_bar(before)
+
+
+@pytest.mark.fast
+def test_splits_that_there_are_not_are_said_before_anything_is_converted(animals, tmp_path, decoded):
+    splits = {"train": "fold1+fold6", "test": "fold2"}
+    with pytest.raises(
+        DataError, match=r"config.splits: unknown split 'fold6': the splits are fold1, "
+    ) as caught:
+        prepare_folder(animals, tmp_path / "prepared", splits=splits)
+    one_line(caught)
+    assert not decoded
+    prepare_folder(animals, tmp_path / "prepared")
+    with pytest.raises(DataError, match=r"config.splits: unknown split 'fold6'"):  # of a finished copy too
+        prepare_folder(animals, tmp_path / "prepared", splits=splits)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("splits", "says"),
+    [
+        ({"train": "fold2+fold3+fold4+fold5", "test": "fold1"}, []),
+        ({"train": "fold2+fold3", "test": "fold1"}, ["note: folder: .* config.splits: fold4, fold5"]),
+        (
+            {"train": "fold1+fold2+fold3", "valid": "fold2+fold4", "test": "fold5+fold3"},
+            [
+                "warning: config.splits.valid shares fold2 with",
+                "warning: config.splits.test shares fold3 with",
+            ],
+        ),
+        ({"test": "fold1"}, []),  # an evaluation
+        (None, []),
+    ],
+)
+def test_splits_that_are_unused_or_used_twice(animals, tmp_path, capsys, splits, says):
+    prepare_folder(animals, tmp_path / "prepared", splits=splits)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(says)
+    for line, pattern in zip(lines, says, strict=True):
+        assert re.match(pattern, line)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("cut", "says"),
+    [
+        ("fold1.*array_record*", r"split 'fold1' has \d+ of \d+ bytes"),
+        ("fold1.manifest.jsonl", r"fold1.manifest.jsonl breaks off"),
+        ("fold2.manifest.jsonl", r"fold2.manifest.jsonl has 3 of 4 clips"),
+    ],
+)
+def test_a_copy_that_was_copied_by_half(animals, tmp_path, cut, says):
+    folder = prepare_folder(animals, tmp_path / "prepared").folder
+    (path,) = (path for path in folder.glob("*") if fnmatch.fnmatch(path.name, f"*{cut}"))
+    content = path.read_bytes()
+    path.write_bytes(content[: content[:-1].rindex(b"\n") + 1] if "fold2" in cut else content[:-20])
+    with pytest.raises(DataError, match=rf"damaged, {says}: delete it, or copy it again") as caught:
+        prepare_folder(animals, tmp_path / "prepared")
+    one_line(caught)
+
+
 @pytest.mark.parametrize("taken", ["*.array_record*", "*.manifest.jsonl", "dataset_info.json"])
 def test_a_damaged_copy(animals, tmp_path, taken):
     folder = prepare_folder(animals, tmp_path / "prepared").folder
@@ -350,6 +488,8 @@ def test_unknown_data_set_and_option(tmp_path):
         prepare("esc50", data_dir=str(tmp_path), sample_rate=8000, sub="esc10")
     with pytest.raises(DataError, match=r"config.dataset.seed='1' must be of type int"):
         prepare("quickstart", prepared_dir=str(tmp_path), sample_rate=8000, seed="1")
+    with pytest.raises(DataError, match=r"config.dataset.seed=-1 must not be negative"):
+        prepare("quickstart", prepared_dir=str(tmp_path), sample_rate=8000, seed=-1, progress=False)
     with pytest.raises(DataError, match="lists no clips"):
         prepare("quickstart", prepared_dir=str(tmp_path), sample_rate=8000, train_clips=0, test_clips=0)
 
@@ -400,6 +540,35 @@ def test_linked_folders_are_followed_and_loops_are_not(animals, tmp_path):
     (animals / "dog" / "loop").symlink_to(animals / "dog")
     prepared = prepare_folder(tmp_path / "linked", tmp_path / "prepared")
     assert sum(len(prepared.source(split)) for split in prepared.splits) == 20
+
+
+@pytest.mark.fast
+def test_a_folder_is_read_under_its_own_name_not_a_links(animals, capsys):
+    (animals / "a_kitten").symlink_to(animals / "cat")
+    (animals / "kitten").symlink_to(animals / "cat")
+    classes = {name.split("/")[0] for name in scan(animals)}
+    assert classes == {"cat", "dog"}
+    said = capsys.readouterr().err
+    assert "2 links in" in said
+    assert "'a_kitten' is left out, 'cat' is read" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("space", ["\u00a0", "\u3000", "\u200d"])
+def test_names_that_people_give(animals, space):
+    name = f"cat/a{space}b.wav"
+    (animals / "cat" / "0.wav").rename(animals / name)
+    assert name in scan(animals)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("end", ["\n", "\x7f", "\x85", "\u2028", "\u2029", "\udcff"])
+def test_names_that_no_line_can_hold(animals, end):
+    (animals / "cat" / "0.wav").rename(animals / "cat" / f"a{end}b.wav")
+    with pytest.raises(DataError, match="not printable text: rename it") as caught:
+        scan(animals)
+    one_line(caught)
 
 
 def test_the_same_bytes_in_two_splits(write_sounds, tmp_path, capsys):
