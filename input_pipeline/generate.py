@@ -59,7 +59,11 @@ def find_or_generate(
 def _refused(error: OSError | RuntimeError, root: Path, source: Path) -> str:
     """What the system refused, which is writing unless the error names one of the source files."""
     reason, file = getattr(error, "strerror", None) or error, getattr(error, "filename", None)
-    if file and Path(file).is_relative_to(source) and not Path(file).is_relative_to(root):
+    if (
+        isinstance(file, str | os.PathLike)
+        and Path(file).is_relative_to(source)
+        and not Path(file).is_relative_to(root)
+    ):
         return f"cannot read {file}: {reason}: mend or remove it"
     return (
         f"cannot write prepared data to {root}: {reason}: free the disk or name another folder with "

@@ -6,7 +6,7 @@ name, so it is there exactly when they are. Rows of accepted clips are in the or
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -101,16 +101,18 @@ def twins(manifests: Mapping[str, Manifest]) -> Iterator[Rejected]:
                 yield Rejected(row.id, f"in {split}, the same bytes as {name!r} in {other}")
 
 
-def check_share(manifest: Manifest, split: str, listed: Path, max_failed_share: float) -> None:
-    """Stops a run whose split lost too much.
+def check_share(
+    rejected: Sequence[Rejected], total: int, split: str, listed: Path, max_failed_share: float
+) -> None:
+    """Stops a run whose split, of `total` files, lost too much.
 
     Raises:
       DataError: more than `max_failed_share` (0 to 1) of the split's files are rejected, or all
       are.
     """
-    failed, total = len(manifest.rejected), manifest.listed
-    if failed > max_failed_share * total or not manifest.rows:
-        first = f" ({manifest.rejected[0].id}: {manifest.rejected[0].reason})" if failed else ""
+    failed = len(rejected)
+    if failed > max_failed_share * total or failed == total:
+        first = f" ({rejected[0].id}: {rejected[0].reason})" if failed else ""
         raise DataError(
             f"{failed} of {total} files of split {split!r} are unusable{first}, more than "
             f"config.prepare.max_failed_share={max_failed_share:g}, "

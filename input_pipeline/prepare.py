@@ -242,7 +242,7 @@ def _identity(
 def _report_rejected(prepared: Prepared, split: str, max_failed_share: float) -> None:
     """One line on stderr where files were left out; an error where too many were."""
     manifest, path = prepared.manifest(split), manifest_path(prepared.folder, split)
-    check_share(manifest, split, path, max_failed_share)
+    check_share(manifest.rejected, manifest.listed, split, path, max_failed_share)
     if manifest.rejected:
         print(
             f"warning: {prepared.name}: {len(manifest.rejected)} of {manifest.listed} files of split "

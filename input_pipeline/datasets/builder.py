@@ -250,8 +250,7 @@ class AudioBuilder(FileReaderBuilder):
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         """Converts what is not staged yet, then gathers it in the folder that TFDS renames when done."""
         config = self.builder_config
-        for expression in config.splits.values():
-            sampling.split_names(expression, tuple(self.listing))
+        self._check_listing()
         cut = shards.cut(self.listing, config.staging)
         config.staging.mkdir(exist_ok=True)
         pending = [shard for shard in cut if not shard.finished()]
@@ -262,6 +261,24 @@ class AudioBuilder(FileReaderBuilder):
             engines.run_here(pending, self.recipe, workers=config.workers, advance=config.advance)
         self.info.set_splits(tfds.core.SplitDict([self._gather(split, cut) for split in self.listing]))
         self._check_splits()
+
+    def _check_listing(self) -> None:
+        """Converts nothing in vain.
+
+        Raises:
+          DataError: a split that is to be used is not there, or too many clips of one are rejected unheard.
+        """
+        for expression in self.builder_config.splits.values():
+            sampling.split_names(expression, tuple(self.listing))
+        for split, clips in self.listing.items():
+            unheard = tuple(manifest.Rejected(clip.id, clip.problem) for clip in clips if clip.problem)
+            self._check_share(split, unheard, len(clips))
+
+    def _check_share(self, split: str, rejected: tuple[manifest.Rejected, ...], total: int) -> None:
+        listed = Path(self.data_dir).parent / f"{split}.rejected.jsonl"  # outlives the unfinished folder
+        manifest.Manifest(rejected=rejected).write(listed)
+        manifest.check_share(rejected, total, split, listed, self.builder_config.max_failed_share)
+        listed.unlink()
 
     def _check_splits(self) -> None:
         """Writes which sound is in no split, and which in two.
@@ -307,15 +324,12 @@ class AudioBuilder(FileReaderBuilder):
         folder, parts = Path(self.data_dir), [shard for shard in cut if shard.split == split]
         manifests = [manifest.read(shard.manifest) for shard in parts]
         whole = manifest.joined(manifests)
-        listed = folder.parent / f"{split}.rejected.jsonl"  # outlives the unfinished folder
-        manifest.Manifest(rejected=whole.rejected).write(listed)
         try:
-            manifest.check_share(whole, split, listed, self.builder_config.max_failed_share)
+            self._check_share(split, whole.rejected, whole.listed)
         except DataError:
             for shard in parts:
                 shard.forget_rejections()
             raise
-        listed.unlink()
         whole.write(manifest_path(folder, split))
         template = self._get_filename_template(split_name=split)
         for index, shard in enumerate(parts):

@@ -379,6 +379,19 @@ def test_what_was_rejected_is_tried_again(animals, tmp_path, small_shards, monke
     assert len(decoded) in (1, 3)
 
 
+@pytest.mark.fast
+def test_too_much_that_is_rejected_unheard_is_said_before_anything_is_converted(animals, tmp_path, decoded):
+    rows = [f"{kind}/{i}.wav,{kind},s\n" for kind in ("cat", "dog") for i in range(11)]  # 10 are there
+    (animals / "a.csv").write_text("filename,label,split\n" + "".join(rows))
+    with pytest.raises(DataError, match=r"2 of 22 files .*cat/10.wav: no sound file.*listed in (.*): mend"):
+        prepare_folder(animals, tmp_path / "prepared")
+    assert not decoded
+    (listed,) = (tmp_path / "prepared").rglob("s.rejected.jsonl")
+    assert listed.read_text().count("no sound file") == 2
+    prepare_folder(animals, tmp_path / "prepared", max_failed_share=0.1)
+    assert not listed.exists()
+
+
 def test_a_table_of_sound_that_vanishes(animals, tmp_path, monkeypatch):
     """Reading what is there is not writing the copy: no disk is to be freed."""
 
