@@ -14,12 +14,11 @@ import librosa
 import numpy as np
 
 from rann_jax.features import signal
-from rann_jax.features.clipwise import clipwise
+from rann_jax.features.clipwise import batchwise, clipwise
 from rann_jax.features.cqt import TRANSFORM, check_transform, transform
 from rann_jax.features.cqt_plan import check_tuning
-from rann_jax.features.mel import apply_bank
 from rann_jax.features.normalize import check_norm, normalize
-from rann_jax.features.stft import FRAMING, check_framing, power_spectra
+from rann_jax.features.stft import FRAMING, centered, check_framing, filtered
 
 # Thresholds of CENS, each worth a quarter (Mueller and Ewert, "Chroma Toolbox", ISMIR 2011).
 QUANTIZATION_STEPS = (0.4, 0.2, 0.1, 0.05)
@@ -30,18 +29,30 @@ def _chroma_bank(sr: float, n_fft: int, **arguments: Any) -> np.ndarray:
     return librosa.filters.chroma(sr=sr, n_fft=n_fft, **arguments)
 
 
-BANK = ("sr", "tuning", "n_chroma", "ctroct", "octwidth", "base_c")
+CHROMA_BANK = ("sr", "tuning", "n_chroma", "ctroct", "octwidth", "base_c")
 
 
-@functools.partial(jax.jit, static_argnames=(*FRAMING, *BANK, "norm"))
-def _chroma_stft(y: jax.Array, *, norm: float | None, n_fft: int, **arguments: Any) -> jax.Array:
-    bank = _chroma_bank(n_fft=n_fft, **{name: arguments.pop(name) for name in BANK})
+@functools.partial(jax.jit, static_argnames=(*FRAMING, *CHROMA_BANK, "norm"))
+def _chroma_stft(
+    y: jax.Array,
+    *,
+    norm: float | None,
+    n_fft: int,
+    hop_length: int,
+    win_length: int,
+    window: Any,
+    center: bool,
+    pad_mode: str,
+    **arguments: Any,
+) -> jax.Array:
+    bank = _chroma_bank(n_fft=n_fft, **arguments)
+    samples = signal.window_samples(window, win_length, n_fft)
 
     def chromagram(clips: jax.Array) -> jax.Array:
-        chroma = apply_bank(power_spectra(clips, n_fft=n_fft, **arguments), bank)
-        return normalize(chroma, norm, axis=-2)
+        padded = centered(clips, n_fft, center, pad_mode)
+        return normalize(filtered(padded, samples, n_fft, hop_length, bank), norm, axis=-2)
 
-    return clipwise(chromagram, y)
+    return batchwise(chromagram, y)
 
 
 def chroma_stft(

@@ -13,9 +13,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import librosa
 
 from rann_jax.features import signal
+from rann_jax.features.band import C1
 from rann_jax.features.clipwise import clipwise
 from rann_jax.features.cqt_plan import Octave, check_length, check_tuning, make_plan
 from rann_jax.features.resample import HALF_WIDTH, soxr_resample
@@ -89,7 +89,7 @@ def check_transform(
     signal.check_pad_mode(pad_mode)
     if res_type not in HALF_WIDTH:
         raise ValueError(f"res_type={res_type!r} is not supported: use one of {tuple(HALF_WIDTH)}")
-    lowest = float(librosa.note_to_hz("C1")) if fmin is None else float(fmin)
+    lowest = C1 if fmin is None else float(fmin)
     for name, value in (("sr", sr), ("fmin", lowest), ("filter_scale", filter_scale)):
         if value <= 0:
             raise ValueError(f"{name} must be positive, got {value!r}")

@@ -85,6 +85,16 @@ def _check_hop(hop_length: int, halvings: int, n_bins: int) -> None:
         )
 
 
+def _octaves(freqs: np.ndarray, sr: float, bins_per_octave: int) -> list[tuple[slice, bool]]:
+    """Return the bins of each octave, from the highest, and whether its signal is decimated first."""
+    octaves, rate = [], sr
+    for top in range(len(freqs), 0, -bins_per_octave):
+        decimate = bool(top < len(freqs) and freqs[top - 1] <= DECIMATED_BELOW * rate)
+        rate = rate / 2 if decimate else rate
+        octaves.append((slice(max(0, top - bins_per_octave), top), decimate))
+    return octaves
+
+
 @functools.lru_cache(maxsize=32)
 def make_plan(
     sr: float,
@@ -112,26 +122,23 @@ def make_plan(
             f"n_bins={n_bins} from fmin={fmin:g} Hz reach {cutoff:g} Hz, above Nyquist,"
             f" {sr / 2:g} Hz at sr={sr:g}: use fewer bins or a lower fmin"
         )
-    n_octaves = math.ceil(n_bins / bins_per_octave)
-    early = early_decimation(sr, cutoff, hop_length, n_octaves)
+    early = early_decimation(sr, cutoff, hop_length, math.ceil(n_bins / bins_per_octave))
+    spans = _octaves(freqs, sr / early, bins_per_octave)
+    halvings = early.bit_length() - 1 + sum(decimate for _, decimate in spans)
+    _check_hop(hop_length, halvings, n_bins)
     lengths = lengths / early
     # Decimation keeps the energy, not the level; scale=False undoes it for the early one too.
     gain = math.sqrt(early) * (1.0 if scale else math.sqrt(early))
-    octaves, halvings = [], 0
-    for top in range(n_bins, 0, -bins_per_octave):
-        bins = slice(max(0, top - bins_per_octave), top)
-        my_sr = sr / early / 2**halvings
-        decimate = top < n_bins and freqs[top - 1] <= DECIMATED_BELOW * my_sr
-        if decimate:
-            halvings, my_sr = halvings + 1, my_sr / 2
-        kernel = _kernel(freqs[bins], my_sr, norm, sparsity, alpha=alpha[bins], **shape)
+    octaves, halved = [], 0
+    for bins, decimate in spans:
+        halved += decimate
+        kernel = _kernel(freqs[bins], sr / early / 2**halved, norm, sparsity, alpha=alpha[bins], **shape)
         # One factor for the energy lost by decimation, one for the filters shortened by it.
-        kernel = kernel * gain * 2.0**halvings
+        kernel = kernel * gain * 2.0**halved
         if scale:
             kernel = kernel / np.sqrt(lengths[bins, np.newaxis])
         kernel = np.concatenate([kernel.real, kernel.imag]).astype(np.float32)
-        octaves.append(Octave(decimate, hop_length // early >> halvings, kernel))
-    _check_hop(hop_length, halvings + early.bit_length() - 1, n_bins)
+        octaves.append(Octave(decimate, hop_length // early >> halved, kernel))
     return Plan(early, tuple(octaves))
 
 

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from rann_jax.features.band import C1, FMIN, upper_edge
 from rann_jax.features.chroma import chroma_stft
 from rann_jax.features.cqt import cqt
 from rann_jax.features.gammatone import gfcc
@@ -37,10 +38,6 @@ from rann_jax.features.waveform import AndWaveform, Wavegram
 
 # The paper's window, 1380 samples at 44.1 kHz, as a duration.
 WINDOW_SECONDS = 1380 / 44100
-FMIN, FMAX = 50.0, 14000.0
-
-# librosa's lowest note of the CQT, in Hz.
-C1 = 32.70319566257483
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +66,7 @@ class Spectral(FrontEnd):
             "win_length": win_length,
             "n_fft": win_length if self.n_fft is None else self.n_fft,
             "fmin": self.fmin,
-            "fmax": min(FMAX, self.sample_rate / 2) if self.fmax is None else self.fmax,
+            "fmax": upper_edge(self.sample_rate) if self.fmax is None else self.fmax,
         }
 
 
@@ -225,7 +222,7 @@ class Cqt(FrontEnd):
 
     def _fewest_bins(self) -> int:
         """Bins of an octave that put all bins below the usual top."""
-        top = min(FMAX, 0.4 * self.sample_rate)
+        top = upper_edge(self.sample_rate, share=0.8)
         if not 0 < self.fmin < top:
             raise ValueError(f"fmin={self.fmin:g} Hz must be above 0 and below {top:g} Hz")
         return max(1, math.ceil(self.n_bins / math.log2(top / self.fmin)))
@@ -286,7 +283,7 @@ class Cwt(FrontEnd):
             hop_length=self.hop_length,
             n_bins=self.n_bins,
             fmin=self.fmin,
-            fmax=min(FMAX, 0.4 * self.sample_rate) if self.fmax is None else self.fmax,
+            fmax=upper_edge(self.sample_rate, share=0.8) if self.fmax is None else self.fmax,
             wavelet=self.wavelet,
         )
         return power_to_db(power, top_db=None)

@@ -4,7 +4,6 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import librosa
 import numpy as np
 
@@ -40,16 +39,10 @@ def check_bank(
     return {"sr": sr, "n_mels": n_mels, "fmin": fmin, "fmax": fmax, "htk": htk, "norm": norm}
 
 
-BANK = ("sr", "n_mels", "fmin", "fmax", "htk", "norm")
+MEL_BANK = ("sr", "n_mels", "fmin", "fmax", "htk", "norm")
 
 
-def apply_bank(spectrum: jax.Array, bank: np.ndarray) -> jax.Array:
-    """Multiply `(..., T, bins)` by a bank `(F, bins)`, giving `(..., F, T)`."""
-    bands = jnp.matmul(spectrum, jnp.asarray(bank.T), precision=jax.lax.Precision.HIGHEST)
-    return jnp.swapaxes(bands, -1, -2)
-
-
-@functools.partial(jax.jit, static_argnames=(*FRAMING, "power", *BANK))
+@functools.partial(jax.jit, static_argnames=(*FRAMING, "power", *MEL_BANK))
 def _melspectrogram(
     y: jax.Array,
     *,

@@ -6,6 +6,7 @@ from typing import ClassVar
 import jax
 import numpy as np
 
+from rann_jax.features.band import FMIN, upper_edge
 from rann_jax.features.image import FrontEnd
 from rann_jax.features.mel import mel_filter_bank, melspectrogram
 from rann_jax.features.stft import power_to_db
@@ -33,7 +34,7 @@ class PannsLogMel(FrontEnd):
     seconds: float = 10.0
     frames_per_second: float = 100
     n_bins: int = 64
-    fmin: float = 50.0
+    fmin: float = FMIN
     fmax: float | None = None
 
     @property
@@ -54,7 +55,7 @@ class PannsLogMel(FrontEnd):
     @property
     def highest(self) -> float:
         """The upper edge of the bands in Hz."""
-        return min(14000.0, self.sample_rate / 2) if self.fmax is None else self.fmax
+        return upper_edge(self.sample_rate) if self.fmax is None else self.fmax
 
     def mel_filters(self) -> np.ndarray:
         """The filters of the bands, `(n_bins, 1 + n_fft / 2)`, which published weights have with them."""

@@ -15,7 +15,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from rann_jax.features.front_end import C1, FMAX, FMIN, FrontEnd, front_end
+from rann_jax.features.band import C1, FMIN, upper_edge
+from rann_jax.features.front_end import front_end
+from rann_jax.features.image import FrontEnd
 from rann_jax.features.scalogram import frequencies
 
 FRAMES_PER_SECOND = 128
@@ -87,8 +89,7 @@ def _waveform(axes: Axes, y: np.ndarray, sample_rate: int) -> None:
 
 def mel_centers(made: FrontEnd) -> np.ndarray:
     """Centre frequencies (n_bins,) in Hz of a `log_mel` front end with its default edges."""
-    fmax = min(FMAX, made.sample_rate / 2)
-    return librosa.mel_frequencies(made.n_bins + 2, fmin=FMIN, fmax=fmax)[1:-1]
+    return librosa.mel_frequencies(made.n_bins + 2, fmin=FMIN, fmax=upper_edge(made.sample_rate))[1:-1]
 
 
 def _log_mel(axes: Axes, y: np.ndarray, size: dict) -> None:
@@ -100,12 +101,13 @@ def _log_mel(axes: Axes, y: np.ndarray, size: dict) -> None:
 def _cwt(axes: Axes, y: np.ndarray, size: dict) -> None:
     made = front_end("cwt", **size)
     _decibels(axes, made, y)
-    place_frequencies(axes, frequencies(made.n_bins, 50.0, min(14000.0, 0.4 * made.sample_rate)))
+    fmax = upper_edge(made.sample_rate, share=0.8)
+    place_frequencies(axes, frequencies(made.n_bins, FMIN, fmax))
 
 
 def _cqt(axes: Axes, y: np.ndarray, size: dict) -> None:
     per_octave = 24
-    octaves = int(math.log2(min(14000.0, 0.4 * size["sample_rate"]) / C1))
+    octaves = int(math.log2(upper_edge(size["sample_rate"], share=0.8) / C1))
     made = front_end("cqt", n_bins=per_octave * octaves, bins_per_octave=per_octave, **size)
     _decibels(axes, made, y)
     names = [f"C{octave + 1}" for octave in range(octaves)]

@@ -55,12 +55,6 @@ def spectra(
     return jnp.fft.rfft(frames * samples.reshape((1,) * (frames.ndim - 1) + (n_fft,)))
 
 
-def power_spectra(y: jax.Array, **framing: Any) -> jax.Array:
-    """Return `|spectra|**2`, `(..., T, 1 + n_fft // 2)`; its gradient at silence is zero."""
-    bins = spectra(y, **framing)
-    return jnp.square(bins.real) + jnp.square(bins.imag)
-
-
 def to_exponent(power_spectrum: jax.Array, power: float) -> jax.Array:
     """Turn `|X|**2` into `|X|**power`, with gradient zero where `|X|` is zero."""
     if power == 2:

@@ -276,10 +276,10 @@ def _cyclic_bank(
     return bank.reshape(octave_num, octave_bin, len(tempi)).mean(axis=0).astype(np.float32)
 
 
-BANK = tuple(inspect.signature(_cyclic_bank).parameters)
+CYCLIC_BANK = tuple(inspect.signature(_cyclic_bank).parameters)
 
 
-@functools.partial(jax.jit, static_argnames=(*BANK, "center", "window"))
+@functools.partial(jax.jit, static_argnames=(*CYCLIC_BANK, "center", "window"))
 def _cyclic_tempogram(
     envelope: jax.Array, *, win_length: int, center: bool, window: Any, **arguments: Any
 ) -> jax.Array:
