@@ -181,7 +181,7 @@ def chroma_cqt(
         bins_per_octave: of the transform, a multiple of `n_chroma`; None for `n_chroma`.
 
     Returns:
-        float32 `(..., n_chroma, T)`, T = 1 + N // hop_length.
+        float32 `(..., n_chroma, T)`, T as in `cqt`.
 
     Raises:
         ValueError: as `cqt`; `bins_per_octave` that is no multiple of `n_chroma`.
@@ -267,7 +267,7 @@ def chroma_cens(
         smoothing_window: its specification; samples are `win_len_smooth + 2`.
 
     Returns:
-        float32 `(..., n_chroma, T)`, T = 1 + N // hop_length.
+        float32 `(..., n_chroma, T)`, T as in `cqt`.
 
     Raises:
         ValueError: as `chroma_cqt`; `win_len_smooth` that is not positive.
@@ -276,9 +276,11 @@ def chroma_cens(
     (2, 12, 44)
     """
     check_norm(norm)
+    weights = None
     if win_len_smooth is not None:
         signal.check_positive(win_len_smooth=win_len_smooth)
-        signal.symmetric_window(signal.hashable_window(smoothing_window), win_len_smooth + 2)
+        weights = signal.hashable_window(smoothing_window, win_len_smooth + 2)
+        signal.symmetric_window(weights, win_len_smooth + 2)
     chroma = chroma_cqt(
         y,
         sr=sr,
@@ -295,5 +297,5 @@ def chroma_cens(
         chroma,
         norm=norm,
         win_len_smooth=win_len_smooth,
-        smoothing_window=signal.hashable_window(smoothing_window),
+        smoothing_window=weights,
     )

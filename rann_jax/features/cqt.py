@@ -13,12 +13,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rann_jax.features import signal
 from rann_jax.features.band import C1
 from rann_jax.features.clipwise import clipwise
 from rann_jax.features.cqt_plan import Octave, check_length, check_tuning, make_plan
+from rann_jax.features.normalize import check_norm
 from rann_jax.features.resample import HALF_WIDTH, soxr_resample
+
+INTERVALS = ("equal", "pythagorean", "ji3", "ji5", "ji7")
 
 TRANSFORM = (*inspect.signature(make_plan).parameters, "pad_mode", "res_type")
 
@@ -60,6 +64,33 @@ def _vqt(y: jax.Array, **arguments: Any) -> jax.Array:
     return clipwise(functools.partial(transform, **arguments), y)
 
 
+def _checked_intervals(intervals: str | Sequence[float]) -> str | tuple[float, ...]:
+    """Return `intervals`, hashable; ValueError if it is neither a known name nor ratios of one octave."""
+    if not isinstance(intervals, str):
+        ratios = tuple(float(ratio) for ratio in intervals)
+        if ratios and len(set(ratios)) == len(ratios) and all(1 <= ratio < 2 for ratio in ratios):
+            return ratios
+    elif intervals in INTERVALS:
+        return intervals
+    raise ValueError(
+        f"intervals={intervals!r} is not supported: use one of {INTERVALS}, or ratios of one octave,"
+        " from 1 to below 2, each once"
+    )
+
+
+def _check_filters(
+    gamma: float | None, norm: float | None, sparsity: float, window: signal.WindowSpec
+) -> None:
+    """Raise ValueError if the shape of the filters is one that librosa would not make."""
+    check_norm(norm)
+    if not (gamma is None or gamma >= 0):
+        raise ValueError(f"gamma={gamma} Hz must not be negative: 0 is constant Q, None the ear's bandwidth")
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity={sparsity} must be at least 0 and below 1")
+    if isinstance(window, np.ndarray | list | jax.Array):
+        raise ValueError("window must be a name, or a function of the length: filters differ in length")
+
+
 def check_transform(
     y: Any,
     *,
@@ -82,11 +113,12 @@ def check_transform(
     """Check a waveform and the arguments of `vqt`; return both, ready for `transform`."""
     deviation = check_tuning(tuning)
     y = signal.as_waveform(y)
+    intervals = _checked_intervals(intervals)
     if not isinstance(intervals, str):
-        intervals = tuple(float(ratio) for ratio in intervals)
         bins_per_octave = len(intervals)
     signal.check_positive(hop_length=hop_length, n_bins=n_bins, bins_per_octave=bins_per_octave)
     signal.check_pad_mode(pad_mode)
+    _check_filters(gamma, norm, sparsity, window)
     if res_type not in HALF_WIDTH:
         raise ValueError(f"res_type={res_type!r} is not supported: use one of {tuple(HALF_WIDTH)}")
     lowest = C1 if fmin is None else float(fmin)
@@ -104,7 +136,7 @@ def check_transform(
         "filter_scale": float(filter_scale),
         "norm": norm,
         "sparsity": float(sparsity),
-        "window": signal.hashable_window(window),
+        "window": signal.as_tuples(window),
         "scale": bool(scale),
     }
     plan = make_plan(**arguments)
@@ -140,24 +172,27 @@ def vqt(
             a second, at any rate: resample to 2**(k + j) Hz and give `hop_length=2**j`.)
         fmin: lowest centre frequency in Hz; default C1, 32.7 Hz.
         n_bins: number of bins.
-        intervals: 'equal', 'pythagorean', 'ji3', 'ji5', 'ji7', or the ratios of one octave.
+        intervals: 'equal', 'pythagorean', 'ji3', 'ji5', 'ji7', or the ratios of one octave, in [1, 2).
         gamma: bandwidth added to each filter, in Hz; None for that of the ear, 0 for constant Q.
         bins_per_octave: bins per octave; the number of `intervals` where these are ratios.
         tuning: deviation of the tuning in bins.
         filter_scale: factor of the filters' lengths.
         norm: norm of the filters.
         sparsity: part of each filter's spectrum that is dropped, in [0, 1).
-        window: window of the filters.
+        window: window of the filters: what `scipy.signal.get_window` takes, or a function of the
+            length, to be defined once: with a new one the transform is compiled anew.
         scale: divide by the square root of the filters' lengths.
         pad_mode: how the ends are extended.
         res_type: decimator; one of libsoxr's, see `resample`.
 
     Returns:
-        complex64 `(..., n_bins, T)`, T = 1 + N // hop_length.
+        complex64 `(..., n_bins, T)`, T = 1 + ceil(N / d) // (hop_length / d), where d is the power of
+            two, mostly 1, by which the signal is decimated before the first octave: 1 + N // hop_length,
+            or one more (as in librosa) where a started sample completes a hop.
 
     Raises:
-        ValueError: empty or integer `y`, `tuning=None`, bins
-            above Nyquist, a `hop_length` that cannot be halved as often as needed.
+        ValueError: empty or integer `y`, `tuning=None`, bins above Nyquist, a `hop_length` that cannot
+            be halved as often as needed, filters that cannot be made.
 
     >>> vqt(jnp.ones((2, 22050)), n_bins=24).shape
     (2, 24, 44)
@@ -202,7 +237,7 @@ def cqt(
 ) -> jax.Array:
     """Constant-Q transform, equal to `librosa.cqt`: `vqt` with `gamma=0` and equal intervals.
 
-    The arguments, the complex64 result `(..., n_bins, T)` and the errors are those of `vqt`. Bin k
+    The arguments, the complex64 result `(..., n_bins, T)`, T and the errors are those of `vqt`. Bin k
     is centred at `fmin * 2 ** (k / bins_per_octave)` Hz: 440 Hz, A4, is 45 semitones above C1.
 
     >>> y = jnp.sin(2 * jnp.pi * 440 * jnp.arange(22050, dtype=jnp.float32) / 22050)

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from rann_jax.features import signal
 from rann_jax.features.band import C1, FMIN, upper_edge
 from rann_jax.features.chroma import chroma_stft
 from rann_jax.features.cqt import cqt
@@ -200,6 +201,9 @@ class Cqt(FrontEnd):
     def features(self, y: jax.Array) -> jax.Array:
         """Return dB `(..., n_bins, T)`."""
         bins_per_octave = self._fewest_bins() if self.bins_per_octave is None else self.bins_per_octave
+        signal.check_positive(bins_per_octave=bins_per_octave)
+        if not self.fmin > 0:
+            raise ValueError(f"fmin={self.fmin:g} Hz must be positive")
         highest = self.fmin * 2 ** ((self.n_bins - 1) / bins_per_octave)
         # The share of its rate that a signal keeps when it is resampled.
         if not highest <= 0.45 * self.sample_rate:

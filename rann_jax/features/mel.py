@@ -9,6 +9,7 @@ import numpy as np
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import batchwise
+from rann_jax.features.normalize import check_norm
 from rann_jax.features.power import exact_power_spectrum
 from rann_jax.features.stft import FRAMING, centered, check_framing, filtered
 
@@ -34,8 +35,10 @@ def check_bank(
     """Check the arguments of a filter bank and return them, hashable, with `fmax` filled in."""
     signal.check_positive(n_mels=n_mels)
     fmax = signal.check_band(fmin, fmax, sr)
-    if isinstance(norm, str) and norm != "slaney":
-        raise ValueError(f"norm={norm!r} is not supported: use 'slaney', a number or None")
+    if norm != "slaney":
+        if isinstance(norm, str):
+            raise ValueError(f"norm={norm!r} is not supported: use 'slaney', a number or None")
+        check_norm(norm)
     return {"sr": sr, "n_mels": n_mels, "fmin": fmin, "fmax": fmax, "htk": htk, "norm": norm}
 
 
@@ -109,7 +112,7 @@ def melspectrogram(
         float32 `(..., n_mels, T)`.
 
     Raises:
-        ValueError: as `stft`; `fmax` above Nyquist; `power` not positive.
+        ValueError: as `stft`; `fmax` above Nyquist; `power` not positive; a negative `norm`.
 
     >>> melspectrogram(np.ones((2, 8000), np.float32), sr=16000, n_mels=40).shape
     (2, 40, 16)

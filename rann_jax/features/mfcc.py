@@ -141,14 +141,16 @@ def delta(
         float32, the shape of `data`, per frame to the power `order`.
 
     Raises:
-        ValueError: an even or small `width`, `order` not in 1..width-1, fewer than `width` frames
-            with mode 'interp', an unknown mode.
+        ValueError: an even or small `width`, `order` not in 1..width-1, an `axis` that `data` has
+            not, fewer than `width` frames with mode 'interp', an unknown mode.
 
     >>> delta(np.arange(12, dtype=np.float32)[None, :] * 3)[0, :3].round(4).tolist()
     [3.0, 3.0, 3.0]
     """
     signal.check_positive(width=width, order=order)
     data = signal.as_waveform(data, "data")
+    if not -data.ndim <= axis < data.ndim:
+        raise ValueError(f"axis={axis} does not exist: data has {data.ndim} axes")
     if width < 3 or width % 2 == 0:
         raise ValueError(f"width={width} must be odd and at least 3")
     if order >= width:

@@ -67,19 +67,30 @@ def check_pad_mode(pad_mode: str) -> None:
         raise ValueError(f"pad_mode={pad_mode!r} is not supported: use one of {PAD_MODES}")
 
 
-def hashable_window(window: WindowSpec) -> Any:
-    """Return a window specification that can key a cache; an array becomes a tuple of floats."""
-    if isinstance(window, np.ndarray | list | jax.Array):
-        return tuple(np.asarray(window, dtype=np.float64).tolist())
-    return window
+def hashable_window(window: WindowSpec, win_length: int) -> Any:
+    """Return a window specification that can key a cache: an array, or what a function returns, as a tuple.
+
+    A function is evaluated here, once: as a key it would be another one each time a lambda is written.
+    """
+    return as_tuples(window(win_length) if callable(window) else window)
+
+
+def as_tuples(value: Any) -> Any:
+    """Return arrays and lists, also within tuples, as tuples, and anything else as it is.
+
+    >>> as_tuples(("general_cosine", np.array([0.5, 0.5])))
+    ('general_cosine', (0.5, 0.5))
+    """
+    if isinstance(value, np.ndarray | jax.Array):
+        value = np.asarray(value, dtype=np.float64).tolist()
+    return tuple(map(as_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 @functools.lru_cache(maxsize=128)
 def window_samples(window: Any, win_length: int, n_fft: int) -> np.ndarray:
     """Return the periodic window of `win_length`, zero-padded on both sides to `(n_fft,)`, float64.
 
-    `window` is what `scipy.signal.get_window` takes, a function of the length, or (as made by
-    `hashable_window`) the samples themselves.
+    `window` is made by `hashable_window`: what `scipy.signal.get_window` takes, or the samples themselves.
     """
     samples = _samples(window, win_length, periodic=True)
     left = (n_fft - win_length) // 2
@@ -92,9 +103,7 @@ def symmetric_window(window: Any, win_length: int) -> np.ndarray:
 
 
 def _samples(window: Any, win_length: int, periodic: bool) -> np.ndarray:
-    if callable(window):
-        samples = np.asarray(window(win_length), dtype=np.float64)
-    elif isinstance(window, tuple) and window and not isinstance(window[0], str):
+    if isinstance(window, tuple) and window and not isinstance(window[0], str):
         samples = np.asarray(window, dtype=np.float64)
     else:
         samples = scipy.signal.get_window(window, win_length, fftbins=periodic)

@@ -105,7 +105,7 @@ def check_framing(
             f"y has {y.shape[-1]} samples, fewer than n_fft={n_fft}:"
             " use center=True, a shorter n_fft or a longer clip"
         )
-    hashable = signal.hashable_window(window)
+    hashable = signal.hashable_window(window, win_length)
     signal.window_samples(hashable, win_length, n_fft)
     return y, {
         "n_fft": n_fft,
@@ -256,7 +256,7 @@ def istft(
         n_fft=n_fft,
         hop_length=hop_length,
         win_length=win_length,
-        window=signal.hashable_window(window),
+        window=signal.hashable_window(window, win_length),
         start=start,
         length=int(length),
     )
@@ -276,8 +276,8 @@ def power_to_db(
 
     Args:
         S: power `(..., F, T)`, floating.
-        ref: reference power, or a function called as `ref(S, axis=(-2, -1), keepdims=True)`, for
-            instance `jnp.max` or `np.max`.
+        ref: reference power, or a function called as `ref(S, axis=(-2, -1), keepdims=True)`, such as
+            `jnp.max`. Under `jax.jit` it must be one of jax.numpy; NumPy's work on known values alone.
         amin: floor of power, positive; its gradient is zero.
         top_db: how far below the clip's peak values are floored, in dB; None for no floor.
 
@@ -332,7 +332,7 @@ def amplitude_to_db(
     >>> amplitude_to_db(np.array([[1.0, 10.0]], np.float32)).tolist()
     [[0.0, 20.0]]
     """
-    if not amin**2 >= np.finfo(np.float32).tiny:
+    if not (amin > 0 and amin**2 >= np.finfo(np.float32).tiny):
         raise ValueError(f"amin={amin} must be at least 1.1e-19: its square is a float32")
     if not hasattr(S, "dtype"):
         S = jnp.asarray(np.asarray(S, np.float32))

@@ -72,7 +72,7 @@ def onset_strength(
         detrend: take out the slow part of the envelope.
         center: shift the envelope by half a frame, so that an onset is where it sounds.
         aggregate: how bands are combined, a function of jax.numpy called with `axis=-2`; default
-            `jax.numpy.mean`.
+            `jax.numpy.mean`. Define it once: a new function, such as a lambda in a loop, is compiled anew.
         n_mels: number of mel bands.
         fmin: lowest frequency in Hz.
         fmax: highest frequency in Hz; default `sr / 2`.
@@ -211,7 +211,7 @@ def tempogram(
     """
     check_norm(norm)
     envelope = _envelope(y, sr, onset_envelope, hop_length, win_length, center)
-    window = signal.hashable_window(window)
+    window = signal.hashable_window(window, int(win_length))
     return _tempogram(envelope, win_length=int(win_length), center=center, window=window, norm=norm)
 
 
@@ -254,7 +254,7 @@ def fourier_tempogram(
     (33, 201)
     """
     envelope = _envelope(y, sr, onset_envelope, hop_length, win_length, center)
-    window = signal.hashable_window(window)
+    window = signal.hashable_window(window, int(win_length))
     return _fourier_tempogram(envelope, n_fft=int(win_length), center=center, window=window)
 
 
@@ -349,5 +349,5 @@ def cyclic_tempogram(
     }
     envelope = _envelope(y, sr, onset_envelope, hop_length, win_length, center)
     _cyclic_bank(**bank)
-    window = signal.hashable_window(window)
+    window = signal.hashable_window(window, int(win_length))
     return _cyclic_tempogram(envelope, center=center, window=window, **bank)

@@ -115,6 +115,9 @@ def test_jit_vmap_and_gradients(hostile):
         ({"pad_mode": "wrap"}, "pad_mode"),
         ({"pad_mode": "reflect"}, "too few to reflect"),
         ({"res_type": "fft"}, "res_type"),
+        ({"norm": -1}, "norm=-1 must be"),
+        ({"sparsity": 1.0}, "sparsity=1.0"),
+        ({"window": np.ones(9)}, "window must be a name"),
         ({"y": np.zeros(3, np.float32), "n_bins": 12, "sr": 48000}, "fewer than the"),
         ({"y": np.zeros(1000, np.int16)}, "y must be floating"),
         ({"y": np.zeros((2, 0), np.float32)}, "y must hold samples"),
@@ -124,3 +127,31 @@ def test_arguments_that_cannot_work_are_refused(change, named):
     arguments = {"y": np.zeros(1000, np.float32), **change}
     with pytest.raises(ValueError, match=named):
         cqt(arguments.pop("y"), **arguments)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"gamma": -1.0}, "gamma=-1.0 Hz must not be negative"),
+        ({"intervals": "ji9"}, "intervals='ji9'.*'ji7'"),
+        ({"intervals": []}, "intervals="),
+        ({"intervals": [1, 1.5, 1.5]}, "each once"),
+        ({"intervals": [1, 2.0]}, "below 2"),
+    ],
+)
+def test_bands_that_cannot_be_are_refused(change, named):
+    with pytest.raises(ValueError, match=named):
+        vqt(np.zeros(1000, np.float32), **change)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("n_bins", "n", "frames"), [(84, 510, 1), (84, 511, 2), (84, 1023, 3), (12, 384, 1), (12, 385, 2)]
+)
+def test_a_sample_that_early_decimation_starts_counts(n_bins, n, frames):
+    """As in librosa: 84 bins of 44.1 kHz are decimated by 2 first, 12 by 128, and a hop of 512 with them."""
+    y = np.zeros(n, np.float32)
+    arguments = {"sr": 44100, "n_bins": n_bins}
+    assert jax.eval_shape(lambda y: cqt(y, **arguments), y).shape == (n_bins, frames)
+    assert librosa.cqt(y, **arguments).shape == (n_bins, frames)

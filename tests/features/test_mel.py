@@ -105,6 +105,7 @@ def test_jit_and_batches_agree():
         ({"sr": 0}, "sr must be"),
         ({"power": 0.0}, "power"),
         ({"norm": "area"}, "norm='area'"),
+        ({"norm": -1.0}, "norm=-1.0 must be"),
         ({"win_length": 4096}, "shorter than the window"),
     ],
 )

@@ -99,6 +99,8 @@ def test_arguments_that_cannot_work(arguments, message):
         ({"order": 9}, "order=9"),
         ({"width": 33}, "fewer than width"),
         ({"mode": "wrap"}, "mode='wrap'"),
+        ({"axis": 5}, "axis=5 does not exist"),
+        ({"axis": -3}, "axis=-3"),
     ],
 )
 def test_delta_arguments_that_cannot_work(arguments, message):

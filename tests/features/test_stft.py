@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rann_jax import features
+from rann_jax.features.stft import _stft
 
 
 def librosa_quietly(function, *args, **kwargs):
@@ -39,6 +40,20 @@ def test_stft_equals_librosa_on_real_clips(clip, relative_error, rate):
 def test_stft_arguments(hostile, relative_error, arguments):
     for y in hostile().values():
         assert relative_error(features.stft(y, **arguments), librosa.stft(y, **arguments)) < 1e-6
+
+
+def test_a_window_with_a_list_of_parameters_and_a_new_function_each_time():
+    y = np.random.default_rng(0).normal(size=500).astype(np.float32)
+    expected = features.stft(y, n_fft=128)
+    cosine = features.stft(y, n_fft=128, window=("general_cosine", [0.5, 0.5]))
+    np.testing.assert_allclose(cosine, expected, atol=1e-5)
+    made = []
+    for _ in range(3):
+        # The periodic Hann window: compiled for its samples, once, and not for each function.
+        spectra = features.stft(y, n_fft=128, window=lambda n: np.hanning(n + 1)[:n])
+        made.append(_stft._cache_size())
+        np.testing.assert_allclose(spectra, expected, atol=1e-5)
+    assert made == [made[0]] * 3
 
 
 @pytest.mark.parametrize("length", [1, 7, 200, 1025])
@@ -145,6 +160,8 @@ def test_gradients_at_silence_are_finite():
         (np.zeros(500), {"pad_mode": "wrap"}, "pad_mode='wrap'"),
         (np.zeros(500), {"window": "hannn"}, "(?i)window"),
         (np.zeros(500), {"window": np.ones(7)}, "win_length is 2048"),
+        (np.zeros(500), {"window": np.ones((1, 2048))}, r"shape \(1, 2048\)"),
+        (np.zeros(500), {"window": lambda n: np.ones(n + 1)}, r"shape \(2049,\)"),
     ],
 )
 def test_arguments_that_cannot_work(y, arguments, message):
@@ -154,7 +171,12 @@ def test_arguments_that_cannot_work(y, arguments, message):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"amin": 0.0}, "amin"), ({"amin": 1e-39}, "amin"), ({"top_db": -1.0}, "top_db")],
+    [
+        ({"amin": 0.0}, "amin"),
+        ({"amin": -1e-5}, "amin"),
+        ({"amin": 1e-39}, "amin"),
+        ({"top_db": -1.0}, "top_db"),
+    ],
 )
 def test_decibel_arguments_that_cannot_work(arguments, message):
     for function in (features.power_to_db, features.amplitude_to_db):
