@@ -44,9 +44,7 @@ def weighted_average(probs: Masses, weights: Masses | None = None) -> jax.Array:
     >>> weighted_average([[0.5, 0.5], [1, 0]], weights=[1, 1]).tolist()
     [0.75, 0.25]
     """
-    probs = _checked(probs, sums_to_one=False)
-    weights = _checked_weights(weights, len(probs))
-    return jnp.tensordot(weights.astype(probs.dtype), probs, axes=1)
+    return _weighted_average(_checked(probs, sums_to_one=False), weights)
 
 
 def dempster_shafer(masses: Masses) -> jax.Array:
@@ -79,9 +77,7 @@ def improved_dempster_shafer(masses: Masses) -> jax.Array:
 
     Args, returns and raises as `dempster_shafer`.
     """
-    masses = _checked(masses)
-    impurity = 1 - jnp.square(masses).sum(-1, keepdims=True)
-    return _self_combined(_credible_average(masses, jnp.exp(-impurity)), len(masses))
+    return _improved_dempster_shafer(_checked(masses))
 
 
 def murphy(masses: Masses) -> jax.Array:
@@ -92,8 +88,7 @@ def murphy(masses: Masses) -> jax.Array:
     >>> [round(p, 4) for p in murphy([[0.5, 0.5], [1, 0]]).tolist()]  # (3/4, 1/4), squared, scaled
     [0.9, 0.1]
     """
-    masses = _checked(masses)
-    return _self_combined(masses.mean(0), len(masses))
+    return _murphy(_checked(masses))
 
 
 def deng(masses: Masses) -> jax.Array:
@@ -105,8 +100,7 @@ def deng(masses: Masses) -> jax.Array:
 
     Args, returns and raises as `dempster_shafer`.
     """
-    masses = _checked(masses)
-    return _self_combined(_credible_average(masses, jnp.ones_like(masses[..., :1])), len(masses))
+    return _deng(_checked(masses))
 
 
 def conflict(masses: Masses) -> jax.Array:
@@ -162,10 +156,10 @@ def fuse(
     if rule not in RULES:
         raise ValueError(f"no fusion rule {rule!r}; there are {', '.join(RULES)}")
     if rule == "wa":
-        return weighted_average(probs if task == "tagging" else masses_for(task, probs), weights)
+        return _weighted_average(_checked_for(task, probs), weights)
     if weights is not None:
         raise ValueError(f"rule {rule!r} takes no weights, only 'wa' does")
-    fused = RULES[rule](masses_for(task, probs))
+    fused = _COMBINATIONS[rule](masses_for(task, probs))
     return fused[..., 0] if task == "tagging" else fused
 
 
@@ -175,28 +169,59 @@ def masses_for(task: str, probs: Masses) -> jax.Array:
     Raises:
       ValueError: an unknown task or malformed probabilities.
     """
-    if task == "tagging":
-        return binary_frames(probs)
-    if task != "classification":
-        raise ValueError(f"task must be classification or tagging, not {task!r}")
-    return _checked(probs)
+    checked = _checked_for(task, probs)
+    return _binary_frames(checked) if task == "tagging" else checked
 
 
 def binary_frames(probs: Masses) -> jax.Array:
-    """Probabilities of single classes (...) as masses (..., 2) on the frame {class, not class}.
+    """Probabilities of single classes (M, ..., C) as masses (M, ..., C, 2) on the frame {class, not class}.
 
     `dempster_shafer(binary_frames(probs))[..., 0]` is the multi-label rule; `conflict` is then one a class.
 
     Raises:
-      ValueError: a probability outside [0, 1] or not finite.
+      ValueError: malformed probabilities: not of this shape, outside [0, 1] or not finite.
     """
-    probs = _checked(probs, sums_to_one=False)
-    return jnp.stack([probs, 1 - probs], axis=-1)
+    return _binary_frames(_checked(probs, sums_to_one=False))
+
+
+# What the rules are of masses that were checked: `fuse` does it once.
+
+
+def _weighted_average(probs: jax.Array, weights: Masses | None) -> jax.Array:
+    weights = _checked_weights(weights, len(probs))
+    return jnp.tensordot(weights.astype(probs.dtype), probs, axes=1)
 
 
 @jax.jit
 def _dempster_shafer(masses: jax.Array) -> jax.Array:
     return _normalised(_log(masses).sum(0), masses.mean(0))
+
+
+def _improved_dempster_shafer(masses: jax.Array) -> jax.Array:
+    impurity = 1 - jnp.square(masses).sum(-1, keepdims=True)
+    return _self_combined(_credible_average(masses, jnp.exp(-impurity)), len(masses))
+
+
+def _murphy(masses: jax.Array) -> jax.Array:
+    return _self_combined(masses.mean(0), len(masses))
+
+
+def _deng(masses: jax.Array) -> jax.Array:
+    return _self_combined(_credible_average(masses, jnp.ones_like(masses[..., :1])), len(masses))
+
+
+_COMBINATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "ds": _dempster_shafer,
+    "ids": _improved_dempster_shafer,
+    "murphy": _murphy,
+    "deng": _deng,
+}
+
+
+def _binary_frames(probs: jax.Array) -> jax.Array:
+    # What rounding has put above 1 is 1: the class cannot have a negative complement.
+    probs = jnp.where(probs > 1, 1.0, probs)
+    return jnp.stack([probs, 1 - probs], axis=-1)
 
 
 def _self_combined(mass: jax.Array, times: int) -> jax.Array:
@@ -228,6 +253,12 @@ def _credible_average(masses: jax.Array, reliability: jax.Array) -> jax.Array:
 def _log(masses: jax.Array) -> jax.Array:
     possible = masses >= TINY
     return jnp.where(possible, jnp.log(jnp.where(possible, masses, 1.0)), -jnp.inf)
+
+
+def _checked_for(task: str, probs: Masses) -> jax.Array:
+    if task not in ("classification", "tagging"):
+        raise ValueError(f"task must be classification or tagging, not {task!r}")
+    return _checked(probs, sums_to_one=task == "classification")
 
 
 def _checked(values: Masses, *, sums_to_one: bool = True) -> jax.Array:

@@ -222,6 +222,30 @@ def test_tagging_fuses_every_class_by_itself(rule):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("rule", fusion.RULES)
+def test_tagging_takes_what_rounding_has_put_above_one(rule):
+    probs = np.asarray([[1.0000001, 0.25], [0.5, 0.25]], np.float32)
+    exact = np.minimum(probs, 1)
+    fused = fusion.fuse(rule, probs, task="tagging")
+    np.testing.assert_allclose(fused, fusion.fuse(rule, exact, task="tagging"), rtol=1e-6)
+    np.testing.assert_array_equal(fusion.binary_frames(probs)[0, 0], [1, 0])
+    with pytest.raises(ValueError, match=r"1\.01 of model 0"):
+        fusion.fuse(rule, [[1.01, 0.25], [0.5, 0.25]], task="tagging")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("task", ["classification", "tagging"])
+@pytest.mark.parametrize("rule", fusion.RULES)
+def test_values_are_checked_once(rule, task, monkeypatch):
+    """Each check brings them from the device."""
+    checks = []
+    check = fusion._check_values
+    monkeypatch.setattr(fusion, "_check_values", lambda *given: checks.append(given) or check(*given))
+    fusion.fuse(rule, [[0.5, 0.5], [0.25, 0.75]], task=task)
+    assert len(checks) == 1
+
+
+@pytest.mark.fast
 def test_weights_of_the_average():
     probs = np.random.default_rng(3).dirichlet(np.ones(4), (3, 5))
     np.testing.assert_allclose(
