@@ -52,7 +52,7 @@ def one_cycle(
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.minimum(jnp.asarray(step).astype(jnp.float32), last)
-        # A rise of no length (pct_start * total_steps <= 1) begins at the peak.
+        # A rise of no length (pct_start * total_steps = 1) begins at the peak, a shorter one behind it.
         rising = anneal(initial, peak, (rise_end - step) / max(rise_end, 1e-9))
         falling = anneal(peak, final, (last - step) / (last - rise_end))
         return jnp.where(step <= rise_end, rising, falling)
@@ -109,10 +109,10 @@ def adam(
     Raises:
       ValueError: unknown schedule, or a length, share or rate out of range.
     """
-    if head_learning_rate is not None and not (head_learning_rate > 0 and learning_rate > 0):
-        raise ValueError(
-            "learning_rate and head_learning_rate must be positive; frozen=('trunk',) trains the head"
-        )
+    head_rate = learning_rate if head_learning_rate is None else head_learning_rate
+    for name, value in (("learning_rate", learning_rate), ("head_learning_rate", head_rate)):
+        if not value > 0:
+            raise ValueError(f"{name}={value:g} must be positive; frozen=('trunk',) trains the head alone")
     if schedule == "constant":
         rate, beta1 = constant(learning_rate), constant(b1)
     elif schedule == "one_cycle":
@@ -134,6 +134,8 @@ def adam(
     else:
         raise ValueError(f"schedule must be 'one_cycle' or 'constant', not {schedule!r}")
 
+    head_factor = head_rate / learning_rate
+
     def transformation(learning_rate: jax.Array, b1: jax.Array) -> optax.GradientTransformation:
         def with_rate(rate: jax.Array) -> optax.GradientTransformation:
             scale = scale_by_amsgrad if amsgrad else optax.scale_by_adam
@@ -147,7 +149,6 @@ def adam(
             groups,
         )
 
-    head_factor = 1.0 if head_learning_rate is None else head_learning_rate / learning_rate
     inner = optax.inject_hyperparams(transformation)(learning_rate=rate, b1=beta1)
 
     def update(updates, state, params=None):

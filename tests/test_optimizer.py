@@ -20,7 +20,7 @@ def one_cycle_float64(step: int, total: int, begin: float, peak: float, end: flo
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize(("total", "pct"), [(100, 0.3), (1234, 0.3), (10, 0.5), (600_000, 0.3)])
+@pytest.mark.parametrize(("total", "pct"), [(100, 0.3), (1234, 0.3), (10, 0.5), (600_000, 0.3), (10, 0.05)])
 def test_one_cycle_at_every_phase(total, pct):
     steps = np.unique(np.linspace(0, total - 1, 200).astype(int))
     schedule = optimizer.one_cycle(total, initial=4e-5, peak=1e-3, final=4e-9, pct_start=pct)
@@ -37,6 +37,11 @@ def test_one_cycle_stays_at_its_end():
 
 
 @pytest.mark.fast
+def test_a_rise_of_one_step_is_the_peak():
+    assert float(optimizer.one_cycle(10, initial=1.0, peak=2.0, final=0.5, pct_start=0.1)(0)) == 2.0
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize(("total", "pct"), [(1, 0.3), (10, 0.0), (10, 1.0)])
 def test_impossible_cycles_are_refused(total, pct):
     with pytest.raises(ValueError, match="one_cycle needs"):
@@ -47,6 +52,21 @@ def test_impossible_cycles_are_refused(total, pct):
 def test_unknown_schedule_is_refused():
     with pytest.raises(ValueError, match="'one_cycle' or 'constant'"):
         optimizer.adam(schedule="cosine", learning_rate=1.0, total_steps=10)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("rates", "says"),
+    [
+        ({"learning_rate": 0.0}, "^learning_rate=0 must be positive"),
+        ({"learning_rate": -1e-3}, "^learning_rate=-0.001"),
+        ({"learning_rate": float("nan")}, "^learning_rate=nan"),
+        ({"learning_rate": 1e-3, "head_learning_rate": 0.0}, "^head_learning_rate=0 must"),
+    ],
+)
+def test_rates_that_are_not_positive_are_refused(rates, says):
+    with pytest.raises(ValueError, match=says):
+        optimizer.adam(schedule="constant", total_steps=10, **rates)
 
 
 @pytest.mark.parametrize("schedule", ["one_cycle", "constant"])
