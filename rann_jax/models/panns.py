@@ -22,6 +22,7 @@ EMBEDDING = 2048
 HEAD = "fc_audioset"  # the last layer
 BLOCK_DROPOUT, RESIDUAL_DROPOUT, HEAD_DROPOUT = 0.2, 0.1, 0.5
 RESNET38_BLOCKS = (3, 4, 6, 3)
+LEAST = 2**5  # bins and frames of an image of which poolings leave one
 
 conv_init = nn.initializers.xavier_uniform()
 
@@ -114,6 +115,11 @@ class PANN(nn.Module):
             raise ValueError(
                 f"{type(self).__name__} takes feature images (B, F, T), such as panns_log_mel gives"
             )
+        if min(image.shape[1:]) < LEAST:
+            raise ValueError(
+                f"{type(self).__name__} halves bins and frames five times: images need {LEAST} of both,"
+                f" these have {image.shape[1]} bins and {image.shape[2]} frames"
+            )
         x = BatchNorm(dtype=self.dtype, name="bn0")(jnp.swapaxes(image, 1, 2), train=train)
         return x[..., None]
 
@@ -167,9 +173,14 @@ class WavegramLogmelCNN14(PANN):
                 "wavegram_logmel_cnn14 takes an image and a waveform: front end panns_log_mel+wavegram"
             )
         image = self.normalised(x["image"], train)
-        bins = image.shape[2] // 2
-        learned = Wavegram(128 // self.width, image.shape[1] // 2 * 2, dtype=self.dtype, name="wavegram")
-        # The 128 rows fold to 4 channels of as many bins as the first block leaves of the image.
+        rows, bins = 128 // self.width, image.shape[2] // 2
+        if rows % bins:
+            raise ValueError(
+                f"wavegram_logmel_cnn14 folds its wavegram to half of the image's bins, {bins}, which must"
+                f" divide its {rows} rows: use n_bins=64, and a width of 1, 2 or 4"
+            )
+        learned = Wavegram(rows, image.shape[1] // 2 * 2, dtype=self.dtype, name="wavegram")
+        # The 128 rows fold to 4 channels of as many bins as the first block leaves of the image of 64.
         a = learned(x["waveform"], train=train)
         a = jnp.transpose(a.reshape(len(a), -1, bins, a.shape[-1]), (0, 3, 2, 1))
         block = self.block(ConvBlock)

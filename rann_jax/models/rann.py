@@ -50,10 +50,10 @@ def temporal_strides(t_m: int) -> tuple[int, ...]:
 class ResidualBlock(nn.Module):
     """The deck's ARB: two pre-activated convolutions and a shortcut that takes the raw input.
 
-    Input (B, F, T, C), output (B, ceil(F / x), T / y, channels) for strides (x, y). With a temporal stride
-    of 4 the kernels are 6 and 5 long in time, else 3. The shortcut is the identity, or where channels or
-    strides change a 1x1 convolution; `shortcut_norm` puts a BatchNorm behind it (the deck's parameter
-    counts need it, the paper draws none).
+    Input (B, F, T, C), output (B, ceil(F / x), ceil(T / y), channels) for strides (x, y). With a temporal
+    stride of 4 the kernels are 6 and 5 long in time, else 3, and T must be a multiple of 4. The shortcut is
+    the identity, or where channels or strides change a 1x1 convolution; `shortcut_norm` puts a BatchNorm
+    behind it (the deck's parameter counts need it, the paper draws none).
     """
 
     channels: int
@@ -123,7 +123,8 @@ class RANN(nn.Module):
         """Logits (B, num_classes), float32, of feature images x (B, F, T), or of a dict as above.
 
         Raises:
-          ValueError: x is not (B, F, T), T does not survive the strides, or a stage has no block.
+          ValueError: x is neither (B, F, T) nor such a dict, T does not survive the strides, or a stage has
+            no block.
         """
         embedding = self.embed(x, train=train)
         return nn.Dense(self.num_classes, name=HEAD, dtype=embedding.dtype)(embedding)
@@ -157,6 +158,8 @@ class RANN(nn.Module):
         """The normalised image (B, F, T, 1) that the first block sees; 2 channels with a second branch."""
         norm = partial(BatchNorm, axis=1, dtype=self.dtype)
         inputs = x if isinstance(x, Mapping) else {"image": x}
+        if not inputs or set(inputs) - {"image", "waveform"}:
+            raise ValueError(f"RANN takes an image, a waveform or both, not {sorted(inputs) or 'nothing'}")
         channels = []
         shape: Sequence[int] | None = self.wavegram_shape
         if "image" in inputs:

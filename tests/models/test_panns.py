@@ -56,6 +56,28 @@ def test_the_wrong_input_is_refused(name):
         jax.eval_shape(models.create(name, num_classes=7).init, jax.random.key(0), x)
 
 
+@pytest.mark.parametrize(("bins", "width"), [(40, 1), (130, 1), (64, 16)])
+def test_bins_that_a_wavegram_does_not_fold_to_are_refused(bins, width):
+    model = models.create("wavegram_logmel_cnn14", num_classes=7, width=width)
+    x = {"image": jnp.ones((1, bins, 64)), "waveform": jnp.ones((1, 6400))}
+    with pytest.raises(
+        ValueError, match=f"bins, {bins // 2}, which must divide its {128 // width} rows: use n_bins"
+    ):
+        jax.eval_shape(model.init, jax.random.key(0), x)
+
+
+@pytest.mark.parametrize("name", ["cnn14", "resnet38"])
+@pytest.mark.parametrize(("bins", "frames"), [(31, 64), (64, 31)])
+def test_images_of_which_nothing_would_be_left_are_refused(name, bins, frames):
+    """The mean over no bins would be NaN."""
+    model = models.create(name, num_classes=7, width=16)
+    least, x = (jax.ShapeDtypeStruct((1, *size), jnp.float32) for size in [(32, 32), (bins, frames)])
+    logits, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), least)
+    assert logits.shape == (1, 7)
+    with pytest.raises(ValueError, match=f"these have {bins} bins and {frames} frames"):
+        jax.eval_shape(model.init, jax.random.key(0), x)
+
+
 def test_the_program_prints_the_table(capsys):
     assert complexity.main(["cnn14", "rann-8x4-6"]) == 0
     out = capsys.readouterr().out

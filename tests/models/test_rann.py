@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from rann_jax import models
-from rann_jax.models.rann import temporal_strides
+from rann_jax.models.rann import ResidualBlock, temporal_strides
 
 # The deck's Table XII: name, parameters, multiply-adds in 1e9 with three decimals, last feature map.
 TABLE_XII = [
@@ -146,6 +146,27 @@ def test_a_stage_without_blocks_is_refused():
     model = models.create("rann-1x4-1", num_classes=5, blocks_per_stage=0)
     with pytest.raises(ValueError, match="blocks_per_stage must be at least 1"):
         jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 16, 64), jnp.float32))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [((), "not nothing"), (("image", "picture"), "not .'image', 'picture'."), (("wave",), "not .'wave'.")],
+)
+def test_inputs_of_other_names_are_refused(names, says):
+    model = models.create("rann-1x4-1", num_classes=5)
+    x = {name: jax.ShapeDtypeStruct((1, 16, 64), jnp.float32) for name in names}
+    with pytest.raises(ValueError, match=says):
+        jax.eval_shape(model.init, jax.random.key(0), x)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("strides", "frames"), [((1, 1), 9), ((2, 2), 5)])
+def test_a_block_rounds_an_odd_number_of_frames_up(strides, frames):
+    x = jax.ShapeDtypeStruct((1, 7, 9, 3), jnp.float32)
+    block = ResidualBlock(4, strides)
+    out, _ = jax.eval_shape(lambda key, x: block.init_with_output(key, x, train=False), jax.random.key(0), x)
+    assert out.shape == (1, -(-7 // strides[0]), frames, 4)
 
 
 @pytest.mark.fast
