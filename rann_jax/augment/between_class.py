@@ -83,7 +83,7 @@ def between_class(
 
     x = (t x1 + (1 - t) x2) / sqrt(t^2 + (1 - t)^2), label r y1 + (1 - r) y2, t of `mix_ratio`. The
     partner is the next of the batch, which comes in random order, and may be of the same class (ours: the
-    paper draws two classes).
+    paper draws two classes). A batch of one has no partners and stays as it is.
 
     Args:
       key: random key.
@@ -95,6 +95,8 @@ def between_class(
       audio and labels, mixed.
     """
     labels = floating(labels)
+    if len(audio) == 1:  # beside itself it would be up to 3 dB louder
+        return audio, labels
     # Never 0, so that t is defined for silence beside silence and beside any sound.
     tiny = float(np.finfo(np.float32).eps)
     ratio = jax.random.uniform(key, (len(audio),), jnp.float32, tiny, 1.0)

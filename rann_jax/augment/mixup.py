@@ -10,9 +10,9 @@ import jax.numpy as jnp
 def partners(values: jax.Array) -> jax.Array:
     """What each example of a batch is mixed with: the one after it, for the last the first.
 
-    Batches come in random order, so this is a random pairing, in which nothing meets itself. On several
-    devices each sends one example to the one before it; a drawn permutation would bring the whole batch to
-    every device.
+    Batches come in random order, so this is a random pairing, in which nothing meets itself but what is a
+    batch alone. On several devices each sends one example to the one before it; a drawn permutation would
+    bring the whole batch to every device.
 
     Args:
       values: (B, ...).

@@ -30,7 +30,10 @@ def white_noise(key: jax.Array, audio: jax.Array, *, low_snr: float, high_snr: f
     noise = jnp.where(sound, jax.random.normal(noise_key, audio.shape, audio.dtype), 0)
     # Both sums are over the same samples: their ratio is that of the means.
     energy, drawn = (jnp.sum(jnp.square(x), axis=-1, keepdims=True) for x in (audio, noise))
-    scale = jnp.sqrt(energy / jnp.where(drawn > 0, drawn, 1)) * jnp.power(10.0, -snr / 20)
+    heard = energy > 0
+    # Of silence the root has no derivative: it is replaced before it too.
+    ratio = jnp.where(heard, energy, 1) / jnp.where(drawn > 0, drawn, 1)
+    scale = jnp.where(heard, jnp.sqrt(ratio), 0) * jnp.power(10.0, -snr / 20)
     return audio + scale * noise
 
 

@@ -24,10 +24,13 @@ def pitch_shift(audio: jax.Array, semitones: jax.Array, *, highest: float, n_fft
       audio: (B, N); trailing zeros are padding and stay zero.
       semitones: (B,), twelve are an octave; positive is up.
       highest: static; the greatest of `semitones` that may occur. Of what is shifted further the end is lost.
-      n_fft: window of the phase vocoder in samples.
+      n_fft: window of the phase vocoder in samples, a multiple of 4.
 
     Returns:
       (B, N).
+
+    Raises:
+      ValueError: n_fft is no multiple of 4, or N is above 2^20, 1,048,576.
     """
     samples = audio.shape[-1]
     step = jnp.exp2(semitones.astype(jnp.float32) / 12)

@@ -50,23 +50,23 @@ class Scheduled:
     Attributes:
       augmentation: what is done.
       probability: of each example.
-      last_step: the first step without it; None where it never stops.
+      stops_at: the first step without it; None where it never stops.
     """
 
     augmentation: Augmentation
     probability: float = 1.0
-    last_step: int | None = None
+    stops_at: int | None = None
 
     def __call__(
         self, key: jax.Array, draw_key: jax.Array, x: jax.Array, labels: jax.Array, step: jax.Array | int
     ) -> tuple[jax.Array, jax.Array]:
         """x (B, ...) and labels (B, C), those examples augmented that are drawn at this step."""
         one_by_one = getattr(self.augmentation, "one_by_one", False)
-        if self.probability == 1 and self.last_step is None and not one_by_one:
+        if self.probability == 1 and self.stops_at is None and not one_by_one:
             return self.augmentation(key, x, labels)
         drawn = jax.random.bernoulli(draw_key, self.probability, (len(x),))
-        if self.last_step is not None:
-            drawn = drawn & (jnp.asarray(step) < self.last_step)
+        if self.stops_at is not None:
+            drawn = drawn & (jnp.asarray(step) < self.stops_at)
         if one_by_one:
             return self._one_by_one(key, drawn, x, labels)
         labels = jnp.asarray(labels)
@@ -78,14 +78,21 @@ class Scheduled:
     ) -> tuple[jax.Array, jax.Array]:
         """Each example by a key of its own; one after another on a CPU, at once elsewhere."""
 
-        def augment(example: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        def augment(example: tuple[jax.Array, ...]) -> jax.Array:
             key, drawn, x = example
-            changed = lambda: self.augmentation(key, x[None], labels)[0][0]  # noqa: E731
+
+            def changed() -> jax.Array:
+                return self.augmentation(key, x[None], labels)[0][0]
+
             return jax.lax.cond(drawn, changed, lambda: x)
 
+        def one_after_another(*examples: jax.Array) -> jax.Array:
+            return jax.lax.map(augment, examples)
+
+        def at_once(*examples: jax.Array) -> jax.Array:
+            return jax.vmap(augment)(examples)
+
         def augment_all(*examples: jax.Array) -> jax.Array:
-            one_after_another = lambda *examples: jax.lax.map(augment, examples)  # noqa: E731
-            at_once = lambda *examples: jax.vmap(augment)(examples)  # noqa: E731
             return jax.lax.platform_dependent(*examples, cpu=one_after_another, default=at_once)
 
         return devicewise(augment_all, jax.random.split(key, len(x)), drawn, x), labels
@@ -175,8 +182,8 @@ def _scheduled(name: str, options: dict[str, Any], sample_rate: float, total_ste
         augmentation = cls(**options)
     except TypeError as error:
         raise ValueError(f"{name}: {error}") from error
-    last_step = round(until * total_steps) if until < 1 and total_steps is not None else None
-    return Scheduled(augmentation, probability, last_step)
+    stops_at = round(until * total_steps) if until < 1 and total_steps is not None else None
+    return Scheduled(augmentation, probability, stops_at)
 
 
 def _apply(

@@ -25,12 +25,18 @@ def stretch(audio: jax.Array, rate: jax.Array, *, n_fft: int = 2048, samples: in
     Args:
       audio: (B, N); trailing zeros are padding.
       rate: (B,), above 1 is faster; the sound lasts round(length / rate) samples.
-      n_fft: window in samples; the hop is a quarter.
+      n_fft: window in samples, a multiple of 4; the hop is a quarter.
       samples: to return; default N.
 
     Returns:
       (B, samples); what does not fit is cut, what is missing is zero.
+
+    Raises:
+      ValueError: n_fft is no multiple of 4.
     """
+    signal.check_positive(n_fft=n_fft)
+    if n_fft % 4:
+        raise ValueError(f"n_fft={n_fft} must be a multiple of 4: the hop is a quarter")
     samples, hop = samples or audio.shape[-1], n_fft // 4
     rate = rate.astype(jnp.float32)
     length = sound_length(audio)

@@ -109,6 +109,14 @@ def test_equal_levels_mix_as_the_labels():
 
 
 @pytest.mark.fast
+def test_a_batch_of_one_stays_as_it_is():
+    audio = np.random.default_rng(0).standard_normal((1, 640)).astype(np.float32)
+    mixed, labels = augment.between_class(KEY, jnp.asarray(audio), np.asarray([[0, 1]]), sample_rate=640)
+    np.testing.assert_array_equal(mixed, audio)
+    np.testing.assert_array_equal(labels, [[0, 1]])
+
+
+@pytest.mark.fast
 def test_ratio_is_uniform():
     audio, identity = jnp.ones((2000, 64), jnp.float32), jnp.eye(2000, dtype=jnp.float32)
     _, labels = augment.between_class(KEY, audio, identity, sample_rate=640)

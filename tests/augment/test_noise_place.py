@@ -45,6 +45,17 @@ def test_snr_is_met_over_the_sound_alone(padded, snr):
         assert 10 * np.log10(power[0] / power[1]) == pytest.approx(snr, abs=0.1)
 
 
+def test_the_gradient_at_silence_is_finite():
+    """What follows an augmentation may be differentiated with respect to the sound."""
+
+    def noisy(audio):
+        return jnp.sum(augment.white_noise(KEY, audio, low_snr=10.0, high_snr=10.0))
+
+    gradient = np.asarray(jax.grad(noisy)(jnp.zeros((2, 30)).at[1, 5].set(0.5)))
+    np.testing.assert_array_equal(gradient[0], 1)
+    assert np.isfinite(gradient[1]).all()
+
+
 def test_noise_is_white_gaussian_at_uniform_ratios():
     audio = jnp.ones((2000, 256), jnp.float32)
     noise = np.asarray(augment.white_noise(KEY, audio, low_snr=10.0, high_snr=40.0) - audio, np.float64)

@@ -60,6 +60,18 @@ def test_padding_is_not_sound():
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("n_fft", [6, 0])
+def test_a_window_that_has_no_quarter_is_refused(n_fft):
+    audio, rate = jnp.ones((1, 100)), jnp.ones(1)
+    for function in (
+        augment.stretch,
+        lambda *given, n_fft: augment.pitch_shift(*given, highest=1.0, n_fft=n_fft),
+    ):
+        with pytest.raises(ValueError, match="n_fft"):
+            function(audio, rate, n_fft=n_fft)
+
+
+@pytest.mark.fast
 def test_silence_and_clicks_stay_finite():
     audio = np.zeros((3, 4000), np.float32)
     audio[1, 0] = audio[2, 2000] = 1
