@@ -31,7 +31,7 @@ from rann_jax.features.image import FrontEnd
 from rann_jax.features.mel import melspectrogram
 from rann_jax.features.mfcc import mfcc
 from rann_jax.features.panns import PannsLogMel, PannsLogMelWavegram
-from rann_jax.features.resample import resample
+from rann_jax.features.resample import GREATEST_FACTOR, resample
 from rann_jax.features.scalogram import scalogram
 from rann_jax.features.stft import amplitude_to_db, power_to_db
 from rann_jax.features.tempogram import tempogram
@@ -212,7 +212,8 @@ class Cqt(FrontEnd):
                 f" {highest:g} Hz, above 0.9 times Nyquist, {0.45 * self.sample_rate:g} Hz: use fewer bins"
             )
         octaves = -(-self.n_bins // bins_per_octave)
-        rate, hop_length = self._rate_and_hop(multiple=2 ** (octaves - 1), lowest=highest / 0.45)
+        lowest = max(highest / 0.45, self.sample_rate / GREATEST_FACTOR)
+        rate, hop_length = self._rate_and_hop(multiple=2 ** (octaves - 1), lowest=lowest)
         transform = cqt(
             # With the energy kept, levels are those at the waveform's own rate.
             resample(y, orig_sr=self.sample_rate, target_sr=rate, scale=True),

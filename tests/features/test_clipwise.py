@@ -52,21 +52,32 @@ def test_each_device_works_on_its_own_clips(clips):
         assert traffic(compute.lower(keys, placed).compile().as_text()) == {}
 
 
-SHARED = {
-    "stft": {"n_fft": 64},
-    "melspectrogram": {"sr": 8000, "n_fft": 64, "n_mels": 8},
-    "gfcc": {"sr": 8000, "n_fft": 64, "hop_length": 16, "n_filters": 8, "n_gfcc": 4},
-    "chroma_stft": {"sr": 8000, "n_fft": 256, "tuning": 0.0},
-    "cwt": {"scales": (2, 3), "wavelet": "morl"},
-    "resample": {"orig_sr": 8000, "target_sr": 6000, "res_type": "polyphase"},
-}
+SHARED = [
+    ("stft", {"n_fft": 64}),
+    ("melspectrogram", {"sr": 8000, "n_fft": 64, "n_mels": 8}),
+    ("gfcc", {"sr": 8000, "n_fft": 64, "hop_length": 16, "n_filters": 8, "n_gfcc": 4}),
+    ("chroma_stft", {"sr": 8000, "n_fft": 256, "tuning": 0.0}),
+    ("cwt", {"scales": (2, 3), "wavelet": "morl"}),
+    ("resample", {"orig_sr": 8000, "target_sr": 6000, "res_type": "polyphase"}),
+    ("resample", {"orig_sr": 8000, "target_sr": 4000}),
+]
 
 
-@pytest.mark.parametrize("name", SHARED)
-def test_features_of_a_shared_batch_are_computed_where_its_clips_are(name):
+@pytest.mark.parametrize(("name", "arguments"), SHARED)
+def test_features_of_a_shared_batch_are_computed_where_its_clips_are(name, arguments):
+    assert_computed_where_clips_are(getattr(features, name), 800, arguments)
+
+
+def test_a_shared_batch_is_decimated_where_its_clips_are_as_accelerators_do_it(monkeypatch):
+    """Through spectra. The length is one that nothing was compiled for before."""
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda y, *, cpu, default: default(y))
+    assert_computed_where_clips_are(features.resample, 810, {"orig_sr": 8000, "target_sr": 4000})
+
+
+def assert_computed_where_clips_are(function, samples, arguments):
     mesh = distributed.data_mesh()
-    y = jnp.asarray(np.random.default_rng(2).standard_normal((mesh.size, 800)), jnp.float32)
-    feature = jax.jit(lambda y: getattr(features, name)(y, **SHARED[name]))
+    y = jnp.asarray(np.random.default_rng(2).standard_normal((mesh.size, samples)), jnp.float32)
+    feature = jax.jit(lambda y: function(y, **arguments))
     placed = jax.device_put(y, distributed.split_batch(mesh))
     out = feature(placed)
     assert out.sharding.shard_shape(out.shape)[0] == 1

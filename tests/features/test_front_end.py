@@ -146,6 +146,13 @@ def test_cqt_is_librosas_at_a_rate_with_such_a_hop(second, relative_error):
     assert relative_error(amplitude[:, :120], np.maximum(magnitude, 1e-5)[:, :120]) < 2e-5
 
 
+def test_cqt_of_low_notes_keeps_to_a_rate_that_can_be_resampled_to():
+    """An octave needs 138 Hz, hops of 64 a second 192 Hz: 256 Hz is the lowest within a factor of 128."""
+    made = front_end("cqt", 32768, 1.0, 64, n_bins=12, bins_per_octave=12)
+    image = jax.eval_shape(made, jax.ShapeDtypeStruct((1, 32768), np.float32))
+    assert image.shape == (1, 12, 64)
+
+
 def test_cqt_is_librosas_at_an_odd_hop(clip):
     """Up to what the rates of the octaves change: at hop 125 librosa computes them all at 16 kHz."""
     y = np.resize(clip(16000), 16000)
