@@ -1,7 +1,16 @@
 """Audio features as pure functions of the waveform: `(..., N)` floating -> float32 `(..., F, T)`.
 
-Names, arguments and defaults are librosa's wherever librosa has the function. Every feature can be
-jitted, vmapped and differentiated, also at digital silence.
+Names, arguments and defaults are librosa's wherever librosa has the function, and "equal to librosa" means
+for these arguments. Not taken are:
+
+- a spectrogram instead of the waveform (`S`, `C`), but by `mfcc`;
+- `dtype` and `out`: results are float32 or complex64, and new;
+- `tuning=None` of chroma and CQT, which is estimated from the data;
+- `cqt_mode` of chroma; `ref` and `feature` of `onset_strength`; `axis` of `resample`; `ref`, `axis`,
+  `max_axis`, `zi` and `return_zf` of `pcen`;
+- resamplers and paddings other than those that each docstring lists.
+
+Every feature can be jitted, vmapped and differentiated, also at digital silence.
 """
 
 from rann_jax.features.chroma import chroma_cens, chroma_cqt, chroma_stft

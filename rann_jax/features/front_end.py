@@ -2,8 +2,8 @@
 
 A front end is made once, `front_end("log_mel", sample_rate=44100, seconds=8.0)`, and then called on
 waveforms `(B, N)`, inside or outside `jax.jit`; it returns `(B, n_bins, n_frames)` with `n_frames`
-exactly `frames_per_second * seconds` (`image.py` says how). It does not normalise: the network has
-a BatchNorm over the bins.
+exactly `frames_per_second * seconds` (`image.py` says how), but for those of PANNs, which are framed as
+PANNs were trained (`panns.py`). It does not normalise: the network has a BatchNorm over the bins.
 
 Defaults of `log_mel` (paper): 44.1 kHz, Hann window of 1380 samples, hop 345 (128 frames a second),
 128 bins, 50-14000 Hz. At other rates the window keeps its duration and the upper edge is at most

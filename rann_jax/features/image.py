@@ -2,7 +2,7 @@
 
 The network's strides need a fixed number of frames, `frames_per_second * seconds`.
 
-How it is made exact, the same for every front end:
+How it is made exact, the same for every front end but those of PANNs (`panns.py`):
 
 1. The waveform is cropped, or padded with zeros at its end, to `n_samples = sample_rate * seconds`.
 2. `hop_length` is `sample_rate / frames_per_second` rounded to the nearest integer (halves up).

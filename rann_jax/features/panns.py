@@ -19,9 +19,10 @@ WINDOW_SECONDS = 1024 / 32000
 class PannsLogMel(FrontEnd):
     """Log-mel in dB: 64 bands of 50-14000 Hz, at 32 kHz a Hann window of 1024 and a hop of 320 samples.
 
-    Frames are centred and the ends reflected, so there is one frame more than `frames_per_second * seconds`:
-    1001 of 10 s. At other rates the window keeps its duration, in an even number of samples, and the upper
-    edge is at most Nyquist.
+    Frames are centred and the ends reflected, as published, so there are `n_samples // hop_length + 1`: 1001
+    of 10 s, one more than `frames_per_second * seconds`. Where the hop is rounded their number is another
+    (998 of 10 s at 22050 Hz). At other rates the window keeps its duration, in an even number of samples,
+    and the upper edge is at most Nyquist.
 
     Attributes:
         fmin: lowest frequency in Hz.
