@@ -76,8 +76,7 @@ def summary(prepared: Prepared) -> Iterator[str]:
         yield (
             f"{split}: {len(manifest.rows)} of {manifest.listed} clips, "
             f"fingerprint {manifest.fingerprint()[:12]}"
-            + f", {clipped} clips have clipped samples"
-            * (clipped > 0)
+            + (f", {clipped} clips have clipped samples" if clipped else "")
         )
     yield str(prepared.folder)
 
