@@ -98,7 +98,8 @@ def _unpack(url: str, archive: Path, target: Path, max_bytes: int) -> None:
             for member in members:
                 _refuse_unsafe(url, member)
             for member in members:
-                packed.extract(member, target)
+                if PurePosixPath(member.filename).parts:  # './' is the folder itself; Python 3.12 refuses it
+                    packed.extract(member, target)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{url} is not a whole zip archive ({error}): try again later") from error
     except OSError as error:
