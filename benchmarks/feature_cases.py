@@ -106,6 +106,17 @@ def torchlibrosa_mel(is_log: bool) -> Callable[[Any], Any]:
     )
 
 
+def torchaudio(name: str, **arguments: Any) -> Peer:
+    """Transform of torchaudio; mel bands as librosa's by default."""
+
+    def build() -> Callable[[Any], Any]:
+        import torchaudio.transforms
+
+        return getattr(torchaudio.transforms, name)(sample_rate=SR, **arguments)
+
+    return on_torch(build)
+
+
 def nnaudio(name: str, **arguments: Any) -> Peer:
     """Module of nnAudio; it speaks of `sr` and `pad_mode` as librosa does."""
 
@@ -175,6 +186,7 @@ def _of_waveform(name: str, module: Any, peers: dict | None = None, **arguments:
 
 def _spectral_cases() -> list[Case]:
     bands = {"n_fft": 2048, "n_mels": 128}
+    slaney = {**bands, "hop_length": 512, "norm": "slaney", "mel_scale": "slaney", "pad_mode": "constant"}
     return [
         _of_waveform(
             "stft",
@@ -191,6 +203,7 @@ def _spectral_cases() -> list[Case]:
             "melspectrogram",
             librosa.feature,
             {
+                "torchaudio": torchaudio("MelSpectrogram", **slaney),
                 "torchlibrosa": on_torch(lambda: torchlibrosa_mel(is_log=False)),
                 "nnAudio": nnaudio("MelSpectrogram", **bands),
                 "librosax": librosax("feature.melspectrogram", sr=SR),
@@ -207,6 +220,7 @@ def _spectral_cases() -> list[Case]:
             "mfcc",
             librosa.feature,
             {
+                "torchaudio": torchaudio("MFCC", n_mfcc=20, melkwargs=slaney),
                 "nnAudio": nnaudio("MFCC", n_mfcc=20, **bands),
                 "librosax": librosax("feature.mfcc", sr=SR),
             },

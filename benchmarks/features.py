@@ -33,7 +33,7 @@ SECONDS = 8
 # A contender that has taken this long is not called again in its line; its first call counts then.
 CONTENDER_SECONDS = 3
 REFERENCES = ("librosa", "spafe", "pywt")
-OTHERS = ("torch", "torchlibrosa", "nnAudio", "librosax")
+OTHERS = ("torch", "torchaudio", "torchlibrosa", "nnAudio", "librosax")
 LIBRARIES = [
     "jax",
     "numpy",
@@ -43,6 +43,7 @@ LIBRARIES = [
     "spafe",
     "PyWavelets",
     "torch",
+    "torchaudio",
     "torchlibrosa",
     "nnAudio",
     "librosax",
