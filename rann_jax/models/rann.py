@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from rann_jax.models.convolution import convolution
+from rann_jax.models.convolution import added, convolution
 from rann_jax.models.norm import BatchNorm
 from rann_jax.models.pooling import largest
 from rann_jax.models.remat import rematerialised
@@ -84,7 +84,7 @@ class ResidualBlock(nn.Module):
             x = conv((1, 1), strides=self.strides, padding=0, name="shortcut_conv")(x)
             if self.shortcut_norm:
                 x = norm(name="shortcut_norm")(x, train=train)
-        return x + y
+        return added(x, y)
 
 
 class RANN(nn.Module):

@@ -1,4 +1,4 @@
-"""Convolutions in forms for CPUs, beside XLA's own, JAX's gradients of it, and PyTorch's."""
+"""Convolutions in forms for CPUs and GPUs, beside XLA's own, JAX's gradients of it, and PyTorch's."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from rann_jax.models.convolution import columns_at_a_time, convolution, convolved, plain
+from rann_jax.models.convolution import convolution, convolved, gpu
+from rann_jax.models.convolution.cpu import columns_at_a_time
+from rann_jax.models.convolution.plain import plain
 
 pytestmark = pytest.mark.fast
 
@@ -26,6 +28,10 @@ CASES = {
     "strides longer than the kernel": ((9, 16), 16, 32, (1, 1), (2, 4), ((0, 0), (0, 0))),
     "strides, uneven padding": ((11, 16), 4, 4, (5, 4), (3, 2), ((2, 1), (0, 3))),
     "many channels": ((6, 16), 32, 48, (3, 3), (1, 1), ((1, 1), (1, 1))),
+    "more channels": ((6, 16), 48, 64, (3, 3), (1, 1), ((1, 1), (1, 1))),
+    "one channel, one position": ((6, 16), 1, 16, (1, 1), (1, 1), ((0, 0), (0, 0))),
+    "two channels, one position": ((6, 16), 2, 16, (1, 1), (1, 1), ((0, 0), (0, 0))),
+    "one position, padded": ((6, 16), 1, 16, (1, 1), (1, 1), ((1, 0), (0, 1))),
 }
 
 
@@ -43,12 +49,13 @@ def with_slopes(function, x, kernel, slope, strides, padding):
     return y, *back(slope)
 
 
+@pytest.mark.parametrize("form", [convolved, gpu.convolved], ids=["here", "gpu"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_values_and_gradients_are_those_of_xla(case):
+def test_values_and_gradients_are_those_of_xla(case, form):
     *_, strides, padding = case
     operands = arrays(*case)
     for ours, theirs in zip(
-        with_slopes(convolved, *operands, strides, padding),
+        with_slopes(form, *operands, strides, padding),
         with_slopes(plain, *operands, strides, padding),
         strict=True,
     ):
@@ -56,8 +63,9 @@ def test_values_and_gradients_are_those_of_xla(case):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max())
 
 
+@pytest.mark.parametrize("form", [convolved, gpu.convolved], ids=["here", "gpu"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_values_and_gradients_are_those_of_torch(case):
+def test_values_and_gradients_are_those_of_torch(case, form):
     torch = pytest.importorskip("torch")
     *_, strides, ((top, bottom), (left, right)) = case
     x, kernel, slope = arrays(*case)
@@ -71,25 +79,45 @@ def test_values_and_gradients_are_those_of_torch(case):
         image.grad.numpy().transpose(0, 2, 3, 1),
         weight.grad.numpy().transpose(2, 3, 1, 0),
     )
-    ours = with_slopes(convolved, x, kernel, slope, *case[-2:])
+    ours = with_slopes(form, x, kernel, slope, *case[-2:])
     for mine, theirs in zip(ours, expected, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=5e-6 * np.abs(theirs).max())
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-@pytest.mark.parametrize("case", ["16 to 16", "one input channel", "strides of a stage"])
-def test_accelerators_get_the_convolutions_that_jax_has(case, platform):
+def lowered(function, case, platform) -> list[str]:
+    """Types of the convolutions of a way there and back, compiled for a platform that need not be there."""
     *_, strides, padding = CASES[case]
     operands = arrays(*CASES[case])
+    step = jax.jit(lambda *operands: with_slopes(function, *operands, strides, padding))
+    lines = step.trace(*operands).lower(lowering_platforms=(platform,)).as_text().splitlines()
+    return sorted(line.split(" : ")[-1] for line in lines if ".convolution(" in line)
 
-    def shapes(function) -> list[str]:
-        step = jax.jit(lambda *operands: with_slopes(function, *operands, strides, padding))
-        lowered = step.trace(*operands).lower(lowering_platforms=(platform,))
-        lines = lowered.as_text().splitlines()
-        return sorted(line.split(" : ")[-1] for line in lines if ".convolution(" in line)
 
-    assert len(shapes(plain)) == 3
-    assert shapes(convolved) == shapes(plain)
+@pytest.mark.parametrize("case", ["16 to 16", "one input channel", "strides of a stage"])
+def test_tpus_get_the_convolutions_that_jax_has(case):
+    assert len(lowered(plain, case, "tpu")) == 3
+    assert lowered(convolved, case, "tpu") == lowered(plain, case, "tpu")
+
+
+@pytest.mark.parametrize("case", ["strides of a stage", "more channels"])
+def test_gpus_get_them_too_where_there_are_strides_or_channels_enough(case):
+    assert lowered(convolved, case, "cuda") == lowered(plain, case, "cuda")
+
+
+def test_gpus_get_few_channels_two_columns_at_a_time():
+    images, kernel, results = "tensor<2x6x9x32xf32>", "tensor<3x2x32x32xf32>", "tensor<2x6x8x32xf32>"
+    assert lowered(convolved, "16 to 16", "cuda") == sorted(
+        [
+            f"({images}, {kernel}) -> {results}",
+            f"({results}, {kernel}) -> {images}",
+            f"({images}, {results}) -> {kernel}",
+        ]
+    )
+
+
+@pytest.mark.parametrize("case", ["one input channel", "two channels, one position"])
+def test_gpus_convolve_no_image_of_one_channel_or_two(case):
+    assert lowered(convolved, case, "cuda") == []
 
 
 @pytest.mark.parametrize(

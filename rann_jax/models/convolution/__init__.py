@@ -1,0 +1,79 @@
+"""Two-dimensional convolutions of few channels that are fast on CPUs and on NVIDIA's GPUs too.
+
+Both compute convolutions as matrix products of patches. Of few channels the products are so narrow that on a
+CPU the copying takes the time (`cpu`) and on a GPU most of the tensor cores idle (`gpu`). The same sums in
+other forms are up to twice as fast (docs/performance.md has what was measured). On other accelerators
+everything is `lax.conv_general_dilated` and JAX's gradient of it.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from rann_jax.models.convolution import cpu, gpu
+from rann_jax.models.convolution.plain import Padding, Pair, input_gradient, kernel_gradient, plain
+
+# Images of fewer positions are left to XLA: they take little time, and a second form takes some to compile.
+LARGE = 1 << 14
+
+# What `nn.Conv` passes besides, where it is a convolution without extras.
+PLAIN = {"lhs_dilation": (1, 1), "rhs_dilation": (1, 1), "feature_group_count": 1, "precision": None}
+
+
+def convolution(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[Sequence[int]], **options: Any
+) -> jax.Array:
+    """A convolution (B, H', W', D) of images x (B, H, W, C) with a kernel (h, w, C, D).
+
+    It stands in for `lax.conv_general_dilated` in `nn.Conv`. Reverse-mode derivatives only.
+
+    Raises:
+      ValueError: options ask for dilation, groups or a precision.
+    """
+    for name, value in PLAIN.items():
+        if options.get(name, value) != value:
+            raise ValueError(f"convolution has no {name}={options[name]}")
+    (top, bottom), (left, right) = padding
+    form = convolved if x.shape[1] * x.shape[2] >= LARGE else plain
+    return form(x, kernel, (strides[0], strides[1]), ((top, bottom), (left, right)))
+
+
+def added(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The sum of images x and a convolution's result y, in the shape in which a GPU computes that."""
+    if x.shape[1] * x.shape[2] < LARGE:
+        return x + y
+    return lax.platform_dependent(x, y, cuda=gpu.added, default=jnp.add)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolved(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
+    """The convolution, in the form that suits the device."""
+
+    def by(form: Callable) -> Callable:
+        return lambda x, kernel: form(x, kernel, strides, padding)
+
+    return lax.platform_dependent(x, kernel, cpu=by(cpu.convolved), cuda=by(gpu.convolved), default=by(plain))
+
+
+def _forward(x, kernel, strides, padding):
+    return convolved(x, kernel, strides, padding), (x, kernel)
+
+
+def _backward(strides, padding, kept, slope):
+    def by(*gradients: Callable) -> Callable:
+        return lambda *operands: tuple(gradient(*operands, strides, padding) for gradient in gradients)
+
+    return lax.platform_dependent(
+        *kept,
+        slope,
+        cpu=by(cpu.input_gradient, kernel_gradient),
+        cuda=by(gpu.input_gradient, gpu.kernel_gradient),
+        default=by(input_gradient, kernel_gradient),
+    )
+
+
+convolved.defvjp(_forward, _backward)

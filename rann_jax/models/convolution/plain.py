@@ -1,0 +1,40 @@
+"""The two-dimensional convolution of images as XLA has it."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Pair = tuple[int, int]
+Padding = tuple[Pair, Pair]
+
+
+def plain(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
+    """A convolution (B, H', W', D) of images x (B, H, W, C) with a kernel (h, w, C, D)."""
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def kernel_gradient(
+    x: jax.Array, kernel: jax.Array, slope: jax.Array, strides: Pair, padding: Padding
+) -> jax.Array:
+    """The gradient of the kernel of `plain` for slopes (B, H', W', D), as JAX derives it."""
+    return jax.linear_transpose(lambda kernel: plain(x, kernel, strides, padding), kernel)(slope)[0]
+
+
+def input_gradient(
+    x: jax.Array, kernel: jax.Array, slope: jax.Array, strides: Pair, padding: Padding
+) -> jax.Array:
+    """The same of the images; of x only the shape is read."""
+    return jax.linear_transpose(lambda x: plain(x, kernel, strides, padding), x)(slope)[0]
+
+
+def with_shifted(kernel: jax.Array, columns: int) -> jax.Array:
+    """A kernel (h, w + columns - 1, C, columns x D): it and copies shifted by one column each.
+
+    With strides (1, columns) it gives the results of as many neighbours at once; a part of the products is
+    with zeros.
+    """
+    height, width, channels, features = kernel.shape
+    shifted = [
+        jnp.pad(kernel, ((0, 0), (column, columns - 1 - column), (0, 0), (0, 0))) for column in range(columns)
+    ]
+    return jnp.stack(shifted, axis=3).reshape(height, width + columns - 1, channels, columns * features)
