@@ -107,12 +107,16 @@ def torchlibrosa_mel(is_log: bool) -> Callable[[Any], Any]:
 
 
 def torchaudio(name: str, **arguments: Any) -> Peer:
-    """Transform of torchaudio; mel bands as librosa's by default."""
+    """Transform of torchaudio. As channels of clips: its greatest value is a clip's only then."""
 
     def build() -> Callable[[Any], Any]:
+        import torch
         import torchaudio.transforms
 
-        return getattr(torchaudio.transforms, name)(sample_rate=SR, **arguments)
+        one_channel, none = torch.nn.Unflatten(1, (1, -1)), torch.nn.Flatten(1, 2)
+        return torch.nn.Sequential(
+            one_channel, getattr(torchaudio.transforms, name)(sample_rate=SR, **arguments), none
+        )
 
     return on_torch(build)
 

@@ -131,6 +131,14 @@ def _gather(mesh: Mesh) -> jax.stages.Wrapped:
     return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
 
 
+def total(number: int) -> int:
+    """The sum of a number below 2^32 over all processes."""
+    if jax.process_count() == 1:
+        return number
+    with jax.transfer_guard("allow"):  # the training loop's is there for its steps
+        return int(multihost_utils.process_allgather(np.asarray(number, np.uint32)).sum(dtype=np.uint64))
+
+
 def agree(ok: bool) -> bool:
     """Whether `ok` is true on every process."""
     if jax.process_count() == 1:

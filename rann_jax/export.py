@@ -145,7 +145,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
       ConfigError: the workdir has no such checkpoint, or a package is missing.
     """
-    compilation_cache.enable()  # of the checkpoint's checksum
+    compilation_cache.enable()
     tagger = Tagger.load(options.workdir, checkpoint=options.checkpoint)
     folder = options.out or options.workdir / "export"
     exported = FORMATS[options.to](tagger)

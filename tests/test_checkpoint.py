@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
+from rann_jax import distributed
 from rann_jax.checkpoint import Checkpoints, Record, checksum
 from rann_jax.errors import ConfigError
 from rann_jax.state import TrainState
@@ -204,6 +206,17 @@ def test_no_checkpoint_can_be_read(workdir):
 def test_checksum_by_hand():
     """1.0 is 0x3F800000; words times 1, 3, 5, ... by array, modulo 2^32."""
     state = {"a": jnp.ones(2, jnp.float32), "b": jnp.arange(3, dtype=jnp.int32)}
-    assert int(checksum(state)) == (2 * 0x3F800000 + 3 * 3) % 2**32
+    assert checksum(state) == (2 * 0x3F800000 + 3 * 3) % 2**32
     flipped = {**state, "a": state["a"].at[1].set(np.nextafter(np.float32(1), np.float32(2)))}
-    assert int(checksum(flipped)) == (2 * 0x3F800000 + 1 + 3 * 3) % 2**32
+    assert checksum(flipped) == (2 * 0x3F800000 + 1 + 3 * 3) % 2**32
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("parts", [PartitionSpec(), PartitionSpec("data"), PartitionSpec(None, "data")])
+def test_checksum_counts_every_word_once_wherever_it_lies(parts):
+    rng = np.random.default_rng(0)
+    array = rng.integers(0, 2**32, (8, 16), np.uint32)
+    mesh = distributed.data_mesh()
+    placed = jax.device_put(array, NamedSharding(mesh, parts))
+    with jax.transfer_guard("disallow"):
+        assert checksum([placed, placed]) == 4 * int(array.sum(dtype=np.uint64)) % 2**32

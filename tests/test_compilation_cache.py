@@ -43,7 +43,7 @@ def test_where_jax_was_told(setting, tmp_path):
 @pytest.mark.fast
 @pytest.mark.parametrize("program", [predict, serve, export], ids=["predict", "serve", "export"])
 def test_programs_keep_what_they_compile(program, monkeypatch, tmp_path):
-    """The cache is there before the model, of which the checksum is compiled first, and then the network."""
+    """The cache is there before the model is, so before anything is compiled."""
     if program is serve:
         pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
         pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")

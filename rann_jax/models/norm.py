@@ -25,7 +25,7 @@ class BatchNorm(nn.Module):
 
     Attributes:
       axis: the axis that is kept: statistics are over all others.
-      slope: of the activation for negative values: 0 is a ReLU, 1 none.
+      slope: of the activation for negative values, from 0, a ReLU, to 1, none.
       dtype: type of the result; None is that of the input. The computation is in float32 at least.
     """
 
@@ -38,7 +38,12 @@ class BatchNorm(nn.Module):
         """The same shape, normalised by the batch, which moves the running statistics, or (eval) by those.
 
         Which of the two is said in the call, so that a frozen layer can be called otherwise.
+
+        Raises:
+          ValueError: `slope` is not between 0 and 1.
         """
+        if not 0 <= self.slope <= 1:
+            raise ValueError(f"the slope of an activation is from 0 to 1, not {self.slope}")
         axis, dtype = self.axis % x.ndim, jnp.dtype(self.dtype or x.dtype)
         shape = (x.shape[axis],)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)

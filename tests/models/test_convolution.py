@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from rann_jax.models.convolution import convolution, convolved, gpu
+from rann_jax.models.convolution import added, convolution, convolved, gpu
 from rann_jax.models.convolution.cpu import columns_at_a_time
-from rann_jax.models.convolution.plain import plain
+from rann_jax.models.convolution.xla import plain
 
 pytestmark = pytest.mark.fast
 
@@ -32,6 +32,10 @@ CASES = {
     "one channel, one position": ((6, 16), 1, 16, (1, 1), (1, 1), ((0, 0), (0, 0))),
     "two channels, one position": ((6, 16), 2, 16, (1, 1), (1, 1), ((0, 0), (0, 0))),
     "one position, padded": ((6, 16), 1, 16, (1, 1), (1, 1), ((1, 0), (0, 1))),
+    "one position, many channels": ((6, 16), 16, 16, (1, 1), (1, 1), ((0, 0), (0, 0))),
+    "odd width, even with its padding": ((7, 15), 8, 8, (3, 3), (1, 1), ((1, 1), (2, 1))),
+    "padding that cuts off": ((6, 17), 8, 8, (3, 3), (1, 1), ((1, 1), (-1, 0))),
+    "one channel, padding that cuts off": ((6, 17), 1, 8, (3, 3), (1, 1), ((1, 1), (-1, 0))),
 }
 
 
@@ -43,13 +47,18 @@ def arrays(size, channels, features, kernel, strides, padding):
     return x, weights, draw(y.shape, np.float32)
 
 
+def on_gpu(x, kernel, strides, padding):
+    """The form that a GPU gets, computed here."""
+    return gpu.form(x, kernel, strides, padding)(x, kernel, strides, padding)
+
+
 def with_slopes(function, x, kernel, slope, strides, padding):
     """The result, and the slopes of the input and of the kernel."""
     y, back = jax.vjp(lambda x, kernel: function(x, kernel, strides, padding), x, kernel)
     return y, *back(slope)
 
 
-@pytest.mark.parametrize("form", [convolved, gpu.convolved], ids=["here", "gpu"])
+@pytest.mark.parametrize("form", [convolved, on_gpu], ids=["here", "gpu"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_values_and_gradients_are_those_of_xla(case, form):
     *_, strides, padding = case
@@ -63,7 +72,7 @@ def test_values_and_gradients_are_those_of_xla(case, form):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max())
 
 
-@pytest.mark.parametrize("form", [convolved, gpu.convolved], ids=["here", "gpu"])
+@pytest.mark.parametrize("form", [convolved, on_gpu], ids=["here", "gpu"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_values_and_gradients_are_those_of_torch(case, form):
     torch = pytest.importorskip("torch")
@@ -84,6 +93,29 @@ def test_values_and_gradients_are_those_of_torch(case, form):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=5e-6 * np.abs(theirs).max())
 
 
+@pytest.mark.parametrize(
+    ("case", "times"),
+    [("16 to 16", 2), ("one input channel", 4), ("one channel, one position", 1.1)],
+)
+def test_in_bfloat16_a_gpus_form_is_about_as_exact(case, times):
+    """`times` as far from float32 as XLA's own, in the root mean square, of the result and each gradient."""
+    (_, *channels, kernel, strides, padding) = CASES[case]
+    exact = arrays((64, 64), *channels, kernel, strides, padding)
+    rounded = [jnp.asarray(array, jnp.bfloat16) for array in exact]
+    exact = with_slopes(plain, *(array.astype(jnp.float32) for array in rounded), strides, padding)
+
+    def errors(function) -> list[float]:
+        found = with_slopes(function, *rounded, strides, padding)
+        assert all(array.dtype == jnp.bfloat16 for array in found)
+        return [
+            float(np.linalg.norm(array.astype(jnp.float32) - right) / np.linalg.norm(right))
+            for array, right in zip(found, exact, strict=True)
+        ]
+
+    for ours, theirs in zip(errors(on_gpu), errors(plain), strict=True):
+        assert ours <= times * theirs
+
+
 def lowered(function, case, platform) -> list[str]:
     """Types of the convolutions of a way there and back, compiled for a platform that need not be there."""
     *_, strides, padding = CASES[case]
@@ -93,10 +125,11 @@ def lowered(function, case, platform) -> list[str]:
     return sorted(line.split(" : ")[-1] for line in lines if ".convolution(" in line)
 
 
+@pytest.mark.parametrize("platform", ["tpu", "rocm"])
 @pytest.mark.parametrize("case", ["16 to 16", "one input channel", "strides of a stage"])
-def test_tpus_get_the_convolutions_that_jax_has(case):
-    assert len(lowered(plain, case, "tpu")) == 3
-    assert lowered(convolved, case, "tpu") == lowered(plain, case, "tpu")
+def test_other_accelerators_get_the_convolutions_that_jax_has(case, platform):
+    assert len(lowered(plain, case, platform)) == 3
+    assert lowered(convolved, case, platform) == lowered(plain, case, platform)
 
 
 @pytest.mark.parametrize("case", ["strides of a stage", "more channels"])
@@ -118,6 +151,27 @@ def test_gpus_get_few_channels_two_columns_at_a_time():
 @pytest.mark.parametrize("case", ["one input channel", "two channels, one position"])
 def test_gpus_convolve_no_image_of_one_channel_or_two(case):
     assert lowered(convolved, case, "cuda") == []
+
+
+def test_one_program_for_all_where_none_has_another_form():
+    x, kernel, _ = arrays((128, 128), 64, 64, (3, 3), (1, 1), ((1, 1), (1, 1)))
+    assert "cond" not in str(jax.make_jaxpr(lambda x: convolved(x, kernel, (1, 1), ((1, 1), (1, 1))))(x))
+
+
+@pytest.mark.parametrize(("width", "channels"), [(130, 8), (129, 8), (128, 64)])
+def test_a_sum_in_the_shape_of_a_gpus_convolution_is_the_sum(width, channels):
+    x, y, slope = np.random.default_rng(0).standard_normal((3, 2, 128, width, channels)).astype(np.float32)
+    for function in (added, gpu.added):
+        total, back = jax.vjp(function, x, y)
+        np.testing.assert_array_equal(total, x + y)
+        np.testing.assert_array_equal(back(slope), (slope, slope))
+
+
+@pytest.mark.parametrize(("platform", "shape"), [("cuda", "1x128x64x16"), ("tpu", "1x128x128x8")])
+def test_a_gpu_adds_pairs_of_columns(platform, shape):
+    x = jnp.zeros((1, 128, 128, 8))
+    text = jax.jit(added).trace(x, x).lower(lowering_platforms=(platform,)).as_text()
+    assert any("stablehlo.add" in line and shape in line for line in text.splitlines())
 
 
 @pytest.mark.parametrize(

@@ -96,3 +96,9 @@ def test_constant_input_is_the_bias_with_finite_slopes():
     y, _, *slopes = with_slopes(layer, variables, x, jnp.ones(SHAPE), train=True)
     np.testing.assert_allclose(y, 0.0, atol=0.02)  # rounding of 100 over the root of epsilon
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+
+
+@pytest.mark.parametrize("slope", [-0.1, 1.5])
+def test_a_slope_that_is_none_is_said(slope):
+    with pytest.raises(ValueError, match=f"from 0 to 1, not {slope}"):
+        BatchNorm(slope=slope).init(jax.random.key(0), batch(0), train=True)

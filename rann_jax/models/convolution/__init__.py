@@ -6,7 +6,7 @@ other forms are up to twice as fast (docs/performance.md has what was measured).
 everything is `lax.conv_general_dilated` and JAX's gradient of it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from rann_jax.models.convolution import cpu, gpu
-from rann_jax.models.convolution.plain import Padding, Pair, input_gradient, kernel_gradient, plain
+from rann_jax.models.convolution.xla import Padding, Pair, input_gradient, kernel_gradient, plain
 
 # Images of fewer positions are left to XLA: they take little time, and a second form takes some to compile.
 LARGE = 1 << 14
@@ -52,11 +52,11 @@ def added(x: jax.Array, y: jax.Array) -> jax.Array:
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolved(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
     """The convolution, in the form that suits the device."""
-
-    def by(form: Callable) -> Callable:
-        return lambda x, kernel: form(x, kernel, strides, padding)
-
-    return lax.platform_dependent(x, kernel, cpu=by(cpu.convolved), cuda=by(gpu.convolved), default=by(plain))
+    forms = {
+        "cpu": cpu.form(x, kernel, strides, padding),
+        "cuda": gpu.form(x, kernel, strides, padding),
+    }
+    return _by_platform(plain, forms, (x, kernel), (strides, padding))
 
 
 def _forward(x, kernel, strides, padding):
@@ -64,16 +64,34 @@ def _forward(x, kernel, strides, padding):
 
 
 def _backward(strides, padding, kept, slope):
-    def by(*gradients: Callable) -> Callable:
-        return lambda *operands: tuple(gradient(*operands, strides, padding) for gradient in gradients)
-
-    return lax.platform_dependent(
-        *kept,
-        slope,
-        cpu=by(cpu.input_gradient, kernel_gradient),
-        cuda=by(gpu.input_gradient, gpu.kernel_gradient),
-        default=by(input_gradient, kernel_gradient),
+    x, kernel = kept
+    of_input, of_kernel = {"cpu": cpu.input_gradient_form(x)}, {}
+    on_gpu = gpu.form(x, kernel, strides, padding)
+    if on_gpu is not plain:
+        of_input["cuda"] = partial(input_gradient, form=on_gpu)
+        of_kernel["cuda"] = partial(kernel_gradient, form=on_gpu)
+    operands, geometry = (x, kernel, slope), (strides, padding)
+    return (
+        _by_platform(input_gradient, of_input, operands, geometry),
+        _by_platform(kernel_gradient, of_kernel, operands, geometry),
     )
 
 
 convolved.defvjp(_forward, _backward)
+
+
+def _by_platform(
+    default: Callable, others: Mapping[str, Callable], operands: Sequence[jax.Array], geometry: tuple
+) -> jax.Array:
+    """What the device's own function gives; one program for all where no platform has another."""
+    functions = {platform: function for platform, function in others.items() if function is not default}
+    if not functions:
+        return default(*operands, *geometry)
+    functions["default"] = default
+    return lax.platform_dependent(
+        *operands, **{name: _closed(function, geometry) for name, function in functions.items()}
+    )
+
+
+def _closed(function: Callable, geometry: tuple) -> Callable:
+    return lambda *operands: function(*operands, *geometry)

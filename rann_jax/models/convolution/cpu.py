@@ -6,13 +6,14 @@ zeros.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from rann_jax.models.convolution import plain as xla
-from rann_jax.models.convolution.plain import Padding, Pair, plain, with_shifted
+from rann_jax.models.convolution import xla
+from rann_jax.models.convolution.xla import Form, Padding, Pair, plain, with_shifted
 
 # Measured: products of fewer results than this are faster for two or more columns at a time,
 WIDE = 32
@@ -22,14 +23,23 @@ FEW = 16
 VERY_FEW = 2
 
 
-def convolved(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-    """The convolution; with strides 1 and few results as many columns at once as make `WIDE`."""
-    width = x.shape[2] + sum(padding[1]) - kernel.shape[1] + 1
-    columns = columns_at_a_time(width, kernel.shape[-1]) if strides == (1, 1) else 1
-    if columns == 1:
-        return plain(x, kernel, strides, padding)
+def form(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> Form:
+    """How a convolution of these shapes is computed: with strides 1 and few results in columns."""
+    columns = columns_at_a_time(result_width(x, kernel, padding), kernel.shape[-1])
+    return in_columns if strides == (1, 1) and columns > 1 else plain
+
+
+def in_columns(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
+    """The convolution with strides 1 of as many columns at once as make `WIDE` results."""
+    width, features = result_width(x, kernel, padding), kernel.shape[-1]
+    columns = columns_at_a_time(width, features)
     y = plain(x, with_shifted(kernel, columns), (1, columns), padding)
-    return y.reshape(*y.shape[:2], width, kernel.shape[-1])
+    return y.reshape(*y.shape[:2], width, features)
+
+
+def result_width(x: jax.Array, kernel: jax.Array, padding: Padding) -> int:
+    """Of a convolution with strides 1."""
+    return x.shape[2] + sum(padding[1]) - kernel.shape[1] + 1
 
 
 def columns_at_a_time(width: int, features: int) -> int:
@@ -40,22 +50,28 @@ def columns_at_a_time(width: int, features: int) -> int:
     return columns
 
 
+def input_gradient_form(x: jax.Array) -> Callable[..., jax.Array]:
+    """How the gradient of such images is computed."""
+    return input_gradient if x.shape[-1] <= FEW else xla.input_gradient
+
+
 def input_gradient(
     x: jax.Array, kernel: jax.Array, slope: jax.Array, strides: Pair, padding: Padding
 ) -> jax.Array:
-    """The gradient (B, H, W, C) of the images, of which only the shape is read, for slopes (B, H', W', D)."""
+    """The gradient (B, H, W, C) of images of few channels, of which only the shape is read, for slopes
+    (B, H', W', D)."""
     size = (x.shape[1], x.shape[2])
-    if x.shape[-1] > FEW:
-        return xla.input_gradient(x, kernel, slope, strides, padding)
     if strides != (1, 1):
         return phase_by_phase(slope, kernel, size, strides, padding)
     if x.shape[-1] <= VERY_FEW:
         return tap_by_tap(slope, kernel, size, padding)
+    reversed_kernel = kernel[::-1, ::-1].swapaxes(2, 3)
     rows, columns = (
         (taps - 1 - low, length - slopes + low)
         for taps, (low, _), length, slopes in zip(kernel.shape, padding, size, slope.shape[1:3], strict=False)
     )
-    return convolved(slope, kernel[::-1, ::-1].swapaxes(2, 3), (1, 1), (rows, columns))
+    operands = slope, reversed_kernel, (1, 1), (rows, columns)
+    return form(*operands)(*operands)
 
 
 def tap_by_tap(slope: jax.Array, kernel: jax.Array, size: Pair, padding: Padding) -> jax.Array:

@@ -1,11 +1,14 @@
 """The two-dimensional convolution of images as XLA has it."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
+Form = Callable[[jax.Array, jax.Array, Pair, Padding], jax.Array]
 
 
 def plain(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
@@ -14,17 +17,17 @@ def plain(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> j
 
 
 def kernel_gradient(
-    x: jax.Array, kernel: jax.Array, slope: jax.Array, strides: Pair, padding: Padding
+    x: jax.Array, kernel: jax.Array, slope: jax.Array, strides: Pair, padding: Padding, form: Form = plain
 ) -> jax.Array:
-    """The gradient of the kernel of `plain` for slopes (B, H', W', D), as JAX derives it."""
-    return jax.linear_transpose(lambda kernel: plain(x, kernel, strides, padding), kernel)(slope)[0]
+    """The gradient of the kernel for slopes (B, H', W', D), as JAX derives it from the form."""
+    return jax.linear_transpose(lambda kernel: form(x, kernel, strides, padding), kernel)(slope)[0]
 
 
 def input_gradient(
-    x: jax.Array, kernel: jax.Array, slope: jax.Array, strides: Pair, padding: Padding
+    x: jax.Array, kernel: jax.Array, slope: jax.Array, strides: Pair, padding: Padding, form: Form = plain
 ) -> jax.Array:
     """The same of the images; of x only the shape is read."""
-    return jax.linear_transpose(lambda x: plain(x, kernel, strides, padding), x)(slope)[0]
+    return jax.linear_transpose(lambda x: form(x, kernel, strides, padding), x)(slope)[0]
 
 
 def with_shifted(kernel: jax.Array, columns: int) -> jax.Array:
