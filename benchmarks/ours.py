@@ -58,7 +58,7 @@ def function(
 
 def argument_shapes(workload: Workload, experiment: Experiment) -> tuple[Any, Any]:
     """What `function` takes, not allocated."""
-    state = jax.eval_shape(experiment.initial_state)
+    state = experiment.shapes
     batch = workload.batch_shapes(experiment)
     return (state, batch) if workload.kind == TRAINING else (state.ema_variables, batch["audio"])
 
@@ -139,7 +139,7 @@ def dry_run(workload: Workload) -> dict[str, Any]:
     experiment = workload.experiment()
     shapes = argument_shapes(workload, experiment)
     function(workload, experiment).trace(*shapes).lower(lowering_platforms=("cuda",))
-    params = jax.eval_shape(experiment.initial_state).params
+    params = experiment.shapes.params
     return {
         "parameters": sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params)),
         "flops": workload.flops(experiment),

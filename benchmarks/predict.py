@@ -58,7 +58,7 @@ def of_rann_jax(network: str, seconds: float, at_once: int) -> Callable[[Path], 
         config = base()
         config.model.name, config.t_c, config.num_classes = network, 4.0, CLASSES
     experiment = build(config)
-    shapes = jax.eval_shape(experiment.initial_state).ema_variables
+    shapes = experiment.shapes.ema_variables
     rng = np.random.default_rng(0)
 
     def random(leaf: jax.ShapeDtypeStruct) -> jax.Array:

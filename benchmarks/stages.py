@@ -31,7 +31,7 @@ from rann_jax.compile import tpu_devices
 from rann_jax.compiler import network_options
 from rann_jax.experiment import Experiment
 from rann_jax.models.complexity import count_macs
-from rann_jax.models.rann import BASE_CHANNELS, BLOCKS_PER_STAGE, RANN, ResidualBlock, temporal_strides
+from rann_jax.models.rann import BASE_CHANNELS, RANN, ResidualBlock, temporal_strides
 
 PACKAGES = ["jax", "jaxlib", "flax", "libtpu"]
 
@@ -42,12 +42,13 @@ class Stage(nn.Module):
     channels: int
     time_stride: int
     first: bool
+    blocks: int
     dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, F, T, C) to (B, F / 2, T / stride, channels); the first stage keeps F and T."""
-        for block in range(BLOCKS_PER_STAGE):
+        for block in range(self.blocks):
             strides = (2, self.time_stride) if block == 0 and not self.first else (1, 1)
             x = ResidualBlock(self.channels, strides=strides, dtype=self.dtype)(x, train=True)
         return x
@@ -119,7 +120,7 @@ def stage_parts(model: RANN, x: jax.ShapeDtypeStruct, device: jax.Device | None)
     """The five stages, each from the shape that the one before it gives."""
     for number, time_stride in enumerate(temporal_strides(model.t_m)):
         channels = BASE_CHANNELS * model.width * 2**number
-        stage = Stage(channels, time_stride, number == 0, model.dtype)
+        stage = Stage(channels, time_stride, number == 0, model.blocks_per_stage, model.dtype)
         variables = jax.eval_shape(stage.init, jax.random.key(0), x)
 
         forward = functools.partial(_forward, stage, variables["batch_stats"])

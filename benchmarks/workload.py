@@ -98,7 +98,7 @@ class Workload:
     def flops(self, experiment: Experiment) -> float:
         """Of the network alone: two for each multiply-add, three times the forward pass in training."""
         images = jax.ShapeDtypeStruct((1, *experiment.image_shape), jnp.float32)
-        state = jax.eval_shape(experiment.initial_state)
+        state = experiment.shapes
         macs = count_macs(jax.make_jaxpr(experiment.model.apply)(state.ema_variables, images).jaxpr)
         return (6.0 if self.kind == TRAINING else 2.0) * macs * self.batch
 

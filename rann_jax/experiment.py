@@ -1,6 +1,7 @@
 """A config, checked and built: the front end, the network, the optimiser. No data is touched yet."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -55,6 +56,11 @@ class Experiment:
         """(F, T) of the feature image, computed or learned."""
         return self.front_end.n_bins, self.front_end.n_frames
 
+    @functools.cached_property
+    def shapes(self) -> TrainState:
+        """The state's shapes and types, each as a `jax.ShapeDtypeStruct`: traced once, nothing allocated."""
+        return jax.eval_shape(self.initial_state)
+
     def initial_state(self, given: Arrays | None = None) -> TrainState:
         """A fresh state, a function of config.seed and the arrays `given` (`create_state`). Jittable."""
         clip = jax.ShapeDtypeStruct((1, self.crop_samples), jnp.float32)
@@ -85,11 +91,10 @@ class Experiment:
         return self._placed(lambda state: state_shardings(state, mesh, rules))
 
     def _placed(self, place: Callable[[TrainState], TrainState]) -> TrainState:
-        shapes = jax.eval_shape(self.initial_state)
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            shapes,
-            place(shapes),
+            self.shapes,
+            place(self.shapes),
         )
 
 
@@ -133,9 +138,9 @@ def build(config: ConfigDict) -> Experiment:
         _trace(augment, features, config.num_classes)
     experiment = Experiment(config, features, model, tx, augment, freezing)
     with _blaming("config.t_c"):
-        state = jax.eval_shape(experiment.initial_state)
+        params = experiment.shapes.params
     with _blaming("config.optimizer"):
-        freezing.check(state.params)
+        freezing.check(params)
     return experiment
 
 

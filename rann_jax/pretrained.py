@@ -155,5 +155,5 @@ def _check_arrays(source: Source, experiment: Experiment) -> None:
 
 
 def _expected(experiment: Experiment) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
-    state = jax.eval_shape(experiment.initial_state)
+    state = experiment.shapes
     return flatten_dict({"params": state.params, "batch_stats": state.batch_stats})

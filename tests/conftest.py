@@ -14,12 +14,13 @@ wavegram were seen to be NaN.
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 import pytest
 from absl import flags
+from jax.sharding import Mesh
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
@@ -65,11 +66,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no worker is left with one of them at the end."""
     longest = [
-        "test_tutorials",
         "test_processes",
+        "test_tutorials",
         "test_main",
         "test_torch_rann",
+        "test_finetune",
         "test_resume",
+        "test_wavegram",
+        "test_crossval",
+        "test_steps",
         "test_stretch",
     ]
     rank = {f"{name}.py": place for place, name in enumerate(longest)}
@@ -91,6 +96,21 @@ def quickly_compiled() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def one_device() -> Iterator[None]:
+    """Of the eight. That they share batches is tested elsewhere; for one a training is compiled sooner."""
+    from rann_jax import distributed
+
+    real = distributed.data_mesh
+
+    def mesh(model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+        return real(model, jax.devices()[:1] if devices is None else devices)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distributed, "data_mesh", mesh)
+        yield
 
 
 @pytest.fixture(scope="session")

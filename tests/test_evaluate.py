@@ -23,7 +23,7 @@ from rann_jax.train import restore_or_create
 from rann_jax.workdir import save_config
 from tests.tiny_folds import get_config
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
+pytestmark = pytest.mark.usefixtures("quickly_compiled", "one_device")
 
 
 @pytest.mark.fast

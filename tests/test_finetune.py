@@ -20,21 +20,12 @@ from rann_jax.tagger import Tagger
 from rann_jax.workdir import load_config
 from tests import tiny_panns
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
+pytestmark = pytest.mark.usefixtures("quickly_compiled", "one_device")
 
 KNOWN, NEW = sorted(SYNTHESISERS)[0::2], sorted(SYNTHESISERS)[1::2]
 
 # Seen with seeds 0, 1 and 2: accuracies of 0.47, 0.47 and 0.48 against 0.20, of 60 clips.
 STEPS, MARGIN = 20, 0.15
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    """Of the eight: that they share batches is tested elsewhere, and hundreds of steps are quicker on one."""
-    mesh = distributed.data_mesh(devices=jax.devices()[:1])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distributed, "data_mesh", lambda *_: mesh)
-        yield
 
 
 def write_sounds(path, labels, train, test):

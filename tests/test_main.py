@@ -26,7 +26,7 @@ import rann_jax.main
 import rann_jax.train
 from input_pipeline import DataError
 from input_pipeline.prepare import prepare
-from rann_jax import lock, predictions
+from rann_jax import distributed, lock, predictions
 from rann_jax.checkpoint import Checkpoints, Record
 from rann_jax.config_file import explaining
 from rann_jax.errors import ConfigError, DivergedError
@@ -40,9 +40,16 @@ from tests.conftest import REPOSITORY
 from tests.test_checkpoint import BUNDLE, like, state_at
 from tests.tiny import get_config
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
+pytestmark = pytest.mark.usefixtures("quickly_compiled", "one_device")
 
 TINY = "tests/tiny.py"
+DATA_MESH = distributed.data_mesh
+
+
+@pytest.fixture
+def all_devices(monkeypatch):
+    """Eight, where `one_device` would have one."""
+    monkeypatch.setattr(distributed, "data_mesh", DATA_MESH)
 
 
 def rann(*arguments: object, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess:
@@ -140,7 +147,7 @@ def test_wrong_flags(arguments, says, tmp_path):
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else None,
 )
-def test_wrong_values(overrides, says, tmp_path, prepared):
+def test_wrong_values(overrides, says, tmp_path, prepared, all_devices):
     config = tiny(prepared)
     if "dataset" in overrides:
         config.dataset = overrides.pop("dataset")
@@ -309,7 +316,7 @@ def test_a_checkpoint_is_chosen_to_be_scored_alone(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_start_that_was_refused_is_in_nobodys_way(tmp_path, prepared):
+def test_a_start_that_was_refused_is_in_nobodys_way(tmp_path, prepared, all_devices):
     """Refused after the workdir is locked; the next for what is wrong with it, not because of the first."""
     for batch_size in (20, 12):
         with pytest.raises(

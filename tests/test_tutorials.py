@@ -30,7 +30,7 @@ from rann_jax import models
 from rann_jax.interop import to_state_dict
 from tests.conftest import REPOSITORY
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
+pytestmark = pytest.mark.usefixtures("quickly_compiled", "one_device")
 
 # The pages that the index of docs/ lists first.
 INDEX = (REPOSITORY / "docs" / "README.md").read_text().partition("Reference:")[0]

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 import scipy.fft
-import scipy.signal
 
 from rann_jax.features import signal
 from rann_jax.features.mel import melspectrogram

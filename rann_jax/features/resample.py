@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 import scipy.fft
-import scipy.signal
 import soxr
 
 from rann_jax.features import signal

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.signal
+import scipy
 
 WindowSpec: TypeAlias = str | float | tuple | Callable[[int], np.ndarray] | np.ndarray
 

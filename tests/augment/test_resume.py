@@ -15,7 +15,7 @@ from rann_jax.experiment import build, data_options
 from rann_jax.train import compiled_step, train
 from tests import two_blocks
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
+pytestmark = pytest.mark.usefixtures("quickly_compiled", "one_device")
 
 TOTAL, INTERRUPTED = 4, 2
 

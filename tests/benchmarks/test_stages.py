@@ -3,14 +3,24 @@
 import json
 
 import pytest
+from ml_collections import ConfigDict
 
 from benchmarks import stages
+from benchmarks.workload import Workload
 
 
 @pytest.mark.usefixtures("quickly_compiled")
 def test_every_part_is_timed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(stages.machine, "matmul_flops", lambda dtype: 1e9)
     monkeypatch.setattr(stages.machine, "bandwidth", lambda: 1e9)
+    whole = Workload.config
+
+    def shallow(workload: Workload) -> ConfigDict:
+        config = whole(workload)
+        config.model.blocks_per_stage = 1
+        return config
+
+    monkeypatch.setattr(Workload, "config", shallow)
     file = tmp_path / "stages.json"
     stages.main(["--network", "rann-0.5x8-1", "--batch", "1", "--repeats", "2", "--json", str(file)])
     rows = json.loads(file.read_text())["rows"]

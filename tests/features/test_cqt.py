@@ -6,7 +6,7 @@ import librosa
 import numpy as np
 import pytest
 
-from rann_jax.features import cqt, vqt
+from rann_jax.features import band, cqt, vqt
 
 # librosa warns where a decimated signal is shorter than its filters.
 pytestmark = pytest.mark.filterwarnings("ignore:n_fft=:UserWarning")
@@ -155,3 +155,7 @@ def test_a_sample_that_early_decimation_starts_counts(n_bins, n, frames):
     arguments = {"sr": 44100, "n_bins": n_bins}
     assert jax.eval_shape(lambda y: cqt(y, **arguments), y).shape == (n_bins, frames)
     assert librosa.cqt(y, **arguments).shape == (n_bins, frames)
+
+
+def test_the_lowest_note_is_librosas():
+    assert librosa.note_to_hz("C1") == band.C1

@@ -142,7 +142,7 @@ def test_a_few_sounds_are_learned(feature):
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool(jnp.any(a != b)), begin, state.params)))
 
 
-@pytest.mark.usefixtures("quickly_compiled")
+@pytest.mark.usefixtures("quickly_compiled", "one_device")
 def test_the_program_trains_and_scores_it(tmp_path):
     config = tiny("wavegram")
     config.total_steps = 2
