@@ -2,10 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from rann_jax import models
+from rann_jax import distributed, models
 from rann_jax.models.rann import ResidualBlock, temporal_strides
+from rann_jax.models.remat import rematerialised
 
 # The deck's Table XII: name, parameters, multiply-adds in 1e9 with three decimals, last feature map.
 TABLE_XII = [
@@ -175,3 +177,22 @@ def test_wrong_shapes_are_refused(shape):
     model = models.create("rann-8x4-1", num_classes=5)
     with pytest.raises(ValueError, match=r"multiple of 16|feature images"):
         jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+
+
+@pytest.mark.usefixtures("quickly_compiled")
+def test_a_block_of_large_images_shared_and_rematerialised_is_the_same():
+    """Large: convolutions, their gradients and the sum have forms of the platform's own."""
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((8, 128, 128, 8)), jnp.float32)
+    variables = jax.jit(ResidualBlock(8).init, static_argnums=2)(jax.random.key(0), x, True)
+
+    def gradients(block, x):
+        def loss(params):
+            y, _ = block.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
+            return jnp.square(y).mean()
+
+        return jax.jit(jax.grad(loss))(variables["params"])
+
+    shared = jax.device_put(x, distributed.split_batch(distributed.data_mesh()))
+    one, all_devices = gradients(ResidualBlock(8), x), gradients(rematerialised(ResidualBlock)(8), shared)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(all_devices), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

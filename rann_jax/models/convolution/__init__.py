@@ -44,7 +44,7 @@ def convolution(
 
 def added(x: jax.Array, y: jax.Array) -> jax.Array:
     """The sum of images x and a convolution's result y, in the shape in which a GPU computes that."""
-    if x.shape[1] * x.shape[2] < LARGE:
+    if x.shape[1] * x.shape[2] < LARGE or not gpu.are_pairs(y.shape):
         return x + y
     return lax.platform_dependent(x, y, cuda=gpu.added, default=jnp.add)
 

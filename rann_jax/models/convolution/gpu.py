@@ -53,11 +53,14 @@ def in_pairs(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
     return y.reshape(*y.shape[:2], 2 * y.shape[2], features)
 
 
+def are_pairs(shape: tuple[int, ...]) -> bool:
+    """Whether images of this shape can be what `in_pairs` gives."""
+    return shape[-1] < NARROW and shape[2] % 2 == 0
+
+
 def added(x: jax.Array, y: jax.Array) -> jax.Array:
     """x + y as pairs of columns, so that the convolution `in_pairs` that y is of does it on the way."""
     batch, height, width, channels = y.shape
-    if channels >= NARROW or width % 2:
-        return x + y
     pairs = (batch, height, width // 2, 2 * channels)
     return (x.reshape(pairs) + y.reshape(pairs)).reshape(y.shape)
 
