@@ -95,10 +95,15 @@ def test_values_and_gradients_are_those_of_torch(case, form):
 
 @pytest.mark.parametrize(
     ("case", "times"),
-    [("16 to 16", 2), ("one input channel", 4), ("one channel, one position", 1.1)],
+    [
+        ("16 to 16", (1.1, 1.1, 2)),
+        # Of the kernel a matrix product, which not every CPU's JAX adds up in float32, as GPUs do.
+        ("one input channel", (1.1, 4, 20)),
+        ("one channel, one position", (1.1, 1.1, 1.1)),
+    ],
 )
 def test_in_bfloat16_a_gpus_form_is_about_as_exact(case, times):
-    """`times` as far from float32 as XLA's own, in the root mean square, of the result and each gradient."""
+    """So many times as far from float32 as XLA's own, in the root mean square: the result, each gradient."""
     (_, *channels, kernel, strides, padding) = CASES[case]
     exact = arrays((64, 64), *channels, kernel, strides, padding)
     rounded = [jnp.asarray(array, jnp.bfloat16) for array in exact]
@@ -112,8 +117,8 @@ def test_in_bfloat16_a_gpus_form_is_about_as_exact(case, times):
             for array, right in zip(found, exact, strict=True)
         ]
 
-    for ours, theirs in zip(errors(on_gpu), errors(plain), strict=True):
-        assert ours <= times * theirs
+    for ours, theirs, most in zip(errors(on_gpu), errors(plain), times, strict=True):
+        assert ours <= most * theirs
 
 
 def lowered(function, case, platform) -> list[str]:
