@@ -1,4 +1,4 @@
-"""The two-dimensional convolution of images as XLA has it."""
+"""The two-dimensional convolution of images as XLA has it, and what its other forms have in common."""
 
 from collections.abc import Callable
 
