@@ -1,7 +1,8 @@
 """The features that are measured: ours, the reference that says what is right, and the peers.
 
 A peer is a function of a batch of waveforms `(B, N)` that prepares whatever is not to be timed and
-returns the call that is. Peers that are not installed raise ImportError when prepared.
+returns the call that is; a device may still be at work when the call returns. Peers that are not installed
+raise ImportError when prepared.
 """
 
 import dataclasses
@@ -63,10 +64,7 @@ def on_torch(build: Callable[[], Callable[[Any], Any]]) -> Peer:
 
         def call() -> Any:
             with torch.no_grad():
-                out = function(tensor)
-            if device == "cuda":
-                torch.cuda.synchronize()
-            return out
+                return function(tensor)
 
         return call
 
@@ -106,17 +104,17 @@ def torchlibrosa_mel(is_log: bool) -> Callable[[Any], Any]:
     )
 
 
-def torchaudio(name: str, **arguments: Any) -> Peer:
+def torchaudio(name: str, *, decibels: bool = False, **arguments: Any) -> Peer:
     """Transform of torchaudio. As channels of clips: its greatest value is a clip's only then."""
 
     def build() -> Callable[[Any], Any]:
         import torch
         import torchaudio.transforms
 
-        one_channel, none = torch.nn.Unflatten(1, (1, -1)), torch.nn.Flatten(1, 2)
-        return torch.nn.Sequential(
-            one_channel, getattr(torchaudio.transforms, name)(sample_rate=SR, **arguments), none
-        )
+        transforms = [getattr(torchaudio.transforms, name)(sample_rate=SR, **arguments)]
+        if decibels:
+            transforms.append(torchaudio.transforms.AmplitudeToDB(top_db=None))
+        return torch.nn.Sequential(torch.nn.Unflatten(1, (1, -1)), *transforms, torch.nn.Flatten(1, 2))
 
     return on_torch(build)
 
@@ -143,7 +141,7 @@ def librosax(path: str, **arguments: Any) -> Peer:
         name = "y" if path.startswith("feature.") else "waveform"
         compiled = jax.jit(lambda y: function(**{name: y}, **arguments))
         y = jax.numpy.asarray(batch)
-        return lambda: jax.block_until_ready(compiled(y))
+        return lambda: compiled(y)
 
     return prepare
 
@@ -218,7 +216,10 @@ def _spectral_cases() -> list[Case]:
             "log-mel",
             lambda y: features.power_to_db(features.melspectrogram(y, sr=SR), top_db=None),
             lambda y: librosa.power_to_db(mel_spectrogram(y), top_db=None),
-            {"torchlibrosa": on_torch(lambda: torchlibrosa_mel(is_log=True))},
+            {
+                "torchaudio": torchaudio("MelSpectrogram", decibels=True, **slaney),
+                "torchlibrosa": on_torch(lambda: torchlibrosa_mel(is_log=True)),
+            },
         ),
         _of_waveform(
             "mfcc",
