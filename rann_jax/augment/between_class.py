@@ -57,8 +57,8 @@ def sound_pressure(audio: jax.Array, *, sample_rate: float) -> jax.Array:
         power = power_spectrum(frames, window, n_fft)
         return jnp.sum(power * weights[None, None], axis=-1, keepdims=True)
 
-    power = signal.map_frames(weighted_power, audio, n_fft, n_fft // 2)[..., 0]
-    return 10 * jnp.log10(jnp.maximum(power.max(axis=-1), 10 ** (FLOOR_DB / 10)))
+    power = signal.map_frames(weighted_power, audio, n_fft, n_fft // 2)
+    return 10 * jnp.log10(jnp.maximum(power.max(axis=(-2, -1)), 10 ** (FLOOR_DB / 10)))
 
 
 def mix_ratio(ratio: jax.Array, first_db: jax.Array, second_db: jax.Array) -> jax.Array:

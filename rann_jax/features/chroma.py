@@ -17,8 +17,9 @@ from rann_jax.features import signal
 from rann_jax.features.clipwise import batchwise, clipwise
 from rann_jax.features.cqt import TRANSFORM, check_transform, transform
 from rann_jax.features.cqt_plan import check_tuning
+from rann_jax.features.filter_bank import filtered
 from rann_jax.features.normalize import check_norm, normalize
-from rann_jax.features.stft import FRAMING, centered, check_framing, filtered
+from rann_jax.features.stft import FRAMING, centered, check_framing
 
 # Thresholds of CENS, each worth a quarter (Mueller and Ewert, "Chroma Toolbox", ISMIR 2011).
 QUANTIZATION_STEPS = (0.4, 0.2, 0.1, 0.05)

@@ -17,8 +17,9 @@ import numpy as np
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import batchwise
+from rann_jax.features.filter_bank import filtered
 from rann_jax.features.mfcc import dct_rows
-from rann_jax.features.stft import centered, filtered, resolve_lengths
+from rann_jax.features.stft import centered, resolve_lengths
 
 # Glasberg and Moore: quality factor at high frequencies, bandwidth at low ones in Hz.
 EAR_Q = 9.26449

@@ -9,9 +9,10 @@ import numpy as np
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import batchwise
+from rann_jax.features.filter_bank import filtered
 from rann_jax.features.normalize import check_norm
 from rann_jax.features.power import exact_power_spectrum
-from rann_jax.features.stft import FRAMING, centered, check_framing, filtered
+from rann_jax.features.stft import FRAMING, centered, check_framing
 
 
 @functools.lru_cache(maxsize=64)

@@ -21,7 +21,7 @@ def power_spectrum(frames: jax.Array, window: np.ndarray, n_fft: int) -> jax.Arr
     Returns:
         float32 `(..., 1 + n_fft // 2)`.
     """
-    return _squared(frames * _along(window, frames, np.float32), n_fft)
+    return squared(spectrum(frames, window, n_fft))
 
 
 def exact_power_spectrum(frames: jax.Array, window: np.ndarray, n_fft: int) -> jax.Array:
@@ -33,7 +33,7 @@ def exact_power_spectrum(frames: jax.Array, window: np.ndarray, n_fft: int) -> j
     def double(frames: jax.Array) -> jax.Array:
         with jax.enable_x64(True):
             windowed = frames.astype(jnp.float64) * _along(window, frames, np.float64)
-            return _squared(windowed, n_fft).astype(jnp.float32)
+            return squared(jnp.fft.rfft(windowed, n=n_fft)).astype(jnp.float32)
 
     # Nothing of `double` may be transformed outside of its `with`, where float64 does not exist: under vmap
     # it is called on frames with one axis more, and its derivative is that of `single`.
@@ -51,10 +51,24 @@ def exact_power_spectrum(frames: jax.Array, window: np.ndarray, n_fft: int) -> j
     return power(frames)
 
 
+def spectrum(frames: jax.Array, window: np.ndarray, n_fft: int) -> jax.Array:
+    """Return `rfft(frames * window, n_fft)`, complex64, of what `power_spectrum` takes."""
+    return jnp.fft.rfft(frames * _along(window, frames, np.float32), n=n_fft)
+
+
+def squared(bins: jax.Array) -> jax.Array:
+    """Return `|bins|**2`; its gradient at silence is zero."""
+    return jnp.square(bins.real) + jnp.square(bins.imag)
+
+
+def to_exponent(power_spectrum: jax.Array, power: float) -> jax.Array:
+    """Turn `|X|**2` into `|X|**power`, with gradient zero where `|X|` is zero."""
+    if power == 2:
+        return power_spectrum
+    silent = power_spectrum == 0
+    safe = jnp.where(silent, jnp.float32(1), power_spectrum)
+    return jnp.where(silent, jnp.float32(0), jnp.power(safe, jnp.float32(power / 2)))
+
+
 def _along(window: np.ndarray, frames: jax.Array, dtype: type) -> np.ndarray:
     return window.astype(dtype).reshape((1,) * (frames.ndim - 1) + (-1,))
-
-
-def _squared(windowed: jax.Array, n_fft: int) -> jax.Array:
-    bins = jnp.fft.rfft(windowed, n=n_fft)
-    return jnp.square(bins.real) + jnp.square(bins.imag)

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rann_jax.features import signal
-from rann_jax.features.clipwise import clipwise
-from rann_jax.features.power import power_spectrum
+from rann_jax.features.clipwise import batchwise, clipwise
+from rann_jax.features.power import spectrum, to_exponent
 
 
 def resolve_lengths(n_fft: int, hop_length: int | None, win_length: int | None) -> tuple[int, int, int]:
@@ -50,41 +50,8 @@ def spectra(
     pad_mode: str,
 ) -> jax.Array:
     """Return complex spectra `(..., T, 1 + n_fft // 2)`, frames first: the layout they come in."""
-    samples = signal.window_samples(window, win_length, n_fft).astype(np.float32)
     frames = signal.frame(centered(y, n_fft, center, pad_mode), n_fft, hop_length)
-    return jnp.fft.rfft(frames * samples.reshape((1,) * (frames.ndim - 1) + (n_fft,)))
-
-
-def to_exponent(power_spectrum: jax.Array, power: float) -> jax.Array:
-    """Turn `|X|**2` into `|X|**power`, with gradient zero where `|X|` is zero."""
-    if power == 2:
-        return power_spectrum
-    silent = power_spectrum == 0
-    safe = jnp.where(silent, jnp.float32(1), power_spectrum)
-    return jnp.where(silent, jnp.float32(0), jnp.power(safe, jnp.float32(power / 2)))
-
-
-def filtered(
-    y: jax.Array,
-    window: np.ndarray,
-    n_fft: int,
-    hop_length: int,
-    bank: np.ndarray,
-    power: float = 2.0,
-    spectrum: Callable[[jax.Array, np.ndarray, int], jax.Array] = power_spectrum,
-) -> jax.Array:
-    """Weigh the spectra of `(..., N)`, already padded, by a bank `(F, bins)`, giving `(..., F, T)`.
-
-    Frames are as long as `window`, and zero-padded to `n_fft`; `spectrum(frames, window, n_fft)` gives
-    their power.
-    """
-    weights = jnp.asarray(bank.T)
-
-    def bands(frames: jax.Array) -> jax.Array:
-        magnitudes = to_exponent(spectrum(frames, window, n_fft), power)
-        return jnp.matmul(magnitudes, weights, precision=jax.lax.Precision.HIGHEST)
-
-    return jnp.swapaxes(signal.map_frames(bands, y, len(window), hop_length), -1, -2)
+    return spectrum(frames, signal.window_samples(window, win_length, n_fft), n_fft)
 
 
 def check_framing(
@@ -121,8 +88,23 @@ FRAMING = ("n_fft", "hop_length", "win_length", "window", "center", "pad_mode")
 
 
 @functools.partial(jax.jit, static_argnames=FRAMING)
-def _stft(y: jax.Array, **framing: Any) -> jax.Array:
-    return clipwise(lambda clips: jnp.swapaxes(spectra(clips, **framing), -1, -2), y)
+def _stft(
+    y: jax.Array,
+    *,
+    n_fft: int,
+    hop_length: int,
+    win_length: int,
+    window: Any,
+    center: bool,
+    pad_mode: str,
+) -> jax.Array:
+    samples = signal.window_samples(window, win_length, n_fft)
+
+    def transform(clips: jax.Array) -> jax.Array:
+        padded = centered(clips, n_fft, center, pad_mode)
+        return signal.map_frames(lambda frames: spectrum(frames, samples, n_fft), padded, n_fft, hop_length)
+
+    return batchwise(transform, y)
 
 
 def stft(
@@ -295,17 +277,24 @@ def power_to_db(
     if top_db is not None and top_db < 0:
         raise ValueError(f"top_db={top_db} must not be negative")
     S = signal.as_waveform(S, "S")
-    axes = (-2, -1) if S.ndim > 1 else (-1,)
-    if callable(ref):
-        reference = jnp.abs(jnp.asarray(ref(S, axis=axes, keepdims=True), jnp.float32))
-    else:
-        reference = jnp.full((1,) * S.ndim, abs(ref), jnp.float32)
-    decibels = 10 * (
-        jnp.log10(jnp.maximum(S, jnp.float32(amin))) - jnp.log10(jnp.maximum(reference, jnp.float32(amin)))
-    )
+    reference = ref(S, axis=_clip_axes(S), keepdims=True) if callable(ref) else ref
+    return _decibels(S, reference, amin=float(amin), top_db=top_db)
+
+
+@functools.partial(jax.jit, static_argnames=("amin", "top_db"))
+def _decibels(S: jax.Array, reference: Any, *, amin: float, top_db: float | None) -> jax.Array:
+    reference = jnp.abs(jnp.asarray(reference, jnp.float32))
+    if not reference.ndim:
+        reference = reference.reshape((1,) * S.ndim)
+    power, reference = (jnp.maximum(level, jnp.float32(amin)) for level in (S, reference))
+    decibels = 10 * (jnp.log10(power) - jnp.log10(reference))
     if top_db is None:
         return decibels
-    return jnp.maximum(decibels, jnp.max(decibels, axis=axes, keepdims=True) - top_db)
+    return jnp.maximum(decibels, jnp.max(decibels, axis=_clip_axes(S), keepdims=True) - top_db)
+
+
+def _clip_axes(S: jax.Array) -> tuple[int, ...]:
+    return (-2, -1) if S.ndim > 1 else (-1,)
 
 
 def amplitude_to_db(
