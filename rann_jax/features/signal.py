@@ -20,7 +20,7 @@ WindowSpec: TypeAlias = str | float | tuple | Callable[[int], np.ndarray] | np.n
 PAD_MODES = ("constant", "edge", "reflect", "symmetric")
 
 # How many frames of a clip a CPU transforms at a time, see `map_frames`.
-FRAMES_PER_CHUNK = 32
+FRAMES_PER_CHUNK = 64
 
 
 def as_waveform(y: Any, name: str = "y") -> jax.Array:
