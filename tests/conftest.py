@@ -5,10 +5,10 @@ reads the folder from the environment variable RANN_TEST_DATA (default `../share
 repository) and skips where it is absent.
 
 Most of what the tests cost is compilation. Its products are kept in one folder for the whole session, for
-both workers and for the programs that tests launch. Those run for a moment, so LLVM hardly optimises them;
-XLA's own passes, which decide what is computed, stay. What a test computes itself is compiled as users
-compile it, but for modules that take `quickly_compiled`: without LLVM's optimisations the gradients of a
-wavegram were seen to be NaN.
+both workers and for the programs that tests launch. Those run for a moment, so LLVM hardly optimises them,
+and what XLA fuses is emitted by its older emitters, which takes half as long; XLA's own passes, which decide
+what is computed, stay. What a test computes itself is compiled as users compile it, but for modules that
+take `quickly_compiled`: without LLVM's optimisations the gradients of a wavegram were seen to be NaN.
 """
 
 import os
@@ -32,6 +32,9 @@ flags.FLAGS.mark_as_parsed()
 
 # JAX's names of where compiled programs are kept and of how long a compilation must take to be kept.
 CACHE, WORTHWHILE = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+
+# XLA's newer emitters: half of the time in which a training step is compiled without LLVM's optimisations.
+EMITTERS = "xla_cpu_use_fusion_emitters"
 
 # Folders of real recordings.
 RECORDINGS = ("audioset_meta", "esc10_44k1", "esc50_16k", "fsdd", "ravdess")
@@ -90,12 +93,24 @@ def is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
+def launched() -> dict[str, str]:
+    """The environment of a program that trains or evaluates.
+
+    XLA's flags are told to it alone: of them a test's own process would be no longer what users compile.
+    """
+    return os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --{EMITTERS}=false".strip()}
+
+
 @pytest.fixture(scope="module")
 def quickly_compiled() -> Iterator[None]:
-    """Few optimisations, as the programs that tests launch have."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    """Few optimisations, and for networks the older emitters, as the programs that tests launch have."""
+    from rann_jax import compiler
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(compiler.CPU_OPTIONS, EMITTERS, False)
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,9 @@ import pytest
 import soundfile
 
 from input_pipeline import prepare
+from rann_jax import distributed, predictions
 from rann_jax import evaluate as evaluation
-from rann_jax import predictions
 from rann_jax.checkpoint import Checkpoints
-from rann_jax.distributed import data_mesh
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.evaluate import MEASURES, SplitEvaluator, measures, readable
 from rann_jax.experiment import build, data_options
@@ -52,7 +51,7 @@ def save_untrained(workdir, config):
     """What training leaves, without its minute of compilation."""
     data = prepare(**data_options(config), progress=False)
     checkpoints = Checkpoints(workdir, config.best_metric)
-    checkpoints.save(0, *restore_or_create(build(config), data, checkpoints, data_mesh()), {})
+    checkpoints.save(0, *restore_or_create(build(config), data, checkpoints, distributed.data_mesh()), {})
     checkpoints.close()
     save_config(workdir, config)
 
@@ -169,7 +168,7 @@ def evaluator_of(evaluated, monkeypatch):
         monkeypatch.setattr(evaluation, "make_eval_step", lambda *_, **__: step)
         monkeypatch.setattr(evaluation, "eval_batches", watched)
         monkeypatch.setattr(jax, "device_get", noted)
-        return SplitEvaluator(build(config), prepared, "test", data_mesh()), watched
+        return SplitEvaluator(build(config), prepared, "test", distributed.data_mesh()), watched
 
     return made
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
+from absl.testing import flagsaver
 from ml_collections import ConfigDict, config_flags
 
 import configs.audioset
@@ -36,7 +37,8 @@ from rann_jax.preemption import PreemptedError
 from rann_jax.program import guarded
 from rann_jax.tagger import Tagger
 from rann_jax.writers import read_metrics
-from tests.conftest import REPOSITORY
+from tests import two_blocks
+from tests.conftest import REPOSITORY, launched
 from tests.test_checkpoint import BUNDLE, like, state_at
 from tests.tiny import get_config
 
@@ -57,11 +59,27 @@ def rann(*arguments: object, prefix: Sequence[str] = ()) -> subprocess.Completed
     return subprocess.run(
         [*prefix, sys.executable, "-m", "rann_jax.main", *map(str, arguments)],
         cwd=REPOSITORY,
+        env=launched(),
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
+
+
+@pytest.fixture
+def rann_here(monkeypatch, capsys):
+    """The same in this process, whose flags are put back, for what is refused before anything is computed."""
+
+    def call(*arguments: object) -> subprocess.CompletedProcess:
+        command = ["rann_jax.main", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", command)
+        monkeypatch.chdir(REPOSITORY)
+        with flagsaver.flagsaver():
+            code = guarded(lambda: rann_jax.main._program(rann_jax.main._parse_flags(command)))
+        return subprocess.CompletedProcess(command, code, *capsys.readouterr())
+
+    return call
 
 
 def assert_one_line(result: subprocess.CompletedProcess, *says: str) -> None:
@@ -103,6 +121,36 @@ def run_tiny(
     run(config, workdir, mode=mode, checkpoint=checkpoint, quiet=True)
 
 
+@pytest.fixture
+def without_a_network(monkeypatch):
+    """The training loop with scores, by step, that a test says: no network is compiled, nothing predicted."""
+
+    def put_in(scores: Callable[[int], float]) -> None:
+        def step(state, batch):
+            told = {
+                "loss": 1 / (state.step + 3),
+                "learning_rate": 1 / state.step,
+                "finite": jnp.ones((), bool),
+            }
+            return dataclasses.replace(state, step=state.step + 1), told
+
+        def restore_or_create(experiment, prepared, checkpoints, *_):
+            if checkpoints.latest_step is None:
+                return state_at(0), Record(0, 0.0, BUNDLE)
+            return checkpoints.restore_newest(like())
+
+        loop = {
+            "restore_or_create": restore_or_create,
+            "compiled_step": lambda *_: jax.jit(step),
+            "evaluate": lambda _, state: {"test/mAP": scores(int(jax.device_get(state.step)))},
+            "save": lambda *_: None,
+        }
+        for name, stands_for in loop.items():
+            monkeypatch.setattr(rann_jax.train, name, stands_for)
+
+    return put_in
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -113,13 +161,23 @@ def run_tiny(
         (["--config", f"{TINY}:speed=1"], ["speed", "steps"]),
         (["--confg", TINY], ["confg"]),
         (["--config", TINY, "please"], ["please"]),
-        (["--config", TINY, "--config.t_c=0.7"], ["config.t_c"]),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
 )
-def test_wrong_flags(arguments, says, tmp_path):
-    result = rann(*arguments, "--workdir", tmp_path / "run")
+@pytest.mark.filterwarnings(r"ignore:the load_module\(\) method")  # ml_collections imports the file by it
+def test_wrong_flags(arguments, says, tmp_path, rann_here):
+    result = rann_here(*arguments, "--workdir", tmp_path / "run")
     assert_one_line(result, *says)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["--confg", TINY], "confg"), (["--config", TINY, "--config.t_c=0.7"], "config.t_c")],
+    ids=["a flag", "a value"],
+)
+def test_what_the_launched_program_refuses(arguments, says, tmp_path):
+    assert_one_line(rann(*arguments, "--workdir", tmp_path / "run"), says)
     assert not (tmp_path / "run").exists()
 
 
@@ -251,6 +309,8 @@ def test_two_branches_are_a_preset():
 
 
 def assert_complete(config: ConfigDict) -> None:
+    if config.model.name.startswith("rann"):
+        config.model.blocks_per_stage = 1  # each is traced
     # PANNs' frames are centred from the first sample to the last: one more.
     more = config.feature.name.startswith("panns")
     assert build(config).image_shape[1] == config.feature.frames_per_second * config.t_c + more
@@ -424,19 +484,18 @@ def test_eval_mode_needs_only_the_workdir(trained):
     assert (trained / "metrics.jsonl").read_text() == before
 
 
-def test_eval_of_the_best_checkpoint(trained):
+def test_eval_of_the_best_checkpoint(trained, capsys):
     """Beside the latest's, which are what other programs read."""
     folder = trained / "predictions"
     latest = [(folder / name).read_bytes() for name in ("test.npz", "test.json")]
-    result = rann("--mode=eval", "--checkpoint=best", "--workdir", trained)
-    assert result.returncode == 0, result.stderr
+    run_tiny(None, trained, "eval", "best")
     assert [(folder / name).read_bytes() for name in ("test.npz", "test.json")] == latest
     assert predictions.splits(trained) == ["test"]
     with closing(Checkpoints(trained)) as checkpoints:
         best = checkpoints.best_step
     assert np.load(folder / "test.best.npz")["step"] == best
     assert json.loads((folder / "test.best.json").read_text())["step"] == best
-    assert f"test by the best checkpoint, step {best}: {folder / 'test.best.npz'}" in result.stderr
+    assert f"test by the best checkpoint, step {best}: {folder / 'test.best.npz'}" in capsys.readouterr().err
 
 
 def test_the_tagger_says_what_evaluation_wrote(trained, prepared):
@@ -464,33 +523,15 @@ def test_the_tagger_says_what_evaluation_wrote(trained, prepared):
 
 
 def test_divergence_names_the_step(tmp_path, prepared):
-    result = rann(
-        "--config",
-        f"{TINY}:steps=8",
-        "--config.optimizer.schedule=constant",
-        "--config.optimizer.learning_rate=1e30",
-        "--workdir",
-        tmp_path,
-        f"--config.prepared_dir={prepared}",
-        "--quiet",
-    )
-    assert result.returncode == 1
-    assert "error: the loss of step" in result.stderr.splitlines()[-1]
+    config = tiny(prepared, **{"optimizer.schedule": "constant", "optimizer.learning_rate": 1e30})
+    config.model = two_blocks.get_config().model
+    with pytest.raises(DivergedError, match="the loss of step"):
+        run_tiny(config, tmp_path)
 
 
-def test_the_best_evaluation_is_saved_wherever_it_falls(tmp_path, prepared, monkeypatch):
-    """Evaluated at 4, 8 and 12, saved at 3, 6, 9 and 12: 4 is the best. The loop, without a network."""
-    scored = {4: 0.9, 8: 0.5, 12: 0.3}
-    metrics = {"loss": jnp.ones(()), "learning_rate": jnp.ones(()), "finite": jnp.ones((), bool)}
-    counted = jax.jit(lambda state: dataclasses.replace(state, step=state.step + 1))
-    loop = {
-        "restore_or_create": lambda *_: (state_at(0), Record(0, 0.0, BUNDLE)),
-        "compiled_step": lambda *_: lambda state, batch: (counted(state), metrics),
-        "evaluate": lambda _, state: {"test/mAP": scored[int(jax.device_get(state.step))]},
-        "save": lambda *_: None,  # nothing was predicted
-    }
-    for name, stands_for in loop.items():
-        monkeypatch.setattr(rann_jax.train, name, stands_for)
+def test_the_best_evaluation_is_saved_wherever_it_falls(tmp_path, prepared, without_a_network):
+    """Evaluated at 4, 8 and 12, saved at 3, 6, 9 and 12: 4 is the best."""
+    without_a_network({4: 0.9, 8: 0.5, 12: 0.3}.__getitem__)
     run_tiny(tiny(prepared), tmp_path)
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"4", "9", "12"}
     with closing(Checkpoints(tmp_path, "test/mAP")) as checkpoints:
@@ -498,26 +539,9 @@ def test_the_best_evaluation_is_saved_wherever_it_falls(tmp_path, prepared, monk
         assert checkpoints.record(4).batches == 4
 
 
-def test_metrics_are_the_same_wherever_it_stopped(tmp_path, prepared, monkeypatch):
-    """Told to stop at step 7, between the rows of 6 and 8, and gone on with. The loop, without a network."""
-
-    def step(state, batch):
-        told = {"loss": 1 / (state.step + 3), "learning_rate": 1 / state.step, "finite": jnp.ones((), bool)}
-        return dataclasses.replace(state, step=state.step + 1), told
-
-    def restore_or_create(experiment, prepared, checkpoints, *_):
-        if checkpoints.latest_step is None:
-            return state_at(0), Record(0, 0.0, BUNDLE)
-        return checkpoints.restore_newest(like())
-
-    loop = {
-        "restore_or_create": restore_or_create,
-        "compiled_step": lambda *_: jax.jit(step),
-        "evaluate": lambda *_: {"test/mAP": 0.5},
-        "save": lambda *_: None,  # nothing was predicted
-    }
-    for name, stands_for in loop.items():
-        monkeypatch.setattr(rann_jax.train, name, stands_for)
+def test_metrics_are_the_same_wherever_it_stopped(tmp_path, prepared, without_a_network, monkeypatch):
+    """Told to stop at step 7, between the rows of 6 and 8, and gone on with."""
+    without_a_network(lambda _: 0.5)
     config = tiny(prepared, log_every=4, eval_every=6, save_every=5)
     run_tiny(config, tmp_path / "whole")
     with monkeypatch.context() as told:
@@ -538,8 +562,9 @@ def repeatable(row: dict) -> dict:
     return {name: value for name, value in row.items() if not name.startswith("time/")}
 
 
-def test_full_disk_is_said_before_anything_is_written(tmp_path, prepared, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+def test_full_disk_is_said_before_anything_is_written(tmp_path, prepared, without_a_network, monkeypatch):
+    without_a_network(lambda _: 0.5)
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="No space left"):
         run_tiny(tiny(prepared), tmp_path / "run")
