@@ -13,13 +13,16 @@ take `quickly_compiled`: without LLVM's optimisations the gradients of a wavegra
 
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
 import pytest
 from absl import flags
+from absl.testing import flagsaver
 from jax.sharding import Mesh
 
 jax.config.update("jax_platforms", "cpu")
@@ -126,6 +129,24 @@ def one_device() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distributed, "data_mesh", mesh)
         yield
+
+
+@pytest.fixture
+def main_here(monkeypatch) -> Callable[[Sequence[str]], int]:
+    """`python -m rann_jax.main` in this process, whose flags are put back: its exit code."""
+    from rann_jax import main
+    from rann_jax.program import guarded
+
+    def call(arguments: Sequence[str]) -> int:
+        command = ["rann_jax.main", *arguments]
+        monkeypatch.setattr(sys, "argv", command)
+        monkeypatch.setattr(main.distributed, "start", lambda *_, **__: None)  # arrays are there already
+        with flagsaver.flagsaver(), warnings.catch_warnings():
+            # How ml_collections imports the file is its own affair.
+            warnings.filterwarnings("ignore", r"the load_module\(\) method", DeprecationWarning)
+            return guarded(lambda: main._program(main._parse_flags(command)))
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
-from absl.testing import flagsaver
 from ml_collections import ConfigDict, config_flags
 
 import configs.audioset
@@ -65,21 +64,6 @@ def rann(*arguments: object, prefix: Sequence[str] = ()) -> subprocess.Completed
         timeout=300,
         check=False,
     )
-
-
-@pytest.fixture
-def rann_here(monkeypatch, capsys):
-    """The same in this process, whose flags are put back, for what is refused before anything is computed."""
-
-    def call(*arguments: object) -> subprocess.CompletedProcess:
-        command = ["rann_jax.main", *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", command)
-        monkeypatch.chdir(REPOSITORY)
-        with flagsaver.flagsaver():
-            code = guarded(lambda: rann_jax.main._program(rann_jax.main._parse_flags(command)))
-        return subprocess.CompletedProcess(command, code, *capsys.readouterr())
-
-    return call
 
 
 def assert_one_line(result: subprocess.CompletedProcess, *says: str) -> None:
@@ -164,10 +148,10 @@ def without_a_network(monkeypatch):
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
 )
-@pytest.mark.filterwarnings(r"ignore:the load_module\(\) method")  # ml_collections imports the file by it
-def test_wrong_flags(arguments, says, tmp_path, rann_here):
-    result = rann_here(*arguments, "--workdir", tmp_path / "run")
-    assert_one_line(result, *says)
+def test_wrong_flags(arguments, says, tmp_path, main_here, capsys, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    code = main_here([*arguments, "--workdir", str(tmp_path / "run")])
+    assert_one_line(subprocess.CompletedProcess(arguments, code, *capsys.readouterr()), *says)
     assert not (tmp_path / "run").exists()
 
 

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -28,7 +28,7 @@ import soundfile
 
 from rann_jax import models
 from rann_jax.interop import to_state_dict
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, launched
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled", "one_device")
 
@@ -38,16 +38,18 @@ TUTORIALS = [REPOSITORY / "docs" / name for name in re.findall(r"\]\((\w+\.md)\)
 
 # A part of a command, and what is added behind a command that has it.
 SHORT = "--config.total_steps=2 --config.batch_size=8 --config.eval.batch_size=8 --quiet"
-SHALLOW, NARROW = "--config.model.blocks_per_stage=1", "--config.model.width=16"
+# An image of few bins and frames, and one block a stage.
+COARSE = "--config.feature.n_bins=16 --config.feature.frames_per_second=32 --config.model.blocks_per_stage=1"
+NARROW = "--config.model.width=16"
 ADDED = {
     "rann_jax.main --config": SHORT,
-    "rann_jax.crossval": SHORT,
-    "configs/folder.py": SHALLOW,
-    "configs/quickstart.py": f"{SHALLOW} --config.dataset.train_clips=20 --config.dataset.test_clips=10",
-    "configs/esc50.py": f"{SHALLOW} --config.model.name=rann-4x4-1",
+    "rann_jax.crossval": f"{SHORT} --bootstrap 20",
+    "configs/folder.py": COARSE,
+    "configs/quickstart.py": f"{COARSE} --config.dataset.train_clips=20 --config.dataset.test_clips=10",
+    "configs/esc50.py": f"{COARSE} --config.model.name=rann-4x4-1",
     "configs/finetune.py": NARROW,
     "configs/audioset.py:model=cnn14": NARROW,
-    "rann_jax.compile": f"{SHALLOW} --config.model.name=rann-8x4-1",
+    "rann_jax.compile": f"{COARSE} --config.model.name=rann-8x4-1",
     "rann_jax.serve": "--port 0",
 }
 # What stands in place of a part of a command. Compilation for a TPU needs its compiler and takes minutes.
@@ -67,6 +69,7 @@ def checkout(data_dir, tmp_path, monkeypatch) -> Path:
     for name in ("rann_jax", "input_pipeline", "configs", "launch"):
         (folder / name).symlink_to(REPOSITORY / name)
     (tmp_path / "home").mkdir()
+    monkeypatch.setenv("XLA_FLAGS", launched()["XLA_FLAGS"])
     monkeypatch.setenv("MPLCONFIGDIR", matplotlib.get_cachedir())  # its list of fonts takes long to make
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
@@ -141,7 +144,8 @@ def small(command: str) -> str:
 class Reader:
     """Does what a page says."""
 
-    def __init__(self):
+    def __init__(self, main: Callable[[Sequence[str]], int]):
+        self.main = main
         self.server: subprocess.Popen | None = None
         self.address = ""
 
@@ -155,11 +159,17 @@ class Reader:
             self.post(words)
         elif words[:3] == ["python", "-m", "rann_jax.serve"]:
             self.serve(words)
-        elif words[:2] == ["python", "-m"] and words[2] != "rann_jax.main":
+        elif words[:3] == ["python", "-m", "rann_jax.main"]:
+            assert self.main(words[3:]) == 0, line
+        elif words[:2] == ["python", "-m"]:
             assert program(words[2])(words[3:]) == 0, line
-        else:  # whose flags belong to a process, and the launchers
+        else:
             result = subprocess.run(
-                ["bash", "-c", small(line)], capture_output=True, text=True, check=False, timeout=900
+                ["bash", "-c", small(line)],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=900,
             )
             assert result.returncode == 0, (line, result.stderr)
 
@@ -219,10 +229,10 @@ def steps(page: Path) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
-def test_a_page_does_what_it_says(page, checkout, data_dir):
+def test_a_page_does_what_it_says(page, checkout, data_dir, main_here):
     if WEIGHTS in page.read_text():
         write_weights(data_dir)
-    reader = Reader()
+    reader = Reader(main_here)
     try:
         for language, text in steps(page):
             reader.command(text) if language == "sh" else reader.python(text)
