@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from rann_jax import augment, distributed, models, optimizer, steps
 from rann_jax.collectives import traffic
+from rann_jax.compiler import network_options
 from rann_jax.errors import ConfigError
 from rann_jax.features.front_end import front_end
 from rann_jax.models.norm import BatchNorm
@@ -47,7 +48,7 @@ def one_step(parts, batch, mesh: Mesh):
     policy = augment.policy(options, sample_rate=RATE)
     step = steps.make_train_step(model, features, tx, task="classification", ema_decay=0.999, augment=policy)
     state = jax.device_put(state, distributed.replicated(mesh))
-    return jax.jit(step)(state, distributed.place_batch(batch, mesh))
+    return jax.jit(step, compiler_options=network_options())(state, distributed.place_batch(batch, mesh))
 
 
 def test_eight_devices_compute_what_one_does(parts, batch):
@@ -72,7 +73,8 @@ def test_no_device_is_sent_the_batch(parts):
     }
     whole = distributed.replicated(mesh)
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), state)
-    compiled = jax.jit(step, out_shardings=whole).lower(state, batch).compile()
+    step = jax.jit(step, out_shardings=whole, compiler_options=network_options())
+    compiled = step.lower(state, batch).compile()
     sent = traffic(compiled.as_text())
     assert sent.keys() == {"all-reduce", "collective-permute"}
     # An example of sound and label, and two levels.
@@ -84,7 +86,7 @@ def test_no_device_is_sent_the_batch(parts):
 def test_ema_variables_are_the_average(parts, batch):
     model, features, tx, state = parts
     step = steps.make_train_step(model, features, tx, task="tagging", ema_decay=0.999)
-    new, _ = jax.jit(step)(state, jax.tree.map(jnp.asarray, batch))
+    new, _ = jax.jit(step, compiler_options=network_options())(state, jax.tree.map(jnp.asarray, batch))
     rate = (1 + 1) / (10 + 1)
     name = ("stage0_block0", "conv1", "kernel")
     old, now, mean = state.params, new.params, new.ema_variables["params"]

@@ -1,5 +1,7 @@
 """Convolutions in forms for CPUs and GPUs, beside XLA's own, JAX's gradients of it, and PyTorch's."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +54,7 @@ def on_gpu(x, kernel, strides, padding):
     return gpu.form(x, kernel, strides, padding)(x, kernel, strides, padding)
 
 
+@partial(jax.jit, static_argnums=(0, 4, 5))
 def with_slopes(function, x, kernel, slope, strides, padding):
     """The result, and the slopes of the input and of the kernel."""
     y, back = jax.vjp(lambda x, kernel: function(x, kernel, strides, padding), x, kernel)
