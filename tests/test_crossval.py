@@ -14,6 +14,7 @@ from rann_jax.errors import ConfigError
 from rann_jax.report import tables
 from rann_jax.workdir import save_config
 from rann_jax.writers import read_metrics
+from tests.conftest import launched
 from tests.test_ensemble import CLIPS, TARGETS, predicted
 
 CONFIG = "tests/tiny_folds.py"
@@ -203,8 +204,9 @@ def test_presets_are_joined():
     assert (config.num_classes, config.seed) == (10, 7)
 
 
-def test_a_real_cell_is_trained_and_a_half_finished_one_goes_on(tmp_path):
+def test_a_real_cell_is_trained_and_a_half_finished_one_goes_on(tmp_path, monkeypatch):
     """One feature and fold by the real program; then its predictions are lost, as by a kill at the end."""
+    monkeypatch.setenv("XLA_FLAGS", launched()["XLA_FLAGS"])
     rng = np.random.default_rng(0)
     for label, hertz in (("low", 300), ("high", 3000)):
         folder = tmp_path / "sounds" / label
