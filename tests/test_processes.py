@@ -47,6 +47,7 @@ class Launcher:
     def __call__(self, workdir: Path, *, processes: int = 1, devices: int) -> list[subprocess.Popen]:
         command = [sys.executable, "-m", "rann_jax.main", "--config", CONFIG, "--workdir", str(workdir)]
         command += [f"--config.prepared_dir={self.folder / 'prepared'}", "--quiet", "--jax_platforms=cpu"]
+        command += ["--config.save_every=8", "--config.eval_every=20"]  # each takes as long as many steps
         command += [f"--jax_num_cpu_devices={devices}", "--jax_cpu_collectives_implementation=gloo"]
         joined = [f"--coordinator=localhost:{free_port()}", f"--num_processes={processes}"]
         joined += [f"--heartbeat_seconds={HEARTBEAT_SECONDS}"]
@@ -164,7 +165,7 @@ def test_kill_of_one_process(launch, alone):
     """The other stops by itself; the same command goes on from the last checkpoint."""
     workdir = launch.folder / "killed"
     run = launch(workdir, processes=2, devices=2)
-    wait(run, lambda: steps_written(workdir) >= 8)
+    wait(run, lambda: steps_written(workdir) >= 8 and len(saved_steps(workdir)) > 0)
     kept = saved_steps(workdir)[-1]
     run[1].send_signal(signal.SIGKILL)
     begin = time.monotonic()

@@ -15,7 +15,7 @@ from rann_jax.checkpoint import Checkpoints
 from rann_jax.experiment import build
 from rann_jax.workdir import load_config
 from rann_jax.writers import read_metrics
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, launched
 
 TOTAL = 12
 
@@ -23,7 +23,8 @@ TOTAL = 12
 def launch(workdir: Path, prepared: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "rann_jax.main", "--config", f"tests/tiny.py:steps={TOTAL}"]
     command += ["--workdir", str(workdir), f"--config.prepared_dir={prepared}", "--quiet"]
-    return subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=REPOSITORY, env=launched(), **pipes)
 
 
 def finish(process: subprocess.Popen) -> None:
