@@ -11,7 +11,7 @@ CPU_OPTIONS = {
 }
 
 
-def network_options(device: jax.Device | None = None) -> dict[str, str]:
+def network_options(device: jax.Device | None = None) -> dict[str, str | bool]:
     """What `jax.jit` takes as `compiler_options` for a network on such a device, or on JAX's default.
 
     Only what this version of JAX knows: the options are XLA's own, and experimental.
@@ -21,7 +21,7 @@ def network_options(device: jax.Device | None = None) -> dict[str, str]:
 
 
 @functools.cache
-def known_options(**options: str) -> dict[str, str]:
+def known_options(**options: str | bool) -> dict[str, str | bool]:
     """Those of the options with which XLA compiles for a CPU."""
 
     def known(name: str) -> bool:

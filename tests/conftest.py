@@ -37,6 +37,7 @@ flags.FLAGS.mark_as_parsed()
 CACHE, WORTHWHILE = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
 
 # XLA's newer emitters: half of the time in which a training step is compiled without LLVM's optimisations.
+# From JAX 0.11 on there are no older ones.
 EMITTERS = "xla_cpu_use_fusion_emitters"
 
 # Folders of real recordings.
@@ -101,7 +102,10 @@ def launched() -> dict[str, str]:
 
     XLA's flags are told to it alone: of them a test's own process would be no longer what users compile.
     """
-    return os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --{EMITTERS}=false".strip()}
+    from rann_jax.compiler import known_options
+
+    flags = [f"--{name}=false" for name in known_options(**{EMITTERS: False})]
+    return os.environ | {"XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()}
 
 
 @pytest.fixture(scope="module")
