@@ -41,6 +41,7 @@ def dilated(x):
 CASES = {
     "frames": lambda x: x[:, np.arange(3)[:, None] * 2 + np.arange(4)[None, :]],
     "chosen": lambda x: x[:, np.array([3, -1, 0])],
+    "chosen twice": lambda x: x[:, np.array([3, -1, 0])][..., np.array([4, 2])],
     "last axis": lambda x: x[..., np.array([[5, 1]])],
     "strides": lambda x: jax.lax.slice_in_dim(x, 1, 7, 2, axis=1),
     "whole": lambda x: jax.lax.slice_in_dim(x, 0, x.shape[1], axis=1) + 1,

@@ -272,7 +272,8 @@ def _gather(graph: Graph, eqn: JaxprEqn, x: Value, indices: Value) -> Tensor:
         places = _between(graph, "Add", begin, many.shape, begin[..., None], np.arange(sizes[axis]))
     elif not collapsed:
         places = begin[..., None]
-    gathered = _between(graph, "Gather", x, (), x, places, axis=axis)
+    shape = (*x.shape[:axis], *places.shape, *x.shape[axis + 1 :])
+    gathered = _between(graph, "Gather", x, shape, x, places, axis=axis)
     # Now: the axes before, those of the indices, the slice, the axes after.
     index_axes = [axis + i for i in range(begin.ndim)]
     own = [i if i < axis else i + begin.ndim for i in range(len(x.shape)) if i != axis or not collapsed]
