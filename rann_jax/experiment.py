@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from rann_jax import models, optimizer
 from rann_jax.augment import Policy, policy
+from rann_jax.compiler import network_options
 from rann_jax.errors import ConfigError
 from rann_jax.features.front_end import FrontEnd, front_end
 from rann_jax.freezing import Freezing
@@ -73,9 +74,9 @@ class Experiment:
         It runs once, and with few of LLVM's optimisations it is compiled sooner on a CPU (measured for a
         RANN-4x4-1: 5 seconds of processor time against 17, and the same bits).
         """
-        quickly = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-        compiled = jax.jit(self.initial_state, out_shardings=shardings, compiler_options=quickly)
-        return compiled(given)
+        quickly = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
+        options = network_options() | quickly
+        return jax.jit(self.initial_state, out_shardings=shardings, compiler_options=options)(given)
 
     def abstract_state(self, sharding: Sharding) -> TrainState:
         """Shapes, types and placement of the state, for restoring; nothing is allocated."""
