@@ -16,6 +16,7 @@ import numpy as np
 
 from rann_jax.augment.padding import before, sound_length
 from rann_jax.features import signal
+from rann_jax.features.stft import Framing
 from rann_jax.features.stft import spectra as short_time_spectra
 
 
@@ -40,7 +41,7 @@ def stretch(audio: jax.Array, rate: jax.Array, *, n_fft: int = 2048, samples: in
     samples, hop = samples or audio.shape[-1], n_fft // 4
     rate = rate.astype(jnp.float32)
     length = sound_length(audio)
-    spectra = short_time_spectra(audio, n_fft, hop, n_fft, "hann", True, "constant")
+    spectra = short_time_spectra(audio, Framing(n_fft, hop, n_fft, "hann", True, "constant"))
     frames = spectra.shape[1]
     # What a clip without padding would have, and two empty frames as librosa 0.11 appends.
     own_frames = 1 + length // hop

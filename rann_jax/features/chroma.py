@@ -19,7 +19,7 @@ from rann_jax.features.cqt import TRANSFORM, check_transform, transform
 from rann_jax.features.cqt_plan import check_tuning
 from rann_jax.features.filter_bank import filtered
 from rann_jax.features.normalize import check_norm, normalize
-from rann_jax.features.stft import FRAMING, centered, check_framing
+from rann_jax.features.stft import Framing, check_framing
 
 # Thresholds of CENS, each worth a quarter (Mueller and Ewert, "Chroma Toolbox", ISMIR 2011).
 QUANTIZATION_STEPS = (0.4, 0.2, 0.1, 0.05)
@@ -33,25 +33,14 @@ def _chroma_bank(sr: float, n_fft: int, **arguments: Any) -> np.ndarray:
 CHROMA_BANK = ("sr", "tuning", "n_chroma", "ctroct", "octwidth", "base_c")
 
 
-@functools.partial(jax.jit, static_argnames=(*FRAMING, *CHROMA_BANK, "norm"))
-def _chroma_stft(
-    y: jax.Array,
-    *,
-    norm: float | None,
-    n_fft: int,
-    hop_length: int,
-    win_length: int,
-    window: Any,
-    center: bool,
-    pad_mode: str,
-    **arguments: Any,
-) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("framing", "norm", *CHROMA_BANK))
+def _chroma_stft(y: jax.Array, framing: Framing, norm: float | None, **arguments: Any) -> jax.Array:
+    n_fft, hop_length = framing.n_fft, framing.hop_length
     bank = _chroma_bank(n_fft=n_fft, **arguments)
-    samples = signal.window_samples(window, win_length, n_fft)
 
     def chromagram(clips: jax.Array) -> jax.Array:
-        padded = centered(clips, n_fft, center, pad_mode)
-        return normalize(filtered(padded, samples, n_fft, hop_length, bank), norm, axis=-2)
+        power = filtered(framing.padded(clips), framing.samples, n_fft, hop_length, bank)
+        return normalize(power, norm, axis=-2)
 
     return batchwise(chromagram, y)
 
@@ -107,14 +96,14 @@ def chroma_stft(
     y, framing = check_framing(y, n_fft, hop_length, win_length, window, center, pad_mode)
     return _chroma_stft(
         y,
-        norm=norm,
+        framing,
+        norm,
         sr=sr,
         tuning=tuning,
         n_chroma=n_chroma,
         ctroct=ctroct,
         octwidth=octwidth,
         base_c=base_c,
-        **framing,
     )
 
 

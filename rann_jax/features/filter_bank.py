@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rann_jax.features import signal
-from rann_jax.features.power import power_spectrum, spectrum, squared, to_exponent
+from rann_jax.features.power import differentiated_as, power_spectrum, spectrum, squared, to_exponent
 
 # A bank is taken band by band where its bands together are at most so many times as wide as the spectrum.
 NARROW = 4
@@ -48,16 +48,12 @@ def filtered(
     def by_band(frames: jax.Array) -> jax.Array:
         return summed(spectrum(frames, window, n_fft), bands, power)
 
-    # Its derivative is that of the product: that of slices would be added up one by one.
-    @jax.custom_jvp
     def by_device(frames: jax.Array) -> jax.Array:
         return jax.lax.platform_dependent(frames, cuda=by_band, default=by_matrix)
 
-    @by_device.defjvp
-    def by_device_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-        return by_device(*primals), jax.jvp(by_matrix, primals, tangents)[1]
-
-    return signal.map_frames(by_device if bands else by_matrix, y, len(window), hop_length)
+    # The derivative is the product's: that of slices would be added up one by one.
+    weighed = differentiated_as(by_matrix, by_device) if bands else by_matrix
+    return signal.map_frames(weighed, y, len(window), hop_length)
 
 
 def narrow_bands(bank: np.ndarray) -> list[Bands]:

@@ -12,7 +12,7 @@ from rann_jax.features.clipwise import batchwise
 from rann_jax.features.filter_bank import filtered
 from rann_jax.features.normalize import check_norm
 from rann_jax.features.power import exact_power_spectrum
-from rann_jax.features.stft import FRAMING, centered, check_framing
+from rann_jax.features.stft import Framing, check_framing
 
 
 @functools.lru_cache(maxsize=64)
@@ -46,30 +46,14 @@ def check_bank(
 MEL_BANK = ("sr", "n_mels", "fmin", "fmax", "htk", "norm")
 
 
-@functools.partial(jax.jit, static_argnames=(*FRAMING, "power", *MEL_BANK))
-def _melspectrogram(
-    y: jax.Array,
-    *,
-    n_fft: int,
-    hop_length: int,
-    win_length: int,
-    window: Any,
-    center: bool,
-    pad_mode: str,
-    power: float,
-    sr: float,
-    n_mels: int,
-    fmin: float,
-    fmax: float,
-    htk: bool,
-    norm: Any,
-) -> jax.Array:
-    bank = mel_filter_bank(sr, n_fft, n_mels, fmin, fmax, htk, norm)
-    samples = signal.window_samples(window, win_length, n_fft)
+@functools.partial(jax.jit, static_argnames=("framing", "power", *MEL_BANK))
+def _melspectrogram(y: jax.Array, framing: Framing, power: float, **arguments: Any) -> jax.Array:
+    n_fft, hop_length = framing.n_fft, framing.hop_length
+    bank = mel_filter_bank(n_fft=n_fft, **arguments)
 
     def bands(clips: jax.Array) -> jax.Array:
-        padded = centered(clips, n_fft, center, pad_mode)
-        return filtered(padded, samples, n_fft, hop_length, bank, power, exact_power_spectrum)
+        padded = framing.padded(clips)
+        return filtered(padded, framing.samples, n_fft, hop_length, bank, power, exact_power_spectrum)
 
     return batchwise(bands, y)
 
@@ -122,4 +106,4 @@ def melspectrogram(
         raise ValueError(f"power={power} must be positive: 1 for amplitude, 2 for power")
     bank = check_bank(sr, n_mels, fmin, fmax, htk, norm)
     y, framing = check_framing(y, n_fft, hop_length, win_length, window, center, pad_mode)
-    return _melspectrogram(y, power=power, **framing, **bank)
+    return _melspectrogram(y, framing, power, **bank)

@@ -5,6 +5,8 @@ librosa transforms in float64 and rounds the result. A float32 transform differs
 of real recordings. TPUs have no float64 transform, and of many GPUs it is slow: they keep float32.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,15 +42,23 @@ def exact_power_spectrum(frames: jax.Array, window: np.ndarray, n_fft: int) -> j
     batched = jax.custom_batching.custom_vmap(double)
     batched.def_vmap(lambda size, in_batched, frames: (batched(frames), True))
 
-    @jax.custom_jvp
     def power(frames: jax.Array) -> jax.Array:
         return jax.lax.platform_dependent(frames, cpu=batched, default=single)
 
-    @power.defjvp
-    def power_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-        return power(*primals), jax.jvp(single, primals, tangents)[1]
+    return differentiated_as(single, power)(frames)
 
-    return power(frames)
+
+def differentiated_as(
+    other: Callable[[jax.Array], jax.Array], function: Callable[[jax.Array], jax.Array]
+) -> Callable[[jax.Array], jax.Array]:
+    """Return `function` with the derivative of `other`, which computes the same in another way."""
+    wrapped = jax.custom_jvp(function)
+
+    @wrapped.defjvp
+    def derivative(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+        return wrapped(*primals), jax.jvp(other, primals, tangents)[1]
+
+    return wrapped
 
 
 def spectrum(frames: jax.Array, window: np.ndarray, n_fft: int) -> jax.Array:

@@ -7,7 +7,7 @@ there (`center=False`, T = 1 + (N - n_fft) // hop_length).
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,18 +40,30 @@ def centered(y: jax.Array, n_fft: int, center: bool, pad_mode: str) -> jax.Array
     return jnp.pad(y, widths, mode=pad_mode)
 
 
-def spectra(
-    y: jax.Array,
-    n_fft: int,
-    hop_length: int,
-    win_length: int,
-    window: Any,
-    center: bool,
-    pad_mode: str,
-) -> jax.Array:
+class Framing(NamedTuple):
+    """How a waveform is cut into frames, checked: what `jax.jit` takes as one static argument."""
+
+    n_fft: int
+    hop_length: int
+    win_length: int
+    window: Any  # made by `signal.hashable_window`
+    center: bool
+    pad_mode: str
+
+    @property
+    def samples(self) -> np.ndarray:
+        """The window, `(n_fft,)` float64."""
+        return signal.window_samples(self.window, self.win_length, self.n_fft)
+
+    def padded(self, y: jax.Array) -> jax.Array:
+        """`(..., N)`, so that the first frame begins with the first sample."""
+        return centered(y, self.n_fft, self.center, self.pad_mode)
+
+
+def spectra(y: jax.Array, framing: Framing) -> jax.Array:
     """Return complex spectra `(..., T, 1 + n_fft // 2)`, frames first: the layout they come in."""
-    frames = signal.frame(centered(y, n_fft, center, pad_mode), n_fft, hop_length)
-    return spectrum(frames, signal.window_samples(window, win_length, n_fft), n_fft)
+    frames = signal.frame(framing.padded(y), framing.n_fft, framing.hop_length)
+    return spectrum(frames, framing.samples, framing.n_fft)
 
 
 def check_framing(
@@ -62,8 +74,8 @@ def check_framing(
     window: signal.WindowSpec,
     center: bool,
     pad_mode: str,
-) -> tuple[jax.Array, dict[str, Any]]:
-    """Check a waveform and its framing; return both, ready for `spectra(y, **framing)`."""
+) -> tuple[jax.Array, Framing]:
+    """Check a waveform and how it is to be framed; return both."""
     n_fft, hop_length, win_length = resolve_lengths(n_fft, hop_length, win_length)
     signal.check_pad_mode(pad_mode)
     y = signal.as_waveform(y)
@@ -73,38 +85,20 @@ def check_framing(
             " use center=True, a shorter n_fft or a longer clip"
         )
     hashable = signal.hashable_window(window, win_length)
-    signal.window_samples(hashable, win_length, n_fft)
-    return y, {
-        "n_fft": n_fft,
-        "hop_length": hop_length,
-        "win_length": win_length,
-        "window": hashable,
-        "center": bool(center),
-        "pad_mode": pad_mode,
-    }
+    framing = Framing(n_fft, hop_length, win_length, hashable, bool(center), pad_mode)
+    _ = framing.samples  # or what is wrong with the window
+    return y, framing
 
 
-FRAMING = ("n_fft", "hop_length", "win_length", "window", "center", "pad_mode")
+@functools.partial(jax.jit, static_argnames="framing")
+def _stft(y: jax.Array, framing: Framing) -> jax.Array:
+    def transform(frames: jax.Array) -> jax.Array:
+        return spectrum(frames, framing.samples, framing.n_fft)
 
+    def of_clips(clips: jax.Array) -> jax.Array:
+        return signal.map_frames(transform, framing.padded(clips), framing.n_fft, framing.hop_length)
 
-@functools.partial(jax.jit, static_argnames=FRAMING)
-def _stft(
-    y: jax.Array,
-    *,
-    n_fft: int,
-    hop_length: int,
-    win_length: int,
-    window: Any,
-    center: bool,
-    pad_mode: str,
-) -> jax.Array:
-    samples = signal.window_samples(window, win_length, n_fft)
-
-    def transform(clips: jax.Array) -> jax.Array:
-        padded = centered(clips, n_fft, center, pad_mode)
-        return signal.map_frames(lambda frames: spectrum(frames, samples, n_fft), padded, n_fft, hop_length)
-
-    return batchwise(transform, y)
+    return batchwise(of_clips, y)
 
 
 def stft(
@@ -139,7 +133,7 @@ def stft(
     (2, 257, 41)
     """
     y, framing = check_framing(y, n_fft, hop_length, win_length, window, center, pad_mode)
-    return _stft(y, **framing)
+    return _stft(y, framing)
 
 
 @functools.lru_cache(maxsize=64)
