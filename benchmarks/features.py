@@ -7,11 +7,10 @@ XLA computes a transform, and what is in a loop, on one thread of a CPU, so it t
 PyTorch's peers run on its GPU where there is one, the others on the CPU. All contenders of a line are
 called in turn, round after round, and medians are reported. On a GPU a turn is ten calls, waited for once,
 as it is in a training or a loop over recordings: how long one call takes to be heard of is not of interest.
-The error is the maximum absolute difference
-over the maximum absolute value of the reference (librosa, spafe or PyWavelets, clip by clip); complex
-references are compared by magnitude where a peer gives magnitudes. A dash is a peer that has no
-such feature or is not installed, "shape" one whose result has another shape. With --json OUT.json, the
-tables go to OUT.md too.
+The error is the maximum absolute difference over the maximum absolute value of the reference (librosa,
+spafe or PyWavelets, clip by clip); complex references are compared by magnitude where a peer gives
+magnitudes. A dash is a peer that has no such feature or is not installed, "shape" one whose result has
+another shape. With --json OUT.json, the tables go to OUT.md too.
 """
 
 import argparse
