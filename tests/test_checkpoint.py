@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rann_jax import distributed
-from rann_jax.checkpoint import Checkpoints, Record, checksum
+from rann_jax.checkpoint import SMALLEST_PART, Checkpoints, Record, checksum
 from rann_jax.errors import ConfigError
 from rann_jax.state import TrainState
 
@@ -101,6 +101,36 @@ def test_a_state_of_another_version_is_one_line(workdir):
     ):
         checkpoints.restore(other)
     assert "\n" not in str(error.value)
+
+
+# Orbax closes its event loop at the first array that cannot be read, while others are still being read.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_state_of_other_shapes_is_one_line(workdir):
+    other = dataclasses.replace(like(), params={"w": jax.ShapeDtypeStruct((4,), jnp.float32)})
+    with (
+        closing(Checkpoints(workdir, "test/accuracy")) as checkpoints,
+        pytest.raises(ConfigError, match=r"checkpoint 6 cannot be read \(.*another version") as error,
+    ):
+        checkpoints.restore(other)
+    assert "\n" not in str(error.value)
+
+
+def test_small_arrays_of_all_devices_are_not_cut_by_programs(tmp_path, caplog):
+    """Only of a large one does every device write its part."""
+    everywhere = NamedSharding(distributed.data_mesh(), PartitionSpec())
+    large = jnp.arange(8 * SMALLEST_PART // 4, dtype=jnp.float32)
+    for step, params in enumerate([{"w": jnp.ones(64)}, {"w": jnp.ones(64), "large": large}], start=1):
+        state = jax.device_put(dataclasses.replace(state_at(step), params=params, ema_params={}), everywhere)
+        with (
+            closing(Checkpoints(tmp_path / str(step), "test/accuracy")) as checkpoints,
+            jax.log_compiles(),
+            caplog.at_level("WARNING", "jax"),
+        ):
+            checkpoints.save(step, state, Record(step, 1.0, BUNDLE), {})
+            assert ("Compiling" in caplog.text) == ("large" in params)
+            restored, _ = checkpoints.restore(state)
+        jax.tree.map(np.testing.assert_array_equal, state, restored)
+        assert restored.params["w"].sharding == everywhere
 
 
 def test_an_unfinished_checkpoint_is_not_taken_for_a_whole_one(workdir):
