@@ -20,7 +20,7 @@ from rann_jax.tagger import Tagger
 from rann_jax.workdir import load_config
 from tests import tiny_panns
 
-pytestmark = pytest.mark.usefixtures("quickly_compiled", "one_device")
+pytestmark = pytest.mark.usefixtures("one_device")
 
 KNOWN, NEW = sorted(SYNTHESISERS)[0::2], sorted(SYNTHESISERS)[1::2]
 

@@ -15,13 +15,15 @@ from rann_jax.checkpoint import Checkpoints
 from rann_jax.experiment import build
 from rann_jax.workdir import load_config
 from rann_jax.writers import read_metrics
+from tests import two_blocks
 from tests.conftest import REPOSITORY, launched
 
+CONFIG = Path(two_blocks.__file__).relative_to(REPOSITORY)
 TOTAL = 12
 
 
 def launch(workdir: Path, prepared: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "rann_jax.main", "--config", f"tests/tiny.py:steps={TOTAL}"]
+    command = [sys.executable, "-m", "rann_jax.main", "--config", f"{CONFIG}:steps={TOTAL}"]
     command += ["--workdir", str(workdir), f"--config.prepared_dir={prepared}", "--quiet"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=REPOSITORY, env=launched(), **pipes)
