@@ -81,9 +81,9 @@ def test_gradients_at_silence_are_finite(power):
         mel = features.melspectrogram(y, sr=8000, n_fft=256, n_mels=20, power=power)
         return jnp.sum(features.power_to_db(mel))
 
-    assert np.all(np.isfinite(jax.grad(loss)(jnp.zeros(2000))))
-    click = jnp.zeros(2000).at[700].set(1.0)
-    assert np.all(np.isfinite(jax.grad(loss)(click)))
+    slope = jax.jit(jax.grad(loss))
+    for sound in (jnp.zeros(2000), jnp.zeros(2000).at[700].set(1.0)):
+        assert np.all(np.isfinite(slope(sound)))
 
 
 def test_jit_and_batches_agree():
