@@ -118,10 +118,7 @@ def conflict(masses: Masses) -> jax.Array:
     >>> round(float(conflict([[0.99, 0.01, 0], [0, 0.01, 0.99]])), 4)
     0.9999
     """
-    log_product = _log(_checked(masses)).sum(0)
-    possible = jnp.isfinite(log_product).any(-1)
-    log_sum = jax.nn.logsumexp(jnp.where(possible[..., None], log_product, 0.0), axis=-1)
-    return jnp.where(possible, jnp.clip(-jnp.expm1(log_sum), 0.0, 1.0), 1.0)
+    return _conflict(_checked(masses))
 
 
 RULES: dict[str, Callable[..., jax.Array]] = {
@@ -197,15 +194,18 @@ def _dempster_shafer(masses: jax.Array) -> jax.Array:
     return _normalised(_log(masses).sum(0), masses.mean(0))
 
 
+@jax.jit
 def _improved_dempster_shafer(masses: jax.Array) -> jax.Array:
     impurity = 1 - jnp.square(masses).sum(-1, keepdims=True)
     return _self_combined(_credible_average(masses, jnp.exp(-impurity)), len(masses))
 
 
+@jax.jit
 def _murphy(masses: jax.Array) -> jax.Array:
     return _self_combined(masses.mean(0), len(masses))
 
 
+@jax.jit
 def _deng(masses: jax.Array) -> jax.Array:
     return _self_combined(_credible_average(masses, jnp.ones_like(masses[..., :1])), len(masses))
 
@@ -216,6 +216,14 @@ _COMBINATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "murphy": _murphy,
     "deng": _deng,
 }
+
+
+@jax.jit
+def _conflict(masses: jax.Array) -> jax.Array:
+    log_product = _log(masses).sum(0)
+    possible = jnp.isfinite(log_product).any(-1)
+    log_sum = jax.nn.logsumexp(jnp.where(possible[..., None], log_product, 0.0), axis=-1)
+    return jnp.where(possible, jnp.clip(-jnp.expm1(log_sum), 0.0, 1.0), 1.0)
 
 
 def _binary_frames(probs: jax.Array) -> jax.Array:
@@ -236,9 +244,9 @@ def _normalised(log_product: jax.Array, otherwise: jax.Array) -> jax.Array:
     return jnp.where(possible, jax.nn.softmax(jnp.where(possible, log_product, 0.0)), otherwise)
 
 
-@jax.jit  # fused, so that the (M, M, ..., C) differences are never in memory at once
 def _credible_average(masses: jax.Array, reliability: jax.Array) -> jax.Array:
     """Average of (M, ..., C) weighted by support times reliability (M, ..., 1)."""
+    # Of (M, M, ..., C), which is never in memory at once where this is compiled.
     squared = 0.5 * jnp.square(masses[:, None] - masses[None]).sum(-1, keepdims=True)
     apart = squared > 0
     distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)  # finite gradient at 0

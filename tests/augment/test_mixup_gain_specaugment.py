@@ -29,6 +29,7 @@ def test_mixup_mixes_sound_and_labels_alike():
     [functools.partial(augment.mixup, alpha=1.0), functools.partial(augment.between_class, sample_rate=640)],
 )
 def test_labels_of_whole_numbers_are_shared_too(mix, dtype):
+    mix = jax.jit(mix)
     audio = np.random.default_rng(0).normal(size=(4, 200)).astype(np.float32)
     labels = np.eye(4, dtype=dtype)
     np.testing.assert_array_equal(mix(KEY, audio, labels)[1], mix(KEY, audio, labels.astype(np.float32))[1])
@@ -60,9 +61,8 @@ def test_mixing_sends_one_example_of_each_device(name):
 
 def test_spec_augment_hides_as_many_as_drawn():
     images = jax.random.normal(KEY, (500, 32, 64), jnp.float32)
-    hidden = augment.spec_augment(
-        KEY, images, time_stripes=1, time_width=10, frequency_stripes=1, frequency_width=4
-    )
+    stripes = {"time_stripes": 1, "time_width": 10, "frequency_stripes": 1, "frequency_width": 4}
+    hidden = jax.jit(functools.partial(augment.spec_augment, **stripes))(KEY, images)
     changed = np.asarray(hidden != images)
     columns, rows = changed.all(axis=1).sum(axis=1), changed.all(axis=2).sum(axis=1)
     for counts, width in ((columns, 10), (rows, 4)):
@@ -87,9 +87,8 @@ def test_two_stripes_hide_what_their_widths_and_places_make():
         for second, q in stripes:
             expected[len(first | second)] += p * q
     images = jax.random.normal(KEY, (4000, 2, size), jnp.float32)
-    hidden = augment.spec_augment(
-        KEY, images, time_stripes=2, time_width=width, frequency_stripes=0, frequency_width=0
-    )
+    drawn = {"time_stripes": 2, "time_width": width, "frequency_stripes": 0, "frequency_width": 0}
+    hidden = jax.jit(functools.partial(augment.spec_augment, **drawn))(KEY, images)
     counts = np.asarray(hidden != images).all(axis=1).sum(axis=1)
     seen = np.bincount(counts, minlength=2 * width + 1)
     assert stats.chisquare(seen, 4000 * expected).pvalue > 1e-3

@@ -1,5 +1,7 @@
 """Batch normalisation with its activation, beside PyTorch's and beside what JAX derives of flax's."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ def batch(seed: int, shape=SHAPE, mean: float = 0.0) -> np.ndarray:
     return np.random.default_rng(seed).normal(mean, 2.0, shape).astype(np.float32)
 
 
+@partial(jax.jit, static_argnums=0, static_argnames="train")
 def with_slopes(layer: nn.Module, variables, x, cotangent, **call):
     """The result, the new statistics, and the gradients for parameters and input."""
 
