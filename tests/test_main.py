@@ -82,7 +82,7 @@ def prepared(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, prepared) -> Path:
-    """A finished run of a few steps, those of tests/test_resume.py, so that they are compiled once."""
+    """A finished run of a few steps."""
     workdir = tmp_path_factory.mktemp("trained")
     result = rann("--config", TINY, "--workdir", workdir, f"--config.prepared_dir={prepared}")
     assert result.returncode == 0, result.stderr
