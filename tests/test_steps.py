@@ -26,7 +26,7 @@ def parts():
     features = front_end("log_mel", RATE, SECONDS, 32, n_bins=8)
     tx = optimizer.adam(schedule="constant", learning_rate=1e-3, total_steps=4)
     image = jnp.zeros((1, 8, 16), jnp.float32)
-    state = jax.jit(lambda: create_state(model, tx, image, seed=3))()
+    state = jax.jit(lambda: create_state(model, tx, image, seed=3), compiler_options=network_options())()
     return model, features, tx, state
 
 

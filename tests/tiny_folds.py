@@ -1,4 +1,4 @@
-"""The smallest experiment with folds: recordings in a folder, dealt into five.
+"""tests/two_blocks.py with folds: recordings in a folder, dealt into five.
 
 python -m rann_jax.crossval --config tests/tiny_folds.py --features log_mel,mfcc --folds 1-2 --workdir W
 """
@@ -6,12 +6,12 @@ python -m rann_jax.crossval --config tests/tiny_folds.py --features log_mel,mfcc
 from ml_collections import ConfigDict
 
 from configs.base import parse_arg
-from tests import tiny
+from tests import two_blocks
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     preset = parse_arg(arg, feature="log_mel", fold=1, steps=4)
-    config = tiny.get_config(f"steps={preset['steps']}")
+    config = two_blocks.get_config(f"steps={preset['steps']}")
     config.dataset = {"name": "folder", "csv": "", "label_column": "", "split_column": ""}
     config.num_classes = 2
     train = [fold for fold in range(1, 6) if fold != preset["fold"]]
