@@ -8,6 +8,8 @@ from rann_jax import augment
 from rann_jax.augment.__main__ import main
 from rann_jax.augment.demonstration import Example, demonstrate, draw, resounded
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 RATE, SAMPLES = 8000, 4000
 EVERY = {"original", "partner", *augment.AUGMENTATIONS}
 

@@ -12,6 +12,8 @@ import soundfile
 from rann_jax.features.__main__ import main
 from rann_jax.features.plot import draw
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory):
