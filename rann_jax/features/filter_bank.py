@@ -90,4 +90,5 @@ def summed(spectra: jax.Array, bands: list[Bands], power: float) -> jax.Array:
     sums = [
         jax.vmap(band, out_axes=-1)(jnp.asarray(group.starts), jnp.asarray(group.weights)) for group in bands
     ]
-    return jnp.concatenate(sums, axis=-1)
+    # Where a GPU put them together while it sums, it would go through the frames first, and memory last.
+    return jnp.concatenate(jax.lax.optimization_barrier(sums), axis=-1)
