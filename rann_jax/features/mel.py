@@ -1,7 +1,7 @@
 """Mel spectrogram, equal to librosa's."""
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import librosa
@@ -43,19 +43,71 @@ def check_bank(
     return {"sr": sr, "n_mels": n_mels, "fmin": fmin, "fmax": fmax, "htk": htk, "norm": norm}
 
 
-MEL_BANK = ("sr", "n_mels", "fmin", "fmax", "htk", "norm")
+class Mel(NamedTuple):
+    """What a mel spectrogram is made with, checked: what `jax.jit` takes as one static argument."""
+
+    framing: Framing
+    power: float
+    sr: float
+    n_mels: int
+    fmin: float
+    fmax: float
+    htk: bool
+    norm: Any
+
+    @property
+    def bank(self) -> np.ndarray:
+        """The filters, `(n_mels, 1 + n_fft // 2)` float32."""
+        return mel_filter_bank(
+            self.sr, self.framing.n_fft, self.n_mels, self.fmin, self.fmax, self.htk, self.norm
+        )
+
+    def spectrogram(self, y: jax.Array) -> jax.Array:
+        """`(..., N)` to `(..., n_mels, T)`."""
+        framing = self.framing
+
+        def bands(clips: jax.Array) -> jax.Array:
+            return filtered(
+                framing.padded(clips),
+                framing.samples,
+                framing.n_fft,
+                framing.hop_length,
+                self.bank,
+                self.power,
+                exact_power_spectrum,
+            )
+
+        return batchwise(bands, y)
 
 
-@functools.partial(jax.jit, static_argnames=("framing", "power", *MEL_BANK))
-def _melspectrogram(y: jax.Array, framing: Framing, power: float, **arguments: Any) -> jax.Array:
-    n_fft, hop_length = framing.n_fft, framing.hop_length
-    bank = mel_filter_bank(n_fft=n_fft, **arguments)
+def check_mel(
+    y: Any,
+    *,
+    sr: float,
+    n_fft: int,
+    hop_length: int,
+    win_length: int | None,
+    window: signal.WindowSpec,
+    center: bool,
+    pad_mode: str,
+    power: float,
+    n_mels: int,
+    fmin: float,
+    fmax: float | None,
+    htk: bool,
+    norm: str | float | None,
+) -> tuple[jax.Array, Mel]:
+    """Check a waveform and the arguments of `melspectrogram`; return both."""
+    if power <= 0:
+        raise ValueError(f"power={power} must be positive: 1 for amplitude, 2 for power")
+    bank = check_bank(sr, n_mels, fmin, fmax, htk, norm)
+    y, framing = check_framing(y, n_fft, hop_length, win_length, window, center, pad_mode)
+    return y, Mel(framing, float(power), **bank)
 
-    def bands(clips: jax.Array) -> jax.Array:
-        padded = framing.padded(clips)
-        return filtered(padded, framing.samples, n_fft, hop_length, bank, power, exact_power_spectrum)
 
-    return batchwise(bands, y)
+@functools.partial(jax.jit, static_argnames="mel")
+def _melspectrogram(y: jax.Array, mel: Mel) -> jax.Array:
+    return mel.spectrogram(y)
 
 
 def melspectrogram(
@@ -102,8 +154,24 @@ def melspectrogram(
     >>> melspectrogram(np.ones((2, 8000), np.float32), sr=16000, n_mels=40).shape
     (2, 40, 16)
     """
-    if power <= 0:
-        raise ValueError(f"power={power} must be positive: 1 for amplitude, 2 for power")
-    bank = check_bank(sr, n_mels, fmin, fmax, htk, norm)
-    y, framing = check_framing(y, n_fft, hop_length, win_length, window, center, pad_mode)
-    return _melspectrogram(y, framing, power, **bank)
+    y, mel = check_mel(
+        y,
+        sr=sr,
+        n_fft=n_fft,
+        hop_length=hop_length,
+        win_length=win_length,
+        window=window,
+        center=center,
+        pad_mode=pad_mode,
+        power=power,
+        n_mels=n_mels,
+        fmin=fmin,
+        fmax=fmax,
+        htk=htk,
+        norm=norm,
+    )
+    return _melspectrogram(y, mel)
+
+
+# What it takes where nothing else is said, for features that begin with it.
+MEL_DEFAULTS: dict[str, Any] = melspectrogram.__kwdefaults__ or {}

@@ -1,7 +1,7 @@
 """Mel-frequency cepstral coefficients and their derivatives, equal to librosa's."""
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,16 @@ import scipy
 import scipy.fft
 
 from rann_jax.features import signal
-from rann_jax.features.mel import melspectrogram
+from rann_jax.features.mel import MEL_DEFAULTS, Mel, check_mel
 from rann_jax.features.stft import power_to_db
+
+
+class Dct(NamedTuple):
+    """Which cosine transform, and how its coefficients are liftered."""
+
+    dct_type: int
+    norm: str | None
+    lifter: float
 
 
 @functools.lru_cache(maxsize=64)
@@ -34,7 +42,14 @@ def dct_rows(
     return jnp.einsum("kf,...ft->...kt", matrix, S, precision=jax.lax.Precision.HIGHEST)
 
 
-_dct_rows = jax.jit(dct_rows, static_argnames=("n_out", "dct_type", "norm", "lifter"))
+@functools.partial(jax.jit, static_argnames=("n_mfcc", "dct"))
+def _of_levels(S: jax.Array, n_mfcc: int, dct: Dct) -> jax.Array:
+    return dct_rows(S, n_mfcc, *dct)
+
+
+@functools.partial(jax.jit, static_argnames=("mel", "n_mfcc", "dct"))
+def _of_waveform(y: jax.Array, mel: Mel, n_mfcc: int, dct: Dct) -> jax.Array:
+    return dct_rows(power_to_db(mel.spectrogram(y)), n_mfcc, *dct)
 
 
 def mfcc(
@@ -81,17 +96,26 @@ def mfcc(
         raise ValueError(f"norm={norm!r} is not supported: use 'ortho' or None")
     if lifter < 0:
         raise ValueError(f"lifter={lifter} must not be negative: 0 is no lifter")
-    if S is None:
-        if y is None:
-            raise ValueError("mfcc needs a waveform y or a log-mel spectrogram S")
-        S = power_to_db(melspectrogram(y, sr=sr, norm=mel_norm, **mel))
-    S = signal.as_waveform(S, "S")
-    if S.ndim < 2 or n_mfcc > S.shape[-2]:
+    dct = Dct(dct_type, norm, float(lifter))
+    if S is not None:
+        S = signal.as_waveform(S, "S")
+        if S.ndim < 2:
+            raise ValueError(f"S must be (..., n_mels, T), got shape {S.shape}")
+        _check_bands(n_mfcc, S.shape[-2])
+        return _of_levels(S, n_mfcc, dct)
+    if y is None:
+        raise ValueError("mfcc needs a waveform y or a log-mel spectrogram S")
+    y, checked = check_mel(y, **{**MEL_DEFAULTS, "sr": sr, "norm": mel_norm, **mel})
+    _check_bands(n_mfcc, checked.n_mels)
+    return _of_waveform(y, checked, n_mfcc, dct)
+
+
+def _check_bands(n_mfcc: int, n_mels: int) -> None:
+    if n_mfcc > n_mels:
         raise ValueError(
-            f"n_mfcc={n_mfcc} coefficients need as many bands, S has shape {S.shape}:"
+            f"n_mfcc={n_mfcc} coefficients need as many bands, there are {n_mels}:"
             " use fewer coefficients or more n_mels"
         )
-    return _dct_rows(S, n_mfcc, dct_type=dct_type, norm=norm, lifter=float(lifter))
 
 
 DELTA_MODES = {"interp": "", "mirror": "reflect", "nearest": "edge", "constant": "constant"}

@@ -62,6 +62,15 @@ def test_delta_equals_librosa(relative_error, arguments):
     assert relative_error(features.delta(data, **arguments), expected) < 1e-6
 
 
+@pytest.mark.fast
+def test_a_call_is_one_program():
+    """Not one for each of its parts, which a host may take longer to start than a GPU to run."""
+    traced = jax.make_jaxpr(lambda y: features.mfcc(y, sr=8000, n_fft=256, n_mels=20, n_mfcc=13))(
+        jnp.ones(900)
+    )
+    assert [equation.primitive.name for equation in traced.jaxpr.eqns] in (["jit"], ["pjit"])
+
+
 def test_gradients_at_silence_and_jit():
     def coefficients(y):
         return features.mfcc(y, sr=8000, n_fft=256, n_mels=20, n_mfcc=8)
