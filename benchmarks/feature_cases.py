@@ -214,7 +214,7 @@ def _spectral_cases() -> list[Case]:
         ),
         _of_librosa(
             "log-mel",
-            lambda y: features.power_to_db(features.melspectrogram(y, sr=SR), top_db=None),
+            jax.jit(lambda y: features.power_to_db(features.melspectrogram(y, sr=SR), top_db=None)),
             lambda y: librosa.power_to_db(mel_spectrogram(y), top_db=None),
             {
                 "torchaudio": torchaudio("MelSpectrogram", decibels=True, **slaney),

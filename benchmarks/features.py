@@ -1,12 +1,14 @@
 """Time every feature, and measure its error, beside the libraries that compute it too.
 
-    JAX_NUM_CPU_DEVICES=2 python -m benchmarks.features --json benchmarks/results/features_cpu.json
+    JAX_NUM_CPU_DEVICES=4 python -m benchmarks.features --json benchmarks/results/features_cpu.json
 
 Sounds are synthesised: 8 seconds at 44.1 kHz, seeded. Ours runs on jax's devices, which share a batch:
-XLA computes a transform, and what is in a loop, on one thread of a CPU, so it takes a device a core.
+XLA computes a transform, and what is in a loop, on one thread of a CPU, so it takes a device a core, or two
+(above, of two cores): a part of a result below 32 MB is memory that glibc keeps for the next.
 PyTorch's peers run on its GPU where there is one, the others on the CPU. All contenders of a line are
-called in turn, round after round, and medians are reported. On a GPU a turn is ten calls, waited for once,
-as it is in a training or a loop over recordings: how long one call takes to be heard of is not of interest.
+called in turn, round after round, and medians are reported. On a GPU a turn is as many calls as take some
+20 ms, waited for once, as it is in a training or a loop over recordings: how long one call takes to be heard
+of is not of interest.
 The error is the maximum absolute difference over the maximum absolute value of the reference (librosa,
 spafe or PyWavelets, clip by clip); complex references are compared by magnitude where a peer gives
 magnitudes. A dash is a peer that has no such feature or is not installed, "shape" one whose result has
@@ -21,6 +23,7 @@ import statistics
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,7 @@ from rann_jax import distributed
 SECONDS = 8
 # A contender that has taken this long is not called again in its line; its first call counts then.
 CONTENDER_SECONDS = 3
-QUEUED = 10  # calls in a GPU's turn
+QUEUE_SECONDS, QUEUED = 0.02, 100  # a GPU's turn: calls that together take so long, at most so many
 REFERENCES = ("librosa", "spafe", "pywt")
 # The others compute on the device, or on PyTorch's.
 OTHERS = ("torch", "torchaudio", "torchlibrosa", "nnAudio", "librosax")
@@ -93,6 +96,14 @@ def wait(out: Any) -> Any:
     return jax.block_until_ready(out)
 
 
+def turn(call: Callable[[], Any]) -> int:
+    """How many calls, compiled already, a GPU's turn has."""
+    start = time.perf_counter()
+    wait(call())
+    once = time.perf_counter() - start
+    return max(1, min(QUEUED, round(QUEUE_SECONDS / once)))
+
+
 def relative_error(out: Any, reference: np.ndarray) -> float | None:
     """Maximum error over maximum reference; None where the shapes differ."""
     out = to_numpy(out)
@@ -125,6 +136,7 @@ def measure(
         except ImportError as error:
             missing[name] = str(error)
     times: dict[str, list[float]] = {name: [] for name in calls}
+    queued = dict.fromkeys(calls, 1)
     contenders: dict[str, Any] = {}
     for name, call in list(calls.items()):
         start = time.perf_counter()
@@ -140,17 +152,19 @@ def measure(
         contenders[name] = {"first_s": first, "error": relative_error(out, reference)}
         if first > CONTENDER_SECONDS and name != "ours":
             times[name].append(first)
+        if bandwidth is not None and name not in REFERENCES:
+            queued[name] = turn(call)
         if name == "ours":
             moved = sum(leaf.nbytes for leaf in jax.tree.leaves((y, out)))
     for _ in range(repeats):
         for name, call in calls.items():
             if sum(times[name]) < CONTENDER_SECONDS:
-                queued = 1 if bandwidth is None or name in REFERENCES else QUEUED
+                out = None  # or this contender would wait until the memory of the last one's result is free
                 start = time.perf_counter()
-                for _ in range(queued):
+                for _ in range(queued[name]):
                     out = call()
                 wait(out)
-                times[name].append((time.perf_counter() - start) / queued)
+                times[name].append((time.perf_counter() - start) / queued[name])
     for name, measured in contenders.items():
         measured["median_s"] = statistics.median(times[name])
         measured["calls"] = len(times[name])
