@@ -66,6 +66,8 @@ def test_every_fusion_under_every_rule(kept):
     fused = [cell for cell in work if cell.feature in FUSED]
     runs = crossval.by_feature(fused, {cell: done[cell] for cell in fused if cell in done})
     pooled = {feature: crossval.pool(folds) for feature, folds in runs.items()}
+    if len(pooled) == 1:
+        pytest.skip("one feature has been trained: nothing to fuse yet")
     rows = ensemble.fusion_rows(
         pooled, ensemble.choose_rules("all"), ensemble.choose_subsets("all", list(pooled)), draws=0
     )
