@@ -5,8 +5,8 @@
 
 DIR is a copy in the official layout (meta/esc50.csv or meta.csv, and audio/); without it the official
 archive is downloaded. Training is on the four other folds. Seen with that command: accuracy 0.825, mAP 0.921
-after 7.3 minutes on one core of an Intel Xeon. With configs/esc50.py:fold=1 --config.sample_rate=16000, of a copy
-at that rate: 0.785 and 0.859 after 3.8 minutes on one H100 (docs/results.md).
+after 7.3 minutes on one core of an Intel Xeon. With configs/esc50.py:fold=1 and a copy
+at 16 kHz, --config.sample_rate=16000: 0.785 and 0.859 after 3.8 minutes on one H100 (docs/results.md).
 """
 
 from ml_collections import ConfigDict
