@@ -1,5 +1,9 @@
-"""Tiny data sets on disk: noise bursts in the layouts that users have."""
+"""Tiny data sets on disk, noise bursts in the layouts that users have, and what is prepared of them."""
 
+import json
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -7,7 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from input_pipeline import Prepared, prepare
+from input_pipeline import Prepared, prepare, shards
+from input_pipeline.shards import Recipe
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def noise(samples: int, seed: int = 0) -> np.ndarray:
@@ -47,3 +54,72 @@ def quickstart(tmp_path_factory) -> Prepared:
         test_clips=13,
         progress=False,
     )
+
+
+def prepare_quietly(name, folder, root, **options):
+    options = {"sample_rate": 8000, "progress": False, **options}
+    return prepare(name, data_dir=str(folder), prepared_dir=str(root), **options)
+
+
+def ids(prepared, split):
+    return [row.id for row in prepared.manifest(split).rows]
+
+
+def assert_left_out(prepared, files, capsys):
+    """What is in no split is listed beside the copy, and said at every preparation."""
+    listed = (prepared.folder / "unlisted.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in listed] == [{"id": file, "reason": "in no split"} for file in files]
+    said = capsys.readouterr().err
+    expected = f"{len(files)} sounds of the folder are in no split and left out, the first is {files[0]!r}"
+    assert f"note: {prepared.name}: {expected}, listed in {prepared.folder}/unlisted.jsonl" in said
+
+
+# Warnings are errors, but for TFDS' with the protobuf that Apache Beam asks for.
+STRICT = ("-W", "error", "-W", "ignore:label() is deprecated:DeprecationWarning")
+
+
+def run(script: str, *arguments: object, **options) -> subprocess.Popen:
+    """Starts Python on a script, strictly."""
+    return subprocess.Popen(
+        [sys.executable, *STRICT, "-c", textwrap.dedent(script), *map(str, arguments)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def prepare_folder(folder, root, **options):
+    return prepare_quietly("folder", folder, root, **options)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The ids of the clips that were decoded, in order."""
+    ids = []
+    original = Recipe.convert
+    monkeypatch.setattr(Recipe, "convert", lambda self, clip: (ids.append(clip.id), original(self, clip))[1])
+    return ids
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Shards of three clips: two a fold of the animals, of three clips and one."""
+    monkeypatch.setattr(shards, "CLIPS_PER_SHARD", 3)
+
+
+def assert_same_copy(one, other):
+    """Byte for byte, all files but those that TFDS writes about the copy's own place."""
+    files = {path.name for path in one.folder.iterdir()}
+    assert files == {path.name for path in other.folder.iterdir()}
+    for name in files - {"dataset_info.json", "metadata.json"}:
+        assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes()
+    for split in one.splits:
+        assert one.fingerprint(split) == other.fingerprint(split)
+
+
+def one_line(caught) -> str:
+    message = str(caught.value)
+    assert "\n" not in message
+    return message

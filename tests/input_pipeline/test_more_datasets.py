@@ -9,7 +9,7 @@ import soundfile
 import soxr
 
 from input_pipeline import DataError
-from tests.input_pipeline.test_datasets import assert_left_out, ids, prepare_quietly
+from tests.input_pipeline.conftest import assert_left_out, ids, prepare_quietly
 
 
 @pytest.fixture

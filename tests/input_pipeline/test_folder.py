@@ -1,0 +1,201 @@
+"""Anybody's folder of sound: its layouts, labels and splits."""
+
+import collections
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from input_pipeline import DataError, survey
+from input_pipeline.datasets import source
+from input_pipeline.datasets.folds import dealt
+from tests.input_pipeline.conftest import assert_left_out, ids, noise, prepare_quietly
+
+
+class TestFolder:
+    @pytest.mark.fast
+    def test_a_folder_for_each_class_is_dealt_out_to_folds(self, animals, tmp_path):
+        prepared = prepare_quietly("folder", animals, tmp_path)
+        assert prepared.labels == ("cat", "dog")
+        assert prepared.splits == ("fold1", "fold2", "fold3", "fold4", "fold5")
+        for split in prepared.splits:
+            np.testing.assert_array_equal(prepared.targets(split).sum(axis=0), [2, 2])
+        every = ids(prepared, "+".join(prepared.splits))
+        assert sorted(every) == sorted(f"{k}/{i}.wav" for k in ("cat", "dog") for i in range(10))
+
+    def test_folders_of_splits(self, write_sounds, tmp_path):
+        names = ["train/cat/a.wav", "train/dog/b.wav", "Test/cat/c.wav"]
+        prepared = prepare_quietly("folder", write_sounds(dict.fromkeys(names, 100)), tmp_path)
+        assert prepared.labels == ("cat", "dog")
+        assert ids(prepared, "train") == ["train/cat/a.wav", "train/dog/b.wav"]
+        assert ids(prepared, "test") == ["Test/cat/c.wav"]
+
+    @pytest.mark.fast
+    @pytest.mark.parametrize(("first", "second"), [("training", "testing"), ("Train", "evaluation")])
+    def test_folders_of_splits_by_other_names(self, first, second, write_sounds):
+        names = [f"{split}/{kind}/a.wav" for split in (first, second) for kind in ("cat", "dog")]
+        found = survey("folder", data_dir=str(write_sounds(dict.fromkeys(names, 100))))
+        assert found.labels == ("cat", "dog")
+        assert set(found.splits) == {first.lower(), second.lower()}
+
+    @pytest.mark.fast
+    @pytest.mark.parametrize("stray", ["unsorted/x.wav", "unsorted/a/x.wav", "train/x.wav"])
+    def test_a_stray_beside_folders_of_splits(self, stray, write_sounds):
+        names = [f"{split}/{kind}/a.wav" for split in ("train", "test") for kind in ("cat", "dog")]
+        folder = write_sounds(dict.fromkeys([*names, stray], 100))
+        with pytest.raises(
+            DataError, match=f"has test, train, which name splits, but {stray} is in no class"
+        ):
+            survey("folder", data_dir=str(folder))
+
+    @pytest.mark.fast
+    def test_a_comma_is_part_of_a_label(self, write_sounds):
+        folder = write_sounds({"a.wav": 100, "b.wav": 100})
+        (folder / "l.csv").write_text('filename,label\na.wav,"Speech, male"\nb.wav,"Speech, female"\n')
+        found = survey("folder", data_dir=str(folder))
+        assert found.labels == ("Speech, female", "Speech, male")
+        assert not found.several_labels
+
+    def test_sound_that_nothing_decodes_is_told(self, animals, tmp_path, capsys):
+        for name in ("cat/0.mp4", "cat/x.WMA", "demo.webm"):  # the sound of 0.mp4 lies beside it, in 0.wav
+            (animals / name).write_bytes(b"x")
+        prepared = prepare_quietly("folder", animals, tmp_path, max_failed_share=0.5)
+        rejected = prepared.manifest("+".join(prepared.splits)).rejected
+        reason = "nothing here decodes .wma: convert it to flac or wav"
+        assert [(bad.id, bad.reason) for bad in rejected] == [("cat/x.WMA", reason)]
+        assert "1 of 5 files of split" in capsys.readouterr().err
+        (animals / "frog").mkdir()
+        (animals / "frog" / "a.aac").write_bytes(b"x")
+        assert survey("folder", data_dir=str(animals)).labels == ("cat", "dog", "frog")
+        with pytest.raises(DataError, match=r"class 'frog' has no usable sound \(frog/a.aac: .*\.aac: conv"):
+            prepare_quietly("folder", animals, tmp_path, max_failed_share=0.5)
+
+    @pytest.mark.fast
+    def test_hidden_folders_are_no_classes(self, animals):
+        for hidden in (".ipynb_checkpoints/a.wav", ".Trash-0/files/b.wav", "cat/.old/c.wav"):
+            (animals / hidden).parent.mkdir(parents=True)
+            shutil.copy(animals / "cat" / "0.wav", animals / hidden)
+        found = survey("folder", data_dir=str(animals))
+        assert found.labels == ("cat", "dog")
+        assert not any("/." in name or name.startswith(".") for name in source.scan(animals))
+
+    @pytest.mark.fast
+    def test_folders_named_like_splits_without_classes_in_them(self, write_sounds):
+        folder = write_sounds({"dog/a.wav": 100, "train/a.wav": 100})  # the vehicle, as in ESC-50
+        assert survey("folder", data_dir=str(folder)).labels == ("dog", "train")
+        folder = write_sounds({"dog/a.wav": 100, "test/a.wav": 100})
+        with pytest.raises(DataError, match=r"dog/a.wav is in no class folder of a split"):
+            survey("folder", data_dir=str(folder))
+
+    @pytest.mark.fast
+    def test_table_with_several_labels_and_a_split(self, write_sounds, tmp_path):
+        folder = write_sounds(dict.fromkeys(["audio/a.wav", "audio/b.wav", "c.wav"], 100))
+        (folder / "tags.csv").write_text(
+            "\ufefffilename,labels,split\na.wav,cat; dog,train\nb.wav,dog;bird,train\nc.wav,cat,test\n"
+        )
+        prepared = prepare_quietly("folder", folder, tmp_path)
+        assert prepared.labels == ("bird", "cat", "dog")
+        assert ids(prepared, "train") == ["audio/a.wav", "audio/b.wav"]
+        np.testing.assert_array_equal(prepared.targets("train"), [[0, 1, 1], [1, 0, 1]])
+        np.testing.assert_array_equal(prepared.targets("test"), [[0, 1, 0]])
+
+    def test_columns_by_name_and_numbered_folds(self, write_sounds, tmp_path, capsys):
+        folder = write_sounds(dict.fromkeys(["a.wav", "b.wav", "c.wav"], 100))
+        (folder / "one.csv").write_text("file,animal,part\na.wav,cat,1\nb.wav,dog,2\n")
+        (folder / "other.csv").write_text("nothing\nhere\n")
+        options = {"filename_column": "file", "label_column": "animal", "split_column": "part"}
+        with pytest.raises(DataError, match=r"several tables, one.csv, other.csv: .*csv"):
+            prepare_quietly("folder", folder, tmp_path, **options)
+        prepared = prepare_quietly("folder", folder, tmp_path, csv="one.csv", **options)
+        assert prepared.splits == ("fold1", "fold2")
+        assert_left_out(prepared, ["c.wav"], capsys)
+
+    def test_real_clips(self, data_dir, tmp_path):
+        for kind, target in (("dog", 0), ("clock_tick", 38)):
+            (tmp_path / "sounds" / kind).mkdir(parents=True)
+            for path in (data_dir / "esc10_44k1" / "audio").glob(f"1-*-{target}.ogg"):
+                shutil.copy(path, tmp_path / "sounds" / kind)
+        prepared = prepare_quietly("folder", tmp_path / "sounds", tmp_path / "p", folds=2)
+        assert prepared.targets("fold1+fold2").sum(axis=0).tolist() == [8, 8]
+
+    @pytest.mark.parametrize(
+        ("table", "message"),
+        [
+            (
+                "filename,label,split\na.wav,cat,s\nx.wav,dog,s\n",
+                r"1 of 2 files .*\(x.wav: no sound file x.wav\)",
+            ),
+            (
+                "filename,label,split\n../a.wav,cat,s\nb.wav,dog,s\n",
+                r"1 of 2 files .*no sound file \.\./a.wav",
+            ),
+            ("name,label\na.wav,cat\n", "no column 'filename': it has name, label"),
+            ("filename,kind\na.wav,cat\n", "none of the columns .*config.dataset.label_column"),
+            ("filename,label\n", "has no rows"),
+            ("", "no column 'filename'"),
+            ("filename,label\na.wav\n", "line 2: expected 2 values"),
+            ("filename,label\na.wav,cat,7\n", "line 2: expected 2 values"),
+            ("filename,label\na.wav,\n", "config.data_dir: .* has no class"),
+            ("filename,label,split\na.wav,,s\nb.wav,cat;dog,s\n", r"1 of 2 files .*\(a.wav: no label\)"),
+            (
+                "filename,label,split\na.wav,cat,s\na.wav,dog,s\n",
+                "1 of 2 files .*a.wav: listed a second time",
+            ),
+            ('filename,label\na.wav,"rock\nroll"\nb.wav,jazz\n', r"labels.csv: 'rock\\nroll' is no name"),
+            ("filename,label\na.wav,cat\nb.wav,cat\n", "single class 'cat'"),
+            ("filename,label,split\na.wav,cat,x y\nb.wav,dog,\n", "'x y' names no split"),
+            ('filename,label\n"a.wav,cat\n', "is not a csv table"),
+            ("filename,label\na.wav,\xff\n", "is not a csv table in UTF-8"),
+        ],
+    )
+    def test_wrong_tables(self, write_sounds, tmp_path, table, message):
+        folder = write_sounds({"a.wav": 100, "b.wav": 100})
+        (folder / "labels.csv").write_bytes(table.encode("latin-1"))
+        with pytest.raises(DataError, match=message) as caught:
+            prepare_quietly("folder", folder, tmp_path)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.fast
+    def test_a_single_class_folder(self, write_sounds, tmp_path):
+        folder = write_sounds({"cat/a.wav": 100, "cat/b.wav": 100})
+        with pytest.raises(DataError, match=r"config.data_dir: .*single class 'cat'"):
+            prepare_quietly("folder", folder, tmp_path)
+
+    def test_a_file_in_no_class(self, write_sounds, tmp_path):
+        folder = write_sounds({"cat/a.wav": 100, "b.wav": 100})
+        with pytest.raises(DataError, match=r"b.wav in .* is in no class folder"):
+            prepare_quietly("folder", folder, tmp_path)
+
+    def test_a_name_that_is_not_text(self, animals, tmp_path):
+        soundfile.write(animals / "cat" / "new\nline.wav", noise(100), 8000)
+        with pytest.raises(DataError, match="not printable text: rename it") as caught:
+            prepare_quietly("folder", animals, tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.fast
+def test_small_classes_are_dealt_to_all_folds():
+    named = [
+        (f"{label}{i}", label) for label, count in enumerate([40, 4, 4, 4, 1, 1, 1]) for i in range(count)
+    ]
+    folds = dealt(named, 5)
+    counts = collections.Counter(zip((label for _, label in named), folds, strict=True))
+    assert max(collections.Counter(folds).values()) - min(collections.Counter(folds).values()) <= 1
+    assert {counts[0, f"fold{k}"] for k in range(1, 6)} == {8}
+    # Four clips a class: the fold without one moves on. Then one clip a class, at ever another fold.
+    absent = [[k for k in range(1, 6) if not counts[label, f"fold{k}"]] for label in (1, 2, 3)]
+    assert absent == [[5], [4], [3]]
+    assert [counts[label, fold] for label, fold in ((4, "fold3"), (5, "fold4"), (6, "fold5"))] == [1, 1, 1]
+    shuffled = named[::-1]
+    assert dealt(shuffled, 5) == folds[::-1]
+
+
+@pytest.mark.fast
+def test_splits_are_checked(quickstart):
+    with pytest.raises(DataError, match="unknown split 'valid': the splits are train, test"):
+        quickstart.manifest("train+valid")
+    with pytest.raises(DataError, match="names 'test' twice"):
+        quickstart.targets("test+test")
+    with pytest.raises(DataError, match="unknown split"):
+        quickstart.source("train[:50%]")
