@@ -1,0 +1,49 @@
+"""The program on the tiny config: launched, or in the test's own process."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from rann_jax.main import run
+from tests.conftest import REPOSITORY, launched
+from tests.tiny import get_config
+
+TINY = "tests/tiny.py"
+
+
+def rann(*arguments: object, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess:
+    """Run the program."""
+    return subprocess.run(
+        [*prefix, sys.executable, "-m", "rann_jax.main", *map(str, arguments)],
+        cwd=REPOSITORY,
+        env=launched(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def assert_one_line(result: subprocess.CompletedProcess, *says: str) -> None:
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert result.returncode == 2, result.stderr
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    for text in says:
+        assert text in lines[0]
+
+
+def tiny(prepared: Path, **overrides) -> ConfigDict:
+    config = get_config()
+    config.prepared_dir = str(prepared)
+    config.update_from_flattened_dict(overrides)
+    return config
+
+
+def run_tiny(
+    config: ConfigDict | None, workdir: Path, mode: str = "train", checkpoint: str = "latest"
+) -> None:
+    run(config, workdir, mode=mode, checkpoint=checkpoint, quiet=True)

@@ -1,0 +1,244 @@
+"""A workdir that is trained already, or was when it ended: refused, evaluated, gone on from, never harmed."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import rann_jax.main
+import rann_jax.train
+from input_pipeline.prepare import prepare
+from rann_jax import lock, predictions
+from rann_jax.checkpoint import Checkpoints, Record
+from rann_jax.errors import ConfigError, DivergedError
+from rann_jax.preemption import PreemptedError
+from rann_jax.tagger import Tagger
+from rann_jax.writers import read_metrics
+from tests import two_blocks
+from tests.running import TINY, rann, run_tiny, tiny
+from tests.test_checkpoint import BUNDLE, like, state_at
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled", "one_device")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("prepared")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, prepared) -> Path:
+    """A finished run of a few steps."""
+    workdir = tmp_path_factory.mktemp("trained")
+    result = rann("--config", TINY, "--workdir", workdir, f"--config.prepared_dir={prepared}")
+    assert result.returncode == 0, result.stderr
+    assert "total parameters" in result.stderr
+    assert "clips/s" in result.stderr
+    assert "test/accuracy" in result.stdout
+    return workdir
+
+
+@pytest.fixture
+def without_a_network(monkeypatch):
+    """The training loop with scores, by step, that a test says: no network is compiled, nothing predicted."""
+
+    def put_in(scores: Callable[[int], float]) -> None:
+        def step(state, batch):
+            told = {
+                "loss": 1 / (state.step + 3),
+                "learning_rate": 1 / state.step,
+                "finite": jnp.ones((), bool),
+            }
+            return dataclasses.replace(state, step=state.step + 1), told
+
+        def restore_or_create(experiment, prepared, checkpoints, *_):
+            if checkpoints.latest_step is None:
+                return state_at(0), Record(0, 0.0, BUNDLE)
+            return checkpoints.restore_newest(like())
+
+        loop = {
+            "restore_or_create": restore_or_create,
+            "compiled_step": lambda *_: jax.jit(step),
+            "evaluate": lambda _, state: {"test/mAP": scores(int(jax.device_get(state.step)))},
+            "save": lambda *_: None,
+        }
+        for name, stands_for in loop.items():
+            monkeypatch.setattr(rann_jax.train, name, stands_for)
+
+    return put_in
+
+
+def test_workdir_of_another_config(trained, prepared):
+    before = (trained / "config.json").read_text()
+    with pytest.raises(ConfigError, match=r"optimizer\.learning_rate \(0\.001 there\).*--workdir"):
+        run_tiny(tiny(prepared, **{"optimizer.learning_rate": 0.5}), trained)
+    assert (trained / "config.json").read_text() == before
+
+
+def test_workdir_of_another_training(trained, prepared):
+    """Refused before anything of the other is touched."""
+    files = [trained / name for name in ("config.json", "environment.json", "metrics.jsonl")]
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in files]
+    with lock.training(trained), pytest.raises(ConfigError, match="is being trained by another process"):
+        run_tiny(tiny(prepared), trained)
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in files] == before
+
+
+@pytest.mark.parametrize(
+    ("fingerprints", "says"),
+    [
+        ({"train": "0" * 64}, r"config\.data_dir.*train.*fingerprint"),
+        ({}, r"--workdir holds converted weights"),
+    ],
+    ids=["other data", "converted"],
+)
+def test_a_checkpoint_that_training_cannot_go_on_from(trained, prepared, tmp_path, fingerprints, says):
+    """The same config, but the stored copy holds other clips, or none are known: nothing of it is touched."""
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    for path in copy.glob("checkpoints/*/record/metadata"):
+        record = json.loads(path.read_text())
+        record["bundle"]["fingerprints"] = fingerprints and record["bundle"]["fingerprints"] | fingerprints
+        path.write_text(json.dumps(record))
+    assert_refused_and_unchanged(tiny(prepared, **{"loader.prefetch": 3}), copy, says)
+
+
+def test_damaged_metrics_are_one_line(trained, prepared, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    (copy / "metrics.jsonl").write_text("nonsense\n")
+    says = r"metrics\.jsonl is not the metrics of a run: line 1"
+    assert_refused_and_unchanged(tiny(prepared, **{"loader.prefetch": 3}), copy, says)
+
+
+def assert_refused_and_unchanged(config: ConfigDict, workdir: Path, says: str) -> None:
+    files = [workdir / name for name in ("config.json", "environment.json", "metrics.jsonl")]
+    before = [path.read_bytes() for path in files]
+    with pytest.raises(ConfigError, match=says):
+        run_tiny(config, workdir)
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_eval_mode_needs_only_the_workdir(trained):
+    before = (trained / "metrics.jsonl").read_text()
+    before_probabilities = np.load(trained / "predictions" / "test.npz")["probabilities"]
+    (trained / "predictions" / "test.npz").unlink()
+    result = rann("--mode=eval", "--workdir", trained)
+    assert result.returncode == 0, result.stderr
+    last = json.loads(before.splitlines()[-1])
+    assert f"test/mAP: {last['test/mAP']:.4f}" in result.stdout
+    assert "test: 10 of 10 clips" in result.stdout
+    assert "not what this run was started with" not in result.stderr
+    again = np.load(trained / "predictions" / "test.npz")["probabilities"]
+    np.testing.assert_array_equal(again, before_probabilities)
+    assert (trained / "metrics.jsonl").read_text() == before
+
+
+def test_eval_of_the_best_checkpoint(trained, capsys):
+    """Beside the latest's, which are what other programs read."""
+    folder = trained / "predictions"
+    latest = [(folder / name).read_bytes() for name in ("test.npz", "test.json")]
+    run_tiny(None, trained, "eval", "best")
+    assert [(folder / name).read_bytes() for name in ("test.npz", "test.json")] == latest
+    assert predictions.splits(trained) == ["test"]
+    with closing(Checkpoints(trained)) as checkpoints:
+        best = checkpoints.best_step
+    assert np.load(folder / "test.best.npz")["step"] == best
+    assert json.loads((folder / "test.best.json").read_text())["step"] == best
+    assert f"test by the best checkpoint, step {best}: {folder / 'test.best.npz'}" in capsys.readouterr().err
+
+
+def test_the_tagger_says_what_evaluation_wrote(trained, prepared):
+    """From the checkpoint alone, with evaluation's evenly spaced crops placed by hand."""
+    tagger = Tagger.load(trained, batch_size=32)
+    options = tagger.experiment.config.dataset.to_dict()
+    data = prepare(
+        options.pop("name"),
+        data_dir="",
+        prepared_dir=str(prepared),
+        sample_rate=tagger.sample_rate,
+        **options,
+    )
+    expected = np.load(trained / "predictions" / "test.npz")
+    assert tagger.labels == tuple(expected["labels"])
+    crops, counts, size = [], [], tagger.crop_samples
+    for example in data.source("test"):
+        wave = np.asarray(example["audio"]).astype(np.float32) / 32768
+        starts = np.rint(np.linspace(0, len(wave) - size, -(-len(wave) // size))).astype(int)
+        crops += [wave[start : start + size] for start in starts]
+        counts.append(len(starts))
+    parts = np.split(tagger.predict(np.stack(crops)), np.cumsum(counts)[:-1])
+    means = np.stack([part.mean(axis=0) for part in parts])
+    np.testing.assert_allclose(means, expected["probabilities"], atol=2e-6)
+
+
+def test_divergence_names_the_step(tmp_path, prepared):
+    config = tiny(prepared, **{"optimizer.schedule": "constant", "optimizer.learning_rate": 1e30})
+    config.model = two_blocks.get_config().model
+    with pytest.raises(DivergedError, match="the loss of step"):
+        run_tiny(config, tmp_path)
+
+
+def test_the_best_evaluation_is_saved_wherever_it_falls(tmp_path, prepared, without_a_network):
+    """Evaluated at 4, 8 and 12, saved at 3, 6, 9 and 12: 4 is the best."""
+    without_a_network({4: 0.9, 8: 0.5, 12: 0.3}.__getitem__)
+    run_tiny(tiny(prepared), tmp_path)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"4", "9", "12"}
+    with closing(Checkpoints(tmp_path, "test/mAP")) as checkpoints:
+        assert checkpoints.best_step == 4
+        assert checkpoints.record(4).batches == 4
+
+
+def test_metrics_are_the_same_wherever_it_stopped(tmp_path, prepared, without_a_network, monkeypatch):
+    """Told to stop at step 7, between the rows of 6 and 8, and gone on with."""
+    without_a_network(lambda _: 0.5)
+    config = tiny(prepared, log_every=4, eval_every=6, save_every=5)
+    run_tiny(config, tmp_path / "whole")
+    with monkeypatch.context() as told:
+        told.setattr(rann_jax.train.Preemption, "reached", lambda self, step: step == 7)
+        with pytest.raises(PreemptedError, match="told to stop at step 7"):
+            run_tiny(config, tmp_path / "cut")
+    run_tiny(config, tmp_path / "cut")
+    whole, cut = (
+        [repeatable(row) for row in read_metrics(tmp_path / run / "metrics.jsonl")]
+        for run in ("whole", "cut")
+    )
+    assert [row["step"] for row in whole] == [4, 6, 6, 8, 12, 12]
+    assert whole == cut
+
+
+def repeatable(row: dict) -> dict:
+    """A row less what depends on the machine."""
+    return {name: value for name, value in row.items() if not name.startswith("time/")}
+
+
+def test_full_disk_is_said_before_anything_is_written(tmp_path, prepared, without_a_network, monkeypatch):
+    without_a_network(lambda _: 0.5)
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match="No space left"):
+        run_tiny(tiny(prepared), tmp_path / "run")
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_disk_that_fills_while_saving_loses_nothing(trained, tmp_path, prepared):
+    """A limit on the size of files stands for the disk: writes fail in the same place, without root."""
+    workdir = tmp_path / "run"
+    arguments = ["--config", TINY, "--workdir", workdir, "--quiet"]
+    arguments.append(f"--config.prepared_dir={prepared}")
+    limited = ["sh", "-c", 'ulimit -f 200 && exec "$@"', "sh"]
+    result = rann(*arguments, prefix=limited)
+    assert result.returncode == 2, result.stderr
+    assert f"error: {workdir}: File too large: free space" in result.stderr
+    # With room again, the same command ends well and as the undisturbed run did.
+    assert rann(*arguments).returncode == 0
+    first, second = (np.load(run / "predictions" / "test.npz") for run in (trained, workdir))
+    np.testing.assert_array_equal(first["probabilities"], second["probabilities"])
