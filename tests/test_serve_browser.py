@@ -12,7 +12,7 @@ import pytest
 
 from rann_jax.serve.limits import Limits
 from rann_jax.tagger_ensemble import TaggerEnsemble
-from tests.test_serve import RATE, Loudness, encoded, uvicorn
+from tests.serving import RATE, Loudness, encoded, uvicorn
 from tests.test_tagger_ensemble import ZADEH, fake
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra 'browser' is not installed")

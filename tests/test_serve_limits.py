@@ -1,0 +1,186 @@
+"""What the page's server bounds: uploads, slow clients, requests, sounds that wait."""
+
+import asyncio
+import threading
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
+httpx = pytest.importorskip("httpx2", reason="FastAPI's test client needs httpx2")
+
+from rann_jax.serve.app import create_app  # noqa: E402
+from rann_jax.serve.limits import CLIENTS, Limits, RequestRate  # noqa: E402
+from tests.serving import MODELS, WHOLE, Loudness, client  # noqa: E402
+
+
+@pytest.mark.fast
+def test_upload_limits():
+    http = client(bytes=1000)
+    declared = http.post("/api/tag", content=b"x" * 1001)
+    assert (declared.status_code, declared.json()["error"]) == (413, "larger than 1,000 bytes")
+    lying = http.post("/api/tag", content=b"x", headers={"Content-Length": "9" * 5000})
+    assert lying.status_code == 413
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(100)
+            yield b"x" * 100
+
+    # The test client reads it whole, so it must end; the server must have its answer before that.
+    app = create_app(Loudness(), MODELS, Limits(bytes=1000), hosts=["*"])
+    chunks = endless()
+
+    async def receive():
+        return {"type": "http.request", "body": next(chunks), "more_body": True}
+
+    assert asyncio.run(asked(app, receive)) == 413
+    assert len(taken) == 11
+
+
+async def asked(app, receive, client="127.0.0.1") -> int:
+    """The status of a client's request whose body comes from `receive`."""
+    sent = []
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/api/tag",
+        "raw_path": b"/api/tag",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+        "client": (client, 1),
+        "server": ("127.0.0.1", 8000),
+    }
+
+    async def send(message):
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent[0]["status"]
+
+
+@pytest.mark.fast
+def test_slow_and_broken_uploads():
+    app = create_app(Loudness(), MODELS, Limits(upload_seconds=0.01), hosts=["*"])
+
+    async def nothing_comes():
+        await asyncio.Event().wait()
+
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    assert asyncio.run(asked(app, nothing_comes)) == 408
+    assert asyncio.run(asked(app, gone)) == 400
+
+
+def coming(*chunks: bytes, ends: bool = False):
+    """Receives the chunks of a body, which then ends or never goes on."""
+    parts = iter(chunks)
+
+    async def receive():
+        if (part := next(parts, None)) is not None:
+            return {"type": "http.request", "body": part, "more_body": True}
+        if not ends:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    return receive
+
+
+async def started(app, client: str, size: int) -> asyncio.Task:
+    """An upload that has sent `size` bytes and goes on, or was refused."""
+    task = asyncio.create_task(asked(app, coming(bytes(size)), client))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    return task
+
+
+@pytest.mark.fast
+def test_a_slow_client_keeps_nobody_out():
+    """Its uploads take no place in the queue, and are so many at most."""
+    app = create_app(Loudness(), MODELS, Limits(waiting=3), hosts=["*"])
+
+    async def scene() -> list[int]:
+        slow = [await started(app, "slow", 100) for _ in range(4)]
+        assert [task.done() for task in slow] == [False, False, False, True]
+        statuses = [slow[3].result(), await asked(app, coming(WHOLE, ends=True), "other")]
+        for task in slow[:3]:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+        return [*statuses, await asked(app, coming(WHOLE, ends=True), "slow")]  # once they are gone
+
+    assert asyncio.run(scene()) == [503, 200, 200]
+
+
+@pytest.mark.fast
+def test_uploads_are_bounded_together():
+    """Of one client to the bytes of one upload, of all to those of `waiting` uploads."""
+    app = create_app(Loudness(), MODELS, Limits(waiting=2, bytes=1000), hosts=["*"])
+
+    async def scene() -> list[bool]:
+        tasks = [await started(app, *what) for what in (("a", 600), ("a", 401), ("b", 1000), ("c", 401))]
+        assert {task.result() for task in tasks if task.done()} == {503}
+        tasks.append(await started(app, "c", 400))
+        done = [task.done() for task in tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return done
+
+    assert asyncio.run(scene()) == [False, True, False, True, False]
+
+
+@pytest.mark.fast
+def test_rate_of_requests():
+    http = client(per_minute=2)
+    assert [http.post("/api/tag", content=WHOLE).status_code for _ in range(2)] == [200, 200]
+    refused = http.post("/api/tag", content=WHOLE)
+    assert refused.status_code == 429
+    assert refused.json() == {"error": "more than 2 requests a minute"}
+    assert 1 <= int(refused.headers["retry-after"]) <= 30
+    now = [0.0]
+    rate = RequestRate(2, clock=lambda: now[0])
+    assert [rate.wait("a") for _ in range(3)] == [0, 0, 30]
+    now[0] = 29.0
+    assert rate.wait("a") == pytest.approx(1)
+    now[0] = 30.0
+    assert rate.wait("a") == 0
+    for other in range(CLIENTS):
+        rate.wait(str(other))
+    assert [rate.wait("a") for _ in range(3)] == [0, 0, 30]  # forgotten: memory is bounded
+
+
+class Slow(Loudness):
+    """Listens until it is let go, and counts how many sounds it hears at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.go, self.hearing, self.most = threading.Event(), 0, 0
+
+    def judge(self, windows):
+        self.hearing += 1
+        self.most = max(self.most, self.hearing)
+        assert self.go.wait(60)
+        self.hearing -= 1
+        return super().judge(windows)
+
+
+@pytest.mark.fast
+def test_sounds_are_heard_one_at_a_time_and_few_wait():
+    slow = Slow()
+    app = create_app(slow, MODELS, Limits(waiting=3), hosts=["testserver"])
+
+    async def four() -> list[int]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as http:
+            tasks = [asyncio.create_task(http.post("/api/tag", content=WHOLE)) for _ in range(4)]
+            refused = await next(asyncio.as_completed(tasks))  # only a refusal can be done by now
+            slow.go.set()
+            assert refused.headers["retry-after"] == "1"
+            return sorted([(await task).status_code for task in tasks])
+
+    assert asyncio.run(four()) == [200, 200, 200, 503]
+    assert slow.most == 1

@@ -1,0 +1,167 @@
+"""Who the page's server listens to, and as whom it takes them."""
+
+import asyncio
+import contextlib
+import re
+import socket
+
+import pytest
+
+from rann_jax.serve.__main__ import main
+
+pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
+uvicorn = pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
+
+from fastapi.testclient import TestClient  # noqa: E402 - after the skip
+
+from rann_jax.serve import connection  # noqa: E402
+from tests.serving import WHOLE, Loudness  # noqa: E402
+
+
+@pytest.mark.fast
+def test_it_listens_on_this_machine_alone(monkeypatch, capsys):
+    """What the command line starts: address, names, limits."""
+    started = {}
+    monkeypatch.setattr(
+        "rann_jax.serve.__main__.load", lambda *arguments: started.update(load=arguments) or Loudness()
+    )
+
+    def run(self, sockets):
+        started.update(address=sockets[0].getsockname(), app=self.config.app)
+        sockets[0].close()
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    assert main(["runs/a", "other/a", "--rule", "ds", "--port", "0", "--max-seconds", "7"]) == 0
+    host, port = started["address"]
+    assert host == "127.0.0.1"
+    assert capsys.readouterr().out == f"http://127.0.0.1:{port}\n"
+    http = TestClient(started["app"], base_url="http://localhost")
+    about = http.get("/api/model").json()
+    assert about["models"] == ["runs/a", "other/a"]  # one name would not tell them apart
+    assert about["limits"] == {"bytes": 64_000_000, "seconds": 7, "per_minute": 60}
+    assert TestClient(started["app"], base_url="http://evil.example").get("/").status_code == 400
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """What the command line would run: uvicorn's configuration, and the socket."""
+    kept = []
+    monkeypatch.setattr("rann_jax.serve.__main__.load", lambda *_: Loudness())
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: kept.append((self.config, *sockets)))
+
+    def launch(*arguments: str) -> tuple[uvicorn.Config, socket.socket]:
+        assert main(["runs/a", "--port", "0", *arguments]) == 0
+        return kept[-1]
+
+    yield launch
+    for _, sock in kept:
+        sock.close()
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("arguments", "statuses"),
+    [
+        ([], [200, 429, 429]),
+        (["--proxy", "10.0.0.9"], [200, 429, 429]),
+        (["--proxy", "127.0.0.1"], [200, 200, 429]),
+    ],
+    ids=["none", "another", "proxy"],
+)
+def test_an_address_is_believed_of_the_proxy_alone(arguments, statuses, launched):
+    """Of the addresses in the header the last is the proxy's own word, the rest its client's."""
+    config, _ = launched("--per-minute", "1", *arguments)
+    config.load()
+    http = TestClient(config.loaded_app, base_url="http://localhost", client=("127.0.0.1", 4000))
+    headers = ({"X-Forwarded-For": f"9.9.9.{i}, 8.8.8.{i % 2}"} for i in range(3))
+    assert [http.post("/api/tag", content=WHOLE, headers=h).status_code for h in headers] == statuses
+
+
+@contextlib.asynccontextmanager
+async def running(config: uvicorn.Config, sock: socket.socket):
+    """The server itself, and a way to connect to it from an address of this machine."""
+    async with contextlib.AsyncExitStack() as stack:
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve([sock]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+
+        async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            streams = await asyncio.open_connection(*sock.getsockname(), local_addr=(address, 0))
+            stack.callback(streams[1].close)
+            return streams
+
+        yield connect
+        server.should_exit = True
+        stack.push_async_callback(asyncio.wait_for, task, 30)
+
+
+async def heard(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], request: bytes) -> bytes:
+    """The first line of the answer; none where the server closes the connection."""
+    reader, writer = streams
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        async with asyncio.timeout(30):
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(re.search(rb"content-length: (\d+)", head)[1]))
+        return head.partition(b"\r\n")[0]
+    return b""
+
+
+ASKED, OK = b"GET /api/model HTTP/1.1\r\nHost: localhost\r\n\r\n", b"HTTP/1.1 200 OK"
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("proxy", [False, True])
+def test_silent_connections_of_one_client_keep_nobody_out(proxy, launched):
+    """A client has so many at most; a proxy stands for many clients."""
+    config, sock = launched(*(["--proxy", "127.0.0.1"] if proxy else []))
+
+    async def scene() -> list[bytes]:
+        async with running(config, sock) as connect:
+            silent = [await connect("127.0.0.1") for _ in range(connection.OF_A_CLIENT)]
+            answers = [await heard(await connect(address), ASKED) for address in ("127.0.0.1", "127.0.0.2")]
+            return [*answers, await heard(silent[0], ASKED)]
+
+    assert asyncio.run(scene()) == [OK if proxy else b"", OK, OK]
+
+
+@pytest.mark.fast
+def test_who_asks_nothing_is_sent_away(launched, monkeypatch):
+    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.2)
+    config, sock = launched()
+
+    async def scene() -> list[bytes]:
+        async with running(config, sock) as connect:
+            asks = await connect("127.0.0.1")
+            first = await heard(asks, ASKED)
+            slow = await heard(await connect("127.0.0.1"), ASKED[:20])
+            return [first, slow, await heard(asks, ASKED)]
+
+    assert asyncio.run(scene()) == [OK, b"", OK]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("host", "shown", "rebound"),
+    [
+        ("127.0.0.2", "127.0.0.2", 400),
+        ("127.1", "127.1", 400),
+        ("::1", "[::1]", 400),
+        ("localhost", "localhost", 400),
+        ("0.0.0.0", "0.0.0.0", 200),
+    ],
+)
+def test_names_of_other_sites_are_refused_on_loopback_addresses(host, shown, rebound, monkeypatch, capsys):
+    """A browser can be led to any address by another site's name; where only it can come, none is taken."""
+    apps = []
+    monkeypatch.setattr("rann_jax.serve.__main__.load", lambda *_: Loudness())
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: apps.append((self.config.app, sockets)))
+    if main(["runs/a", "--port", "0", "--host", host]) == 2 and host == "::1":
+        pytest.skip("this machine has no IPv6")
+    ((app, (sock,)),) = apps
+    address = f"http://{shown}:{sock.getsockname()[1]}"
+    sock.close()
+    assert capsys.readouterr().out == f"{address}\n"
+    assert TestClient(app, base_url=address).get("/").status_code == 200
+    assert TestClient(app, base_url="http://evil.example").get("/").status_code == rebound
