@@ -31,16 +31,19 @@ AUGMENT: dict[str, dict] = {
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Presets: subset (esc50, esc10), fold (1 to 5, the one tested on), size (deck, small), feature, augment,
-    valid (a fold kept out of training, as in valid=fold5: `hold_out`).
+    floor, valid (a fold kept out of training, as in valid=fold5: `hold_out`).
 
     A feature is the name of a front end: also wavegram, which the network learns from the waveform, and
     log_mel+wavegram, both as two channels of one image. Without the preset augment augmentation is what the
     size says; for ablations it is none, specaugment, mixup, or all: stretching, pitch shifting, noise, mixup
     and SpecAugment. Every crop is random, with any of them.
+
+    A log-mel ends floor dB below the clip's loudest: many clips end in digital silence, which is -100 dB
+    without one. size=small has 80 (docs/results.md), size=deck none, as floor=inf gives either.
     """
     choices = {"subset": CLASSES, "fold": FOLDS, "size": SIZES, "augment": ("", *AUGMENT)}
     preset = parse_arg(
-        arg, choices, subset="esc50", fold=1, size="deck", feature="log_mel", augment="", valid=""
+        arg, choices, subset="esc50", fold=1, size="deck", feature="log_mel", augment="", floor=0.0, valid=""
     )
     config = base()
     config.dataset = {"name": "esc50", "subset": preset["subset"]}
@@ -50,6 +53,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.best_metric = "test/accuracy"
     hold_out(config, preset["valid"])
     SIZES[preset["size"]](config)
+    if preset["floor"]:
+        config.feature.top_db = preset["floor"]
     if preset["augment"]:
         config.augment = AUGMENT[preset["augment"]]
     return config
@@ -66,7 +71,6 @@ def deck(config: ConfigDict) -> None:
 def small(config: ConfigDict) -> None:
     """For two CPU cores; see `small_for_cpu`."""
     config.t_c = 4.0
-    # Many clips end in digital silence, -100 dB without a floor.
     small_for_cpu(config, model="rann-4x4-1", total_steps=600, top_db=80.0)
 
 

@@ -268,7 +268,7 @@ def power_to_db(
     """
     if not amin >= np.finfo(np.float32).tiny:
         raise ValueError(f"amin={amin} must be at least 1.2e-38: a float32")
-    if top_db is not None and top_db < 0:
+    if top_db is not None and not top_db >= 0:  # NaN too
         raise ValueError(f"top_db={top_db} must not be negative")
     S = signal.as_waveform(S, "S")
     reference = ref(S, axis=_clip_axes(S), keepdims=True) if callable(ref) else ref

@@ -176,6 +176,7 @@ def test_arguments_that_cannot_work(y, arguments, message):
         ({"amin": -1e-5}, "amin"),
         ({"amin": 1e-39}, "amin"),
         ({"top_db": -1.0}, "top_db"),
+        ({"top_db": float("nan")}, "top_db"),
     ],
 )
 def test_decibel_arguments_that_cannot_work(arguments, message):
