@@ -93,11 +93,11 @@ def fold_splits(fold: int, folds: Sequence[int]) -> dict[str, str]:
 
 
 def hold_out(config: ConfigDict, valid: str) -> None:
-    """Take the split `valid` out of training, score it beside the test split, and choose the best checkpoint
-    by it; '' is none.
+    """Take the split `valid`, or several joined by +, out of training, score it beside the test split, and
+    choose the best checkpoint by it; '' is none.
 
     Raises:
-      ValueError: nothing is left to train on, or it is the split that is tested.
+      ValueError: nothing is left to train on, or it has a split that is tested.
 
     >>> config = base()
     >>> config.splits = fold_splits(1, (1, 2, 3))
@@ -107,8 +107,9 @@ def hold_out(config: ConfigDict, valid: str) -> None:
     """
     if not valid:
         return
-    train = [name for name in config.splits.train.split("+") if name != valid]
-    if not train or valid in config.splits.test.split("+"):
+    held = set(valid.split("+"))
+    train = [name for name in config.splits.train.split("+") if name not in held]
+    if not train or not held.isdisjoint(config.splits.test.split("+")):
         raise ValueError(f"preset valid={valid}: it must not be all of the training, nor what is tested")
     config.splits = {"train": "+".join(train), "test": config.splits.test, "valid": valid}
     config.eval.splits = ("test", "valid")

@@ -83,7 +83,9 @@ def onnx(tagger: Tagger) -> Exported:
     from rann_jax.interop.onnx_program import to_onnx
     from rann_jax.interop.onnx_rules import Unsupported
 
-    experiment = build(ConfigDict(tagger.experiment.config.to_dict() | {"dtype": "float32"}))
+    config = ConfigDict(tagger.experiment.config.to_dict() | {"dtype": "float32"})
+    config.model.remat = False  # it is of the way back, and an operation without a rule
+    experiment = build(config)
     variables = jax.tree.map(np.asarray, tagger.variables)
     whole = make_eval_step(experiment.model, experiment.front_end, task=tagger.task)
     network = make_eval_step(experiment.model, lambda image: image, task=tagger.task)

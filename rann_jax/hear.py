@@ -9,6 +9,7 @@ Names and shapes are those of https://hearbenchmark.com/hear-api.html; arrays ar
 
 import numpy as np
 
+from rann_jax.listener import checked
 from rann_jax.tagger import Tagger
 
 HOP_SECONDS = 0.05  # HEAR recommends a timestamp at least every 50 ms
@@ -35,15 +36,26 @@ def load_model(model_file_path: str) -> Model:
 
 
 def get_scene_embeddings(audio: np.ndarray, model: Model) -> np.ndarray:
-    """One embedding a sound: (n_sounds, n_samples) -> (n_sounds, D)."""
+    """One embedding a sound: (n_sounds, n_samples) -> (n_sounds, D); raises as `get_timestamp_embeddings`."""
+    check_sounds(audio)
     return np.stack([model.tagger.embed(sound, model.sample_rate) for sound in audio])
+
+
+def check_sounds(audio: np.ndarray) -> None:
+    """Raise ValueError unless it is (n_sounds, n_samples), of one sound and one sample at least."""
+    if audio.ndim != 2 or not audio.size:
+        raise ValueError(f"audio must be (n_sounds, n_samples), one of each at least, not {audio.shape}")
 
 
 def get_timestamp_embeddings(audio: np.ndarray, model: Model) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings over time: (n_sounds, n_samples) -> (n_sounds, T, D) and their times (n_sounds, T) in ms.
 
     A window is centred on each timestamp; beyond the ends of the sound there is silence.
+
+    Raises:
+      ValueError: there is no sound, or it is empty, not finite, or of a type that `Tagger.tag` refuses.
     """
+    check_sounds(audio)
     size = model.tagger.crop_samples
     n_samples = audio.shape[-1]
     times = np.arange(0, n_samples / model.sample_rate, HOP_SECONDS)
@@ -51,7 +63,7 @@ def get_timestamp_embeddings(audio: np.ndarray, model: Model) -> tuple[np.ndarra
     before = size // 2
     embedded = []
     for sound in audio:
-        padded = np.pad(sound.astype(np.float32), (before, size))
+        padded = np.pad(checked(sound), (before, size))
         rows = [
             model.tagger.embed_windows(np.stack([padded[s : s + size] for s in chunk]))
             for chunk in np.array_split(starts, -(-len(starts) // model.tagger.batch_size))

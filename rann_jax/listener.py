@@ -119,7 +119,10 @@ class Listener(abc.ABC):
         self, blocks: Iterable[np.ndarray], sample_rate: int, hop_seconds: float | None
     ) -> Iterator[tuple[int, int, np.ndarray]]:
         size = self.crop_samples
-        hop = max(1, size // 2) if hop_seconds is None else round(hop_seconds * self.sample_rate)
+        if hop_seconds is None:
+            hop = max(1, size // 2)
+        else:  # NaN and infinity have no nearest sample
+            hop = round(hop_seconds * self.sample_rate) if 0 < hop_seconds <= self.window_seconds else 0
         if not 1 <= hop <= size:
             raise ValueError(
                 f"hop_seconds={hop_seconds:g}: it must be positive and at most the window, "

@@ -215,6 +215,14 @@ def check_hop(seconds: float | None, listener: Listener) -> None:
         )
 
 
+def replaceable(path: Path) -> Path:
+    """Where a link leads, or the path itself; ConfigError where something is there that is no file."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise ConfigError(f"--csv {path}: it is there and no file: name a file, new or to be replaced")
+    return target
+
+
 def choice_of(options: argparse.Namespace) -> Choice:
     """The classes that the command line chooses.
 
@@ -262,6 +270,8 @@ def run(options: argparse.Namespace) -> int:
     paths = find_files(sources)
     wanted = {"audacity": options.audacity, "raven": options.raven, "picture": options.picture}
     folders = {kind: folder for kind, folder in wanted.items() if folder}
+    if options.csv:
+        options.csv = replaceable(options.csv)
     if folders:
         check_names(paths)
     compilation_cache.enable()

@@ -138,6 +138,7 @@ def test_events_join_neighbouring_windows():
         (["{w}", "{f}", "--threshold", "nan"], "--threshold in 0..1"),
         (["{w}", "{f}", "--audacity", "labels"], "add --threshold=P"),
         (["{w}", "{f}", "--raven", "labels"], "add --threshold=P"),
+        (["{w}", "{f}", "--csv", "{f}"], "it is there and no file: name a file"),
         (["{w}", "{f}", "--rule", "ds"], "--rule=ds fuses several models"),
         (["{w}", "{w}", "{f}"], "same workdir is named twice"),
         (["{w}", "{s}"], "only workdirs"),
@@ -155,6 +156,7 @@ def test_events_join_neighbouring_windows():
             "threshold",
             "audacity",
             "raven",
+            "csv",
             "rule",
         ),
         *("twice", "workdirs", "labels"),
@@ -236,6 +238,17 @@ def test_a_longer_file_takes_no_more_memory(tmp_path, capsys):
     assert peaks[1] < 1.25 * peaks[0], peaks
     with (tmp_path / "8" / "t.csv").open() as file:
         assert sum(1 for _ in file) == 1 + 8 * 60 * 20 - 1  # a heading, and a window every 50 ms
+
+
+@pytest.mark.fast
+@pytest.mark.usefixtures("loudness")
+def test_a_table_goes_where_a_link_leads(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(8000), 8000)
+    (tmp_path / "table.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to("table.csv")
+    assert main(["model", str(tmp_path / "a.wav"), "--quiet", "--csv", str(tmp_path / "link.csv")]) == 0
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "table.csv").read_text().startswith("file,")
 
 
 @pytest.mark.fast

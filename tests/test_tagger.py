@@ -191,6 +191,21 @@ def test_hear_names_and_shapes(tagger):
     np.testing.assert_allclose(stamps[:, 5], scene, rtol=1e-4, atol=1e-5)
 
 
+def test_hear_takes_what_the_tagger_takes(tagger):
+    model = hear.Model(tagger)
+    audio = np.stack([sound(0.5), -sound(0.5)])
+    whole = (audio * 32767).astype(np.int16)
+    stamps, _ = hear.get_timestamp_embeddings(whole, model)
+    expected, _ = hear.get_timestamp_embeddings(whole / np.float32(32768), model)
+    np.testing.assert_array_equal(stamps, expected)
+    for embeddings in (hear.get_timestamp_embeddings, hear.get_scene_embeddings):
+        for shape in ((0, 8000), (2, 0), (8000,)):
+            with pytest.raises(ValueError, match=r"audio must be \(n_sounds, n_samples\)"):
+                embeddings(np.zeros(shape, np.float32), model)
+        with pytest.raises(ValueError, match="NaN"):
+            embeddings(np.full((1, 800), np.nan, np.float32), model)
+
+
 def test_the_embedding_is_what_the_last_layer_sees(tagger):
     wave = sound(0.5)
     last = tagger.variables["params"]["fc2"]
@@ -214,7 +229,7 @@ def test_what_is_no_sound(tagger, wave, says):
         tagger.tag(wave, 16000)
 
 
-@pytest.mark.parametrize("hop", [0.0, -1.0, 0.6])
+@pytest.mark.parametrize("hop", [0.0, -1.0, 0.6, float("nan"), float("inf")])
 def test_wrong_hop(tagger, hop):
     with pytest.raises(ValueError, match="hop_seconds"):
         tagger.timeline(sound(1.0), 16000, hop_seconds=hop)
