@@ -65,7 +65,7 @@ UNREADABLE = frozenset(
 
 RATES = (1000, 768_000)  # Hz (ours): below is no sound, above no sound card
 _BLOCK_FRAMES = 1 << 18
-_LOUDEST = 1e10  # (ours) integers kept as floats are below; the power of what is above is infinite in float32
+LOUDEST = 1e10  # (ours) integers kept as floats are below; the power of what is above is infinite in float32
 # Of the samples that are not zero in a file of floats (ours): loud masters have few beyond full scale, what
 # was written as floats in the scale of integers has nearly all, and would become a square wave.
 _MAX_BEYOND = 0.1
@@ -209,7 +209,7 @@ def _checked_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
         if not np.isfinite(block).all():
             raise AudioError("NaN or infinite samples")
         size = np.abs(block)
-        if (peak := float(size.max())) > _LOUDEST:
+        if (peak := float(size.max())) > LOUDEST:
             raise AudioError(f"samples of {peak:.0e} times full scale")
         total += len(block)
         sounding += int(np.count_nonzero(size))

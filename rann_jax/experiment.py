@@ -127,7 +127,8 @@ def build(config: ConfigDict) -> Experiment:
             "make them equal"
         )
     options = config.optimizer.to_dict()
-    freezing = Freezing(models.head(name), tuple(options.pop("frozen", ())))
+    with _blaming("config.optimizer"):
+        freezing = Freezing(models.head(name), tuple(options.pop("frozen", ())))
     if freezing.patterns or options.get("head_learning_rate") is not None:
         options["groups"] = freezing.groups
     with _blaming("config.optimizer"):

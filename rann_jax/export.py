@@ -89,10 +89,11 @@ def onnx(tagger: Tagger) -> Exported:
     variables = jax.tree.map(np.asarray, tagger.variables)
     whole = make_eval_step(experiment.model, experiment.front_end, task=tagger.task)
     network = make_eval_step(experiment.model, lambda image: image, task=tagger.task)
-    parts = {
-        "wave": (whole, (tagger.crop_samples,)),
-        "image": (network, experiment.image_shape),
-    }
+    parts = {"wave": (whole, (tagger.crop_samples,))}
+    wave = jax.ShapeDtypeStruct((1, tagger.crop_samples), jnp.float32)
+    inputs = jax.eval_shape(experiment.front_end, wave)
+    if not isinstance(inputs, dict):  # else the network takes the waveform in any case
+        parts["image"] = (network, inputs.shape[1:])
     lacking = ""
     for name, (step, sizes) in parts.items():
         try:

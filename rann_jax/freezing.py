@@ -39,6 +39,10 @@ class Freezing:
     head: str
     patterns: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not all(isinstance(pattern, str) for pattern in self.patterns):
+            raise ValueError(f"frozen={self.patterns}: patterns are texts, such as 'conv_block1'")
+
     def covers(self, path: Path) -> bool:
         """Whether the parameter at this path is frozen."""
         return any(self._matches(pattern, path) for pattern in self.patterns)

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from input_pipeline.audio import LOUDEST, RATES
 from rann_jax.dispatch import one_behind
 from rann_jax.errors import ConfigError
 from rann_jax.timeline import Judgement, RunningMean, Timeline, joined
@@ -60,8 +61,8 @@ class Listener(abc.ABC):
           hop_seconds: between windows; None is half a window.
 
         Raises:
-          ValueError: the sound is empty, not (N,), of another type, or not finite; the hop is not positive,
-            or longer than a window.
+          ValueError: the sound is empty, not (N,), of another type, not finite, or absurdly large; the rate
+            is none that sound has; the hop is not positive, or longer than a window.
         """
         mean = RunningMean()
         for part in self.stream([checked(wave)], sample_rate, hop_seconds=hop_seconds):
@@ -118,6 +119,8 @@ class Listener(abc.ABC):
     def _windows(
         self, blocks: Iterable[np.ndarray], sample_rate: int, hop_seconds: float | None
     ) -> Iterator[tuple[int, int, np.ndarray]]:
+        if not RATES[0] <= sample_rate <= RATES[1]:
+            raise ValueError(f"sample_rate={sample_rate}: it must be between {RATES[0]} and {RATES[1]} Hz")
         size = self.crop_samples
         if hop_seconds is None:
             hop = max(1, size // 2)
@@ -168,7 +171,7 @@ def checked(wave: np.ndarray, *, may_be_empty: bool = False) -> np.ndarray:
     """A sound, or a block of one that may be empty, as float32 (N,), full scale +-1.
 
     Raises:
-      ValueError: it is empty, not (N,), neither floating nor int16, or not finite.
+      ValueError: it is empty, not (N,), neither floating nor int16, not finite, or absurdly large.
     """
     wave = np.asarray(wave)
     if wave.ndim != 1 or not (wave.size or may_be_empty):
@@ -177,6 +180,9 @@ def checked(wave: np.ndarray, *, may_be_empty: bool = False) -> np.ndarray:
         return wave.astype(np.float32) / 32768
     if not np.issubdtype(wave.dtype, np.floating):
         raise ValueError(f"a sound is floating or int16, not {wave.dtype}")
-    if not np.isfinite(wave).all():
+    peak = np.abs(wave).max(initial=0)
+    if not np.isfinite(peak):
         raise ValueError("the sound has NaN or infinite samples")
+    if peak > LOUDEST:
+        raise ValueError(f"the sound has samples of {peak:.0e} times full scale")
     return wave.astype(np.float32, copy=False)

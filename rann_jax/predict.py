@@ -26,7 +26,7 @@ from rann_jax.report.timeline_picture import TimelinePicture, picture_file
 from rann_jax.tag_output import Choice, CsvTable, Tagged, file_name, label_file, shown
 from rann_jax.tagger_ensemble import DEFAULT_RULE, load
 from rann_jax.timeline import RunningMean
-from rann_jax.workdir import replace_atomically
+from rann_jax.workdir import check_folder, replace_atomically
 
 TOP = 5  # tags that are shown of a file
 
@@ -272,7 +272,8 @@ def run(options: argparse.Namespace) -> int:
     folders = {kind: folder for kind, folder in wanted.items() if folder}
     if options.csv:
         options.csv = replaceable(options.csv)
-    if folders:
+    for kind, folder in folders.items():
+        check_folder(folder, f"--{kind}")
         check_names(paths)
     compilation_cache.enable()
     listener = load(workdirs, options.rule, options.checkpoint, options.batch_size)

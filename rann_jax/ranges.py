@@ -28,7 +28,7 @@ BELOW_ONE = Range(
 )
 POSITIVE = Range("a positive number", lambda value: isinstance(value, int | float) and 0 < value < math.inf)
 
-# Those of augmentations, front ends and networks are theirs, and told where these are built.
+# Those of augmentations and front ends are theirs, and told where these are built.
 RANGES = {
     "seed": whole(0, 2**32 - 1),  # the state holds it as uint32
     "prepare.workers": whole(0),
@@ -36,11 +36,16 @@ RANGES = {
     "loader.num_threads": whole(0),
     "loader.prefetch": whole(0),
     "num_classes": whole(1),
+    "sample_rate": whole(1),
+    "t_c": POSITIVE,
+    "model.blocks_per_stage": whole(1),
+    "model.width": whole(1),
     "batch_size": whole(1),
     "accumulate": whole(1),
     "batch_norm_groups": whole(1),
     "total_steps": whole(1),
     "optimizer.learning_rate": POSITIVE,
+    "optimizer.head_learning_rate": POSITIVE,
     "optimizer.div_factor": POSITIVE,
     "optimizer.final_div_factor": POSITIVE,
     "optimizer.b1": BELOW_ONE,

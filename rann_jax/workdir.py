@@ -50,19 +50,19 @@ def replace_atomically(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         temporary.unlink(missing_ok=True)
 
 
-def check_folder(workdir: Path) -> None:
-    """Raise ConfigError unless the workdir is a folder, or can become one, that can be written to."""
-    if re.match(r"\w{2,}:/", str(workdir)):  # a Path has one slash of two
+def check_folder(folder: Path, option: str = "--workdir") -> None:
+    """Raise ConfigError unless an option names a folder, or what can become one, that can be written to."""
+    if re.match(r"\w{2,}:/", str(folder)):  # a Path has one slash of two
         raise ConfigError(
-            f"--workdir={workdir} is an address, not a folder: mount the bucket and name its folder"
+            f"{option}={folder} is an address, not a folder: mount the bucket and name its folder"
         )
-    path = workdir.absolute()
-    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    path = folder.absolute()
+    there = next(above for above in (path, *path.parents) if above.exists())
     if not there.is_dir():
-        raise ConfigError(f"--workdir={workdir}: {there} is a file: name a folder")
+        raise ConfigError(f"{option}={folder}: {there} is a file: name a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(
-            f"--workdir={workdir}: {there} cannot be written to: name another folder, or mend its permissions"
+            f"{option}={folder}: {there} cannot be written to: name another folder, or mend its permissions"
         )
 
 

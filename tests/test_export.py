@@ -165,3 +165,17 @@ def test_wrong_use_is_one_line(tmp_path, tiny_workdir, monkeypatch, capsys):
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ")
         assert says in line
+
+
+@pytest.mark.fast
+def test_an_operation_without_a_rule_is_one_line(tiny_workdir, tmp_path, monkeypatch, capsys):
+    """Of a network that takes the waveform beside an image there is no form without the front end."""
+    pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
+    from rann_jax.interop.onnx_rules import RULES
+
+    monkeypatch.delitem(RULES, "conv_general_dilated")
+    workdir = write_workdir(tmp_path, 0, TINY_LABELS, **{"feature.name": "log_mel+wavegram"})
+    assert main([str(workdir), "--to", "onnx"]) == 2
+    assert capsys.readouterr().err == (
+        "error: --to onnx: there is no rule for the operation conv_general_dilated: use --to stablehlo\n"
+    )

@@ -129,7 +129,16 @@ WHOLE = "must be a whole number of at least 1, not"
         ({"ema_decay": float("nan")}, "config.ema_decay must be a number between 0 and 1, not nan"),
         ({"optimizer.div_factor": 0.0}, "config.optimizer.div_factor must be a positive number, not 0.0"),
         ({"optimizer.b2": 1.0}, "config.optimizer.b2 must be a number from 0 to below 1, not 1.0"),
-        ({"t_c": float("inf")}, "config.feature, config.t_c or config.sample_rate: "),
+        ({"t_c": float("inf")}, "config.t_c must be a positive number, not inf"),
+        ({"t_c": float("nan")}, "config.t_c must be a positive number, not nan"),
+        ({"sample_rate": 0}, f"config.sample_rate {WHOLE} 0"),
+        ({"model.blocks_per_stage": 0}, f"config.model.blocks_per_stage {WHOLE} 0"),
+        ({"model.width": 2}, "config.model: width=2: the width of a RANN is in its name, rann-0.5x4-W"),
+        (
+            {"optimizer.head_learning_rate": float("inf")},
+            "config.optimizer.head_learning_rate must be a positive number, not inf",
+        ),
+        ({"optimizer.frozen": ("trunk", 1)}, "config.optimizer: frozen=('trunk', 1): patterns are texts"),
         (
             {"eval.splits": ("valid",)},
             "config.eval.splits=('valid',) must name one or more of config.splits: test, train",

@@ -139,6 +139,11 @@ def test_events_join_neighbouring_windows():
         (["{w}", "{f}", "--audacity", "labels"], "add --threshold=P"),
         (["{w}", "{f}", "--raven", "labels"], "add --threshold=P"),
         (["{w}", "{f}", "--csv", "{f}"], "it is there and no file: name a file"),
+        (["{w}", "{f}", "--picture", "{f}/bell.wav"], "--picture={f}/bell.wav: {f}/bell.wav is a file"),
+        (
+            ["{w}", "{f}", "--raven", "{f}/bell.wav/r", "--top", "1"],
+            "r: {f}/bell.wav is a file: name a",
+        ),
         (["{w}", "{f}", "--rule", "ds"], "--rule=ds fuses several models"),
         (["{w}", "{w}", "{f}"], "same workdir is named twice"),
         (["{w}", "{s}"], "only workdirs"),
@@ -157,6 +162,8 @@ def test_events_join_neighbouring_windows():
             "audacity",
             "raven",
             "csv",
+            "a file for pictures",
+            "below a file",
             "rule",
         ),
         *("twice", "workdirs", "labels"),
@@ -168,7 +175,7 @@ def test_wrong_use_is_one_line(arguments, says, tiny_workdir, second_workdir, ot
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
-    assert says in lines[0]
+    assert says.format(**names) in lines[0]
 
 
 @pytest.fixture(scope="module")

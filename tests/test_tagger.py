@@ -104,8 +104,10 @@ def test_blocks_of_int16_are_the_same_sound(rate):
         (np.zeros(9, np.int32), "floating or int16, not int32"),
         (np.zeros((9, 2), np.float32), r"\(N,\), mono"),
         (np.array([0.0, np.nan]), "NaN or infinite"),
+        (np.array([0.0, -np.inf], np.float32), "NaN or infinite"),
+        (np.array([0.0, -1e30]), "samples of 1e[+]30 times full scale"),
     ],
-    ids=["int32", "stereo", "nan"],
+    ids=["int32", "stereo", "nan", "infinity", "loud"],
 )
 def test_blocks_that_are_no_sound(block, says):
     """As `tag` refuses them, but only when their turn has come: a stream may never end."""
@@ -114,6 +116,14 @@ def test_blocks_that_are_no_sound(block, says):
         list(parts)
     with pytest.raises(ValueError, match=says):
         Loudness().tag(block, 16000)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), 0, 1, -16000, 768_001])
+def test_a_rate_that_no_sound_has(rate):
+    """Of NaN the resampler would never end, of 1 Hz it would make days of sound."""
+    with pytest.raises(ValueError, match=f"sample_rate={rate}: it must be between 1000 and 768000 Hz"):
+        Loudness().tag(np.ones(9), rate)
 
 
 @pytest.mark.fast

@@ -1,6 +1,7 @@
 """Any folder of sound files: a folder for each class, or a csv table."""
 
 import functools
+import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
@@ -97,7 +98,9 @@ class Folder(AudioBuilder):
             return _deal_out(entries, folds), f"config.dataset.folds={folds}"
         for file, _, split, _ in entries:
             if not re.fullmatch(r"[A-Za-z]\w*", split) or split == "all":
-                raise DataError(f"{file}: {split!r} names no split: use letters and digits")
+                raise DataError(
+                    f"{splits_from}: {split!r}, of {file}, names no split: use letters and digits"
+                )
         return entries, splits_from
 
     def _table(self) -> str | None:
@@ -187,7 +190,7 @@ class Folder(AudioBuilder):
 
     def _located(self, entry: _Entry) -> _Entry:
         """The entry with its file's name as listed, or with what is wrong with it."""
-        places = (entry.file, f"audio/{entry.file}")
+        places = (posixpath.normpath(entry.file), posixpath.join("audio", posixpath.normpath(entry.file)))
         file = next((place for place in places if place in self.builder_config.files), "")
         if not file:
             return entry._replace(problem=f"no sound file {entry.file}")

@@ -172,12 +172,14 @@ def read_table(
     """The rows of a csv file with a header line; `hint` ends the message where a column is not there.
 
     Raises:
-      DataError: not a UTF-8 table, a column that it lacks, no rows, or a row of another length.
+      DataError: not a UTF-8 table, a column that it lacks or has twice, no rows, or a row of another length.
     """
     try:
         text = table_bytes(path).decode("utf-8-sig")
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
         header = reader.fieldnames or []
+        if twice := [column for column, count in Counter(header).items() if column and count > 1]:
+            raise DataError(f"{path} has two columns {twice[0]!r}: remove one of them, or name it otherwise")
         for column in columns:
             if column not in header:
                 raise DataError(f"{path} has no column {column!r}: it has {', '.join(header)}{hint}")

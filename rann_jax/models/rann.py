@@ -213,6 +213,14 @@ def parse_name(name: str) -> tuple[float, int, int]:
 
 
 def from_name(name: str, **options) -> RANN:
-    """The network that `rann-{t_c}x{t_m}-{W}` names; options are the attributes of `RANN`."""
+    """The network that `rann-{t_c}x{t_m}-{W}` names; options are the other attributes of `RANN`.
+
+    Raises:
+      ValueError: as `parse_name`, or the width is given beside the name.
+    """
     _, t_m, width = parse_name(name)
+    if "width" in options:
+        raise ValueError(
+            f"width={options['width']}: the width of a RANN is in its name, {name.rsplit('-', 1)[0]}-W"
+        )
     return RANN(t_m=t_m, width=width, **options)

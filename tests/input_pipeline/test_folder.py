@@ -111,6 +111,12 @@ class TestFolder:
         assert prepared.splits == ("fold1", "fold2")
         assert_left_out(prepared, ["c.wav"], capsys)
 
+    def test_names_of_files_as_a_shell_writes_them(self, write_sounds, tmp_path):
+        folder = write_sounds({"a.wav": 100, "audio/b.wav": 100, "c/d.wav": 100})
+        rows = "./a.wav,cat\n././b.wav,dog\nc//d.wav,dog\n"
+        (folder / "labels.csv").write_text(f"filename,label\n{rows}")
+        assert len(prepare_quietly("folder", folder, tmp_path, folds=2).targets("fold1+fold2")) == 3
+
     def test_real_clips(self, data_dir, tmp_path):
         for kind, target in (("dog", 0), ("clock_tick", 38)):
             (tmp_path / "sounds" / kind).mkdir(parents=True)
@@ -144,7 +150,15 @@ class TestFolder:
             ),
             ('filename,label\na.wav,"rock\nroll"\nb.wav,jazz\n', r"labels.csv: 'rock\\nroll' is no name"),
             ("filename,label\na.wav,cat\nb.wav,cat\n", "single class 'cat'"),
-            ("filename,label,split\na.wav,cat,x y\nb.wav,dog,\n", "'x y' names no split"),
+            (
+                "filename,label,split\na.wav,cat,x y\nb.wav,dog,s\n",
+                "column 'split' of .*labels.csv: 'x y', of a.wav, names no split",
+            ),
+            (
+                "filename,label,fold\na.wav,cat,1\nb.wav,dog,\n",
+                "column 'fold' of .*labels.csv: '', of b.wav, names no split",
+            ),
+            ("filename,label,label\na.wav,cat,dog\n", "labels.csv has two columns 'label'"),
             ('filename,label\n"a.wav,cat\n', "is not a csv table"),
             ("filename,label\na.wav,\xff\n", "is not a csv table in UTF-8"),
         ],
