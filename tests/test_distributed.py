@@ -1,10 +1,11 @@
-"""Batches of several processes: what is compiled to bring their parts together."""
+"""Several processes, told to one: how they join, and what is compiled to bring their batches together."""
 
 import jax
 import numpy as np
 import pytest
 
 from rann_jax import distributed
+from rann_jax.errors import ConfigError
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -35,3 +36,10 @@ def test_rows_of_all_processes_are_gathered_by_one_program(compilations, monkeyp
         assert gathered["rows"].is_fully_replicated
         np.testing.assert_array_equal(gathered["rows"], rows)
     assert len(compilations) == 1
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("given", [(None, 2, None), ("host:1", None, None), ("host:1", 2, None)])
+def test_only_some_of_what_joins_processes(given):
+    with pytest.raises(ConfigError, match="--process_id belong together: give all or none"):
+        distributed.start(*given)

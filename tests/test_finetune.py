@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_device")
 
 KNOWN, NEW = sorted(SYNTHESISERS)[0::2], sorted(SYNTHESISERS)[1::2]
 
-# Seen with seeds 0, 1 and 2: accuracies of 0.47, 0.47 and 0.48 against 0.20, of 60 clips.
+# Seen with seeds 0, 1 and 2: accuracies of 0.45, 0.35 and 0.42 against 0.20, 0.17 and 0.20, of 60 clips.
 STEPS, MARGIN = 20, 0.15
 
 
@@ -61,7 +61,7 @@ def train(sounds, data, workdir, **overrides):
 @pytest.fixture(scope="module")
 def source(sounds):
     """A run on the known classes."""
-    steps = {"total_steps": 300, "log_every": 300, "eval_every": 300, "save_every": 300}
+    steps = {"total_steps": 150, "log_every": 150, "eval_every": 150, "save_every": 150}
     train(sounds, "known", sounds / "source", **steps)
     return sounds / "source"
 

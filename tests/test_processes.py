@@ -151,54 +151,46 @@ def test_sigterm_to_one_process_saves_all_at_one_step(told):
     assert steps_written(workdir) == step  # nothing after it was trained
 
 
-@pytest.mark.parametrize(("processes", "devices"), [(2, 2), (1, 1), (1, 4)])
-def test_a_checkpoint_of_two_processes_goes_on_anywhere(launch, told, alone, processes, devices):
-    """The rest of the run by 2 x 2, 1 or 4 devices has the undisturbed run's losses, so its data too."""
-    workdir = launch.folder / f"on_{processes}_{devices}"
+@pytest.mark.parametrize("devices", [1, 4])
+def test_a_checkpoint_of_two_processes_goes_on_in_one(launch, told, alone, devices):
+    """The rest of the run by 1 or 4 devices has the undisturbed run's losses, so its data too."""
+    workdir = launch.folder / f"on_{devices}"
     shutil.copytree(told[0], workdir)
-    said = launch.finish(workdir, processes=processes, devices=devices)
-    assert said.count("test/accuracy") == 1  # one process speaks
+    launch.finish(workdir, devices=devices)
     assert_same_run(alone, workdir)
 
 
-def test_kill_of_one_process(launch, alone):
-    """The other stops by itself; the same command goes on from the last checkpoint."""
+def test_kill_of_one_process(launch, told, alone):
+    """The other stops by itself; the same command goes on from the last checkpoint, as it did from `told`'s."""
     workdir = launch.folder / "killed"
+    shutil.copytree(told[0], workdir)
+    begun = saved_steps(workdir)[-1]
     run = launch(workdir, processes=2, devices=2)
-    wait(run, lambda: steps_written(workdir) >= 8 and len(saved_steps(workdir)) > 0)
+    wait(run, lambda: steps_written(workdir) >= begun + 8 and saved_steps(workdir)[-1] > begun)
     kept = saved_steps(workdir)[-1]
     run[1].send_signal(signal.SIGKILL)
     begin = time.monotonic()
     said, codes = ends(run)
     assert time.monotonic() - begin < 6 * HEARTBEAT_SECONDS, said
     assert codes[0] != 0, said
-    assert saved_steps(workdir)[-1] >= kept >= 3
-    launch.finish(workdir, processes=2, devices=2)
+    assert saved_steps(workdir)[-1] >= kept > begun
+    said = launch.finish(workdir, processes=2, devices=2)
+    assert said.count("test/accuracy") == 1  # one process speaks
     assert_same_run(alone, workdir)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_single_process_is_told(launch, alone, number):
-    workdir = launch.folder / f"alone_told_{number}"
-    run = launch(workdir, devices=1)
-    wait(run, lambda: steps_written(workdir) >= 4)
-    run[0].send_signal(number)
-    said, codes = ends(run)
-    assert codes == [EXIT_CODE], said
-    step = saved_steps(workdir)[-1]
-    *notice, last = said.splitlines()
-    assert last == f"told to stop at step {step}: the same command goes on from there"
-    assert "".join(notice) == (number == signal.SIGINT) * HEARD.decode().strip()
+def test_a_single_process_is_told_and_told_again(launch, alone):
+    workdir, step = launch.folder / "alone_told", 0
+    for number in (signal.SIGTERM, signal.SIGINT):
+        run, begun = launch(workdir, devices=1), step
+        wait(run, lambda begun=begun: steps_written(workdir) >= begun + 4)
+        run[0].send_signal(number)
+        said, codes = ends(run)
+        assert codes == [EXIT_CODE], said
+        step = saved_steps(workdir)[-1]
+        assert begun + 4 <= step < TOTAL
+        *notice, last = said.splitlines()
+        assert last == f"told to stop at step {step}: the same command goes on from there"
+        assert "".join(notice) == (number == signal.SIGINT) * HEARD.decode().strip()
     launch.finish(workdir, devices=1)
     assert losses(workdir) == losses(alone)  # to the bit
-
-
-def test_half_the_flags(launch):
-    command = [sys.executable, "-m", "rann_jax.main", "--config", CONFIG, "--workdir", "never_made"]
-    result = subprocess.run(
-        [*command, "--num_processes=2"], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 2
-    assert result.stderr.strip().splitlines() == [
-        "error: --coordinator, --num_processes and --process_id belong together: give all or none"
-    ]

@@ -7,6 +7,7 @@ schedule are all active.
 """
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -38,21 +39,26 @@ def get_config(arg: str | None = None) -> ConfigDict:
     return config
 
 
-def write_workdir(workdir: Path, seed: int, labels: list[str], **overrides) -> Path:
-    """A checkpoint with random weights: what a run leaves for those who use it, without the training."""
-    config = get_config()
-    config.update_from_flattened_dict({"num_classes": len(labels), **overrides})
-    experiment = build(config)
+def filled(shapes: Any, seed: int) -> Any:
+    """Random arrays of these shapes; of a network's variables they need no compilation, as `init` does."""
     rng = np.random.default_rng(seed)
 
-    def filled(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    def array(leaf: jax.ShapeDtypeStruct) -> jax.Array:
         if leaf.ndim >= 2:  # kernels that shrink what goes through them: no class is certain
             values = SHRINK * rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]))
         else:
             values = rng.uniform(0.5, 1.5, leaf.shape)
         return jax.device_put(values.astype(leaf.dtype), leaf.sharding)
 
-    state = jax.tree.map(filled, experiment.abstract_state(SingleDeviceSharding(jax.devices()[0])))
+    return jax.tree.map(array, shapes)
+
+
+def write_workdir(workdir: Path, seed: int, labels: list[str], **overrides) -> Path:
+    """A checkpoint with random weights: what a run leaves for those who use it, without the training."""
+    config = get_config()
+    config.update_from_flattened_dict({"num_classes": len(labels), **overrides})
+    experiment = build(config)
+    state = filled(experiment.abstract_state(SingleDeviceSharding(jax.devices()[0])), seed)
     bundle = {"config": config.to_dict(), "labels": labels, "fingerprints": {}}
     checkpoints = Checkpoints(workdir, config.best_metric)
     checkpoints.save(1, state, Record(batches=1, seconds=0.0, bundle=bundle), {config.best_metric: 0.5})

@@ -72,8 +72,8 @@ def test_last_feature_map_has_the_decks_size(name, out):
 def test_any_bins_any_width(t_m, bins, width):
     model = models.create(f"rann-1x{t_m}-{width}", num_classes=5)
     x = jax.ShapeDtypeStruct((2, bins, 128), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    assert jax.eval_shape(model.apply, variables, x).shape == (2, 5)
+    logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
+    assert logits.shape == (2, 5)
     norm = variables["params"]["input_norm"]
     assert norm["scale"].shape == norm["bias"].shape == (bins,)
 
@@ -106,7 +106,7 @@ def test_without_shortcut_norm_the_counts_differ():
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("blocks", [1, 3, 6])
+@pytest.mark.parametrize("blocks", [1, 6])
 def test_other_depths(blocks):
     """A block that keeps channels and length has two 3x3 convolutions and two BatchNorms."""
     deep, deck = (models.complexity("rann-8x4-6", blocks_per_stage=n) for n in (blocks, None))

@@ -13,7 +13,7 @@ from rann_jax.experiment import build
 from rann_jax.main import run
 from rann_jax.models.wavegram import adaptive_max_pool
 from rann_jax.steps import make_train_step
-from tests.tiny import get_config
+from tests.tiny import filled, get_config
 
 FEATURES = ("wavegram", "log_mel+wavegram")
 
@@ -23,6 +23,10 @@ def tiny(feature: str):
     config.feature.name = feature
     config.augment = {"mixup": {"alpha": 1.0}, "spec_augment": {}}
     return config
+
+
+def shapes_of(model, wave):
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros(wave.shape), train=False))
 
 
 def count(variables) -> int:
@@ -35,7 +39,7 @@ def count(variables) -> int:
 def test_any_rate_gives_exactly_the_frames(samples, bins, frames):
     model = models.Wavegram(bins, frames)
     wave = jax.ShapeDtypeStruct((2, samples), jnp.float32)
-    variables = jax.eval_shape(lambda key, x: model.init(key, x, train=False), jax.random.key(0), wave)
+    variables = shapes_of(model, wave)
     image = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, wave)
     assert image.shape == (2, bins, frames)
 
@@ -44,7 +48,7 @@ def test_the_published_layer():
     """32 kHz, 100 frames a second: kernel 11, and the parameters of the layers in the paper's code."""
     model = models.Wavegram(128, 1000)
     wave = jax.ShapeDtypeStruct((1, 320_000), jnp.float32)
-    variables = jax.eval_shape(lambda key, x: model.init(key, x, train=False), jax.random.key(0), wave)
+    variables = shapes_of(model, wave)
     assert variables["params"]["conv0"]["kernel"].shape == (11, 1, 64)
     pairs = [(64, 64), (64, 64), (64, 128), (128, 128), (128, 128), (128, 128)]
     by_hand = 11 * 64 + 2 * 64 + sum(3 * i * o + 2 * o for i, o in pairs)
@@ -66,7 +70,7 @@ def test_a_later_sound_moves_in_the_image():
     """Frame t is of the samples around t N / T: a click is found where it is."""
     model = models.Wavegram(8, 64)
     wave = np.zeros((1, 22050), np.float32)
-    variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(wave)
+    variables = filled(shapes_of(model, wave), 0)
     apply = jax.jit(lambda x: model.apply(variables, x, train=False))
     silent = apply(wave)
     for sample in (2000, 11025, 20000):
@@ -79,7 +83,7 @@ def test_a_later_sound_moves_in_the_image():
 def test_gradients_at_silence_are_finite():
     model = models.Wavegram(8, 32)
     wave = jnp.zeros((2, 4000), jnp.float32)
-    variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(wave)
+    variables = filled(shapes_of(model, wave), 0)
 
     @jax.jit
     def gradients(params, wave):
