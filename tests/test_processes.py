@@ -161,7 +161,7 @@ def test_a_checkpoint_of_two_processes_goes_on_in_one(launch, told, alone, devic
 
 
 def test_kill_of_one_process(launch, told, alone):
-    """The other stops by itself; the same command goes on from the last checkpoint, as it did from `told`'s."""
+    """The other stops by itself; the same command goes on from the last checkpoint."""
     workdir = launch.folder / "killed"
     shutil.copytree(told[0], workdir)
     begun = saved_steps(workdir)[-1]
