@@ -129,9 +129,8 @@ def build(config: ConfigDict) -> Experiment:
     options = config.optimizer.to_dict()
     with _blaming("config.optimizer"):
         freezing = Freezing(models.head(name), tuple(options.pop("frozen", ())))
-    if freezing.patterns or options.get("head_learning_rate") is not None:
-        options["groups"] = freezing.groups
-    with _blaming("config.optimizer"):
+        if freezing.patterns or options.get("head_learning_rate") is not None:
+            options["groups"] = freezing.groups
         tx = optimizer.adam(total_steps=config.total_steps, **options)
     with _blaming("config.augment"):
         augment = policy(

@@ -168,7 +168,7 @@ def test_wrong_use_is_one_line(tmp_path, tiny_workdir, monkeypatch, capsys):
 
 
 @pytest.mark.fast
-def test_an_operation_without_a_rule_is_one_line(tiny_workdir, tmp_path, monkeypatch, capsys):
+def test_an_operation_without_a_rule_is_one_line(tmp_path, monkeypatch, capsys):
     """Of a network that takes the waveform beside an image there is no form without the front end."""
     pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
     from rann_jax.interop.onnx_rules import RULES

@@ -166,7 +166,7 @@ def test_kill_of_one_process(launch, told, alone):
     shutil.copytree(told[0], workdir)
     begun = saved_steps(workdir)[-1]
     run = launch(workdir, processes=2, devices=2)
-    wait(run, lambda: steps_written(workdir) >= begun + 8 and saved_steps(workdir)[-1] > begun)
+    wait(run, lambda: saved_steps(workdir)[-1] > begun)
     kept = saved_steps(workdir)[-1]
     run[1].send_signal(signal.SIGKILL)
     begin = time.monotonic()
@@ -183,12 +183,12 @@ def test_a_single_process_is_told_and_told_again(launch, alone):
     workdir, step = launch.folder / "alone_told", 0
     for number in (signal.SIGTERM, signal.SIGINT):
         run, begun = launch(workdir, devices=1), step
-        wait(run, lambda begun=begun: steps_written(workdir) >= begun + 4)
+        wait(run, lambda begun=begun: steps_written(workdir) > begun)
         run[0].send_signal(number)
         said, codes = ends(run)
         assert codes == [EXIT_CODE], said
         step = saved_steps(workdir)[-1]
-        assert begun + 4 <= step < TOTAL
+        assert begun < step < TOTAL
         *notice, last = said.splitlines()
         assert last == f"told to stop at step {step}: the same command goes on from there"
         assert "".join(notice) == (number == signal.SIGINT) * HEARD.decode().strip()

@@ -190,7 +190,8 @@ class Folder(AudioBuilder):
 
     def _located(self, entry: _Entry) -> _Entry:
         """The entry with its file's name as listed, or with what is wrong with it."""
-        places = (posixpath.normpath(entry.file), posixpath.join("audio", posixpath.normpath(entry.file)))
+        name = posixpath.normpath(entry.file)
+        places = (name, f"audio/{name}")
         file = next((place for place in places if place in self.builder_config.files), "")
         if not file:
             return entry._replace(problem=f"no sound file {entry.file}")
