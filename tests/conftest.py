@@ -11,6 +11,7 @@ what is computed, stay. What a test computes itself is compiled as users compile
 take `quickly_compiled`: without LLVM's optimisations the gradients of a wavegram were seen to be NaN.
 """
 
+import gc
 import os
 import shutil
 import sys
@@ -86,6 +87,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ]
     rank = {f"{name}.py": place for place, name in enumerate(longest)}
     items.sort(key=lambda item: rank.get(item.path.name, len(longest)))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Look for garbage seldom: most of what there is, modules and traced programs, stays to the end."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
