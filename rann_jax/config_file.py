@@ -10,6 +10,25 @@ from ml_collections import ConfigDict, config_flags
 
 from rann_jax.errors import ConfigError
 
+# Sections that list but those options which are not left at their defaults. A flag may set any other: who
+# takes the section refuses what it does not know, and says what there is.
+OPEN = ("augment", "dataset", "feature", "optimizer", "splits")
+
+
+def define_config(
+    values: flags.FlagValues = flags.FLAGS, argv: Sequence[str] | None = None
+) -> flags.FlagHolder:
+    """Define --config and, of the command line `argv` (None is the program's own), --config.KEY=VALUE."""
+    return config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "The experiment: configs/NAME.py[:presets].",
+        flag_values=values,
+        sys_argv=argv,
+        lock_config=False,
+        accept_new_attributes=True,
+    )
+
 
 def load_config_file(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     """The config that `--config=PATH[:presets]` and `--config.key=value`... give a program.
@@ -22,13 +41,32 @@ def load_config_file(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
             raise ConfigError(f"{text!r} is not understood: overrides are --config.key=value; see --help")
     argv = ["", f"--config={path}", *overrides]
     values = flags.FlagValues()
-    flag = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    flag = define_config(values, argv)
     with explaining(argv), warnings.catch_warnings():
         # How ml_collections imports the file is its own affair.
         warnings.filterwarnings("ignore", r"the load_module\(\) method", DeprecationWarning)
         values(argv)
-        flag.value.keys()  # a file that could not be loaded is told only now
+        check_keys(values)
     return flag.value
+
+
+def check_keys(values: flags.FlagValues) -> None:
+    """Lock the config of flags that were parsed.
+
+    Raises:
+      ConfigError: outside of OPEN a key was set that the file does not have.
+      Exception: what was raised by a file that could not be loaded.
+    """
+    flag = values["config"]
+    if flag.value is None:
+        return
+    flag.value.lock()  # a file that could not be loaded is told only now
+    keys = [key for key in config_flags.get_override_values(flag) if key.partition(".")[0] not in OPEN]
+    if keys:
+        listed = load_config_file(config_flags.get_config_filename(flag))
+        for key in keys:
+            if not _has(listed, key):
+                raise ConfigError(_no_such(key))
 
 
 @contextmanager
@@ -36,9 +74,8 @@ def explaining(argv: Sequence[str]) -> Iterator[None]:
     """Raise as ConfigError, in one line, what absl and ml_collections raise over flags."""
     try:
         yield
-    except AttributeError as error:
-        unknown = _unknown_key(argv, error)
-        raise ConfigError(f"{unknown}: the config has no such key; configs/base.py lists them") from error
+    except (AttributeError, KeyError) as error:
+        raise ConfigError(_unknown_key(argv, error)) from error
     except flags.UnrecognizedFlagError as error:
         flag = f"--{error.flagname}"
         if not flag.startswith("--config."):
@@ -49,9 +86,28 @@ def explaining(argv: Sequence[str]) -> Iterator[None]:
         raise ConfigError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
 
 
-def _unknown_key(argv: Sequence[str], error: AttributeError) -> str:
-    """The flag whose key ml_collections did not find; its error begins with the last part, quoted."""
+def _unknown_key(argv: Sequence[str], error: AttributeError | KeyError) -> str:
+    """What is wrong with the flag one of whose parts ml_collections did not find: its error quotes that."""
     quoted = re.search(r"\w+", str(error).replace("\\'", "'"))
     name = quoted[0] if quoted else ""
-    given = (arg.partition("=")[0] for arg in argv if arg.startswith("--config."))
-    return next((flag for flag in given if flag.endswith(f".{name}")), f"config.{name}")
+    given = (arg.partition("=")[0].removeprefix("--config.") for arg in argv if arg.startswith("--config."))
+    key = next((key for key in given if name in key.split(".")), name)
+    section, found, option = key.partition(f".{name}.")
+    if found and section in OPEN:
+        whole = f"{section}.{name}"
+        return (
+            f"--config.{key}: the config has no {whole}: set that, --config.{whole}=\"{{'{option}': VALUE}}\""
+        )
+    return _no_such(key)
+
+
+def _no_such(key: str) -> str:
+    return f"--config.{key}: the config has no such key; configs/base.py lists them"
+
+
+def _has(config: ConfigDict, key: str) -> bool:
+    for part in key.partition("[")[0].split("."):
+        if not isinstance(config, ConfigDict) or part not in config:
+            return False
+        config = config[part]
+    return True

@@ -19,6 +19,7 @@ from rann_jax.compiler import network_options
 from rann_jax.errors import ConfigError
 from rann_jax.features.front_end import FrontEnd, front_end
 from rann_jax.freezing import Freezing
+from rann_jax.options import check
 from rann_jax.ranges import check_ranges
 from rann_jax.sharding import state_shardings
 from rann_jax.state import Arrays, TrainState, create_state
@@ -110,6 +111,9 @@ def build(config: ConfigDict) -> Experiment:
         raise ConfigError(f"config.task must be one of {', '.join(LOSSES)}, not {config.task!r}")
     if config.dtype not in DTYPES:
         raise ConfigError(f"config.dtype must be one of {', '.join(DTYPES)}, not {config.dtype!r}")
+    for option, key in (("seconds", "t_c"), ("sample_rate", "sample_rate")):
+        if option in config.feature:
+            raise ConfigError(f"config.feature.{option}: all of a run has the same, set config.{key}")
     with _blaming("config.feature, config.t_c or config.sample_rate"):
         features = front_end(sample_rate=config.sample_rate, seconds=config.t_c, **config.feature.to_dict())
     with _blaming("config.model"):
@@ -128,6 +132,13 @@ def build(config: ConfigDict) -> Experiment:
         )
     options = config.optimizer.to_dict()
     with _blaming("config.optimizer"):
+        check(
+            optimizer.adam,
+            options,
+            of="the optimizer",
+            also={"frozen": tuple},
+            but=("total_steps", "groups"),
+        )
         freezing = Freezing(models.head(name), tuple(options.pop("frozen", ())))
         if freezing.patterns or options.get("head_learning_rate") is not None:
             options["groups"] = freezing.groups

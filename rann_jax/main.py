@@ -3,8 +3,9 @@
   python -m rann_jax.main --config configs/quickstart.py --workdir runs/quickstart
 
 trains to the end, or goes on from the last checkpoint in the workdir. Any key of the config can be set from
-here: --config.seed=1, --config.data_dir=DIR; presets follow the file after a colon: --config
-configs/esc50.py:fold=2,size=small.
+here: --config.seed=1, --config.data_dir=DIR; so can options of the front end, the optimiser, the augmentation
+and the data set that the file leaves at their defaults: --config.feature.fmin=20, --config.augment.gain={}.
+Presets follow the file after a colon: --config configs/esc50.py:fold=2,size=small.
 
 The same with --mode=eval only scores it, on other splits or in another way if --config.eval.KEY=VALUE says
 so; --mode=eval without --config scores as the run did. With --checkpoint=best that checkpoint is scored, and
@@ -32,12 +33,12 @@ from pathlib import Path
 
 import jax
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from input_pipeline.prepare import prepare
 from rann_jax import compilation_cache, distributed, environment, lock, pretrained
 from rann_jax import workdir as workdirs
-from rann_jax.config_file import explaining
+from rann_jax.config_file import check_keys, define_config, explaining
 from rann_jax.errors import ConfigError
 from rann_jax.evaluate import check_best_metric, check_splits, evaluate_checkpoint, readable
 from rann_jax.experiment import build, check_labels, data_options
@@ -47,7 +48,8 @@ from rann_jax.train import DivergedError, train
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: configs/NAME.py[:presets].")
+_CONFIG = define_config()
+flags.declare_key_flag("config")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made where it does not exist.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train (or go on), or only evaluate.")
 _CHECKPOINT = flags.DEFINE_enum(
@@ -114,8 +116,7 @@ def main() -> None:
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     with explaining(argv):
         rest = flags.FLAGS(argv)
-        if _CONFIG.value is not None:
-            _CONFIG.value.keys()  # a file that could not be loaded is told only now
+        check_keys(flags.FLAGS)
     if len(rest) > 1:
         raise ConfigError(f"{rest[1]!r} is not understood: flags begin with --; see --help")
     return rest

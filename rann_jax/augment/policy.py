@@ -25,6 +25,7 @@ from rann_jax.augment.place import Crop, Roll
 from rann_jax.augment.specaugment import SpecAugment
 from rann_jax.augment.stretch import Stretch
 from rann_jax.features.clipwise import devicewise
+from rann_jax.options import check, did_you_mean
 
 AUGMENTATIONS: dict[str, type] = {
     "crop": Crop,
@@ -156,7 +157,13 @@ def policy(
     """
     unknown = sorted(set(options) - set(AUGMENTATIONS))
     if unknown:
-        raise ValueError(f"unknown augmentation {unknown[0]!r}: there are {', '.join(AUGMENTATIONS)}")
+        raise ValueError(
+            f"unknown augmentation {unknown[0]!r}: there are {', '.join(AUGMENTATIONS)}"
+            + did_you_mean(unknown[0], AUGMENTATIONS)
+        )
+    for name, given in options.items():
+        if not isinstance(given, Mapping):
+            raise ValueError(f"{name}={given!r} must be the options of {name}: {{}} are their defaults")
     chosen = [
         _scheduled(name, dict(options[name]), sample_rate, total_steps)
         for name in AUGMENTATIONS
@@ -170,6 +177,7 @@ def policy(
 
 def _scheduled(name: str, options: dict[str, Any], sample_rate: float, total_steps: int | None) -> Any:
     cls = AUGMENTATIONS[name]
+    check(cls, options, of=name, also={"probability": float, "until": float})
     probability, until = options.pop("probability", 1.0), options.pop("until", 1.0)
     for key, value in (("probability", probability), ("until", until)):
         if not 0 <= value <= 1:
@@ -178,10 +186,7 @@ def _scheduled(name: str, options: dict[str, Any], sample_rate: float, total_ste
         raise ValueError(f"{name}: until={until} is a share of total_steps, which is not given")
     if any(field.name == "sample_rate" for field in dataclasses.fields(cls)):
         options = {"sample_rate": sample_rate, **options}
-    try:
-        augmentation = cls(**options)
-    except TypeError as error:
-        raise ValueError(f"{name}: {error}") from error
+    augmentation = cls(**options)
     stops_at = round(until * total_steps) if until < 1 and total_steps is not None else None
     return Scheduled(augmentation, probability, stops_at)
 

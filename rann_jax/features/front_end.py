@@ -14,7 +14,6 @@ To add a front end, write one dataclass with `name` and `features`, and list it 
 """
 
 import dataclasses
-import difflib
 import math
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -36,6 +35,7 @@ from rann_jax.features.scalogram import scalogram
 from rann_jax.features.stft import amplitude_to_db, power_to_db
 from rann_jax.features.tempogram import tempogram
 from rann_jax.features.waveform import AndWaveform, Wavegram
+from rann_jax.options import check, did_you_mean
 
 # The paper's window, 1380 samples at 44.1 kHz, as a duration.
 WINDOW_SECONDS = 1380 / 44100
@@ -312,11 +312,6 @@ FRONT_ENDS: dict[str, type[FrontEnd]] = {
 }
 
 
-def _closest(word: str, words: list[str]) -> str:
-    close = difflib.get_close_matches(word, words, n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."
-
-
 def front_end(
     name: str,
     sample_rate: int = 44100,
@@ -348,14 +343,10 @@ def front_end(
     """
     if name not in FRONT_ENDS:
         known = sorted(FRONT_ENDS)
-        raise ValueError(f"unknown front end {name!r}: there are {', '.join(known)}" + _closest(name, known))
-    known = [field.name for field in dataclasses.fields(FRONT_ENDS[name])]
-    for option in options:
-        if option not in known:
-            raise ValueError(
-                f"front end {name!r} has no option {option!r}: there are {', '.join(known)}"
-                + _closest(option, known)
-            )
+        raise ValueError(
+            f"unknown front end {name!r}: there are {', '.join(known)}" + did_you_mean(name, known)
+        )
+    check(FRONT_ENDS[name], options, of=f"front end {name!r}")
     made = FRONT_ENDS[name](
         sample_rate=sample_rate, seconds=seconds, frames_per_second=frames_per_second, **options
     )

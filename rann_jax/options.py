@@ -1,0 +1,74 @@
+"""Options from a config or a flag: what is wrong is refused by name, with what there is."""
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral, Real
+from typing import Any
+
+# How each type is said, and what counts as it: NumPy's numbers too, and whole ones where any will do.
+KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {
+    bool: ("True or False", (bool,)),
+    int: ("a whole number", (Integral,)),
+    float: ("a number", (Real,)),
+    str: ("text", (str,)),
+    types.NoneType: ("None", (types.NoneType,)),
+}
+
+
+def check(
+    taker: Callable[..., Any],
+    options: Mapping[str, Any],
+    *,
+    of: str,
+    also: Mapping[str, Any] | None = None,
+    but: Iterable[str] = (),
+) -> None:
+    """Raise ValueError for an option that `taker`, a class or function, has not, or of another type.
+
+    Args:
+      taker: its parameters are the options there are.
+      options: those given.
+      of: what they are options of, for the message.
+      also: options that are taken elsewhere, with their types.
+      but: parameters that are no options.
+
+    >>> def gain(*, low_db: float = -6.0): ...
+    >>> check(gain, {"low_bd": -3.0}, of="gain")
+    Traceback (most recent call last):
+    ValueError: gain has no option 'low_bd': there are low_db; did you mean 'low_db'?
+    >>> check(gain, {"low_db": "loud"}, of="gain")
+    Traceback (most recent call last):
+    ValueError: gain: low_db='loud' must be a number
+    """
+    parameters = inspect.signature(taker).parameters.items()
+    known = {name: parameter.annotation for name, parameter in parameters if name not in but} | dict(
+        also or {}
+    )
+    for name, value in options.items():
+        if name not in known:
+            raise ValueError(
+                f"{of} has no option {name!r}: there are {', '.join(known)}" + did_you_mean(name, known)
+            )
+        _check_type(f"{of}: {name}", value, known[name])
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """The end of a message about an unknown word.
+
+    >>> did_you_mean("log_mell", ["log_mel", "mfcc"])
+    "; did you mean 'log_mel'?"
+    """
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _check_type(name: str, value: Any, annotation: Any) -> None:
+    allowed = typing.get_args(annotation) or (annotation,)
+    if not all(kind in KINDS for kind in allowed):
+        return  # whoever takes it says what it may be
+    counted = tuple(cls for kind in allowed for cls in KINDS[kind][1])
+    if not isinstance(value, counted) or (isinstance(value, bool) and bool not in allowed):
+        raise ValueError(f"{name}={value!r} must be {' or '.join(KINDS[kind][0] for kind in allowed)}")

@@ -1,0 +1,59 @@
+"""Flags that change a config: its keys, options that it leaves at their defaults, and no others."""
+
+import pytest
+
+from rann_jax.config_file import load_config_file
+from rann_jax.errors import ConfigError
+from rann_jax.experiment import build
+from tests.running import TINY
+
+pytestmark = pytest.mark.fast
+
+
+def test_options_that_the_file_leaves_at_their_defaults_can_be_set():
+    options = ["feature.fmin=50", "feature.htk=true", "feature.norm=None", "optimizer.div_factor=10"]
+    options += ["augment.gain={}", "augment.roll={'probability': 0.5}", "splits.valid=train"]
+    config = load_config_file(TINY, [f"--config.{option}" for option in options])
+    assert config.splits.valid == "train"
+    built = build(config)
+    assert (built.front_end.fmin, built.front_end.htk, built.front_end.norm) == (50, True, None)
+    names = [type(scheduled.augmentation).__name__ for scheduled in built.augment.audio]
+    assert names == ["Gain", "Roll", "Mixup"]
+    assert built.augment.audio[1].probability == 0.5
+
+
+def test_a_value_may_be_put_in_place_of_all_augmentations():
+    assert load_config_file(TINY, ["--config.augment={}"]).augment.to_dict() == {}
+
+
+def test_the_config_is_locked_afterwards():
+    with pytest.raises(AttributeError, match="locked"):
+        load_config_file(TINY, ["--config.seed=1"]).seeed = 1
+
+
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("seeed=1", "--config.seeed: the config has no such key"),
+        ("loader.thread=1", "--config.loader.thread: the config has no such key"),
+        ("loader.a.b=1", "--config.loader.a.b: the config has no such key"),
+        ("model.wdith=1", "--config.model.wdith: the config has no such key"),
+        ("augment.gain.low_db=1", "--config.augment.gain=\"{'low_db': VALUE}\""),
+        ("feature.fmim=50", "no option 'fmim'.*did you mean 'fmin'"),
+        ("feature.fmin=low", "fmin='low' must be a number"),
+        ("feature.n_fft=512.5", "n_fft=512.5 must be a whole number or None"),
+        ("feature.htk=1", "htk=1 must be True or False"),
+        ("feature.seconds=1", "config.feature.seconds: .*set config.t_c"),
+        ("augment.gian={}", "config.augment: .*did you mean 'gain'"),
+        ("augment.gain=3", "config.augment: gain=3 must be the options of gain"),
+        ("augment.gain={'low': 3}", "config.augment: gain has no option 'low': there are low_db"),
+        ("augment.gain={'until': 'late'}", "config.augment: gain: until='late' must be a number"),
+        ("optimizer.div_facto=3", "config.optimizer: .*no option 'div_facto': .*did you mean 'div_factor'"),
+        ("optimizer.total_steps=3", "config.optimizer: .*no option 'total_steps'"),
+        ("optimizer.eps=small", "config.optimizer: .*eps='small' must be a number"),
+    ],
+)
+def test_what_there_is_not_is_one_line(flag, says):
+    with pytest.raises(ConfigError, match=says) as told:
+        build(load_config_file(TINY, [f"--config.{flag}"]))
+    assert "\n" not in str(told.value)
