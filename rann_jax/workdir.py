@@ -39,11 +39,11 @@ ADDED = {
 
 @contextmanager
 def replace_atomically(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a temporary file that takes the place of `path` when the block ends well."""
+    """Open a temporary file that takes the place of `path` when the block ends well; text is UTF-8."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open(mode) as file:
+        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
         temporary.replace(path)
     finally:
