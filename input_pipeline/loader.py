@@ -58,8 +58,7 @@ def train_batches(
       process_count: how many processes share a batch.
       num_threads: threads that read.
       prefetch: batches read ahead.
-      num_workers: processes that read, beside this one; 0 is none. grain asks for parsed absl
-      flags.
+      num_workers: processes that read, beside this one; 0 is none. grain asks for parsed absl flags.
 
     Returns:
       Iterator of {"audio": int16 (batch_size / process_count, crop_samples),
@@ -113,16 +112,12 @@ def eval_batches(
       process_count: how many processes share a batch.
       num_threads: threads that read.
       prefetch: batches read ahead.
-      num_workers: processes that read, beside this one; 0 is none. grain asks for parsed absl
-      flags.
+      num_workers: processes that read, beside this one; 0 is none. grain asks for parsed absl flags.
 
     Returns:
-      Iterator of {"audio": int16 (batch_size / process_count, crop_samples), "mask": bool
-      (batch_size /
-      process_count,), "clip": int32 (batch_size / process_count,)}: the index of the clip in the
-      split; 0
-      where the mask is False. Every process gets the same number of batches. Close it with
-      `.close()`.
+      Iterator of {"audio": int16 (batch_size / process_count, crop_samples), "mask": bool (batch_size /
+      process_count,), "clip": int32 (batch_size / process_count,)}: the index of the clip in the split, 0
+      where the mask is False. Every process gets the same number of batches. Close it with `.close()`.
 
     Raises:
       DataError: unknown split, or a batch size that the processes cannot share.
