@@ -2,7 +2,8 @@
 
 `cwt` gives every coefficient at every sample, which is a hundred times what an image needs. Here
 each scale's part of the spectrum is moved to zero frequency and inverted at a rate that just holds
-its band, so that the power comes out at 1, 2, 4... samples a frame, whose mean is the image.
+its band, so that the power comes out at 8, 16, 32... samples a frame, evenly spaced in it, whose mean is
+the image: within 1% of the mean over every sample.
 """
 
 import functools
@@ -21,6 +22,9 @@ from rann_jax.features.clipwise import clipwise
 # The wavelet's Gaussian is cut where it has fallen to this part of its peak (100 dB in power), both
 # along frequency (the band kept) and along time (the zeros that keep the ends apart).
 CUT = 1e-5
+
+# The power changes twice as fast as the coefficients: with fewer samples a frame their mean would be off.
+FEWEST_SAMPLES = 8
 
 
 @functools.lru_cache(maxsize=64)
@@ -68,7 +72,7 @@ def _wavelet_power(
     # Samples a frame, a power of two that holds the band of the scale.
     first = np.floor((center - _half_band(bandwidth)) / scales * length).astype(int)
     band = 2 * _half_band(bandwidth) / scales * length
-    samples = 2 ** np.maximum(0, np.ceil(np.log2((band + 2) / frames))).astype(int)
+    samples = 2 ** np.ceil(np.log2(np.maximum((band + 2) / frames, FEWEST_SAMPLES))).astype(int)
     widest = int(np.max(first + samples * frames))
     missing = max(0, widest - spectrum.shape[-1])
     spectrum = jnp.pad(spectrum, [(0, 0)] * (y.ndim - 1) + [(0, missing)])
@@ -86,7 +90,11 @@ def _wavelet_power(
             return jax.lax.dynamic_slice_in_dim(spectrum, start, size, axis=-1)
 
         part = jax.vmap(one_scale, out_axes=-2)(jnp.asarray(first[rows], jnp.int32))
-        gain = gain.astype(np.complex64).reshape((1,) * (y.ndim - 1) + gain.shape)
+        # From the first sample of a frame's share to the middle of it, a linear phase.
+        turn = 2 * math.pi * (hop_length / int(rate) - 1) / 2 / length
+        phase = np.float32(turn) * jnp.arange(size, dtype=jnp.float32)[None]
+        gain = jax.lax.complex(gain * jnp.cos(phase), gain * jnp.sin(phase))
+        gain = gain.reshape((1,) * (y.ndim - 1) + gain.shape)
         coefficients = jnp.fft.ifft(part * gain)
         squares = jnp.square(coefficients.real) + jnp.square(coefficients.imag)
         return jnp.mean(squares.reshape(*squares.shape[:-1], frames, int(rate)), axis=-1)
