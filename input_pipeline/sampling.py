@@ -58,8 +58,9 @@ class BalancedOrder:
         self._remember()
 
     def _remember(self) -> None:
-        # One permutation a class, that of its epoch, and one of the round.
-        self._shuffled = functools.lru_cache(maxsize=len(self._clips) + 1)(self._permutation)
+        # Threads read ahead of one another: besides the order that ends those that begin.
+        self._round = functools.lru_cache(maxsize=4)(functools.partial(self._permutation, -1))
+        self._shuffled = functools.lru_cache(maxsize=2 * len(self._clips))(self._permutation)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_clips": self._clips, "_seed": self._seed}  # a cache does not go to worker processes
@@ -71,7 +72,7 @@ class BalancedOrder:
     def __call__(self, draw: int) -> int:
         """The clip of a draw, counted from 0."""
         turn, position = divmod(draw, len(self._clips))
-        chosen = int(self._shuffled(-1, turn)[position])
+        chosen = int(self._round(turn)[position])
         clips = self._clips[chosen]
         epoch, place = divmod(turn, len(clips))
         return int(clips[self._shuffled(chosen, epoch)[place]])

@@ -97,6 +97,15 @@ class Checkpoints:
             options=options,
             item_handlers={"state": _arrays(), "record": ocp.JsonCheckpointHandler()},
         )
+        # Every process reads for itself: the manager's own way ends in a collective, to which a process whose
+        # files are damaged does not come.
+        alone = jax.process_index()
+        self._reader = ocp.Checkpointer(
+            ocp.CompositeCheckpointHandler(state=_arrays(), record=ocp.JsonCheckpointHandler()),
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=alone, active_processes={alone}, barrier_sync_key_prefix=f"reader{alone}"
+            ),
+        )
 
     @functools.cached_property
     def _best_metric(self) -> str:
@@ -130,11 +139,14 @@ class Checkpoints:
     def save(self, step: int, state: TrainState, record: Record, metrics: Mapping[str, float]) -> None:
         """Start saving; arrays are copied before this returns, files are written behind it.
 
+        Of equal scores the first is the best: a score that does not exceed all before is not kept.
+
         Raises:
           OSError: this save, or the one before it, could not be written.
         """
         self._check_space(state)
         record = dataclasses.replace(record, checksum=checksum(state))
+        kept = dict(metrics) if self.is_best(metrics) else None
         with _system_errors():
             self._manager.save(
                 step,
@@ -142,7 +154,7 @@ class Checkpoints:
                     state=ocp.args.PyTreeSave(state),
                     record=ocp.args.JsonSave(dataclasses.asdict(record)),
                 ),
-                metrics=dict(metrics) if self._best_metric in metrics else None,
+                metrics=kept,
             )
 
     def _check_space(self, state: TrainState) -> None:
@@ -168,36 +180,42 @@ class Checkpoints:
             raise _unreadable(f"{self._manager.directory}: checkpoint {step}", error) from error
 
     def _read(self, like: Any, step: int | None) -> tuple[TrainState, Record]:
+        """Where processes share the arrays, all of them raise if one cannot read its part."""
         shardings = ocp.checkpoint_utils.construct_restore_args(like)
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeRestore(like, restore_args=shardings), record=ocp.args.JsonRestore()
-            ),
-        )
-        record = _record(restored.record)
-        if record.checksum not in (None, checksum(restored.state)):
+        arrays = ocp.args.PyTreeRestore(like, restore_args=shardings)
+        failure: Exception | None = None
+        try:
+            restored = self._restore(step, state=arrays, record=ocp.args.JsonRestore())
+            record, number = _record(restored.record), _own_sum(restored.state)
+        except Exception as error:  # a damaged file makes the readers raise anything
+            failure = error
+        shared = _shared(like)
+        # Not before all have come to the same place: the next sum is of all of them.
+        all_read = distributed.agree(failure is None) if shared else failure is None
+        if not all_read:
+            raise failure or ValueError("another process cannot read its part")
+        if record.checksum not in (None, distributed.total(number) % 2**32 if shared else number):
             raise ValueError("its arrays are not those that were saved: the checksum differs")
         return restored.state, record
+
+    def _restore(self, step: int | None, **items: ocp.args.CheckpointArgs) -> Any:
+        self._manager.wait_until_finished()  # it may be being written
+        return self._reader.restore(self._manager.directory / str(step), args=ocp.args.Composite(**items))
 
     def restore_newest(self, like: Any) -> tuple[TrainState, Record]:
         """The newest checkpoint that can be read, with one warning on stderr for each that cannot.
 
-        All processes take the same one.
+        All processes that share the arrays of `like` take the same one.
 
         Raises:
           ConfigError: none can be read.
         """
         reasons = []
         for step in sorted(self._manager.all_steps(), reverse=True):
-            restored, reason = None, ""
             try:
-                restored = self._read(like, step)
+                return self._read(like, step)
             except Exception as error:
-                reason = _reason(error)
-            if distributed.agree(restored is not None) and restored:
-                return restored
-            reasons.append(f"checkpoint {step} cannot be read ({reason or 'by another process'})")
+                reasons.append(f"checkpoint {step} cannot be read ({_reason(error)})")
             print(f"warning: {self._manager.directory}: {reasons[-1]}", file=sys.stderr)
         said = reasons[0] if reasons else "there is none"
         raise ConfigError(f"{self._manager.directory}: {said}, nor any before it: name another workdir")
@@ -223,8 +241,7 @@ class Checkpoints:
           ConfigError: it is damaged, or another version of this program wrote it.
         """
         try:
-            restored = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
-            return _record(restored.record)
+            return _record(self._restore(step, record=ocp.args.JsonRestore()).record)
         except Exception as error:
             raise _unreadable(f"{self._manager.directory}/{step}/record", error) from error
 
@@ -248,6 +265,7 @@ class Checkpoints:
         Raises:
           OSError: it could not be written.
         """
+        self._reader.close()
         with _system_errors():
             self._manager.close()
 
@@ -263,19 +281,30 @@ def checksum(state: Any) -> int:
     """A number below 2^32 that changes with any one bit of any array, whatever devices hold them.
 
     The sum of all words of 32 bits, each times an odd number of its array, modulo 2^32: the order does not
-    matter. On the host: a program for all these arrays would take long to compile. All processes say the
-    same.
+    matter. On the host: a program for all these arrays would take long to compile. Of arrays that processes
+    share, all say the same.
 
     Raises:
       ValueError: an array is no whole number of words.
     """
+    number = _own_sum(state)
+    return distributed.total(number) % 2**32 if _shared(state) else number
+
+
+def _own_sum(state: Any) -> int:
+    """What this process' devices add to the checksum; of what several devices hold each part once."""
     total = 0
     for index, leaf in enumerate(jax.tree.leaves(state)):
-        # Of what several devices hold each part once.
         parts = [shard.data for shard in leaf.addressable_shards if shard.replica_id == 0]
         for part in jax.device_get(parts):
             total += (2 * index + 1) * int(np.ravel(part).view(np.uint32).sum(dtype=np.uint32))
-    return distributed.total(total % 2**32) % 2**32
+    return total % 2**32
+
+
+def _shared(state: Any) -> bool:
+    """Whether devices of several processes hold the arrays; each process may have its own, too."""
+    placed = (leaf.sharding for leaf in jax.tree.leaves(state))
+    return not all(sharding is None or sharding.is_fully_addressable for sharding in placed)
 
 
 def _record(saved: Any) -> Record:

@@ -2,8 +2,11 @@
 
 import functools
 import itertools
+import os
+import sys
+import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -16,6 +19,7 @@ from rann_jax.errors import ConfigError
 DATA, MODEL = "data", "model"
 HEARTBEAT_SECONDS = 100  # JAX's default
 WAIT_SECONDS = 3600  # for a process that compiles; a dead one is known by its heartbeat
+LEAVE_SECONDS = 5  # (ours) for the others to fail too, each with its own message
 _waits = itertools.count()  # every wait needs a name of its own
 
 
@@ -149,8 +153,27 @@ def agree(ok: bool) -> bool:
 def wait_for_all(what: str) -> None:
     """Return when every process has come here; `what` names the place.
 
-    The processes wait at their coordinator, not in a collective: gloo gives up a peer after 30 s, and one
-    that compiles while another found its program in the cache can be later than that.
+    The processes wait at their coordinator, not in a collective: one that compiles while another found its
+    program in the cache may be later than a collective waits.
     """
     if jax.process_count() > 1:
-        multihost.sync_global_processes(f"{what} ({next(_waits)})", timeout=WAIT_SECONDS)
+        barrier = multihost.get_barrier_sync_fn()
+        barrier(key=f"{what} ({next(_waits)})", timeout_ms=1000 * WAIT_SECONDS)
+
+
+def leave(code: int, *, at_once: bool = False) -> NoReturn:
+    """End a process that has failed with this exit code.
+
+    At its end JAX waits for minutes until all processes have come to theirs. The others may wait for this one
+    in the middle of the run: it stays for LEAVE_SECONDS, or not at all where `at_once`, and goes. That it is
+    gone is known by its heartbeat.
+    """
+    if not jax.distributed.is_initialized():
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if not at_once:
+        end = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+        end.start()
+        end.join(LEAVE_SECONDS)
+    os._exit(code)

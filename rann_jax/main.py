@@ -28,6 +28,7 @@ import errno
 import logging as stdlib_logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -110,7 +111,16 @@ def main() -> None:
     same command goes on.
     """
     jax.config.config_with_absl()  # every setting of JAX is a flag, as --jax_platforms=cpu
-    sys.exit(guarded(lambda: app.run(_program, flags_parser=_parse_flags)))
+    try:
+        code = guarded(lambda: app.run(_program, flags_parser=_parse_flags))
+    except SystemExit as end:
+        if end.code in (0, EXIT_CODE, None):  # which all processes have
+            raise
+        code = end.code if isinstance(end.code, int) else 1
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    distributed.leave(code, at_once=code == INTERRUPTED)
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:

@@ -27,7 +27,7 @@ from rann_jax.preemption import PreemptedError, Preemption
 from rann_jax.pretrained import Beginning, Source, begin
 from rann_jax.state import TrainState
 from rann_jax.steps import make_train_step
-from rann_jax.writers import MetricWriter, Progress, parameter_overview
+from rann_jax.writers import METRICS, MetricWriter, Progress, parameter_overview, read_metrics
 
 
 def train(
@@ -66,6 +66,9 @@ def train(
     distributed.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     evaluators = [SplitEvaluator(experiment, prepared, name, mesh) for name in config.eval.splits]
     show_progress = show_progress and distributed.is_primary()
+    read_metrics(
+        workdir / METRICS
+    )  # by all processes: all refuse a damaged file, before anything is compiled
     with ExitStack() as stack:
         checkpoints = stack.enter_context(closing(Checkpoints(workdir, config.best_metric)))
         beginning = begin(source, experiment, prepared.labels) if source else None

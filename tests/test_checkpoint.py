@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from rann_jax import distributed
+from rann_jax import checkpoint, distributed
 from rann_jax.checkpoint import SMALLEST_PART, Checkpoints, Record, checksum
 from rann_jax.errors import ConfigError
 from rann_jax.state import TrainState
@@ -230,6 +230,51 @@ def test_no_checkpoint_can_be_read(workdir):
     with pytest.raises(ConfigError, match=r"checkpoint 6 cannot be read.*nor any before it"):
         checkpoints.restore_newest(like())
     checkpoints.close()
+
+
+def test_arrays_of_a_process_alone_are_no_matter_of_the_others(workdir, monkeypatch):
+    """As weights to begin with are, which every process reads for itself."""
+
+    def asked(*_):
+        pytest.fail("the other processes were asked")
+
+    monkeypatch.setattr(distributed, "agree", asked)
+    monkeypatch.setattr(distributed, "total", asked)
+    with closing(Checkpoints(workdir, "test/accuracy")) as checkpoints:
+        assert checkpoints.restore_newest(like())[1].batches == 6
+
+
+@pytest.mark.parametrize("damaged_here", [True, False])
+def test_processes_that_share_arrays_pass_over_one_together(
+    workdir, monkeypatch, capsys, in_several_processes, damaged_here
+):
+    """All say whether they could read before any of them sums up."""
+    if damaged_here:
+        empty(workdir / "checkpoints" / "6")
+    calls, answers = in_several_processes, iter([False, True])
+    monkeypatch.setattr(distributed, "agree", lambda ok: calls.append(("agree", ok)) or next(answers))
+    with closing(Checkpoints(workdir, "test/accuracy")) as checkpoints:
+        assert checkpoints.restore_newest(like())[1].batches == 5
+    assert calls == [("agree", not damaged_here), ("agree", True), "total"]
+    assert ("another process cannot read its part" in capsys.readouterr().err) != damaged_here
+
+
+@pytest.fixture
+def in_several_processes(monkeypatch) -> list:
+    """Arrays count as shared; sums of the other processes are 0, and their calls are kept."""
+    calls = []
+    monkeypatch.setattr(checkpoint, "_shared", lambda _: True)
+    monkeypatch.setattr(distributed, "total", lambda number: calls.append("total") or number)
+    return calls
+
+
+def test_of_equal_scores_the_first_is_the_best(tmp_path):
+    """However often was saved."""
+    with closing(Checkpoints(tmp_path, "test/accuracy")) as checkpoints:
+        for step, score in enumerate([0.8, 0.9, 0.9, 0.9, float("nan"), 0.7], start=1):
+            checkpoints.save(step, state_at(step), Record(step, 1.0, BUNDLE), {"test/accuracy": score})
+        assert checkpoints.best_step == 2
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "5", "6"]
 
 
 @pytest.mark.fast

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -44,7 +44,10 @@ class Launcher:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def __call__(self, workdir: Path, *, processes: int = 1, devices: int) -> list[subprocess.Popen]:
+    def __call__(
+        self, workdir: Path, *, processes: int = 1, devices: int, last: Sequence[str] = ()
+    ) -> list[subprocess.Popen]:
+        """Start them; `last` are flags of the last one alone."""
         command = [sys.executable, "-m", "rann_jax.main", "--config", CONFIG, "--workdir", str(workdir)]
         command += [f"--config.prepared_dir={self.folder / 'prepared'}", "--quiet", "--jax_platforms=cpu"]
         command += ["--config.save_every=8", "--config.eval_every=20"]  # each takes as long as many steps
@@ -53,7 +56,11 @@ class Launcher:
         joined += [f"--heartbeat_seconds={HEARTBEAT_SECONDS}"]
         return [
             subprocess.Popen(
-                [*command, *([*joined, f"--process_id={index}"] if processes > 1 else [])],
+                [
+                    *command,
+                    *([*joined, f"--process_id={index}"] if processes > 1 else []),
+                    *(last if index == processes - 1 else ()),
+                ],
                 cwd=REPOSITORY,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -194,3 +201,16 @@ def test_a_single_process_is_told_and_told_again(launch, alone):
         assert "".join(notice) == (number == signal.SIGINT) * HEARD.decode().strip()
     launch.finish(workdir, devices=1)
     assert losses(workdir) == losses(alone)  # to the bit
+
+
+def test_an_error_of_one_process_ends_all(launch):
+    """Its line and its exit code are told at once; the other, which waits for it, stops."""
+    begin = time.monotonic()
+    run = launch(launch.folder / "one", processes=2, devices=1, last=["--config.prepared_dir=/proc/none"])
+    said, _ = run[1].communicate(timeout=900)
+    assert run[1].returncode == 2, said
+    assert "error: " in said
+    assert "/proc/none" in said
+    said, _ = run[0].communicate(timeout=900)
+    assert run[0].returncode != 0, said
+    assert time.monotonic() - begin < 6 * HEARTBEAT_SECONDS, said

@@ -21,7 +21,7 @@ def test_labels_are_utf_8_wherever_a_table_is_written(tmp_path):
             sys.executable,
             "-c",
             "import pathlib, sys; from rann_jax.report import tables;"
-            f"tables.write_csv(pathlib.Path(sys.argv[1]), {ascii(rows)})",
+            f"tables.write_csv(pathlib.Path(sys.argv[1]), {rows!a})",
             str(path),
         ],
         env=os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},

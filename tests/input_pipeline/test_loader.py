@@ -228,6 +228,23 @@ class TestBalancedOrder:
         other = BalancedOrder(self.CLIPS, seed=6)
         assert [other(draw) for draw in range(100)] != expected
 
+    @pytest.mark.fast
+    def test_clips_of_a_class_are_shuffled_once_an_epoch(self, monkeypatch):
+        """By threads that are up to a round apart; 200 rounds are two epochs of either class."""
+        shuffled = []
+        real = BalancedOrder._permutation
+
+        def permutation(order, chosen, epoch):
+            shuffled.append((chosen, epoch))
+            return real(order, chosen, epoch)
+
+        monkeypatch.setattr(BalancedOrder, "_permutation", permutation)
+        order = BalancedOrder([np.arange(100), np.arange(100, 200)], seed=5)
+        for draw in range(2, 400):
+            order(draw)
+            order(draw - 2)
+        assert len(shuffled) == len(set(shuffled)) == 200 + 2 * 2
+
     def test_labels_are_needed(self):
         with pytest.raises(DataError, match="no clip has one"):
             BalancedOrder([np.array([], int)] * 2, seed=0)
