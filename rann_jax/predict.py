@@ -215,9 +215,17 @@ def check_hop(seconds: float | None, listener: Listener) -> None:
         )
 
 
-def replaceable(path: Path) -> Path:
-    """Where a link leads, or the path itself; ConfigError where something is there that is no file."""
+def replaceable(path: Path, inputs: Sequence[Path]) -> Path:
+    """Where a link leads, or the path itself.
+
+    Raises:
+      ConfigError: it is an input or is called as sound is, as `--csv *.wav` has it, or is there and no file.
+    """
     target = Path(os.path.realpath(path))
+    if {path.suffix.lower(), target.suffix.lower()} & (audio.SUFFIXES | audio.UNREADABLE):
+        raise ConfigError(f"--csv {path}: it is named like a recording: name a table, such as tags.csv")
+    if any(os.path.realpath(source) == str(target) for source in inputs):
+        raise ConfigError(f"--csv {path}: it is one of the files to be tagged: name another")
     if target.exists() and not target.is_file():
         raise ConfigError(f"--csv {path}: it is there and no file: name a file, new or to be replaced")
     return target
@@ -271,7 +279,7 @@ def run(options: argparse.Namespace) -> int:
     wanted = {"audacity": options.audacity, "raven": options.raven, "picture": options.picture}
     folders = {kind: folder for kind, folder in wanted.items() if folder}
     if options.csv:
-        options.csv = replaceable(options.csv)
+        options.csv = replaceable(options.csv, paths)
     for kind, folder in folders.items():
         check_folder(folder, f"--{kind}")
         check_names(paths)

@@ -260,6 +260,33 @@ def test_a_table_goes_where_a_link_leads(tmp_path):
 
 @pytest.mark.fast
 @pytest.mark.usefixtures("loudness")
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--csv", "a.wav", "b.wav"], "--csv a.wav: it is named like a recording"),
+        (["a.wav", "--csv", "a.wav"], "--csv a.wav: it is named like a recording"),
+        (["--csv", "a.MP4", "a.wav"], "--csv a.MP4: it is named like a recording"),
+        (["a.wav", "--csv", "link.csv"], "--csv link.csv: it is named like a recording"),
+        (["sound", "--csv", "sound"], "--csv sound: it is one of the files to be tagged"),
+        (["sound", "--csv", "folder/../sound"], "--csv folder/../sound: it is one of the files to be tagged"),
+    ],
+)
+def test_a_table_replaces_no_recording(arguments, says, tmp_path, monkeypatch, capsys):
+    """`--csv *.wav` names the first of the recordings as the table."""
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, np.zeros(800), 8000)
+    shutil.copy(tmp_path / "a.wav", tmp_path / "sound")
+    (tmp_path / "link.csv").symlink_to("a.wav")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert main(["model", *arguments, "--quiet"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {says}: name a")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.fast
+@pytest.mark.usefixtures("loudness")
 @pytest.mark.parametrize("rate", [1, 999, 768_001])
 def test_a_rate_that_no_sound_has_is_refused(rate, tmp_path, capsys):
     """What a header claims: of 1 Hz, 70,000 samples are 19 hours, and 8000 times as many to be heard."""
