@@ -10,10 +10,12 @@ import soxr
 from scipy.io import wavfile
 
 from input_pipeline.audio import pad_or_crop
-from rann_jax.augment.demonstration import Example, demonstrate, draw
+from rann_jax.augment.demonstration import NAMES, Example, demonstrate, draw
 from rann_jax.excerpt import read
 from rann_jax.program import guarded
 from rann_jax.workdir import replace_atomically
+
+PICTURE = "augmentations.png"
 
 DESCRIPTION = """\
 Write what every augmentation of training does to a recording, each with its default range:
@@ -78,10 +80,19 @@ def run(options: argparse.Namespace) -> int:
         partner = pad_or_crop(soxr.resample(other, other_rate, rate), len(sound))
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out}: a file is there; name a folder")
+    _check_apart(options.out, options.file, options.partner)
     examples = demonstrate(sound, np.ascontiguousarray(partner), rate, options.seed)
     title = f"{options.file.name}   {len(sound) / rate:.2f} s at {rate / 1000:g} kHz   seed {options.seed}"
     _write(options.out, examples, rate, title)
     return 0
+
+
+def _check_apart(folder: Path, *inputs: Path | None) -> None:
+    """Raise ValueError where a recording would be replaced by what is written."""
+    written = [folder / PICTURE, *(folder / f"{name}.wav" for name in NAMES)]
+    for target in filter(Path.exists, written):
+        if any(target.samefile(file) for file in inputs if file is not None):
+            raise ValueError(f"--out {folder}: {target} is read, and would be replaced: name another folder")
 
 
 def _write(folder: Path, examples: list[Example], rate: int, title: str) -> None:
@@ -89,7 +100,7 @@ def _write(folder: Path, examples: list[Example], rate: int, title: str) -> None
         with replace_atomically(folder / f"{example.name}.wav", "wb") as file:
             wavfile.write(file, rate, example.sound.astype(np.float32))
         print(folder / f"{example.name}.wav")
-    picture = folder / "augmentations.png"
+    picture = folder / PICTURE
     with replace_atomically(picture, "wb") as file:
         draw(examples, rate, title).savefig(file, format="png")
     print(picture)

@@ -23,6 +23,7 @@ from rann_jax.features.plot import DYNAMIC_RANGE, INK, place_frequencies
 
 BINS = 128
 COLUMNS = 3
+NAMES = ("original", "partner", *AUGMENTATIONS)  # of the examples
 
 
 @dataclasses.dataclass(frozen=True)

@@ -138,6 +138,30 @@ def test_mistakes_are_one_line_and_exit_code_2(recording, arguments, message, ca
     assert not (folder / "new").exists()
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("original.wav", ["{folder}/original.wav"]),
+        ("between_class.wav", ["{folder}/../link.wav"]),
+        ("partner.wav", ["{a4}", "--with", "{folder}/../new/partner.wav"]),
+    ],
+)
+def test_a_recording_is_not_replaced(name, arguments, recording, tmp_path, capsys, monkeypatch):
+    """What is written takes names that an earlier run's sounds have, or the user's own."""
+    monkeypatch.setattr("rann_jax.augment.__main__.demonstrate", None)
+    folder = tmp_path / "new"
+    folder.mkdir()
+    content = recording.read_bytes()
+    (folder / name).write_bytes(content)
+    (tmp_path / "link.wav").symlink_to(folder / name)
+    given = [part.format(folder=folder, a4=recording) for part in arguments]
+    assert main([*given, "--out", str(folder)]) == 2
+    error = f"error: --out {folder}: {folder / name} is read, and would be replaced: name another folder\n"
+    assert capsys.readouterr().err == error
+    assert [path.read_bytes() for path in folder.iterdir()] == [content]
+
+
 def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
