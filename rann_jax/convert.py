@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from input_pipeline.datasets.source import read_table
+from input_pipeline.datasets.source import check_classes, read_table
 from rann_jax import environment, pretrained
 from rann_jax import workdir as workdirs
 from rann_jax.checkpoint import Checkpoints, Record
@@ -36,7 +36,7 @@ def read_labels(path: Path) -> list[str]:
 
     Raises:
       ConfigError: there is no such file.
-      DataError: it is not such a table.
+      DataError: it is not such a table, or what it names cannot be classes.
     """
     if not path.is_file():
         raise ConfigError(
@@ -45,7 +45,9 @@ def read_labels(path: Path) -> list[str]:
     rows = read_table(path, ("index", "display_name"))
     if [row["index"] for row in rows] != [str(number) for number in range(len(rows))]:
         raise ConfigError(f"--labels: the column index of {path} does not count 0, 1, 2...: sort its rows")
-    return [row["display_name"] for row in rows]
+    labels = [row["display_name"] for row in rows]
+    check_classes(labels, f"--labels: {path}, column display_name")
+    return labels
 
 
 def convert(config: ConfigDict, labels: Sequence[str], workdir: Path) -> pretrained.Beginning:

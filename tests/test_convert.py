@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from input_pipeline.errors import DataError
 from rann_jax import interop
 from rann_jax.convert import convert, main, read_labels
 from rann_jax.errors import ConfigError
@@ -95,4 +96,22 @@ def test_class_names_in_order(tmp_path):
     assert read_labels(path) == ["Male speech, man speaking", "Dog"]
     path.write_text("index,mid,display_name\n1,/m/b,Dog\n")
     with pytest.raises(ConfigError, match="does not count 0, 1, 2"):
+        read_labels(path)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (("Dog", "Cat", "Dog"), "'Dog' names two classes"),
+        (("Dog", '"Cat\nowl"'), r"'Cat\\nowl' is no name of a class: write it in one line"),
+        (("Dog", "Cat\towl"), r"'Cat\\towl' is no name of a class: .*without control characters"),
+        (("Dog", ""), "'' is no name of a class"),
+    ],
+)
+def test_class_names_that_cannot_be_kept_apart(names, says, tmp_path):
+    """Tags are kept by name, and other programs read them between tabs and ends of lines."""
+    path = tmp_path / "names.csv"
+    path.write_text("index,display_name\n" + "".join(f"{n},{name}\n" for n, name in enumerate(names)))
+    with pytest.raises(DataError, match=f"--labels: {path}, column display_name: {says}"):
         read_labels(path)

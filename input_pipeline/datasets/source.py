@@ -81,9 +81,13 @@ def scan(folder: Path, also: Set[str] = frozenset({".csv"})) -> dict[str, Stamp]
 
 def _relative(path: Path, folder: Path) -> str:
     name = path.relative_to(folder).as_posix()
-    if any(unicodedata.category(character) in _UNWRITABLE for character in name):
+    if _unwritable(name):
         raise DataError(f"config.data_dir: the name {name!r} is not printable text: rename it")
     return name
+
+
+def _unwritable(name: str) -> bool:
+    return any(unicodedata.category(character) in _UNWRITABLE for character in name)
 
 
 def _stamp(path: Path) -> Stamp:
@@ -195,15 +199,16 @@ def read_table(
 
 
 def check_classes(names: Sequence[str], where: str) -> None:
-    """Checks that names of classes can be kept as lines of a file, as TFDS keeps them.
+    """Checks that names of classes can be kept as lines of a file, as TFDS keeps them, and between tabs.
 
     Raises:
       DataError: one cannot, or is there twice; the message begins with `where` they come from.
     """
     for name in names:
-        if not name or name != name.strip() or "\n" in name or "\r" in name:
+        if not name or name != name.strip() or _unwritable(name):
             raise DataError(
-                f"{where}: {name!r} is no name of a class: write it in one line, without space around it"
+                f"{where}: {name!r} is no name of a class: write it in one line, without control characters "
+                "or space around it"
             )
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"{where}: {twice[0]!r} names two classes: name one of them otherwise")

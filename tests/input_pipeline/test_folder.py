@@ -149,6 +149,7 @@ class TestFolder:
                 "1 of 2 files .*a.wav: listed a second time",
             ),
             ('filename,label\na.wav,"rock\nroll"\nb.wav,jazz\n', r"labels.csv: 'rock\\nroll' is no name"),
+            ("filename,label\na.wav,ro\tck\nb.wav,jazz\n", r"labels.csv: 'ro\\tck' is no name .*control"),
             ("filename,label\na.wav,cat\nb.wav,cat\n", "single class 'cat'"),
             (
                 "filename,label,split\na.wav,cat,x y\nb.wav,dog,s\n",
