@@ -83,20 +83,27 @@ def find_files(sources: Sequence[Path]) -> list[Path]:
     What is hidden in a folder, as .Trash or macOS's "._dog.wav", is left out, as preparation does.
 
     Raises:
-      ConfigError: a source does not exist, or there is no sound at all.
+      ConfigError: a source does not exist, or is a folder without sound.
     """
     found: dict[Path, None] = {}
     for source in sources:
         if source.is_dir():
             below = (p for p in sorted(source.rglob("*")) if not is_hidden(p.relative_to(source)))
-            found |= dict.fromkeys(p for p in below if p.suffix.lower() in audio.SUFFIXES and p.is_file())
+            sounds = [p for p in below if p.suffix.lower() in audio.SUFFIXES and p.is_file()]
+            if not sounds:
+                raise ConfigError(f"{source}: no sound files in there{_why_not_a_workdir(source)}")
+            found |= dict.fromkeys(sounds)
         elif source.exists():
             found[source] = None
         else:
             raise ConfigError(f"{source}: no such file or folder")
-    if not found:
-        raise ConfigError(f"{', '.join(map(str, sources))}: no sound files in there")
     return list(found)
+
+
+def _why_not_a_workdir(folder: Path) -> str:
+    if (folder / "checkpoints").is_dir():
+        return ": workdirs are named before all files"
+    return ", and no checkpoints, as in a workdir: leave it out, or name another"
 
 
 def is_hidden(path: Path) -> bool:
