@@ -18,6 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from input_pipeline import audio
+from input_pipeline.datasets.source import is_audio, walk
 from rann_jax import compilation_cache, fusion
 from rann_jax.errors import ConfigError
 from rann_jax.listener import Listener
@@ -80,16 +81,17 @@ class Failure:
 def find_files(sources: Sequence[Path]) -> list[Path]:
     """The files named, and those in the folders named whose suffix libsndfile knows; sorted, each once.
 
-    What is hidden in a folder, as .Trash or macOS's "._dog.wav", is left out, as preparation does.
+    What is hidden in a folder, as .Trash or macOS's "._dog.wav", is left out, and linked folders are
+    searched, as preparation does.
 
     Raises:
+      OSError: a folder cannot be read.
       ConfigError: a source does not exist, or is a folder without sound.
     """
     found: dict[Path, None] = {}
     for source in sources:
         if source.is_dir():
-            below = (p for p in sorted(source.rglob("*")) if not is_hidden(p.relative_to(source)))
-            sounds = [p for p in below if p.suffix.lower() in audio.SUFFIXES and p.is_file()]
+            sounds = sorted(path for path in walk(source, []) if is_audio(path.name) and path.is_file())
             if not sounds:
                 raise ConfigError(f"{source}: no sound files in there{_why_not_a_workdir(source)}")
             found |= dict.fromkeys(sounds)
@@ -104,15 +106,6 @@ def _why_not_a_workdir(folder: Path) -> str:
     if (folder / "checkpoints").is_dir():
         return ": workdirs are named before all files"
     return ", and no checkpoints, as in a workdir: leave it out, or name another"
-
-
-def is_hidden(path: Path) -> bool:
-    """Whether a file, or a folder above it in the path, is hidden.
-
-    >>> is_hidden(Path(".Trash/dog.wav"))
-    True
-    """
-    return any(part.startswith(".") for part in path.parts)
 
 
 def check_names(paths: Sequence[Path]) -> None:

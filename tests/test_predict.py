@@ -108,6 +108,19 @@ def test_hidden_files_in_folders_are_left_out(tmp_path):
 
 
 @pytest.mark.fast
+def test_linked_folders_are_searched_once(tmp_path):
+    """As preparation does: a link's sounds are found, none twice, and a loop ends."""
+    for name in ("disk/b.wav", "sounds/own/a.wav"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    sounds = tmp_path / "sounds"
+    for link, target in (("disk", tmp_path / "disk"), ("also", sounds / "own"), ("own/loop", sounds)):
+        (sounds / link).symlink_to(target)
+    assert predict.find_files([sounds]) == [sounds / "disk/b.wav", sounds / "own/a.wav"]
+    assert predict.find_files([sounds / "disk"]) == [sounds / "disk/b.wav"]
+
+
+@pytest.mark.fast
 def test_events_join_neighbouring_windows():
     starts = np.array([0.0, 1.0, 2.0, 3.0])
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.7, 0.3]])

@@ -8,7 +8,7 @@ import stat
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,23 +44,13 @@ def scan(folder: Path, also: Set[str] = frozenset({".csv"})) -> dict[str, Stamp]
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise DataError(f"config.data_dir: {folder} {problem}: name the folder of the data set")
-    files: dict[str, Stamp] = {}
-    read: dict[tuple[int, int], str] = {}
     left_out: list[tuple[str, str]] = []
     try:
-        for parent, folders, names in os.walk(folder, onerror=_reraise, followlinks=True):
-            status, here = os.stat(parent), os.path.relpath(parent, folder)
-            first = read.setdefault((status.st_dev, status.st_ino), here)
-            if first != here:
-                left_out.append((here, first))
-                folders.clear()
-                continue
-            shown = sorted(name for name in folders if not name.startswith("."))
-            folders[:] = sorted(shown, key=lambda name: os.path.islink(os.path.join(parent, name)))
-            for name in names:
-                if not name.startswith(".") and (is_audio(name) or _suffix(name) in also):
-                    path = Path(parent, name)
-                    files[_relative(path, folder)] = _stamp(path)
+        files = {
+            _relative(path, folder): _stamp(path)
+            for path in walk(folder, left_out)
+            if is_audio(path.name) or _suffix(path.name) in also
+        }
     except OSError as error:
         raise DataError(
             f"config.data_dir: cannot read {error.filename}: {error.strerror}: mend or remove it"
@@ -77,6 +67,31 @@ def scan(folder: Path, also: Set[str] = frozenset({".csv"})) -> dict[str, Stamp]
             f"expected some of {' '.join(sorted((SUFFIXES | also) - TABLE_SUFFIXES - UNREADABLE))}"
         )
     return dict(sorted(files.items()))
+
+
+def walk(folder: Path, left_out: list[tuple[str, str]]) -> Iterator[Path]:
+    """The files below a folder but those that are hidden or in hidden folders, in no order.
+
+    A folder that links lead to is walked once, under its own name where that lies beside the link's.
+
+    Args:
+      folder: where to begin.
+      left_out: takes the relative paths of a link that is left out, and of what is walked in its stead.
+
+    Raises:
+      OSError: a folder cannot be read.
+    """
+    walked: dict[tuple[int, int], str] = {}
+    for parent, folders, names in os.walk(folder, onerror=_reraise, followlinks=True):
+        status, here = os.stat(parent), os.path.relpath(parent, folder)
+        first = walked.setdefault((status.st_dev, status.st_ino), here)
+        if first != here:
+            left_out.append((here, first))
+            folders.clear()
+            continue
+        shown = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(shown, key=lambda name: os.path.islink(os.path.join(parent, name)))
+        yield from (Path(parent, name) for name in names if not name.startswith("."))
 
 
 def _relative(path: Path, folder: Path) -> str:
