@@ -17,7 +17,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs.audioset import PANNS, panns_input
-from configs.base import base, hold_out, parse_arg
+from configs.base import base, parse_arg
 from configs.folder import own_sounds
 from input_pipeline.datasets.folder import Folder
 from rann_jax.errors import ConfigError
@@ -30,13 +30,12 @@ TRAIN = ("all", "probe")
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Presets: data (the folder) and those of `configs.folder.own_sounds`; init_from (workdir or file),
-    network (of a file), train (all, probe), valid (a split kept out of training: `hold_out`).
+    network (of a file), train (all, probe), valid (a split kept out of training: `configs.base.hold_out`).
     """
     own = {"init_from": "", "network": "cnn14", "train": "all", "valid": ""}
     preset = parse_arg(arg, {"train": TRAIN}, data="", **own, **Folder.OPTIONS)
     config = base()
-    own_sounds(config, preset["data"], preset)
-    hold_out(config, preset["valid"])
+    own_sounds(config, preset["data"], preset, valid=preset["valid"])
     config.init_from = preset["init_from"]
     if Path(config.init_from).expanduser().is_dir() and config.init_from:
         inherit(config, Path(config.init_from).expanduser())

@@ -8,6 +8,7 @@ dealt into five folds by class, and fold 5 is tested on; where a file has severa
 Without data=, the preset num_classes and --config.data_dir, --config.splits and --config.task say it.
 """
 
+import itertools
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,8 +33,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     preset = parse_arg(arg, data="", **own, **Folder.OPTIONS)
     config = base()
     config.num_classes = preset["num_classes"]
-    own_sounds(config, preset["data"], preset)
-    hold_out(config, preset["valid"])
+    own_sounds(config, preset["data"], preset, valid=preset["valid"])
     config.t_c = preset["t_c"]
     config.feature.name = preset["feature"]
     config.model.name = f"rann-{preset['t_c']:g}x4-{preset['width']}"
@@ -41,7 +41,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     return config
 
 
-def own_sounds(config: ConfigDict, data: str, options: Mapping[str, Any] = Folder.OPTIONS) -> None:
+def own_sounds(
+    config: ConfigDict, data: str, options: Mapping[str, Any] = Folder.OPTIONS, *, valid: str = ""
+) -> None:
     """Take data set, splits, task and number of classes from a folder, and say them on stderr.
 
     Args:
@@ -50,14 +52,16 @@ def own_sounds(config: ConfigDict, data: str, options: Mapping[str, Any] = Folde
       options: presets, of which those are taken that the data set has: csv, the table where there are
         several; filename_column, label_column, split_column, its columns; folds, into how many clips are
         dealt that have no split. Overrides of config.dataset come too late where the folder is looked at.
+      valid: a split kept out of training, as `hold_out` has it.
 
     Raises:
-      ValueError: the folder cannot be used.
+      ValueError: the folder cannot be used, or the split be kept out.
     """
     config.dataset = {"name": "folder", **{key: options[key] for key in Folder.OPTIONS}}
     if not data:
         folds = options["folds"]
         config.splits = train_and_test([f"fold{k + 1}" for k in range(folds)], f"preset folds={folds}")
+        hold_out(config, valid)
         return
     try:
         found = survey(data_dir=data, **config.dataset.to_dict())
@@ -67,7 +71,12 @@ def own_sounds(config: ConfigDict, data: str, options: Mapping[str, Any] = Folde
     config.num_classes = len(found.labels)
     config.task = "tagging" if found.several_labels else "classification"
     config.splits = train_and_test(found.splits, found.splits_from)
-    for line in _told(data, found, config.splits):
+    if unknown := set(filter(None, valid.split("+"))) - set(found.splits):
+        raise ValueError(
+            f"preset valid={valid}: no split {min(unknown)!r}: there are {', '.join(found.splits)}"
+        )
+    hold_out(config, valid)
+    for line in _told(data, found, config.splits.to_dict(), config.best_metric):
         print(line, file=sys.stderr)
 
 
@@ -114,16 +123,19 @@ def _tested(splits: Sequence[str]) -> list[str]:
     return next(filter(None, found), [])
 
 
-def _told(data: str, found: Survey, splits: Mapping[str, str]) -> Iterator[str]:
+def _told(data: str, found: Survey, splits: Mapping[str, str], best_metric: str) -> Iterator[str]:
     """What a user is to see before anything is trained."""
     yield f"note: {data}: {len(found.labels)} classes: {_shortened(found.labels)}"
     chosen = {use: joined.split("+") for use, joined in splits.items()}
-    others = [split for split in found.splits if split not in chosen["train"] + chosen["test"]]
+    others = [split for split in found.splits if split not in itertools.chain(*chosen.values())]
     left = f"; left alone: {', '.join(others)}" if others else ""
+    validated = f", validated on {splits['valid']}" if "valid" in splits else ""
     yield (
-        f"note: {data}: trained on {splits['train']}, tested on {splits['test']}{left} "
+        f"note: {data}: trained on {splits['train']}, tested on {splits['test']}{validated}{left} "
         f"(by {found.splits_from})"
     )
+    advice = "" if validated else ": with the preset valid=SPLIT, by a split that is kept out of both"
+    yield f"note: {data}: the best checkpoint is chosen by {best_metric}{advice}"
     for use, names in chosen.items():
         there = frozenset().union(*(found.labels_of[split] for split in names))
         if absent := [label for label in found.labels if label not in there]:

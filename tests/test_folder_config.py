@@ -2,10 +2,13 @@
 
 import pytest
 
+from configs import finetune
 from configs.folder import get_config
 from configs.folder import train_and_test as chosen
 from input_pipeline.datasets.folder import Folder
 from rann_jax.experiment import data_options
+
+DEALT = "config.dataset.folds=5"
 
 
 def table(folder, first, second, column="split"):
@@ -61,6 +64,27 @@ def test_several_splits():
     assert chosen(["test2", "test1", "train"])["test"] == "test2+test1"
     assert chosen([f"fold{k}" for k in (1, 10, 2, 9)]) == {"train": "fold1+fold2+fold9", "test": "fold10"}
     assert chosen(["extra", "train", "val"]) == {"train": "train", "test": "val"}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("config", [get_config, finetune.get_config], ids=["folder", "finetune"])
+def test_a_split_kept_out_is_said(config, tmp_path, capsys):
+    folder = tmp_path / "sounds"
+    for name in [f"{kind}/{number}.wav" for kind in ("cat", "dog") for number in range(10)]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    made = config(f"data={folder},valid=fold2+fold4")
+    assert made.splits.to_dict() == {"train": "fold1+fold3", "test": "fold5", "valid": "fold2+fold4"}
+    said = capsys.readouterr().err
+    assert f": trained on fold1+fold3, tested on fold5, validated on fold2+fold4 (by {DEALT})\n" in said
+    assert said.endswith(f"note: {folder}: the best checkpoint is chosen by valid/mAP\n")
+    config(f"data={folder}")
+    said = capsys.readouterr().err
+    assert f": trained on fold1+fold2+fold3+fold4, tested on fold5 (by {DEALT})\n" in said
+    assert f"note: {folder}: the best checkpoint is chosen by test/mAP: with the preset valid=" in said
+    with pytest.raises(ValueError, match="preset valid=fold9: no split 'fold9': there are fold1, fold2"):
+        config(f"data={folder},valid=fold9")
+    assert config("valid=fold4").splits.train == "fold1+fold2+fold3"
 
 
 @pytest.mark.fast
