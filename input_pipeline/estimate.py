@@ -60,20 +60,25 @@ class Estimate:
         return there * (1 - self.unusable / self.sampled) if self.sampled else 0.0
 
 
-def estimate(name: str, *, sample: int = 64, **plan_options: object) -> Estimate:
+def estimate(
+    name: str, *, sample: int = 64, splits: Mapping[str, str] | None = None, **plan_options: object
+) -> Estimate:
     """Lists a data set and prepares clips of it, evenly spaced, in a temporary folder that is removed.
 
     Args:
       name: a name in `datasets.REGISTRY`.
       sample: at most so many clips.
+      splits: what the data is for, as in `prepare`: those that are not there are refused.
       **plan_options: see `prepare.plan`.
 
     Raises:
       DataError: as `prepare`.
     """
     root, builder_class, config = plan(name, **plan_options)  # type: ignore[arg-type]
+    config.splits = splits or {}
     with quiet_tfds():
         builder: AudioBuilder = builder_class(data_dir=root, config=config)
+    builder.check_uses()
     there = [clip for clips in builder.listing.values() for clip in clips if not clip.problem]
     places = np.unique(np.linspace(0, len(there) - 1, min(sample, len(there))).astype(int))
     clips = [there[place] for place in places]

@@ -33,6 +33,7 @@ from input_pipeline.prepared import Prepared
 from rann_jax.config_file import load_config_file
 from rann_jax.experiment import data_options
 from rann_jax.program import guarded
+from rann_jax.ranges import check_ranges
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -88,14 +89,14 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
       ConfigError, DataError: what the user can mend.
     """
     config = load_config_file(options.config, overrides)
-    data = data_options(config)
+    check_ranges(config)
+    data, splits = data_options(config), config.splits.to_dict()
     if not options.dry_run:
-        splits = config.splits.to_dict()
         lines = summary(prepare(**data, splits=splits, beam=options.beam, progress=not options.quiet))
     else:
         for key in ("workers", "max_failed_share"):
             del data[key]
-        cost = estimate(**data, progress=not options.quiet)
+        cost = estimate(**data, splits=splits, progress=not options.quiet)
         if not cost.sampled:
             raise DataError(f"config.data_dir: no clip of {data['name']} has sound in {config.data_dir}")
         lines = forecast(config, cost)

@@ -73,6 +73,10 @@ def test_it_prepares_what_training_will_take(sounds, capsys):
         (["--config.prepare.storage=mp3", "--dry-run"], "config.prepare.storage='mp3'"),
         (["--config.data_dir=/absent", "--dry-run"], "config.data_dir: /absent does not exist"),
         (["--dry_run"], "'--dry_run' is not understood"),
+        (["--config.sample_rate=0"], "config.sample_rate must be a whole number of at least 1, not 0"),
+        (["--config.prepare.workers=-2", "--dry-run"], "config.prepare.workers must be a whole number"),
+        (["--config.splits.train=fold99", "--dry-run"], "config.splits: unknown split 'fold99'"),
+        (["--config.splits.train=fold99", "--quiet"], "config.splits: unknown split 'fold99'"),
         (["--config.prepare.nothing=1"], "config.prepare.nothing"),
     ],
 )

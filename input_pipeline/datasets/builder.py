@@ -266,13 +266,17 @@ class AudioBuilder(FileReaderBuilder):
         """Converts nothing in vain.
 
         Raises:
-          DataError: a split that is to be used is not there, or too many clips of one are rejected unheard.
+          DataError: as `check_uses`, or too many clips of a split are rejected unheard.
         """
-        for expression in self.builder_config.splits.values():
-            sampling.split_names(expression, tuple(self.listing))
+        self.check_uses()
         for split, clips in self.listing.items():
             unheard = tuple(manifest.Rejected(clip.id, clip.problem) for clip in clips if clip.problem)
             self._check_share(split, unheard, len(clips))
+
+    def check_uses(self) -> None:
+        """Raises DataError where a split that is to be used is not there."""
+        for expression in self.builder_config.splits.values():
+            sampling.split_names(expression, tuple(self.listing))
 
     def _check_share(self, split: str, rejected: tuple[manifest.Rejected, ...], total: int) -> None:
         listed = Path(self.data_dir).parent / f"{split}.rejected.jsonl"  # outlives the unfinished folder
