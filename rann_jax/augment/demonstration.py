@@ -145,7 +145,7 @@ def draw(examples: list[Example], sample_rate: int, title: str) -> Figure:
     bar = figure.colorbar(drawn, ax=list(panels), pad=0.01, fraction=0.02, aspect=40)
     bar.set_label("dB", color=INK)
     bar.outline.set_visible(False)
-    figure.suptitle(title, x=0.012, ha="left", fontsize=15, color=INK)
+    figure.suptitle(title, x=0.012, ha="left", fontsize=15, color=INK, parse_math=False)
     return figure
 
 

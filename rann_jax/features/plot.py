@@ -186,5 +186,5 @@ def draw(y: np.ndarray, sample_rate: int, title: str = "") -> Figure:
         axes.tick_params(colors=INK, labelsize=9, length=3)
         axes.spines[:].set_visible(False)
     if title:
-        figure.suptitle(title, x=0.012, ha="left", fontsize=15, color=INK)
+        figure.suptitle(title, x=0.012, ha="left", fontsize=15, color=INK, parse_math=False)
     return figure
