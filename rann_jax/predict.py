@@ -30,6 +30,7 @@ from rann_jax.timeline import RunningMean
 from rann_jax.workdir import check_folder, replace_atomically
 
 TOP = 5  # tags that are shown of a file
+LONGEST_NAME = 255  # bytes, in the file systems of Linux
 
 EXAMPLES = """\
 examples:
@@ -108,13 +109,19 @@ def _why_not_a_workdir(folder: Path) -> str:
     return ", and no checkpoints, as in a workdir: leave it out, or name another"
 
 
-def check_names(paths: Sequence[Path]) -> None:
-    """Raise ConfigError where what is written about two files would take one name."""
+def check_names(paths: Sequence[Path], kind: str) -> None:
+    """Raise ConfigError where what is written about two files would take one name, or one too long."""
     seen: dict[str, Path] = {}
     for path in paths:
         other = seen.setdefault(path.name, path)
         if other != path:
             raise ConfigError(f"{other} and {path} have one name: write their labels in two runs")
+        length = len(os.fsencode(file_name(path, kind)))
+        if length > LONGEST_NAME:
+            raise ConfigError(
+                f"--{kind}: the name of what is written about {shown(path)} would have {length} bytes, and "
+                f"may have {LONGEST_NAME}: give the sound a shorter name, or leave --{kind} out"
+            )
 
 
 def split_sources(first: Path, rest: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -282,7 +289,7 @@ def run(options: argparse.Namespace) -> int:
         options.csv = replaceable(options.csv, paths)
     for kind, folder in folders.items():
         check_folder(folder, f"--{kind}")
-        check_names(paths)
+        check_names(paths, kind)
     compilation_cache.enable()
     listener = load(workdirs, options.rule, options.checkpoint, options.batch_size)
     check_hop(options.hop, listener)

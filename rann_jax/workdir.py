@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,13 +40,23 @@ ADDED = {
 
 @contextmanager
 def replace_atomically(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a temporary file that takes the place of `path` when the block ends well; text is UTF-8."""
+    """Open a temporary file that takes the place of `path` when the block ends well; text is UTF-8.
+
+    Raises:
+      OSError: it names `path`, not the temporary file; a name that is too long is refused before the block.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    path.exists()  # raises where the name is too long
+    # Short, so that what can be written has no longer name than it may.
+    temporary = path.with_name(f".unfinished.{uuid.uuid4().hex}")
     try:
         with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is not None and os.fspath(error.filename) == str(temporary):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

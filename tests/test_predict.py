@@ -16,7 +16,7 @@ from input_pipeline.datasets.quickstart import synthesise
 from rann_jax import predict
 from rann_jax.listener import Listener
 from rann_jax.predict import main
-from rann_jax.tag_output import Choice, Events
+from rann_jax.tag_output import SUFFIX, Choice, Events
 from rann_jax.timeline import Judgement, Timeline
 from tests.conftest import TINY_LABELS
 from tests.tiny import write_workdir
@@ -300,6 +300,32 @@ def test_a_table_replaces_no_recording(arguments, says, tmp_path, monkeypatch, c
     assert main(["model", *arguments, "--quiet"]) == 2
     assert capsys.readouterr().err.startswith(f"error: {says}: name a")
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.fast
+@pytest.mark.usefixtures("loudness")
+def test_the_longest_names(tmp_path, capsys):
+    """Names of 255 bytes are written; one that would be longer is refused before anything is heard."""
+    names = {kind: "ü" * ((251 - len(suffix)) // 2) + ".wav" for kind, suffix in SUFFIX.items()}
+    names["csv"] = "short.wav"
+    for kind, name in names.items():
+        soundfile.write(tmp_path / name, np.full(1600, 0.5), 8000)
+        out = tmp_path / kind / ("n" * 251 + ".csv" if kind == "csv" else "")
+        assert main(["model", str(tmp_path / name), "--top", "1", "--quiet", f"--{kind}", str(out)]) == 0
+        (written,) = (tmp_path / kind).iterdir()
+        assert 254 <= len(os.fsencode(written.name)) <= 255
+    capsys.readouterr()
+    sounds = [str(tmp_path / name) for name in ("short.wav", names["audacity"])]
+    assert main(["model", *sounds, "--top", "1", *outputs(tmp_path / "out")]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("error: --raven: the name of what is written about ")
+    assert told.err.endswith(
+        "would have 265 bytes, and may have 255: give the sound a shorter name, or leave --raven out\n"
+    )
+    assert not (tmp_path / "out").exists()
+    assert main(["model", sounds[0], "--csv", str(tmp_path / ("n" * 252 + ".csv"))]) == 2
+    assert capsys.readouterr().err.endswith("n.csv: File name too long\n")
 
 
 @pytest.mark.fast

@@ -8,7 +8,15 @@ from ml_collections import ConfigDict
 
 from configs.base import base
 from rann_jax.errors import ConfigError
-from rann_jax.workdir import CONFIG_FILE, SCORING, check_folder, check_same_config, save_config
+from rann_jax.program import one_line
+from rann_jax.workdir import (
+    CONFIG_FILE,
+    SCORING,
+    check_folder,
+    check_same_config,
+    replace_atomically,
+    save_config,
+)
 
 pytestmark = pytest.mark.fast
 
@@ -137,3 +145,23 @@ def test_an_address_is_no_folder(address, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="mount the bucket and name its folder"):
         check_folder(Path(address))
     check_folder(tmp_path / "a:b" / "run")
+
+
+def test_one_file_is_replaced_whole_by_each_of_two_writers(tmp_path):
+    path = tmp_path / ("n" * 255)
+    with replace_atomically(path) as first, replace_atomically(path) as second:
+        first.write("first")
+        second.write("second, longer")
+        assert len({first.name, second.name, str(path)}) == 3
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_written_is_named_not_its_temporary_file(tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(OSError, match="directory") as caught, replace_atomically(tmp_path / "there"):
+        pass
+    assert one_line(caught.value) == f"{tmp_path}/there: Is a directory"
+    with pytest.raises(OSError, match="too long"), replace_atomically(tmp_path / ("n" * 256)):
+        pytest.fail("it cannot end well")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
