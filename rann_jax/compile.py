@@ -79,7 +79,9 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
       ConfigError: what the user can mend.
     """
     jax.config.update("jax_platforms", "cpu")
-    if options.cpu_devices:
+    if options.cpu_devices is not None:
+        if options.cpu_devices < 1:
+            raise ConfigError(f"--cpu_devices={options.cpu_devices}: it must be at least 1")
         jax.config.update("jax_num_cpu_devices", options.cpu_devices)
     config = load_config_file(options.config, overrides)
     experiment = build(config)

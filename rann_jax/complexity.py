@@ -73,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
       ValueError: no such network, or a number of classes that it cannot have.
     """
+    if options.num_classes < 1:
+        raise ValueError(f"--num_classes={options.num_classes}: it must be at least 1")
     costs = {n: complexity(n, num_classes=options.num_classes) for n in options.names or TABLE_XII}
     print(HEADER)
     for name, cost in costs.items():

@@ -29,6 +29,8 @@ def read(file: Path, start: float, seconds: float) -> tuple[np.ndarray, int]:
             y = sound.read(max(1, min(round(seconds * rate), length)), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{file}: not a sound file that can be read ({error.error_string})") from None
+    except TypeError:  # soundfile asks for the format of what is called .raw
+        raise ValueError(f"{file}: headerless sound does not say its rate: convert it to wav") from None
     if not np.isfinite(y).all():
         raise ValueError(f"{file}: NaN or infinite samples")
     return y.mean(axis=1), rate

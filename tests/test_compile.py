@@ -61,6 +61,8 @@ def test_the_step_of_a_config(capsys):
     ("arguments", "says"),
     [
         (["--cpu_devices", "8", "--config.batch_size=12"], "config.batch_size=12 cannot be shared by 8"),
+        (["--cpu_devices", "0"], "--cpu_devices=0: it must be at least 1"),
+        (["--cpu_devices", "-1"], "--cpu_devices=-1: it must be at least 1"),
         (["--cpu_devices", "8", "please"], "'please' is not understood"),
         (["--topology", "v5e:none"], "--topology v5e:none: "),
     ],

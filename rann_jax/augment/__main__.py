@@ -16,6 +16,7 @@ from rann_jax.program import guarded
 from rann_jax.workdir import replace_atomically
 
 PICTURE = "augmentations.png"
+SEEDS = 2**32  # of jax.random.key, which takes others for one of these
 
 DESCRIPTION = """\
 Write what every augmentation of training does to a recording, each with its default range:
@@ -73,6 +74,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
       ValueError: what the user can mend.
     """
+    if not 0 <= options.seed < SEEDS:
+        raise ValueError(f"--seed={options.seed}: it must be between 0 and {SEEDS - 1}")
     sound, rate = read(options.file, options.start, options.seconds)
     partner = sound[::-1]
     if options.partner is not None:

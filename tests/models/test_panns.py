@@ -89,3 +89,10 @@ def test_the_program_prints_the_table(capsys):
 def test_the_program_refuses_an_unknown_name(capsys):
     assert complexity.main(["vgg"]) == 2
     assert capsys.readouterr().err.startswith("error: no network is called 'vgg'")
+
+
+@pytest.mark.fast
+def test_the_program_refuses_a_number_of_classes_that_no_network_has(capsys):
+    for number in ("0", "-5"):
+        assert complexity.main(["rann-4x4-1", "--num_classes", number]) == 2
+        assert capsys.readouterr().err == f"error: --num_classes={number}: it must be at least 1\n"
