@@ -43,11 +43,14 @@ def load_models(runs: Sequence[Path], split: str) -> dict[str, Predictions]:
     Raises:
       ConfigError: a file is missing or broken, or the runs are not of the same data.
     """
+    named: dict[Path, Path] = {}
+    for run in runs:
+        if other := named.get(run.resolve()):
+            raise ConfigError(f"the same run is named twice, as {other} and {run}: leave one out")
+        named[run.resolve()] = run
     names = [_feature(run) for run in runs]
     if len(set(names)) < len(names):
         names = [str(run) for run in runs]
-    if len(set(names)) < len(names):
-        raise ConfigError("the same run is named twice")
     models = {name: predictions.load(run, split) for name, run in zip(names, runs, strict=True)}
     check_same_data(models)
     return models

@@ -189,7 +189,10 @@ def test_wrong_arguments(runs, capsys, arguments, says):
 
 
 def test_a_run_named_twice(runs, capsys):
-    assert "twice" in refused(capsys, runs[0], runs[0])
+    link = runs[0].with_name("link")
+    link.symlink_to(runs[0])
+    for again in (runs[0], link, runs[1] / ".." / runs[0].name):
+        assert f"the same run is named twice, as {runs[0]} and {again}: " in refused(capsys, runs[0], again)
 
 
 def npz(**changes) -> bytes:
