@@ -16,7 +16,7 @@ from configs.base import base
 from input_pipeline.prepare import find_prepared, prepare
 from rann_jax import crossval, environment, predictions
 from rann_jax.report import __main__ as report
-from rann_jax.report import collect, mistakes, page, plots
+from rann_jax.report import collect, markup, mistakes, page, plots
 from rann_jax.workdir import save_config
 from tests.test_ensemble import CLIPS, LABELS, TARGETS, predicted
 
@@ -326,3 +326,10 @@ def test_scripts_without_glyphs_and_values_without_range_are_drawn():
     assert plots.png(plots.bars({"F1": np.full(3, np.nan)}, names, "$"))
     assert plots.png(plots.heat_map(np.full((3, 1), np.nan), names, ["F1"], "$"))
     assert plots.png(plots.curves({"loss": [plots.Line("$\\frac", [1], [1e29])]}))
+
+
+@pytest.mark.fast
+def test_blanks_of_all_scripts_are_text():
+    for text in ("犬\u3000猫", "chien\u00a0: 3", "12\u202f000"):
+        assert markup.escape(text) == text
+    assert markup.escape("a\tb\u200b\u2028c\x85") == "a\ufffdb\ufffd\ufffdc\ufffd"

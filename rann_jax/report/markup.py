@@ -2,6 +2,7 @@
 
 import base64
 import html
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, NewType
 
@@ -26,10 +27,16 @@ p { max-width: 52em }
 def visible(text: object) -> str:
     r"""Text with a replacement character for what cannot be seen: controls, marks of direction, half a pair.
 
+    Blanks of all scripts, such as U+3000, are text.
+
     >>> visible("rain\x00\u202e, heavy")
     'rain\ufffd\ufffd, heavy'
     """
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(text))
+    return "".join(c if c.isprintable() or c == "\n" or _blank(c) else "\ufffd" for c in str(text))
+
+
+def _blank(character: str) -> bool:
+    return unicodedata.category(character) == "Zs"
 
 
 def escape(text: object) -> Html:
