@@ -75,6 +75,8 @@ def explaining(argv: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except (AttributeError, KeyError) as error:
+        if getattr(error, "name", None) == "get_config":
+            raise ConfigError("--config: the file has no function get_config, as configs/ have it") from error
         raise ConfigError(_unknown_key(argv, error)) from error
     except flags.UnrecognizedFlagError as error:
         flag = f"--{error.flagname}"

@@ -59,7 +59,7 @@ def convert(config: ConfigDict, labels: Sequence[str], workdir: Path) -> pretrai
     Raises:
       ConfigError: the file or the config cannot be used, or the workdir holds a run.
     """
-    workdirs.check_folder(workdir)
+    workdirs.check_trainable(workdir)
     if (workdir / workdirs.CONFIG_FILE).exists() or workdirs.has_checkpoint(workdir):
         raise ConfigError(f"--workdir: {workdir} holds a run already: name another folder")
     experiment = build(config)

@@ -81,7 +81,8 @@ def run(
       ConfigError, DataError, OSError: what the user can mend, in one line.
       DivergedError: the loss is not finite.
     """
-    workdirs.check_folder(workdir)
+    check = workdirs.check_trainable if mode == "train" else workdirs.check_folder
+    check(workdir)
     if mode == "train" and checkpoint != "latest":
         raise ConfigError("--checkpoint is for --mode=eval: training goes on from the latest; leave it out")
     if mode == "eval":

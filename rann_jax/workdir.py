@@ -5,7 +5,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,7 +46,8 @@ def replace_atomically(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
       OSError: it names `path`, not the temporary file; a name that is too long is refused before the block.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.exists()  # raises where the name is too long
+    with suppress(FileNotFoundError):
+        path.lstat()  # raises where the name is too long
     # Short, so that what can be written has no longer name than it may.
     temporary = path.with_name(f".unfinished.{uuid.uuid4().hex}")
     try:
@@ -74,6 +75,20 @@ def check_folder(folder: Path, option: str = "--workdir") -> None:
     if not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(
             f"{option}={folder}: {there} cannot be written to: name another folder, or mend its permissions"
+        )
+
+
+def check_trainable(workdir: Path) -> None:
+    """Raise ConfigError unless `check_folder` holds and checkpoints can be written to a workdir.
+
+    Orbax takes the whole path for a pattern when it puts the parts of a checkpoint together: with brackets in
+    it, it would find none, and keep a checkpoint without arrays.
+    """
+    check_folder(workdir)
+    if wrong := re.search(r"[\[\]\\]", str(workdir.absolute())):
+        raise ConfigError(
+            f"--workdir={workdir}: checkpoints cannot be written where the path has {wrong[0]!r}: name "
+            "another folder"
         )
 
 

@@ -1,5 +1,7 @@
 """Flags that change a config: its keys, options that it leaves at their defaults, and no others."""
 
+import sys
+
 import pytest
 
 from rann_jax.config_file import load_config_file
@@ -24,6 +26,13 @@ def test_options_that_the_file_leaves_at_their_defaults_can_be_set():
 
 def test_a_value_may_be_put_in_place_of_all_augmentations():
     assert load_config_file(TINY, ["--config.augment={}"]).augment.to_dict() == {}
+
+
+def test_a_file_that_is_no_config_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # a file is loaded over the one before
+    (tmp_path / "no.py").write_text("get_konfig = None\n")
+    with pytest.raises(ConfigError, match=r"--config: .*no function get_config"):
+        load_config_file(str(tmp_path / "no.py"))
 
 
 def test_the_config_is_locked_afterwards():

@@ -14,6 +14,7 @@ from rann_jax.workdir import (
     SCORING,
     check_folder,
     check_same_config,
+    check_trainable,
     replace_atomically,
     save_config,
 )
@@ -145,6 +146,14 @@ def test_an_address_is_no_folder(address, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="mount the bucket and name its folder"):
         check_folder(Path(address))
     check_folder(tmp_path / "a:b" / "run")
+
+
+@pytest.mark.parametrize("name", ["runs [1]/a", "[ab]", "a\\b"])
+def test_checkpoints_cannot_be_written_to_a_path_that_is_a_pattern(tmp_path, name):
+    check_folder(tmp_path / name)
+    with pytest.raises(ConfigError, match=r"--workdir=.*name another folder"):
+        check_trainable(tmp_path / name)
+    check_trainable(tmp_path / "runs (1) #2 Füße?*")
 
 
 def test_one_file_is_replaced_whole_by_each_of_two_writers(tmp_path):
