@@ -1,4 +1,4 @@
-"""What every program here does with what its user can mend: one line on stderr, exit code 2."""
+"""What every program here does with what its user can mend, and with Ctrl-C: one line on stderr."""
 
 import importlib
 import os
@@ -10,6 +10,7 @@ import jax
 
 from input_pipeline.errors import DataError
 from rann_jax.errors import ConfigError
+from rann_jax.preemption import INTERRUPTED
 
 MENDABLE: tuple[type[Exception], ...] = (ConfigError, DataError, OSError)
 
@@ -20,7 +21,11 @@ LESS_MEMORY = (
 
 
 def guarded(work: Callable[[], int], also: tuple[type[Exception], ...] = ()) -> int:
-    """Do a program's work and return its exit code; `also` are exceptions of that work that users can mend.
+    """Do a program's work and return its exit code: 2 where users can mend the error, 130 after Ctrl-C.
+
+    Args:
+      work: returns the exit code.
+      also: exceptions of this work that users can mend.
 
     >>> guarded(lambda: 0)
     0
@@ -35,6 +40,9 @@ def guarded(work: Callable[[], int], also: tuple[type[Exception], ...] = ()) -> 
             raise
         print(f"error: {lack}: {LESS_MEMORY}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
     except MENDABLE + also as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2

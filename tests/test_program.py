@@ -53,3 +53,11 @@ def test_a_step_that_does_not_fit_is_said_so(monkeypatch, capsys):
     arguments = ["--config", "tests/two_blocks.py", "--cpu_devices", "8"]
     assert compiler.main(arguments) == 1
     assert "does not fit: Used 21.08G of 15.75G hbm." in capsys.readouterr().out
+
+
+def test_an_interruption_is_one_line(capsys):
+    def work():
+        raise KeyboardInterrupt
+
+    assert guarded(work) == 130
+    assert capsys.readouterr().err == "interrupted\n"
