@@ -87,14 +87,14 @@ def between_class(
 
     Args:
       key: random key.
-      audio: (B, N).
+      audio: (B, N); whole numbers are mixed as float32.
       labels: (B, C), one-hot or multi-hot, of any type.
       sample_rate: in Hz.
 
     Returns:
       audio and labels, mixed.
     """
-    labels = floating(labels)
+    audio, labels = floating(audio), floating(labels)
     if len(audio) == 1:  # beside itself it would be up to 3 dB louder
         return audio, labels
     # Never 0, so that t is defined for silence beside silence and beside any sound.

@@ -75,6 +75,15 @@ def test_noise_is_mixed_as_the_formula_says(rate):
 
 
 @pytest.mark.fast
+def test_sound_in_whole_numbers_is_mixed_as_float32():
+    audio = np.random.default_rng(1).normal(0, 3000, (6, 4000)).astype(np.int16)
+    check_mixed(audio, 8000)
+    for count in (1, 6):
+        mixed, _ = augment.between_class(KEY, audio[:count], np.eye(count), sample_rate=8000)
+        assert mixed.dtype == jnp.float32
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize("rate", WINDOWS)
 def test_sound_pressure_is_that_of_the_loudest_window(rate):
     rng = np.random.default_rng(2)
