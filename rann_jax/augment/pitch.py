@@ -27,7 +27,7 @@ def pitch_shift(audio: jax.Array, semitones: jax.Array, *, highest: float, n_fft
       n_fft: window of the phase vocoder in samples, a multiple of 4.
 
     Returns:
-      (B, N).
+      float32 (B, N).
 
     Raises:
       ValueError: n_fft is no multiple of 4, or N is above 2^20, 1,048,576.

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from rann_jax.augment.between_class import BetweenClass
 from rann_jax.augment.gain import Gain
-from rann_jax.augment.mixup import FeatureMixup, Mixup
+from rann_jax.augment.mixup import FeatureMixup, Mixup, floating
 from rann_jax.augment.noise import WhiteNoise
 from rann_jax.augment.pitch import Pitch
 from rann_jax.augment.place import Crop, Roll
@@ -77,13 +77,17 @@ class Scheduled:
     def _one_by_one(
         self, key: jax.Array, drawn: jax.Array, x: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Each example by a key of its own; one after another on a CPU, at once elsewhere."""
+        """Each example by a key of its own; one after another on a CPU, at once elsewhere.
+
+        x keeps its type, but whole numbers, which become float32.
+        """
+        x = floating(x)
 
         def augment(example: tuple[jax.Array, ...]) -> jax.Array:
             key, drawn, x = example
 
             def changed() -> jax.Array:
-                return self.augmentation(key, x[None], labels)[0][0]
+                return self.augmentation(key, x[None], labels)[0][0].astype(x.dtype)
 
             return jax.lax.cond(drawn, changed, lambda: x)
 

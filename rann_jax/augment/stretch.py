@@ -30,7 +30,7 @@ def stretch(audio: jax.Array, rate: jax.Array, *, n_fft: int = 2048, samples: in
       samples: to return; default N.
 
     Returns:
-      (B, samples); what does not fit is cut, what is missing is zero.
+      float32 (B, samples); what does not fit is cut, what is missing is zero.
 
     Raises:
       ValueError: n_fft is no multiple of 4.
@@ -39,7 +39,7 @@ def stretch(audio: jax.Array, rate: jax.Array, *, n_fft: int = 2048, samples: in
     if n_fft % 4:
         raise ValueError(f"n_fft={n_fft} must be a multiple of 4: the hop is a quarter")
     samples, hop = samples or audio.shape[-1], n_fft // 4
-    rate = rate.astype(jnp.float32)
+    audio, rate = audio.astype(jnp.float32), rate.astype(jnp.float32)
     length = sound_length(audio)
     spectra = short_time_spectra(audio, Framing(n_fft, hop, n_fft, "hann", True, "constant"))
     frames = spectra.shape[1]

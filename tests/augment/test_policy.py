@@ -103,6 +103,22 @@ def test_eight_devices_augment_as_one():
     np.testing.assert_allclose(one[2].sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "becomes"),
+    [(jnp.bfloat16, jnp.bfloat16), (jnp.float16, jnp.float16), (jnp.int16, jnp.float32)],
+)
+@pytest.mark.parametrize("probability", [0.5, 1.0])
+@pytest.mark.parametrize("name", ["stretch", "pitch"])
+def test_what_is_done_one_by_one_keeps_the_type_of_the_sound(name, probability, dtype, becomes):
+    audio, labels = noise(8, 1000)
+    audio = (100 * audio).astype(dtype)
+    chosen = policy({name: {"probability": probability}})
+    changed, _ = chosen.on_audio(KEY, audio, labels)
+    expected, _ = chosen.on_audio(KEY, audio.astype(jnp.float32), labels)
+    assert changed.dtype == becomes
+    np.testing.assert_allclose(changed.astype(jnp.float32), expected, rtol=0.01, atol=0.01)
+
+
 @pytest.mark.fast
 @pytest.mark.parametrize(
     ("options", "says"),
