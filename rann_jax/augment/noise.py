@@ -28,13 +28,15 @@ def white_noise(key: jax.Array, audio: jax.Array, *, low_snr: float, high_snr: f
     snr = jax.random.uniform(snr_key, (len(audio), 1), audio.dtype, low_snr, high_snr)
     sound = is_sound(audio)
     noise = jnp.where(sound, jax.random.normal(noise_key, audio.shape, audio.dtype), 0)
-    # Both sums are over the same samples: their ratio is that of the means.
-    energy, drawn = (jnp.sum(jnp.square(x), axis=-1, keepdims=True) for x in (audio, noise))
+    # Both sums are over the same samples: their ratio is that of the means. float16 ends at 65504.
+    energy, drawn = (
+        jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True) for x in (audio, noise)
+    )
     heard = energy > 0
     # Of silence the root has no derivative: it is replaced before it too.
     ratio = jnp.where(heard, energy, 1) / jnp.where(drawn > 0, drawn, 1)
-    scale = jnp.where(heard, jnp.sqrt(ratio), 0) * jnp.power(10.0, -snr / 20)
-    return audio + scale * noise
+    scale = jnp.where(heard, jnp.sqrt(ratio), 0) * jnp.power(10.0, -snr.astype(jnp.float32) / 20)
+    return audio + scale.astype(audio.dtype) * noise
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

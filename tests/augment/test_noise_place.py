@@ -45,6 +45,17 @@ def test_snr_is_met_over_the_sound_alone(padded, snr):
         assert 10 * np.log10(power[0] / power[1]) == pytest.approx(snr, abs=0.1)
 
 
+@pytest.mark.parametrize("peak", [1.0, 300.0, 1e-3])
+def test_snr_is_met_in_float16(peak):
+    rng = np.random.default_rng(0)
+    clean = jnp.asarray(peak * rng.uniform(-1, 1, (4, 100_000)), jnp.float16)
+    noisy = augment.white_noise(KEY, clean, low_snr=10.0, high_snr=10.0)
+    assert noisy.dtype == jnp.float16
+    clean, noisy = (np.asarray(x, np.float64) for x in (clean, noisy))
+    power = [np.mean(np.square(x), axis=1) for x in (clean, noisy - clean)]
+    np.testing.assert_allclose(10 * np.log10(power[0] / power[1]), 10, atol=0.1)
+
+
 def test_the_gradient_at_silence_is_finite():
     """What follows an augmentation may be differentiated with respect to the sound."""
 
