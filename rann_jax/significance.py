@@ -37,7 +37,7 @@ def scores(targets: Array, probabilities: Array, counts: Array, threshold: float
     if threshold is None:
         predicted[clips, best] = 1
     else:
-        predicted[probabilities > threshold] = 1
+        predicted[probabilities.astype(np.float64) > threshold] = 1  # as `metrics` compares
     precision, area = _ranked(targets, probabilities, counts)
     positives = counts @ targets
     with np.errstate(invalid="ignore", divide="ignore"):

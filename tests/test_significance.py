@@ -56,6 +56,16 @@ def test_f1_of_tagging(split):
     np.testing.assert_allclose(drawn["F1"], expected, rtol=1e-6)
 
 
+def test_a_probability_just_above_the_threshold_counts_as_in_metrics():
+    """float32's 0.1 is 0.100000001490116, above 0.1."""
+    targets = np.eye(2)
+    probabilities = np.float32([[0.1, 0.0], [0.1, 0.3]])
+    drawn = significance.scores(targets, probabilities, np.ones((1, 2), np.float32), threshold=0.1)
+    expected = sk.f1_score(targets, [[1, 0], [1, 1]], average="macro")
+    np.testing.assert_allclose(drawn["F1"], expected, rtol=1e-6)
+    assert metrics.macro_f1(targets, probabilities, threshold=0.1) == pytest.approx(expected)
+
+
 def test_interval_covers_as_often_as_it_says():
     """Accuracy 0.8 of 200 clips: its standard error is sqrt(.8 * .2 / 200)."""
     targets = np.eye(2)[np.zeros(200, int)]
