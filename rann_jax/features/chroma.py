@@ -77,14 +77,14 @@ def chroma_stft(
         tuning: deviation from A440, in chroma bins.
         n_chroma: bins of an octave.
         ctroct: centre of the weighting over octaves, in octaves above A0, 27.5 Hz.
-        octwidth: its width in octaves; None for no weighting.
+        octwidth: its width in octaves, positive; None for no weighting.
         base_c: whether bin 0 is C; otherwise A.
 
     Returns:
         float32 `(..., n_chroma, T)`.
 
     Raises:
-        ValueError: as `stft`; `tuning=None`; a negative `norm`.
+        ValueError: as `stft`; `sr` or `octwidth` not positive; `tuning=None`; a negative `norm`.
 
     >>> y = np.sin(2 * np.pi * 440 * np.arange(22050) / 22050).astype(np.float32)
     >>> np.argmax(chroma_stft(y).mean(axis=-1)).item()  # A is 9 semitones above C
@@ -92,7 +92,10 @@ def chroma_stft(
     """
     check_tuning(tuning)
     check_norm(norm)
+    signal.check_rate(sr)
     signal.check_positive(n_chroma=n_chroma)
+    if octwidth is not None and not octwidth > 0:  # NaN too
+        raise ValueError(f"octwidth={octwidth} must be positive: None is no weighting")
     y, framing = check_framing(y, n_fft, hop_length, win_length, window, center, pad_mode)
     return _chroma_stft(
         y,

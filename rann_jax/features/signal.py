@@ -6,6 +6,7 @@ traced, with a ValueError that names the argument and says how to mend it.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -48,10 +49,15 @@ def check_positive(**counts: int) -> None:
             raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 
+def check_rate(sr: float) -> None:
+    """Raise ValueError unless `sr` is a sample rate, positive and finite, in Hz."""
+    if not 0 < sr < math.inf:
+        raise ValueError(f"sr must be a positive sample rate in Hz, got {sr!r}")
+
+
 def check_band(fmin: float, fmax: float | None, sr: float) -> float:
     """Return fmax in Hz (Nyquist for None); ValueError unless 0 <= fmin < fmax <= sr / 2."""
-    if sr <= 0:
-        raise ValueError(f"sr must be a positive sample rate in Hz, got {sr!r}")
+    check_rate(sr)
     top = sr / 2 if fmax is None else fmax
     if top > sr / 2:
         raise ValueError(
