@@ -98,7 +98,7 @@ def pcen(
         bias: of the compression; at least 0.
         power: of the compression; at least 0, where 0 is the logarithm.
         time_constant: of the filter, in seconds.
-        eps: positive, keeps silence finite.
+        eps: a positive float32, at least 1.2e-38; keeps silence finite.
         b: filter coefficient in 0..1; default from `time_constant`.
         max_size: number of neighbouring bins whose loudest is followed by M.
 
@@ -116,7 +116,9 @@ def pcen(
     for name, value in (("gain", gain), ("bias", bias), ("power", power)):
         if value < 0:
             raise ValueError(f"{name}={value} must not be negative")
-    for name, value in (("eps", eps), ("time_constant", time_constant), ("sr", sr)):
+    if not signal.is_float32(eps):
+        raise ValueError(f"eps={eps} must be at least 1.2e-38: a float32")
+    for name, value in (("time_constant", time_constant), ("sr", sr)):
         if value <= 0:
             raise ValueError(f"{name}={value} must be positive")
     if b is None:

@@ -49,6 +49,16 @@ def check_positive(**counts: int) -> None:
             raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 
+def is_float32(value: float) -> bool:
+    """Whether a positive number is one in float32: neither lost near zero nor infinite.
+
+    >>> is_float32(1e-10), is_float32(1e-39), is_float32(1e39), is_float32(float("nan"))
+    (True, False, False, False)
+    """
+    limits = np.finfo(np.float32)
+    return float(limits.tiny) <= value <= float(limits.max)
+
+
 def check_rate(sr: float) -> None:
     """Raise ValueError unless `sr` is a sample rate, positive and finite, in Hz."""
     if not 0 < sr < math.inf:

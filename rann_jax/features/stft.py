@@ -254,19 +254,19 @@ def power_to_db(
         S: power `(..., F, T)`, floating.
         ref: reference power, or a function called as `ref(S, axis=(-2, -1), keepdims=True)`, such as
             `jnp.max`. Under `jax.jit` it must be one of jax.numpy; NumPy's work on known values alone.
-        amin: floor of power, positive; its gradient is zero.
+        amin: floor of power, a positive float32; its gradient is zero.
         top_db: how far below the clip's peak values are floored, in dB; None for no floor.
 
     Returns:
         float32 dB, the shape of `S`.
 
     Raises:
-        ValueError: integer or empty `S`, `amin` too small for float32, `top_db` negative.
+        ValueError: integer or empty `S`, `amin` too small or too great for float32, `top_db` negative.
 
     >>> power_to_db(np.array([[1.0, 10.0, 0.0]], np.float32), top_db=30.0).tolist()
     [[0.0, 10.0, -20.0]]
     """
-    if not amin >= np.finfo(np.float32).tiny:
+    if not signal.is_float32(amin):
         raise ValueError(f"amin={amin} must be at least 1.2e-38: a float32")
     if top_db is not None and not top_db >= 0:  # NaN too
         raise ValueError(f"top_db={top_db} must not be negative")
@@ -315,7 +315,7 @@ def amplitude_to_db(
     >>> amplitude_to_db(np.array([[1.0, 10.0]], np.float32)).tolist()
     [[0.0, 20.0]]
     """
-    if not (amin > 0 and amin**2 >= np.finfo(np.float32).tiny):
+    if not (amin > 0 and signal.is_float32(amin * amin)):
         raise ValueError(f"amin={amin} must be at least 1.1e-19: its square is a float32")
     if not hasattr(S, "dtype"):
         S = jnp.asarray(np.asarray(S, np.float32))

@@ -53,6 +53,11 @@ def test_silence(arguments):
     assert np.all(np.isfinite(gradient))
 
 
+def test_the_least_eps_keeps_long_silence_finite():
+    """The average of a thousand silent frames is zero to float32: nothing but eps is left."""
+    assert not np.any(features.pcen(np.zeros((2, 1000)), b=0.5, eps=1.2e-38))
+
+
 def test_jit_and_vmap():
     S = np.random.default_rng(0).uniform(0, 1e6, (3, 4, 50)).astype(np.float32)
     eager = features.pcen(S, max_size=3)
@@ -67,6 +72,9 @@ def test_jit_and_vmap():
         ({"bias": -1}, "bias"),
         ({"power": -1}, "power"),
         ({"eps": 0}, "eps"),
+        ({"eps": 1e-39}, "eps=1e-39 must be at least 1.2e-38: a float32"),
+        ({"eps": 1e39}, r"eps=1e\+39"),
+        ({"eps": np.nan}, "eps=nan"),
         ({"time_constant": 0}, "time_constant"),
         ({"b": 0}, "b=0"),
         ({"max_size": 0}, "max_size"),
