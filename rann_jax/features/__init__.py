@@ -6,8 +6,10 @@ for these arguments. Not taken are:
 - a spectrogram instead of the waveform (`S`, `C`), but by `mfcc`;
 - `dtype` and `out`: results are float32 or complex64, and new;
 - `tuning=None` of chroma and CQT, which is estimated from the data;
-- `cqt_mode` of chroma; `ref` and `feature` of `onset_strength`; `axis` of `resample`; `ref`, `axis`,
-  `max_axis`, `zi` and `return_zf` of `pcen`;
+- `cqt_mode` of chroma; `axis` of `resample`; `ref`, `axis`, `max_axis`, `zi` and `return_zf` of `pcen`;
+- `ref` and `feature` of `onset_strength`, and of what it hands on to the mel spectrogram `win_length`,
+  `window`, `pad_mode`, `power`, `htk` and `norm`;
+- what `delta` hands on to `scipy.signal.savgol_filter`, such as `cval`;
 - resamplers and paddings other than those that each docstring lists.
 
 Every feature can be jitted, vmapped and differentiated, also at digital silence.

@@ -78,7 +78,8 @@ def onset_strength(
         fmax: highest frequency in Hz; default `sr / 2`.
 
     Returns:
-        float32 `(..., T)`, T = 1 + N // hop_length.
+        float32 `(..., T)`, T = 1 + N // hop_length for even `n_fft`: as `stft` with `center=True`,
+        whatever `center` is here.
 
     Raises:
         ValueError: as `melspectrogram`; `lag` or `max_size` that is not a positive integer.

@@ -20,9 +20,10 @@ TOLERANCE = 3e-6
         {"max_size": 4, "n_mels": 40, "fmin": 50.0, "fmax": 8000.0},
         {"detrend": True},
         {"center": False, "n_fft": 1024, "hop_length": 200, "lag": 2},
+        {"n_fft": 1023, "hop_length": 200},
         {"aggregate": np.median},
     ],
-    ids=["defaults", "lag", "mel", "detrend", "not_centred", "median"],
+    ids=["defaults", "lag", "mel", "detrend", "not_centred", "odd", "median"],
 )
 def test_onset_strength_equals_librosas(arguments, clip, relative_error):
     theirs = librosa.onset.onset_strength(y=clip(22050), **arguments)
