@@ -1,6 +1,7 @@
 """Random gain: recordings differ in level."""
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
@@ -38,8 +39,10 @@ class Gain:
     high_db: float = 6.0
 
     def __post_init__(self) -> None:
-        if self.low_db > self.high_db:
-            raise ValueError(f"gain: low_db={self.low_db} exceeds high_db={self.high_db}")
+        if not -math.inf < self.low_db <= self.high_db < math.inf:
+            raise ValueError(
+                f"gain: low_db <= high_db must hold, both finite, not {self.low_db} and {self.high_db}"
+            )
 
     def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Waveforms (B, N) at another level; labels unchanged."""

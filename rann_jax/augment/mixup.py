@@ -1,6 +1,7 @@
 """Mixup: every example is mixed with another of its batch, and so are their labels."""
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
@@ -67,8 +68,8 @@ class Mixup:
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.alpha <= 0:
-            raise ValueError(f"mixup: alpha must be positive, not {self.alpha}")
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"mixup: alpha must be positive and finite, not {self.alpha}")
 
     def __call__(self, key: jax.Array, x: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Waveforms (B, N) or feature images (B, F, T), and labels (B, C), mixed."""

@@ -1,6 +1,7 @@
 """White Gaussian noise at a random signal-to-noise ratio."""
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
@@ -54,8 +55,11 @@ class WhiteNoise:
     high_snr: float = 40.0
 
     def __post_init__(self) -> None:
-        if self.low_snr > self.high_snr:
-            raise ValueError(f"white_noise: low_snr={self.low_snr} exceeds high_snr={self.high_snr}")
+        if not -math.inf < self.low_snr <= self.high_snr < math.inf:
+            raise ValueError(
+                "white_noise: low_snr <= high_snr must hold, both finite,"
+                f" not {self.low_snr} and {self.high_snr}"
+            )
 
     def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Waveforms (B, N) with noise; labels unchanged."""

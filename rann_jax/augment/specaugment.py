@@ -1,6 +1,7 @@
 """SpecAugment: stripes of the feature image are hidden."""
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
@@ -81,8 +82,8 @@ class SpecAugment:
     def __post_init__(self) -> None:
         if not (0 <= self.time_share <= 1 and 0 <= self.frequency_share <= 1):
             raise ValueError("spec_augment: time_share and frequency_share must be between 0 and 1")
-        if self.time_stripes < 0 or self.frequency_stripes < 0:
-            raise ValueError("spec_augment: time_stripes and frequency_stripes must be 0 or more")
+        if not (0 <= self.time_stripes < math.inf and 0 <= self.frequency_stripes < math.inf):
+            raise ValueError("spec_augment: time_stripes and frequency_stripes must be 0 or more, and finite")
 
     def __call__(self, key: jax.Array, features: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Feature images (B, F, T) with stripes hidden; labels unchanged."""

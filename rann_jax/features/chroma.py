@@ -84,7 +84,8 @@ def chroma_stft(
         float32 `(..., n_chroma, T)`.
 
     Raises:
-        ValueError: as `stft`; `sr` or `octwidth` not positive; `tuning=None`; a negative `norm`.
+        ValueError: as `stft`; `sr` or `octwidth` not positive; `tuning=None`, or it or `ctroct` not finite;
+            a negative `norm`.
 
     >>> y = np.sin(2 * np.pi * 440 * np.arange(22050) / 22050).astype(np.float32)
     >>> np.argmax(chroma_stft(y).mean(axis=-1)).item()  # A is 9 semitones above C
@@ -94,6 +95,8 @@ def chroma_stft(
     check_norm(norm)
     signal.check_rate(sr)
     signal.check_positive(n_chroma=n_chroma)
+    if not math.isfinite(ctroct):
+        raise ValueError(f"ctroct={ctroct} must be finite, in octaves")
     if octwidth is not None and not octwidth > 0:  # NaN too
         raise ValueError(f"octwidth={octwidth} must be positive: None is no weighting")
     y, framing = check_framing(y, n_fft, hop_length, win_length, window, center, pad_mode)

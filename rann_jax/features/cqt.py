@@ -8,6 +8,7 @@ What depends on the arguments alone, the filters above all, is made once on the 
 
 import functools
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,8 +84,10 @@ def _check_filters(
 ) -> None:
     """Raise ValueError if the shape of the filters is one that librosa would not make."""
     check_norm(norm)
-    if not (gamma is None or gamma >= 0):
-        raise ValueError(f"gamma={gamma} Hz must not be negative: 0 is constant Q, None the ear's bandwidth")
+    if not (gamma is None or 0 <= gamma < math.inf):
+        raise ValueError(
+            f"gamma={gamma} Hz must not be negative or infinite: 0 is constant Q, None the ear's bandwidth"
+        )
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity={sparsity} must be at least 0 and below 1")
     if isinstance(window, np.ndarray | list | jax.Array):
@@ -123,8 +126,8 @@ def check_transform(
         raise ValueError(f"res_type={res_type!r} is not supported: use one of {tuple(HALF_WIDTH)}")
     lowest = C1 if fmin is None else float(fmin)
     for name, value in (("sr", sr), ("fmin", lowest), ("filter_scale", filter_scale)):
-        if value <= 0:
-            raise ValueError(f"{name} must be positive, got {value!r}")
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {value!r}")
     arguments = {
         "sr": float(sr),
         "hop_length": int(hop_length),

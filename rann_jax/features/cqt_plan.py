@@ -15,12 +15,14 @@ DECIMATED_BELOW = 0.2
 
 
 def check_tuning(tuning: float | None) -> float:
-    """Return `tuning`, or raise ValueError if it is None: estimated tuning depends on the data."""
+    """Return `tuning`; ValueError unless it is a finite number. None, estimated, depends on the data."""
     if tuning is None:
         raise ValueError(
             "tuning=None would be estimated from the data, which no compiled transform can do:"
             " give tuning=0.0, or the result of librosa.estimate_tuning"
         )
+    if not math.isfinite(tuning):
+        raise ValueError(f"tuning={tuning} must be finite, in bins")
     return float(tuning)
 
 

@@ -9,6 +9,7 @@ filter bank", Apple Technical Report 35, 1993, applied to FFT bins as D. P. W. E
 """
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -110,6 +111,8 @@ def _check(y: Any, **arguments: Any) -> tuple[jax.Array, dict[str, Any]]:
         arguments["n_fft"], arguments["hop_length"], arguments["win_length"]
     )
     fmax = signal.check_band(arguments["fmin"], arguments["fmax"], arguments["sr"])
+    if not math.isfinite(arguments["pre_emphasis"]):
+        raise ValueError(f"pre_emphasis={arguments['pre_emphasis']} must be finite: 0 is none")
     y = signal.as_waveform(y)
     if not arguments["center"] and y.shape[-1] < win_length:
         raise ValueError(

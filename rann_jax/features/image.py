@@ -46,8 +46,8 @@ class FrontEnd:
 
     def __post_init__(self) -> None:
         signal.check_positive(sample_rate=self.sample_rate, n_bins=self.n_bins)
-        if self.frames_per_second <= 0 or self.seconds <= 0:
-            raise ValueError("seconds and frames_per_second must be positive")
+        if not (0 < self.frames_per_second < math.inf and 0 < self.seconds < math.inf):
+            raise ValueError("seconds and frames_per_second must be positive and finite")
         frames = self.frames_per_second * self.seconds
         if abs(frames - round(frames)) > 1e-6 * frames or round(frames) < 1:
             nearest = max(1, round(frames)) / self.frames_per_second

@@ -1,6 +1,7 @@
 """Mel spectrogram, equal to librosa's."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -98,8 +99,8 @@ def check_mel(
     norm: str | float | None,
 ) -> tuple[jax.Array, Mel]:
     """Check a waveform and the arguments of `melspectrogram`; return both."""
-    if power <= 0:
-        raise ValueError(f"power={power} must be positive: 1 for amplitude, 2 for power")
+    if not 0 < power < math.inf:
+        raise ValueError(f"power={power} must be positive and finite: 1 for amplitude, 2 for power")
     bank = check_bank(sr, n_mels, fmin, fmax, htk, norm)
     y, framing = check_framing(y, n_fft, hop_length, win_length, window, center, pad_mode)
     return y, Mel(framing, float(power), **bank)
@@ -149,7 +150,7 @@ def melspectrogram(
         float32 `(..., n_mels, T)`.
 
     Raises:
-        ValueError: as `stft`; `fmax` above Nyquist; `power` not positive; a negative `norm`.
+        ValueError: as `stft`; `fmax` above Nyquist; `power` not positive and finite; a negative `norm`.
 
     >>> melspectrogram(np.ones((2, 8000), np.float32), sr=16000, n_mels=40).shape
     (2, 40, 16)

@@ -1,6 +1,7 @@
 """Mel-frequency cepstral coefficients and their derivatives, equal to librosa's."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -84,7 +85,7 @@ def mfcc(
 
     Raises:
         ValueError: as `melspectrogram`; more coefficients than bands; an unknown DCT; a negative
-            lifter; neither `y` nor `S`.
+            or infinite lifter; neither `y` nor `S`.
 
     >>> mfcc(np.ones((2, 8000), np.float32), sr=16000, n_mfcc=13, n_mels=40).shape
     (2, 13, 16)
@@ -94,8 +95,8 @@ def mfcc(
         raise ValueError(f"dct_type={dct_type!r} does not exist: use 1, 2, 3 or 4")
     if norm not in ("ortho", None):
         raise ValueError(f"norm={norm!r} is not supported: use 'ortho' or None")
-    if lifter < 0:
-        raise ValueError(f"lifter={lifter} must not be negative: 0 is no lifter")
+    if not 0 <= lifter < math.inf:
+        raise ValueError(f"lifter={lifter} must not be negative or infinite: 0 is no lifter")
     dct = Dct(dct_type, norm, float(lifter))
     if S is not None:
         S = signal.as_waveform(S, "S")

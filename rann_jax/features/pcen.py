@@ -114,13 +114,13 @@ def pcen(
     """
     signal.check_positive(hop_length=hop_length, max_size=max_size)
     for name, value in (("gain", gain), ("bias", bias), ("power", power)):
-        if value < 0:
-            raise ValueError(f"{name}={value} must not be negative")
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name}={value} must not be negative or infinite")
     if not signal.is_float32(eps):
         raise ValueError(f"eps={eps} must be at least 1.2e-38: a float32")
     for name, value in (("time_constant", time_constant), ("sr", sr)):
-        if value <= 0:
-            raise ValueError(f"{name}={value} must be positive")
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name}={value} must be positive and finite")
     if b is None:
         frames = time_constant * sr / hop_length
         b = (math.sqrt(1 + 4 * frames**2) - 1) / (2 * frames**2)

@@ -292,7 +292,7 @@ def resample(
     """
     y = signal.as_waveform(y)
     for name, rate in (("orig_sr", orig_sr), ("target_sr", target_sr)):
-        if rate <= 0 or int(rate) != rate:
+        if not 0 < rate < math.inf or int(rate) != rate:
             raise ValueError(f"{name} must be a positive whole number of Hz, got {rate!r}")
     if res_type != "polyphase" and res_type not in HALF_WIDTH:
         known = (*HALF_WIDTH, "polyphase")

@@ -339,8 +339,9 @@ def cyclic_tempogram(
     32.15...
     """
     signal.check_positive(octave_bin=octave_bin, octave_num=octave_num, hop_length=hop_length)
-    if tempo_ref <= 0:
-        raise ValueError(f"tempo_ref must be positive, in BPM, got {tempo_ref!r}")
+    signal.check_rate(sr)
+    if not 0 < tempo_ref < math.inf:
+        raise ValueError(f"tempo_ref must be positive and finite, in BPM, got {tempo_ref!r}")
     bank = {
         "frame_rate": sr / hop_length,
         "win_length": int(win_length),

@@ -118,8 +118,8 @@ def cwt(y: jax.Array, scales: Sequence[float], wavelet: str, *, precision: int =
     """
     scales = tuple(float(scale) for scale in np.atleast_1d(np.asarray(scales)))
     signal.check_positive(precision=precision)
-    if not scales or min(scales) <= 0:
-        raise ValueError(f"scales must be positive numbers, at least one, got {scales}")
+    if not scales or not all(0 < scale < math.inf for scale in scales):
+        raise ValueError(f"scales must be positive, finite numbers, at least one, got {scales}")
     y = signal.as_waveform(y)
     scale_filters(scales, wavelet, precision)
     return _cwt(y, scales=scales, wavelet=wavelet, precision=int(precision))

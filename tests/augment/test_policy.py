@@ -145,6 +145,30 @@ def test_wrong_options_are_refused(options, says):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("augmentation", "name"),
+    [
+        (augment.Gain, "low_db"),
+        (augment.Gain, "high_db"),
+        (augment.WhiteNoise, "low_snr"),
+        (augment.WhiteNoise, "high_snr"),
+        (augment.Mixup, "alpha"),
+        (augment.FeatureMixup, "alpha"),
+        (augment.SpecAugment, "time_stripes"),
+        (augment.SpecAugment, "frequency_share"),
+        (partial(augment.Stretch, sample_rate=RATE), "fastest"),
+        (partial(augment.Pitch, sample_rate=RATE), "lowest"),
+        (augment.Crop, "share"),
+        (augment.Roll, "share"),
+    ],
+)
+def test_options_that_are_no_finite_number_are_refused(augmentation, name, value):
+    with pytest.raises(ValueError, match=rf"{value}|spec_augment.*{name}"):
+        augmentation(**{name: value})
+
+
+@pytest.mark.fast
 def test_images_are_not_mixed_beside_waveforms_that_are_not():
     audio, labels = noise(4)
     chosen = policy({"feature_mixup": {}})

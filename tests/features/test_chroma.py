@@ -112,3 +112,10 @@ def test_silence_is_zero_and_its_gradient_finite(feature, norm):
 def test_arguments_that_cannot_work_are_refused(feature, change, named):
     with pytest.raises(ValueError, match=named):
         feature(np.zeros(1000, np.float32), **change)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["sr", "tuning", "ctroct"])
+def test_arguments_that_are_no_finite_number(name, value):
+    with pytest.raises(ValueError, match=f"^{name}"):
+        chroma_stft(np.zeros(1000, np.float32), **{name: value})

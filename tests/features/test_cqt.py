@@ -130,6 +130,14 @@ def test_arguments_that_cannot_work_are_refused(change, named):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["sr", "fmin", "filter_scale", "tuning", "gamma"])
+def test_arguments_that_are_no_finite_number(name, value):
+    with pytest.raises(ValueError, match=f"^{name}"):
+        vqt(np.zeros(1000, np.float32), **{name: value})
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("change", "named"),
     [

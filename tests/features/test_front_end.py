@@ -1,6 +1,7 @@
 """Every front end gives an image of exactly the promised size, and log_mel the paper's image."""
 
 import dataclasses
+import math
 import warnings
 
 import jax
@@ -210,6 +211,9 @@ def test_options_reach_the_feature(clip):
         ("log_mel", {"n_bin": 3}, "no option 'n_bin'.*did you mean 'n_bins'"),
         ("log_mel", {"seconds": 0.99}, "not a whole number: use seconds=0.9921875"),
         ("log_mel", {"seconds": 0.0}, "must be positive"),
+        ("log_mel", {"seconds": math.nan}, "must be positive"),
+        ("log_mel", {"seconds": math.inf}, "must be positive"),
+        ("log_mel", {"frames_per_second": math.inf}, "must be positive"),
         ("log_mel", {"sample_rate": 0}, "sample_rate"),
         ("log_mel", {"sample_rate": 8000, "fmax": 5000.0}, "above Nyquist"),
         ("log_mel", {"n_fft": 512}, "shorter than the window"),

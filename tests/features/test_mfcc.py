@@ -90,6 +90,8 @@ def test_gradients_at_silence_and_jit():
         ({"dct_type": 5}, "dct_type=5"),
         ({"norm": "slaney"}, "norm='slaney'"),
         ({"lifter": -1}, "lifter"),
+        ({"lifter": np.nan}, "lifter=nan"),
+        ({"lifter": np.inf}, "lifter=inf"),
         ({"fmax": 12000.0}, "Nyquist"),
         ({"y": None}, "needs a waveform"),
         ({"y": np.zeros(3000, np.int32)}, "floating"),

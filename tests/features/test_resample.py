@@ -88,6 +88,8 @@ def test_leading_axes_jit_vmap_and_gradient(hostile):
     [
         ({"orig_sr": 44100.5}, "orig_sr"),
         ({"target_sr": 0}, "target_sr"),
+        ({"orig_sr": np.nan}, "orig_sr must be a positive whole number"),
+        ({"target_sr": np.inf}, "target_sr must be a positive whole number"),
         ({"target_sr": 344}, "a factor of 128 apart: resample in steps, first to 3784 Hz"),
         ({"orig_sr": 100, "target_sr": 44100}, "first to 2100 Hz"),
         ({"res_type": "kaiser_best"}, "res_type"),

@@ -147,3 +147,10 @@ def test_arguments_that_cannot_work_are_refused(feature, change, named):
     arguments = {"y": np.zeros(4000, np.float32), **change}
     with pytest.raises(ValueError, match=named):
         feature(arguments.pop("y"), **arguments)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["tempo_ref", "sr"])
+def test_arguments_that_are_no_finite_number(name, value):
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        cyclic_tempogram(onset_envelope=np.ones(500, np.float32), **{name: value})

@@ -97,8 +97,10 @@ def test_jit_vmap_and_gradients():
 @pytest.mark.parametrize(
     ("scales", "wavelet", "message"),
     [
-        ((), "morl", "scales must be positive"),
-        ((1.0, -1.0), "morl", "scales must be positive"),
+        ((), "morl", "scales must be positive, finite"),
+        ((1.0, -1.0), "morl", "scales must be positive, finite"),
+        ((1.0, np.nan), "morl", "scales must be positive, finite"),
+        ((1.0, np.inf), "morl", "scales must be positive, finite"),
         ((0.01,), "morl", "too small"),
         ((1.0,), "db4", "unknown wavelet 'db4'"),
     ],
