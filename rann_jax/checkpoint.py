@@ -174,12 +174,14 @@ class Checkpoints:
           ConfigError: there is none, it is damaged, or it is not of such a state.
         """
         step = self.latest_step if step is None else step
+        if step is None:
+            raise self._none()
         try:
             return self._read(like, step)
         except Exception as error:  # a damaged file makes the readers below raise anything
             raise _unreadable(f"{self._manager.directory}: checkpoint {step}", error) from error
 
-    def _read(self, like: Any, step: int | None) -> tuple[TrainState, Record]:
+    def _read(self, like: Any, step: int) -> tuple[TrainState, Record]:
         """Where processes share the arrays, all of them raise if one cannot read its part."""
         shardings = ocp.checkpoint_utils.construct_restore_args(like)
         arrays = ocp.args.PyTreeRestore(like, restore_args=shardings)
@@ -198,7 +200,7 @@ class Checkpoints:
             raise ValueError("its arrays are not those that were saved: the checksum differs")
         return restored.state, record
 
-    def _restore(self, step: int | None, **items: ocp.args.CheckpointArgs) -> Any:
+    def _restore(self, step: int, **items: ocp.args.CheckpointArgs) -> Any:
         self._manager.wait_until_finished()  # it may be being written
         return self._reader.restore(self._manager.directory / str(step), args=ocp.args.Composite(**items))
 
@@ -257,7 +259,10 @@ class Checkpoints:
                 return self.record(step)
             except ConfigError as error:
                 failures.append(error)
-        raise failures[0] if failures else ConfigError(f"{self._manager.directory} holds no whole checkpoint")
+        raise failures[0] if failures else self._none()
+
+    def _none(self) -> ConfigError:
+        return ConfigError(f"{self._manager.directory} holds no whole checkpoint")
 
     def close(self) -> None:
         """Wait for what is being written.

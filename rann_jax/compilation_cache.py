@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -11,10 +12,14 @@ DEFAULT = "~/.cache/rann_jax/compiled"
 
 
 def enable() -> None:
-    """Keep programs in the user's cache, unless JAX was already told where (jax_compilation_cache_dir)."""
+    """Keep programs in the user's cache, unless JAX was already told where (jax_compilation_cache_dir).
+
+    Nothing is kept for a user without a home folder.
+    """
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        folder = Path(DEFAULT).expanduser() / _processor()
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        with suppress(RuntimeError):
+            folder = Path(DEFAULT).expanduser() / _processor()
+            jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def _processor() -> str:

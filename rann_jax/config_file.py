@@ -61,12 +61,11 @@ def check_keys(values: flags.FlagValues) -> None:
     if flag.value is None:
         return
     flag.value.lock()  # a file that could not be loaded is told only now
-    keys = [key for key in config_flags.get_override_values(flag) if key.partition(".")[0] not in OPEN]
-    if keys:
-        listed = load_config_file(config_flags.get_config_filename(flag))
-        for key in keys:
-            if not _has(listed, key):
-                raise ConfigError(_no_such(key))
+    for key in config_flags.get_override_values(flag):
+        # The value of a key that the file has is read in its type, that of any other as a Python literal.
+        new = values[f"config.{key}"].parser.flag_type() == "config_literal"
+        if new and key.partition(".")[0] not in OPEN:
+            raise ConfigError(_no_such(key))
 
 
 @contextmanager
@@ -92,24 +91,18 @@ def _unknown_key(argv: Sequence[str], error: AttributeError | KeyError) -> str:
     """What is wrong with the flag one of whose parts ml_collections did not find: its error quotes that."""
     quoted = re.search(r"\w+", str(error).replace("\\'", "'"))
     name = quoted[0] if quoted else ""
-    given = (arg.partition("=")[0].removeprefix("--config.") for arg in argv if arg.startswith("--config."))
-    key = next((key for key in given if name in key.split(".")), name)
-    section, found, option = key.partition(f".{name}.")
-    if found and section in OPEN:
-        whole = f"{section}.{name}"
-        return (
-            f"--config.{key}: the config has no {whole}: set that, --config.{whole}=\"{{'{option}': VALUE}}\""
-        )
-    return _no_such(key)
+    given = [arg.partition("=")[0].removeprefix("--config.") for arg in argv if arg.startswith("--config.")]
+    for key in given:
+        section, found, option = key.partition(f".{name}.")
+        if found and section in OPEN:
+            whole = f"{section}.{name}"
+            return (
+                f"--config.{key}: the config has no {whole}: set that, "
+                f"--config.{whole}=\"{{'{option}': VALUE}}\""
+            )
+    key = next((key for key in given if name in key.split(".")), "")
+    return _no_such(key) if key else f"--config: {' '.join(str(error.args[0]).split())}"
 
 
 def _no_such(key: str) -> str:
     return f"--config.{key}: the config has no such key; configs/base.py lists them"
-
-
-def _has(config: ConfigDict, key: str) -> bool:
-    for part in key.partition("[")[0].split("."):
-        if not isinstance(config, ConfigDict) or part not in config:
-            return False
-        config = config[part]
-    return True

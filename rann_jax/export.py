@@ -1,7 +1,7 @@
 """Write a trained model in a form that other programs load, without rann_jax.
 
-  --to stablehlo    the whole model, waveform in, probabilities out, front end and weights included, for any
-                    batch size, on CPU, GPU and TPU. With JAX and flatbuffers:
+  --to stablehlo    the whole model, waveform in, probabilities out, front end and weights included, for
+                    batches of one or more, on CPU, GPU and TPU. With JAX and flatbuffers:
                       model = jax.export.deserialize(open("model.stablehlo", "rb").read())
                       model.call(wave)  # (B, samples) float32, full scale +-1, -> (B, classes)
   --to onnx         the same for onnxruntime and others, the batch symbolic too. Front ends that ONNX cannot

@@ -129,7 +129,9 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         check_keys(flags.FLAGS)
     if len(rest) > 1:
-        raise ConfigError(f"{rest[1]!r} is not understood: flags begin with --; see --help")
+        raise ConfigError(
+            f"{rest[1]!r} is not understood: flags begin with --, values follow an =; see --help"
+        )
     return rest
 
 

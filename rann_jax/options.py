@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 # How each type is said, and what counts as it: NumPy's numbers too, and whole ones where any will do.
 KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {
-    bool: ("True or False", (bool,)),
+    bool: ("True or False", (bool, np.bool_)),
     int: ("a whole number", (Integral,)),
     float: ("a number", (Real,)),
     str: ("text", (str,)),
@@ -70,5 +72,5 @@ def _check_type(name: str, value: Any, annotation: Any) -> None:
     if not all(kind in KINDS for kind in allowed):
         return  # whoever takes it says what it may be
     counted = tuple(cls for kind in allowed for cls in KINDS[kind][1])
-    if not isinstance(value, counted) or (isinstance(value, bool) and bool not in allowed):
+    if not isinstance(value, counted) and not (bool in allowed and value in (0, 1)):
         raise ValueError(f"{name}={value!r} must be {' or '.join(KINDS[kind][0] for kind in allowed)}")

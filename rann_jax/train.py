@@ -66,9 +66,8 @@ def train(
     distributed.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     evaluators = [SplitEvaluator(experiment, prepared, name, mesh) for name in config.eval.splits]
     show_progress = show_progress and distributed.is_primary()
-    read_metrics(
-        workdir / METRICS
-    )  # by all processes: all refuse a damaged file, before anything is compiled
+    # Damaged metrics are refused by all processes, before anything is compiled.
+    read_metrics(workdir / METRICS)
     with ExitStack() as stack:
         checkpoints = stack.enter_context(closing(Checkpoints(workdir, config.best_metric)))
         beginning = begin(source, experiment, prepared.labels) if source else None

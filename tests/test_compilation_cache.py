@@ -34,6 +34,17 @@ def test_in_the_users_cache_by_kind_of_processor(setting, monkeypatch, tmp_path)
 
 
 @pytest.mark.fast
+def test_nowhere_without_a_home_folder(setting, monkeypatch):
+    def homeless(_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    setting(None)
+    compilation_cache.enable()
+    assert jax.config.values["jax_compilation_cache_dir"] is None
+
+
+@pytest.mark.fast
 def test_where_jax_was_told(setting, tmp_path):
     setting(str(tmp_path))
     compilation_cache.enable()

@@ -35,6 +35,14 @@ def test_a_file_that_is_no_config_is_one_line(tmp_path, monkeypatch):
         load_config_file(str(tmp_path / "no.py"))
 
 
+def test_a_file_is_loaded_once(tmp_path, capsys):
+    (tmp_path / "own.py").write_text(
+        "from configs.base import base\ndef get_config(arg=None):\n    print('loaded')\n    return base()\n"
+    )
+    load_config_file(str(tmp_path / "own.py"), ["--config.seed=3", "--config.feature.fmin=20"])
+    assert capsys.readouterr().out == "loaded\n"
+
+
 def test_the_config_is_locked_afterwards():
     with pytest.raises(AttributeError, match="locked"):
         load_config_file(TINY, ["--config.seed=1"]).seeed = 1
@@ -46,12 +54,13 @@ def test_the_config_is_locked_afterwards():
         ("seeed=1", "--config.seeed: the config has no such key"),
         ("loader.thread=1", "--config.loader.thread: the config has no such key"),
         ("loader.a.b=1", "--config.loader.a.b: the config has no such key"),
+        ("seed.x=1", "--config: .*seed.x"),
         ("model.wdith=1", "--config.model.wdith: the config has no such key"),
         ("augment.gain.low_db=1", "--config.augment.gain=\"{'low_db': VALUE}\""),
         ("feature.fmim=50", "no option 'fmim'.*did you mean 'fmin'"),
         ("feature.fmin=low", "fmin='low' must be a number"),
         ("feature.n_fft=512.5", "n_fft=512.5 must be a whole number or None"),
-        ("feature.htk=1", "htk=1 must be True or False"),
+        ("feature.htk=2", "htk=2 must be True or False"),
         ("feature.seconds=1", "config.feature.seconds: .*set config.t_c"),
         ("augment.gian={}", "config.augment: .*did you mean 'gain'"),
         ("augment.gain=3", "config.augment: gain=3 must be the options of gain"),

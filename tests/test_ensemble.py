@@ -215,7 +215,18 @@ def lying_header() -> bytes:
     return file.getvalue()
 
 
+def encrypted() -> bytes:
+    """By its headers alone."""
+    file = bytearray(npz())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = -1
+        while (place := file.find(signature, place + 1)) >= 0:
+            file[place + flags] |= 1
+    return bytes(file)
+
+
 HOSTILE = {
+    "encrypted": encrypted(),
     "empty": b"",
     "text": b"not a zip file",
     "cut": npz()[:-200],

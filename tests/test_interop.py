@@ -84,6 +84,18 @@ def test_round_trip_is_exact(network):
     assert_equal(loaded, variables)
 
 
+def test_tensors_that_are_no_plain_arrays_are_one_line():
+    torch = pytest.importorskip("torch", reason="the PyTorch oracles are the extra `parity`")
+    endless = torch.zeros(1).expand(10**14)
+    for entry, says in (
+        (endless, "more numbers than the file holds"),
+        (torch.eye(3).to_sparse(), "no plain array"),
+        (torch.zeros(3, device="meta"), "entry 'fc1.weight'"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            interop.load_torch({"fc1.weight": entry}, "cnn14")
+
+
 @pytest.mark.parametrize(("suffix", "package"), [(".pth", "torch"), (".safetensors", "safetensors")])
 def test_files(cnn14, tmp_path, suffix, package):
     pytest.importorskip(package)

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from rann_jax.augment.between_class import BetweenClass
 from rann_jax.augment.gain import Gain
@@ -166,7 +167,7 @@ def policy(
             + did_you_mean(unknown[0], AUGMENTATIONS)
         )
     for name, given in options.items():
-        if not isinstance(given, Mapping):
+        if not isinstance(given, Mapping | ConfigDict):
             raise ValueError(f"{name}={given!r} must be the options of {name}: {{}} are their defaults")
     chosen = [
         _scheduled(name, dict(options[name]), sample_rate, total_steps)

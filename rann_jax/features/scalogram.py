@@ -3,7 +3,7 @@
 `cwt` gives every coefficient at every sample, which is a hundred times what an image needs. Here
 each scale's part of the spectrum is moved to zero frequency and inverted at a rate that just holds
 its band, so that the power comes out at 8, 16, 32... samples a frame, evenly spaced in it, whose mean is
-the image: within 1% of the mean over every sample.
+the image: within 1% of the greatest of its row from the mean over every sample.
 """
 
 import functools

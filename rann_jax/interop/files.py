@@ -93,10 +93,23 @@ def _numpy_globals() -> list[Any]:
 
 
 def _array(value: Any, name: Any, where: str) -> np.ndarray:
-    if hasattr(value, "detach"):  # a tensor; NumPy has no bfloat16
-        value = value.detach().cpu()
-        value = (value.float() if value.is_floating_point() else value).numpy()
+    if hasattr(value, "detach"):
+        value = _of_tensor(value, name, where)
     dtype = getattr(value, "dtype", None)
     if not isinstance(name, str) or dtype is None or not jnp.issubdtype(dtype, jnp.number):
         raise ConfigError(f"{where}: entry {name!r} is a {type(value).__name__}, not an array of numbers")
     return np.asarray(value, np.float32 if jnp.issubdtype(dtype, jnp.floating) else dtype)
+
+
+def _of_tensor(value: Any, name: Any, where: str) -> np.ndarray:
+    """A tensor's numbers; NumPy has no bfloat16."""
+    try:
+        value = value.detach().resolve_conj().cpu()
+        # A few bytes of a file may say that they are repeated any number of times.
+        if value.nbytes > value.untyped_storage().nbytes():
+            raise ConfigError(f"{where}: entry {name!r} says that it has more numbers than the file holds")
+        return (value.float() if value.is_floating_point() else value).numpy()
+    except (RuntimeError, TypeError, NotImplementedError) as error:  # sparse, quantized, nested, on no device
+        raise ConfigError(
+            f"{where}: entry {name!r} is no plain array of numbers ({' '.join(str(error).split())[:100]})"
+        ) from error

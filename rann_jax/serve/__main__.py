@@ -19,6 +19,7 @@ import math
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rann_jax import compilation_cache, fusion
@@ -153,17 +154,15 @@ def run(options: argparse.Namespace) -> int:
         log_level="warning",
         access_log=False,
     )
-    uvicorn.Server(config).run(sockets=[sock])
+    with suppress(KeyboardInterrupt):  # which is how a server is stopped
+        uvicorn.Server(config).run(sockets=[sock])
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; the exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        return guarded(lambda: run(options))
-    except KeyboardInterrupt:
-        return 0
+    return guarded(lambda: run(options))
 
 
 if __name__ == "__main__":

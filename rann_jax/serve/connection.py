@@ -6,7 +6,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 CONNECTIONS = 64  # (ours) of all clients; beyond them uvicorn answers 503
 OF_A_CLIENT = 16  # (ours) browsers open six
-SILENT_SECONDS = 10.0  # (ours) until the head of the first request; uvicorn itself ends pauses after 5 s
+SILENT_SECONDS = 10.0  # (ours) until the whole head of the next request; uvicorn itself ends pauses of 5 s
 
 
 class Connection(H11Protocol):
@@ -29,8 +29,15 @@ class Connection(H11Protocol):
         if own > OF_A_CLIENT and self.address not in self.config.forwarded_allow_ips:
             transport.abort()
             return
-        self.loop.call_later(SILENT_SECONDS, self._check_asked)
+        self.loop.call_later(SILENT_SECONDS, self._check_asked, None)
 
-    def _check_asked(self) -> None:
-        if self.cycle is None:  # no request has begun
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        answered = self.cycle
+        super().on_response_complete()
+        self.loop.call_later(SILENT_SECONDS, self._check_asked, answered)
+
+    def _check_asked(self, answered: object) -> None:
+        """Close it where no request has begun since; uvicorn does, but where the next is sent in part."""
+        if self.cycle is answered and (answered is None or self.conn.trailing_data[0]):
             self.transport.abort()

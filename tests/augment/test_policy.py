@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 from scipy import stats
 
 from configs import esc50
@@ -42,6 +43,12 @@ def test_policy_follows_the_registry_and_the_key():
     assert (np.asarray(first) != np.asarray(other)).any()
     unchanged, _ = policy({}).on_audio(KEY, audio, labels)
     assert unchanged is audio
+
+
+@pytest.mark.fast
+def test_options_of_a_config_are_taken_as_they_are():
+    options = {"gain": {}, "mixup": {"alpha": 0.5}}
+    assert policy(ConfigDict(options)) == policy(options)
 
 
 @pytest.mark.fast
