@@ -101,7 +101,7 @@ def _unknown_key(argv: Sequence[str], error: AttributeError | KeyError) -> str:
                 f"--config.{whole}=\"{{'{option}': VALUE}}\""
             )
     key = next((key for key in given if name in key.split(".")), "")
-    return _no_such(key) if key else f"--config: {' '.join(str(error.args[0]).split())}"
+    return _no_such(key) if key else f"--config: {' '.join(str((error.args or [error])[0]).split())}"
 
 
 def _no_such(key: str) -> str:
