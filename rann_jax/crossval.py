@@ -37,7 +37,7 @@ from rann_jax.predictions import Predictions
 from rann_jax.preemption import EXIT_CODE, INTERRUPTED
 from rann_jax.program import guarded
 from rann_jax.report import tables
-from rann_jax.workdir import CONFIG_FILE, check_same_config, check_trainable
+from rann_jax.workdir import CONFIG_FILE, check_folder, check_same_config, check_trainable
 from rann_jax.writers import METRICS, read_metrics
 
 SPLIT, POOLED = "test", "pooled"
@@ -238,7 +238,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
         raise ConfigError(f"--features {options.features}: name at least one, and each once")
     if options.bootstrap < 0:
         raise ConfigError("--bootstrap must not be negative")
-    check_trainable(options.workdir)
+    check = check_folder if options.finished else check_trainable
+    check(options.workdir)
     work = cells(options.config, features, parse_folds(options.folds), options.workdir)
     done = {cell: part for cell in work if (part := finished(cell, overrides))}
     if options.finished and not done:

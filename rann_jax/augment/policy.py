@@ -15,7 +15,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from rann_jax.augment.between_class import BetweenClass
 from rann_jax.augment.gain import Gain
@@ -166,13 +165,8 @@ def policy(
             f"unknown augmentation {unknown[0]!r}: there are {', '.join(AUGMENTATIONS)}"
             + did_you_mean(unknown[0], AUGMENTATIONS)
         )
-    for name, given in options.items():
-        if not isinstance(given, Mapping | ConfigDict):
-            raise ValueError(f"{name}={given!r} must be the options of {name}: {{}} are their defaults")
     chosen = [
-        _scheduled(name, dict(options[name]), sample_rate, total_steps)
-        for name in AUGMENTATIONS
-        if name in options
+        _scheduled(name, options[name], sample_rate, total_steps) for name in AUGMENTATIONS if name in options
     ]
     return Policy(
         audio=tuple(a for a in chosen if a.augmentation.on == "audio"),
@@ -180,8 +174,12 @@ def policy(
     )
 
 
-def _scheduled(name: str, options: dict[str, Any], sample_rate: float, total_steps: int | None) -> Any:
+def _scheduled(name: str, given: Mapping[str, Any], sample_rate: float, total_steps: int | None) -> Any:
     cls = AUGMENTATIONS[name]
+    try:
+        options = dict(given)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}={given!r} must be the options of {name}: {{}} are their defaults") from None
     check(cls, options, of=name, also={"probability": float, "until": float})
     probability, until = options.pop("probability", 1.0), options.pop("until", 1.0)
     for key, value in (("probability", probability), ("until", until)):

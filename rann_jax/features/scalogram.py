@@ -1,9 +1,9 @@
 """Scalogram: the power of a complex Morlet wavelet transform, averaged over frames.
 
 `cwt` gives every coefficient at every sample, which is a hundred times what an image needs. Here
-each scale's part of the spectrum is moved to zero frequency and inverted at a rate that just holds
-its band, so that the power comes out at 8, 16, 32... samples a frame, evenly spaced in it, whose mean is
-the image: within 1% of the greatest of its row from the mean over every sample.
+each scale's part of the spectrum is moved to zero frequency and inverted at a rate that holds its band,
+so that the power comes out at 8, 16, 32... samples a frame, evenly spaced in it, whose mean is the image.
+It differs from the mean over every sample by less than 1% of the row's greatest (tests).
 """
 
 import functools
