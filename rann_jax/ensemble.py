@@ -165,7 +165,7 @@ def _row(
     row: dict[str, Any] = {"models": models, "rule": rule}
     for name in MEASURES:
         row[name] = float(exact[name][0])
-        ends = (float("nan"), float("nan")) if drawn is None else significance.interval(drawn[name])
+        ends = (np.nan, np.nan) if drawn is None else significance.interval(drawn[name], row[name])
         row[f"{name}_low"], row[f"{name}_high"] = ends
     p = significance.mcnemar(significance.right(truth.targets, probs), best)
     return row | {"conflict": conflict, "p": p, "weights": ""}

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 
@@ -71,21 +72,28 @@ def test_interval_covers_as_often_as_it_says():
     targets = np.eye(2)[np.zeros(200, int)]
     scores = np.where(np.arange(200)[:, None] < 160, [[0.9, 0.1]], [[0.1, 0.9]])
     drawn = significance.scores(targets, scores, significance.draw_counts(200, 2000))
-    low, high = significance.interval(drawn["accuracy"])
+    low, high = significance.interval(drawn["accuracy"], 0.8)
     assert abs((high - low) - 2 * 1.96 * np.sqrt(0.8 * 0.2 / 200)) < 0.01
-    assert np.isnan(significance.interval(np.array([np.nan]))).all()
+    assert np.isnan(significance.interval(np.array([np.nan]), np.nan)).all()
+
+
+def test_an_interval_goes_against_the_bias_of_the_draws():
+    """Normal draws of mean score + 0.5 and deviation 1: the score is as far above what it estimates."""
+    draws = 10.5 + ndtri((np.arange(20_000) + 0.5) / 20_000)
+    assert significance.interval(draws, 10) == pytest.approx((9.5 - 1.96, 9.5 + 1.96), abs=0.01)
+    assert significance.interval(np.full(9, 1.0), 1.0) == (1, 1)
 
 
 def test_an_infinite_score_is_one():
-    """d' of an AUC of 1. Of n sorted draws the ends are at 0.025 (n - 1) and 0.975 (n - 1)."""
-    assert significance.interval(np.r_[np.ones(50), np.full(50, np.inf)]) == (1, np.inf)
-    assert significance.interval(np.full(50, np.inf)) == (np.inf, np.inf)
+    """d' of an AUC of 1. Of n sorted draws about their median the ends are at .025 (n - 1), .975 (n - 1)."""
+    assert significance.interval(np.r_[np.ones(50), np.full(50, np.inf)], np.inf) == (1, np.inf)
+    assert significance.interval(np.full(50, np.inf), np.inf) == (np.inf, np.inf)
     draws = np.r_[np.arange(100.0), np.inf, np.nan]  # ends at 2.5 and 97.5
-    assert significance.interval(draws) == pytest.approx((2.5, 97.5))
+    assert significance.interval(draws, 50) == pytest.approx((2.5, 97.5))
     draws = np.r_[-np.inf, 1:4, np.inf]  # ends at 0.1 and 3.9: the nearer draws are infinite
-    assert significance.interval(draws) == (-np.inf, np.inf)
+    assert significance.interval(draws, 2) == (-np.inf, np.inf)
     draws = np.array([1, 2, np.inf])  # ends at 0.8 and 1.2: the nearer draws are finite
-    assert significance.interval(draws, level=0.2) == pytest.approx((1.8, 2))
+    assert significance.interval(draws, 2, level=0.2) == pytest.approx((1.8, 2))
 
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(9, 1), (0, 6), (5, 5), (0, 0), (40, 22)])
