@@ -159,7 +159,7 @@ def _row(
     best: np.ndarray,
 ) -> dict[str, Any]:
     threshold = TAGGING_THRESHOLD if truth.task == "tagging" else None
-    once = np.ones((1, len(probs)), np.float32)
+    once = np.ones((1, len(probs)))  # float64: the very scores of `metrics`
     exact = significance.scores(truth.targets, probs, once, threshold)
     drawn = None if counts is None else significance.scores(truth.targets, probs, counts, threshold)
     row: dict[str, Any] = {"models": models, "rule": rule}

@@ -26,7 +26,7 @@ def scores(targets: Array, probabilities: Array, counts: Array, threshold: float
     Args:
       targets: (n, C) multi-hot.
       probabilities: (n, C).
-      counts: (draws, n) how often each clip counts; ones are the split itself.
+      counts: (draws, n) how often each clip counts; ones, of float64, are the split itself.
       threshold: of F1 for tagging; None takes the greatest class.
 
     Returns:
@@ -45,7 +45,7 @@ def scores(targets: Array, probabilities: Array, counts: Array, threshold: float
         f1 = 2 * (counts @ (targets * predicted)) / (positives + counts @ predicted)
         f1 = np.where(positives > 0, f1, np.nan)
     return {
-        "accuracy": counts @ targets[clips, best] / counts.sum(axis=1),
+        "accuracy": (counts @ targets[clips, best]).astype(np.float64) / counts.sum(axis=1),
         "mAP": _means(precision),
         "F1": _means(f1),
         "d_prime": np.sqrt(2.0) * ndtri(_means(area)),

@@ -99,6 +99,7 @@ def test_the_table(runs, tmp_path, capsys):
     k = np.mean(1 - (loaded[0] * loaded[1]).sum(1))
     assert float(by_name["mel+mfcc", "murphy"]["conflict"]) == pytest.approx(k, abs=1e-5)
     singles = [float(by_name[run.name, "single"]["accuracy"]) for run in runs]
+    assert singles == [(probs.argmax(1) == TARGETS.argmax(1)).mean() for probs in loaded]  # in every digit
     assert float(by_name[runs[np.argmax(singles)].name, "single"]["p"]) == 1
 
 
