@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from rann_jax import crossval, ensemble
+from rann_jax import crossval, ensemble, fusion
 from rann_jax.report import tables
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.fast
 
 RESULTS = REPOSITORY / "results"
+RESULTS_PAGE = REPOSITORY / "docs" / "results.md"
 FUSED = ("log_mel", "mfcc", "cqt", "gfcc", "wavegram")  # by the deck
+SUMMARISED = {"esc10_small": "| [ESC-10]", "ravdess_small": "| [RAVDESS]"}  # in the first table
 KEPT = sorted(path.parent for path in RESULTS.glob("*/environment.json"))
 
 
@@ -36,7 +38,12 @@ def kept(request):
 
 def quoted(rows) -> bool:
     table = tables.markdown([tables.with_intervals(row) for row in rows])
-    return table in (REPOSITORY / "docs" / "results.md").read_text()
+    return table in RESULTS_PAGE.read_text()
+
+
+def short(share: float) -> str:
+    """As in .877."""
+    return f"{share:.3f}".removeprefix("0")
 
 
 def test_every_folder_is_one_of_them():
@@ -71,4 +78,10 @@ def test_every_fusion_under_every_rule(kept):
     rows = ensemble.fusion_rows(
         pooled, ensemble.choose_rules("all"), ensemble.choose_subsets("all", list(pooled)), draws=0
     )
-    assert quoted(ensemble.accuracies(rows))
+    lines = ensemble.accuracies(rows)
+    assert quoted(lines)
+    if begins := SUMMARISED.get(work[0].workdir.parents[1].name):
+        best = max(rows[: len(pooled)], key=lambda row: row["accuracy"])
+        fused = max(value for name, value in lines[-1].items() if name in fusion.RULES)
+        (said,) = (line for line in RESULTS_PAGE.read_text().splitlines() if line.startswith(begins))
+        assert f"| {best['models']} {short(best['accuracy'])} | {short(fused)} " in said
