@@ -16,7 +16,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from rann_jax.errors import ConfigError
 from rann_jax.state import TrainState
 
 KEEP_LATEST = 2
+LOOKS = 5  # (ours) at checkpoints that a training removes meanwhile; it does so at most once a save
 
 # Every device writes its part of an array that they all hold, and cuts it out by a compiled program. That
 # is worth it for parts of so many bytes: a RANN has hundreds of arrays, most of them small, and eight devices
@@ -92,11 +93,7 @@ class Checkpoints:
             enable_async_checkpointing=True,
         )
         self._given_metric = best_metric
-        self._manager = ocp.CheckpointManager(
-            (workdir / "checkpoints").absolute(),
-            options=options,
-            item_handlers={"state": _arrays(), "record": ocp.JsonCheckpointHandler()},
-        )
+        self._manager = _manager((workdir / "checkpoints").absolute(), options)
         # Every process reads for itself: the manager's own way ends in a collective, to which a process whose
         # files are damaged does not come.
         alone = jax.process_index()
@@ -273,6 +270,17 @@ class Checkpoints:
         self._reader.close()
         with _system_errors():
             self._manager.close()
+
+
+def _manager(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+    """Look again where a training removes a checkpoint between Orbax' list of them and its look at each."""
+    handlers = {"state": _arrays(), "record": ocp.JsonCheckpointHandler()}
+    made = functools.partial(ocp.CheckpointManager, folder, options=options, item_handlers=handlers)
+    if jax.process_count() == 1:  # several would have to look again together
+        for _ in range(LOOKS - 1):
+            with suppress(FileNotFoundError):
+                return made()
+    return made()
 
 
 def _arrays() -> ocp.PyTreeCheckpointHandler:

@@ -268,6 +268,23 @@ def in_several_processes(monkeypatch) -> list:
     return calls
 
 
+def test_a_checkpoint_that_is_removed_while_it_is_looked_at(workdir, monkeypatch):
+    """As by a training that goes on."""
+    looks = []
+
+    class Removed(checkpoint.ocp.CheckpointManager):
+        def __init__(self, directory, **options):
+            looks.append(directory)
+            if len(looks) < 3:
+                raise FileNotFoundError(2, "No such file or directory", f"{directory}/5")
+            super().__init__(directory, **options)
+
+    monkeypatch.setattr(checkpoint.ocp, "CheckpointManager", Removed)
+    with closing(Checkpoints(workdir)) as checkpoints:
+        assert checkpoints.latest_step == 6
+    assert len(looks) == 3
+
+
 def test_of_equal_scores_the_first_is_the_best(tmp_path):
     """However often was saved."""
     with closing(Checkpoints(tmp_path, "test/accuracy")) as checkpoints:
