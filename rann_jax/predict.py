@@ -24,10 +24,10 @@ from rann_jax.errors import ConfigError
 from rann_jax.listener import Listener
 from rann_jax.program import guarded
 from rann_jax.report.timeline_picture import TimelinePicture, picture_file
-from rann_jax.tag_output import Choice, CsvTable, Tagged, file_name, label_file, shown
+from rann_jax.tag_output import Choice, CsvTable, Tagged, csv_table, file_name, label_file, shown
 from rann_jax.tagger_ensemble import DEFAULT_RULE, load
 from rann_jax.timeline import RunningMean
-from rann_jax.workdir import check_folder, replace_atomically
+from rann_jax.workdir import check_folder
 
 TOP = 5  # tags that are shown of a file
 LONGEST_NAME = 255  # bytes, in the file systems of Linux
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--hop", type=float, metavar="SECONDS", help="between windows (default: half a window)")
     add("--batch-size", type=int, metavar="N", help="windows at a time (default: 16, on a CPU 4)")
     add("--json", action="store_true", help="JSON lines on stdout instead of the table")
-    add("--csv", type=Path, metavar="FILE", help="write every window's probabilities")
+    add("--csv", type=Path, metavar="FILE", help="write every window's probabilities (stopped: FILE.partial)")
     add("--audacity", type=Path, metavar="FOLDER", help="write a label track for each file; see --threshold")
     add("--raven", type=Path, metavar="FOLDER", help="write a Raven selection table for each file; likewise")
     add("--picture", type=Path, metavar="FOLDER", help="draw spectrogram and probabilities of each file")
@@ -297,8 +297,8 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         table = None
         if options.csv:
-            file = stack.enter_context(replace_atomically(options.csv))
-            table = CsvTable(file, listener.labels, with_conflict=len(workdirs) > 1)
+            with_conflict = len(workdirs) > 1
+            table = stack.enter_context(csv_table(options.csv, listener.labels, with_conflict=with_conflict))
         outputs = Outputs(choice, table, folders)
         progress = not options.quiet
         for result in tag_files(listener, paths, outputs, hop_seconds=options.hop, show_progress=progress):

@@ -165,9 +165,14 @@ def _raven_lines(file: IO[str]) -> Callable[[Event], None]:
 
 
 class CsvTable:
-    """One row for each window: file, start, stop, the conflict of an ensemble, probabilities."""
+    """One row for each window: file, start, stop, the conflict of an ensemble, probabilities.
+
+    Attributes:
+      files: how many are in it.
+    """
 
     def __init__(self, file: IO[str], labels: Sequence[str], *, with_conflict: bool):
+        self.files = 0
         self._file = file
         self._writer = csv.writer(file, lineterminator="\n")
         conflict = ["conflict"] if with_conflict else []
@@ -190,6 +195,26 @@ class CsvTable:
         except BaseException:
             self._file.seek(before)
             self._file.truncate()
+            raise
+        self.files += 1
+
+
+@contextmanager
+def csv_table(path: Path, labels: Sequence[str], *, with_conflict: bool) -> Iterator[CsvTable]:
+    """A table that takes the place of `path` at its end.
+
+    Stopped before, it keeps the rows of the files that were tagged as PATH.partial, and says so on stderr.
+    """
+    with replace_atomically(path) as file:
+        table = CsvTable(file, labels, with_conflict=with_conflict)
+        try:
+            yield table
+        except BaseException:
+            if table.files:
+                partial = path.with_name(f"{path.name}.partial")
+                Path(file.name).replace(partial)
+                told = f"{partial} has the rows so far (files: {table.files}); {path} is as before"
+                print(f"note: {told}", file=sys.stderr)
             raise
 
 

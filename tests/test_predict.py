@@ -362,6 +362,38 @@ def test_a_file_that_breaks_leaves_nothing(tmp_path, capsys):
 
 @pytest.mark.fast
 @pytest.mark.usefixtures("loudness")
+def test_what_was_tagged_before_an_interruption_is_kept(tmp_path, monkeypatch, capsys):
+    """Under a name that says that it is not whole; the second file is interrupted after its first windows."""
+    for name, seconds in (("a.wav", 1), ("b.wav", 60)):
+        soundfile.write(tmp_path / name, np.full(8000 * seconds, 0.5), 8000)
+    table = tmp_path / "t.csv"
+    table.write_text("of yesterday")
+    judge, seen = Loudness.judge, []
+
+    def interrupted(self, windows):
+        seen.append(len(windows))
+        if sum(seen) > 100:
+            raise KeyboardInterrupt
+        return judge(self, windows)
+
+    monkeypatch.setattr(Loudness, "judge", interrupted)
+    names = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
+    assert main(["model", *names, "--quiet", "--csv", str(table)]) == 130
+    assert table.read_text() == "of yesterday"
+    rows = list(csv.DictReader((tmp_path / "t.csv.partial").read_text().splitlines()))
+    assert [row["file"] for row in rows] == [names[0]] * 19
+    told = f"note: {table}.partial has the rows so far (files: 1); {table} is as before\ninterrupted\n"
+    assert capsys.readouterr().err == told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "b.wav", "t.csv", "t.csv.partial"]
+
+    seen[:] = [100]  # nothing is tagged yet: nothing is kept
+    assert main(["model", names[0], "--quiet", "--csv", str(tmp_path / "u.csv")]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert not list(tmp_path.glob("*u.csv*"))
+
+
+@pytest.mark.fast
+@pytest.mark.usefixtures("loudness")
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_name_that_is_not_utf8(as_json, tmp_path, capsys):
     """Old archives have such names: the file is tagged, and what is written of it escapes the odd bytes."""
