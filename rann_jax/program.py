@@ -1,6 +1,7 @@
 """What every program here does with what its user can mend, and with Ctrl-C: one line on stderr."""
 
 import importlib
+import io
 import os
 import re
 import sys
@@ -30,6 +31,9 @@ def guarded(work: Callable[[], int], also: tuple[type[Exception], ...] = ()) -> 
     >>> guarded(lambda: 0)
     0
     """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # Terminals of few characters show the others as ?.
+        sys.stdout.reconfigure(errors="replace")
     try:
         return work()
     except BrokenPipeError:  # `| head` has seen enough

@@ -1,5 +1,8 @@
 """What programs do with errors of the device: one line where a user can mend it, else all of it."""
 
+import io
+import sys
+
 import jax
 import pytest
 
@@ -61,3 +64,11 @@ def test_an_interruption_is_one_line(capsys):
 
     assert guarded(work) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_terminal_that_lacks_a_character_shows_another(monkeypatch):
+    """A bar, and a name that is not UTF-8: they ended the program."""
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert guarded(lambda: print("hör \u2588 caf\udce9.wav", flush=True) or 0) == 0
+    assert terminal.buffer.getvalue().decode("latin-1") == "hör ? caf?.wav\n"
