@@ -167,8 +167,11 @@ def leave(code: int, *, at_once: bool = False) -> NoReturn:
     At its end JAX waits for minutes until all processes have come to theirs. The others may wait for this one
     in the middle of the run: it stays for LEAVE_SECONDS, or not at all where `at_once`, and goes. That it is
     gone is known by its heartbeat.
+
+    `at_once` is without Python's own end too, alone as well: where Ctrl-C has stopped the compiler, that was
+    seen to end in a segmentation fault.
     """
-    if not jax.distributed.is_initialized():
+    if not at_once and not jax.distributed.is_initialized():
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()

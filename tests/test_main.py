@@ -4,6 +4,7 @@ import errno
 import importlib
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -267,6 +268,17 @@ def test_how_a_run_ends_early(error, code, says, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(rann_jax.main.distributed, "start", lambda *_, **__: None)
     assert rann_jax.main._work(tmp_path) == code
     assert capsys.readouterr().err == says
+
+
+@pytest.mark.fast
+def test_an_interrupted_run_is_left_without_pythons_own_end(monkeypatch):
+    """Where the compiler was interrupted, that was seen to be a segmentation fault."""
+    monkeypatch.setattr(os, "_exit", lambda code: sys.exit(f"at once: {code}"))
+    with pytest.raises(SystemExit, match="at once: 130"):
+        rann_jax.main.distributed.leave(130, at_once=True)
+    with pytest.raises(SystemExit) as failed:
+        rann_jax.main.distributed.leave(2)
+    assert failed.value.code == 2
 
 
 @pytest.mark.fast
