@@ -3,6 +3,7 @@
 Values that neither the deck nor the paper states are marked (ours).
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -195,7 +196,8 @@ def parse_arg(
     """Presets of a config: `configs/esc50.py:fold=2,size=small` gives arg `fold=2,size=small`.
 
     Args:
-      arg: comma-separated key=value, or None.
+      arg: comma-separated key=value, or None. A comma that no `key=` follows is part of the value, as in the
+        name of a folder.
       choices: of the keys that take no other, the values there are.
       **defaults: every key there is; values are read in the type of the default.
 
@@ -203,7 +205,7 @@ def parse_arg(
       ValueError: an unknown key, a value of another type or one that there is not, named.
     """
     values = dict(defaults)
-    for item in filter(None, (arg or "").split(",")):
+    for item in filter(None, re.split(r",+(?=\w+=|$)", arg or "")):
         key, _, value = item.partition("=")
         if key not in defaults:
             raise ValueError(f"no preset {key!r} in {arg!r}; there are {', '.join(defaults)}")

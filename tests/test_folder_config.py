@@ -44,6 +44,13 @@ def test_the_larger_split_is_trained_on_whatever_its_name(first, second, tmp_pat
 
 
 @pytest.mark.fast
+def test_the_name_of_a_folder_may_have_commas(tmp_path):
+    folder = table(tmp_path / "birds, frogs,2024 = a,b", "train", "test")
+    config = get_config(f"data={folder},t_c=2,")
+    assert (config.data_dir, config.t_c) == (str(folder), 2)
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("first", "second"),
     [("train", "rest"), ("a", "b"), ("dev", "test"), ("train1", "train2"), ("x1", "y2"), ("test", "test")],
