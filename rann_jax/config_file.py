@@ -76,22 +76,45 @@ def explaining(argv: Sequence[str]) -> Iterator[None]:
     except (AttributeError, KeyError) as error:
         if getattr(error, "name", None) == "get_config":
             raise ConfigError("--config: the file has no function get_config, as configs/ have it") from error
-        raise ConfigError(_unknown_key(argv, error)) from error
+        raise ConfigError(_part_of_a_value(argv, error) or _unknown_key(argv, error)) from error
     except flags.UnrecognizedFlagError as error:
         flag = f"--{error.flagname}"
         if not flag.startswith("--config."):
             raise ConfigError(str(error)) from error
         raise ConfigError(f"{flag} needs --config: name the file of the config whose key it sets") from error
-    except (flags.Error, ValueError, TypeError, OSError) as error:
+    except SyntaxError as error:
+        raise ConfigError(f"--config: {error.filename}, line {error.lineno}: {error.msg}") from error
+    except TypeError as error:
+        raise ConfigError(_part_of_a_value(argv, error) or str(error)) from error
+    except (flags.Error, ValueError, OSError) as error:
         # A config file that fails is reported with its whole traceback: its last line says why.
-        raise ConfigError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
+        told = str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
+        if "Failed loading config file" in str(error):
+            told = f"--config: {told}: the path is from this folder; configs/ are in the checkout"
+        raise ConfigError(told) from error
+
+
+def _keys(argv: Sequence[str]) -> list[str]:
+    return [arg.partition("=")[0].removeprefix("--config.") for arg in argv if arg.startswith("--config.")]
+
+
+def _part_of_a_value(argv: Sequence[str], error: Exception) -> str:
+    """What is wrong with a flag as --config.seed.x, where seed is a number; empty where the error is another.
+
+    Of text and tuples the error does not say which flag it is: no key is deeper than the wrong one.
+    """
+    if not re.search("indices must be integers|does not support indexing", str(error)):
+        return ""
+    key = max(_keys(argv), key=lambda key: key.count("."), default="")
+    whole = key.rpartition(".")[0]
+    return f"--config.{key}: {whole} is a value, without parts: set --config.{whole}=VALUE" if whole else ""
 
 
 def _unknown_key(argv: Sequence[str], error: AttributeError | KeyError) -> str:
     """What is wrong with the flag one of whose parts ml_collections did not find: its error quotes that."""
     quoted = re.search(r"\w+", str(error).replace("\\'", "'"))
     name = quoted[0] if quoted else ""
-    given = [arg.partition("=")[0].removeprefix("--config.") for arg in argv if arg.startswith("--config.")]
+    given = _keys(argv)
     for key in given:
         section, found, option = key.partition(f".{name}.")
         if found and section in OPEN:

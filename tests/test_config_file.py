@@ -33,6 +33,17 @@ def test_a_file_that_is_no_config_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "no.py").write_text("get_konfig = None\n")
     with pytest.raises(ConfigError, match=r"--config: .*no function get_config"):
         load_config_file(str(tmp_path / "no.py"))
+    (tmp_path / "typo.py").write_text("def get_config(arg=None):\n    retrun 3\n")
+    with pytest.raises(ConfigError, match=r"^--config: .*/typo.py, line 2: invalid syntax$"):
+        load_config_file(str(tmp_path / "typo.py"))
+    with pytest.raises(ConfigError, match=r"^--config: .*No such file .*'absent.py': the path is from"):
+        load_config_file("absent.py")
+
+
+def test_an_error_inside_the_file_blames_no_flag(tmp_path):
+    (tmp_path / "own.py").write_text("def get_config(arg=None):\n    x = [1]\n    return x['a']\n")
+    with pytest.raises(ConfigError, match=r"^TypeError: list indices must be integers"):
+        load_config_file(str(tmp_path / "own.py"), ["--config.feature.fmin=20"])
 
 
 def test_a_file_is_loaded_once(tmp_path, capsys):
@@ -54,7 +65,9 @@ def test_the_config_is_locked_afterwards():
         ("seeed=1", "--config.seeed: the config has no such key"),
         ("loader.thread=1", "--config.loader.thread: the config has no such key"),
         ("loader.a.b=1", "--config.loader.a.b: the config has no such key"),
-        ("seed.x=1", "--config: .*seed.x"),
+        ("seed.x=1", "--config.seed.x: seed is a value, without parts: set --config.seed=VALUE"),
+        ("feature.name.x=1", "--config.feature.name.x: feature.name is a value"),
+        ("eval.splits.x=1", "--config.eval.splits.x: eval.splits is a value"),
         ("model.wdith=1", "--config.model.wdith: the config has no such key"),
         ("augment.gain.low_db=1", "--config.augment.gain=\"{'low_db': VALUE}\""),
         ("feature.fmim=50", "no option 'fmim'.*did you mean 'fmin'"),
