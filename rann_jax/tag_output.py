@@ -211,6 +211,7 @@ def csv_table(path: Path, labels: Sequence[str], *, with_conflict: bool) -> Iter
             yield table
         except BaseException:
             if table.files:
+                file.flush()  # of a full disk it fails, and nothing is kept: it would end within a row
                 partial = path.with_name(f"{path.name}.partial")
                 Path(file.name).replace(partial)
                 told = f"{partial} has the rows so far (files: {table.files}); {path} is as before"

@@ -55,7 +55,8 @@ def replace_atomically(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
         temporary.replace(path)
     except OSError as error:
-        if error.filename is not None and os.fspath(error.filename) == str(temporary):
+        unnamed = error.errno is not None and error.filename is None  # as where the disk is full
+        if unnamed or (error.filename and os.fspath(error.filename) == str(temporary)):
             error.filename = str(path)
         raise
     finally:

@@ -1,6 +1,8 @@
 """When a workdir's config counts as the same: a run may go on with it, a finished cell may be taken."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -173,4 +175,7 @@ def test_what_cannot_be_written_is_named_not_its_temporary_file(tmp_path):
     assert one_line(caught.value) == f"{tmp_path}/there: Is a directory"
     with pytest.raises(OSError, match="too long"), replace_atomically(tmp_path / ("n" * 256)):
         pytest.fail("it cannot end well")
+    with pytest.raises(OSError, match="No space") as full, replace_atomically(tmp_path / "full"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as write() does
+    assert one_line(full.value) == f"{tmp_path}/full: No space left on device"
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
