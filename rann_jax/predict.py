@@ -128,8 +128,10 @@ def split_sources(first: Path, rest: Sequence[Path]) -> tuple[list[Path], list[P
     """Workdirs and sources: after the first workdir, folders that hold checkpoints are workdirs too.
 
     Raises:
-      ConfigError: a workdir is named twice, or nothing is left to be tagged.
+      ConfigError: the first is a file, a workdir is named twice, or nothing is left to be tagged.
     """
+    if first.is_file():
+        raise ConfigError(f"{first} is a file: workdirs are named first, then what is to be tagged")
     count = next((i for i, path in enumerate(rest) if not (path / "checkpoints").is_dir()), len(rest))
     workdirs, sources = [first, *rest[:count]], list(rest[count:])
     if len({path.resolve() for path in workdirs}) < len(workdirs):

@@ -162,6 +162,7 @@ def test_events_join_neighbouring_windows():
         (["{w}", "{f}", "--rule", "ds"], "--rule=ds fuses several models"),
         (["{w}", "{w}", "{f}"], "same workdir is named twice"),
         (["{w}", "{s}"], "only workdirs"),
+        (["{f}/bell.wav", "{w}"], "{f}/bell.wav is a file: workdirs are named first"),
         (["{w}", "{o}", "{f}"], "models 1 and 2 differ in their labels"),
     ],
     ids=[
@@ -183,7 +184,7 @@ def test_events_join_neighbouring_windows():
             "below a file",
             "rule",
         ),
-        *("twice", "workdirs", "labels"),
+        *("twice", "workdirs", "the other way round", "labels"),
     ],
 )
 def test_wrong_use_is_one_line(arguments, says, tiny_workdir, second_workdir, other, folder, capsys):
