@@ -30,21 +30,27 @@ TRAIN = ("all", "probe")
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Presets: data (the folder) and those of `configs.folder.own_sounds`; init_from (workdir or file),
-    network (of a file), train (all, probe), valid (a split kept out of training: `configs.base.hold_out`).
+    network (of a file; cnn14 if not said), train (all, probe), valid (a split kept out of training:
+    `configs.base.hold_out`).
     """
-    own = {"init_from": "", "network": "cnn14", "train": "all", "valid": ""}
+    own = {"init_from": "", "network": "", "train": "all", "valid": ""}
     preset = parse_arg(arg, {"train": TRAIN}, data="", **own, **Folder.OPTIONS)
+    source, network = preset["init_from"], preset["network"]
+    if preset["data"] and not source:  # else a network would begin at random, at the rate of fine-tuning
+        raise ValueError("preset init_from is missing: name a workdir or a PyTorch file beside data")
     config = base()
     own_sounds(config, preset["data"], preset, valid=preset["valid"])
-    config.init_from = preset["init_from"]
-    if Path(config.init_from).expanduser().is_dir() and config.init_from:
-        inherit(config, Path(config.init_from).expanduser())
-    elif preset["network"] in PANNS:
-        config.model.name = preset["network"]
+    config.init_from = source
+    if source and (workdir := Path(source).expanduser()).is_dir():
+        if network:
+            raise ValueError(f"preset network={network}: a workdir says its own, leave it away")
+        inherit(config, workdir)
+    elif network in ("", *PANNS):
+        config.model.name = network or "cnn14"
         panns_input(config)
     else:
         raise ValueError(
-            f"preset network={preset['network']!r} is none of {', '.join(PANNS)}: of another network make a "
+            f"preset network={network!r} is none of {', '.join(PANNS)}: of another network make a "
             "workdir with rann_jax.convert, which says its front end, and name that"
         )
     config.optimizer.schedule = "constant"

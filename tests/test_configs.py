@@ -20,6 +20,8 @@ pytestmark = pytest.mark.fast
         ("ravdess.py:fold=5", "preset fold=5 is none of 1, 2, 3, 4"),
         ("msos.py:fold=1", "no preset 'fold'"),
         ("finetune.py:train=some", "preset train=some is none of all, probe"),
+        ("finetune.py:data=.", "preset init_from is missing: name a workdir or a PyTorch file"),
+        ("finetune.py:init_from=.,network=resnet38", "preset network=resnet38: a workdir says its own"),
     ],
 )
 def test_a_preset_that_there_is_not_is_one_line(presets, says):

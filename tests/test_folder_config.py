@@ -1,6 +1,7 @@
 """What the config of a user's own folder takes from it, and what it says and refuses."""
 
 import pytest
+from ml_collections import ConfigDict
 
 from configs import finetune
 from configs.folder import get_config
@@ -73,8 +74,12 @@ def test_several_splits():
     assert chosen(["extra", "train", "val"]) == {"train": "train", "test": "val"}
 
 
+def fine_tuned(presets: str) -> ConfigDict:
+    return finetune.get_config(f"{presets},init_from=weights.pth")
+
+
 @pytest.mark.fast
-@pytest.mark.parametrize("config", [get_config, finetune.get_config], ids=["folder", "finetune"])
+@pytest.mark.parametrize("config", [get_config, fine_tuned], ids=["folder", "finetune"])
 def test_a_split_kept_out_is_said(config, tmp_path, capsys):
     folder = tmp_path / "sounds"
     for name in [f"{kind}/{number}.wav" for kind in ("cat", "dog") for number in range(10)]:
