@@ -68,10 +68,16 @@ def load(experiment: Experiment) -> Source | None:
     """The weights that config.init_from names; None where it is ''.
 
     Raises:
-      ConfigError: there is no such folder or file, or it is of another network, front end or rate.
+      ConfigError: there is no such folder or file, or it is of another network, front end or rate; or it is
+        '' where layers are frozen, which would stay as random as they begin.
     """
     init_from = experiment.config.get("init_from", "")
     if not init_from:
+        if experiment.freezing.patterns:
+            raise ConfigError(
+                "config.optimizer.frozen: random weights would be frozen: name trained ones by "
+                "--config.init_from=, a workdir or a PyTorch file"
+            )
         return None
     path = Path(init_from).expanduser()
     if not path.exists():

@@ -119,6 +119,16 @@ def test_patterns_that_match_nothing_are_told_before_data_is_read(tmp_path):
         run(config, tmp_path / "run", mode="train", checkpoint="latest", quiet=True)
 
 
+def test_random_weights_are_not_frozen(tmp_path):
+    config = tiny.get_config()
+    config.optimizer.frozen = ("trunk",)
+    says = r"^config\.optimizer\.frozen: random .* --config\.init_from="
+    with pytest.raises(ConfigError, match=says) as told:
+        run(config, tmp_path / "run", mode="train", checkpoint="latest", quiet=True)
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture(scope="module")
 def panns(tmp_path_factory):
     """A narrow CNN14's weights in a safetensors file with PANNs' front end, of three classes."""
