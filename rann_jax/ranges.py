@@ -52,6 +52,7 @@ RANGES = {
     "optimizer.base_momentum": BELOW_ONE,
     "optimizer.max_momentum": BELOW_ONE,
     "optimizer.b2": BELOW_ONE,
+    "optimizer.eps": POSITIVE,
     "ema_decay": SHARE,
     "log_every": whole(1),
     "eval_every": whole(1),

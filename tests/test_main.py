@@ -129,6 +129,7 @@ WHOLE = "must be a whole number of at least 1, not"
         ({"ema_decay": 1.5}, "config.ema_decay must be a number between 0 and 1, not 1.5"),
         ({"ema_decay": float("nan")}, "config.ema_decay must be a number between 0 and 1, not nan"),
         ({"optimizer.div_factor": 0.0}, "config.optimizer.div_factor must be a positive number, not 0.0"),
+        ({"optimizer.eps": -1e-8}, "config.optimizer.eps must be a positive number, not -1e-08"),
         ({"optimizer.b2": 1.0}, "config.optimizer.b2 must be a number from 0 to below 1, not 1.0"),
         ({"t_c": float("inf")}, "config.t_c must be a positive number, not inf"),
         ({"t_c": float("nan")}, "config.t_c must be a positive number, not nan"),
