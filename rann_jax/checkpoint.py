@@ -133,17 +133,28 @@ class Checkpoints:
         with jax.transfer_guard("allow"):  # the training loop's is there for its steps
             return distributed.agree(metrics[self._best_metric] > before)
 
-    def save(self, step: int, state: TrainState, record: Record, metrics: Mapping[str, float]) -> None:
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        record: Record,
+        metrics: Mapping[str, float],
+        *,
+        only_best: bool = False,
+    ) -> None:
         """Start saving; arrays are copied before this returns, files are written behind it.
 
-        Of equal scores the first is the best: a score that does not exceed all before is not kept.
+        Of equal scores the first is the best: a score that does not exceed all before is not kept, and where
+        `only_best` nothing is saved.
 
         Raises:
           OSError: this save, or the one before it, could not be written.
         """
+        best = self.is_best(metrics)
+        if only_best and not best:
+            return
         self._check_space(state)
         record = dataclasses.replace(record, checksum=checksum(state))
-        kept = dict(metrics) if self.is_best(metrics) else None
         with _system_errors():
             self._manager.save(
                 step,
@@ -151,7 +162,7 @@ class Checkpoints:
                     state=ocp.args.PyTreeSave(state),
                     record=ocp.args.JsonSave(dataclasses.asdict(record)),
                 ),
-                metrics=kept,
+                metrics=dict(metrics) if best else None,
             )
 
     def _check_space(self, state: TrainState) -> None:

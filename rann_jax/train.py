@@ -98,11 +98,11 @@ def train(
                 writer.write(step, scores | {"time/seconds": time.monotonic() - started})
                 progress.say(step, scores)
             due = last or told or step % config.save_every == 0
-            if step > start and (due or checkpoints.is_best(scores)):
+            if step > start and (due or scores):
                 with window.paused() as losses:
                     seconds = time.monotonic() - started
                     record = dataclasses.replace(record, batches=step, seconds=seconds, losses=losses)
-                    checkpoints.save(step, state, record, scores)
+                    checkpoints.save(step, state, record, scores, only_best=not due)
             if last:
                 break
             if told:

@@ -187,10 +187,13 @@ def test_divergence_names_the_step(tmp_path, prepared):
         run_tiny(config, tmp_path)
 
 
-def test_the_best_evaluation_is_saved_wherever_it_falls(tmp_path, prepared, without_a_network):
-    """Evaluated at 4, 8 and 12, saved at 3, 6, 9 and 12: 4 is the best."""
+def test_the_best_evaluation_is_saved_wherever_it_falls(tmp_path, prepared, without_a_network, monkeypatch):
+    """Evaluated at 4, 8 and 12, saved at 3, 6, 9 and 12: 4 is the best, which is asked once a time."""
     without_a_network({4: 0.9, 8: 0.5, 12: 0.3}.__getitem__)
+    asked, is_best = [], Checkpoints.is_best
+    monkeypatch.setattr(Checkpoints, "is_best", lambda self, s: asked.append(s) or is_best(self, s))
     run_tiny(tiny(prepared), tmp_path)
+    assert [scores["test/mAP"] for scores in asked if scores] == [0.9, 0.5, 0.3]
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"4", "9", "12"}
     with closing(Checkpoints(tmp_path, "test/mAP")) as checkpoints:
         assert checkpoints.best_step == 4
