@@ -26,22 +26,19 @@ def normalize(S: jax.Array, norm: float | None, axis: int) -> jax.Array:
     """
     if norm is None:
         return S
-    magnitude = jnp.abs(S)
-    if norm == -math.inf:
-        length = jnp.min(magnitude, axis=axis, keepdims=True)
-        return S / jnp.where(length < TINY, jnp.float32(1), length)
     if norm == 0:
-        length = jnp.sum((magnitude > 0).astype(jnp.float32), axis=axis, keepdims=True)
+        length = jnp.sum((S != 0).astype(jnp.float32), axis=axis, keepdims=True)
         return S / jnp.maximum(length, jnp.float32(1))
-    peak = jnp.max(magnitude, axis=axis, keepdims=True)
-    silent = peak < TINY
-    peak = jnp.where(silent, jnp.float32(1), peak)
-    if norm == math.inf:
-        return S / peak
-    # Relative to the peak, so that no power of a magnitude leaves float32.
-    relative = magnitude / peak
-    nonzero = relative > 0
-    powers = jnp.power(jnp.where(nonzero, relative, jnp.float32(1)), jnp.float32(norm))
+    extreme = jnp.min if norm == -math.inf else jnp.max
+    unit = jax.lax.stop_gradient(extreme(jnp.abs(S), axis=axis, keepdims=True))
+    silent = unit < TINY
+    # In units of a constant: neither powers nor the square in a quotient's derivative leave float32.
+    S = S / jnp.where(silent, jnp.float32(1), unit)
+    magnitude = jnp.abs(S)
+    if math.isinf(norm):
+        return S / jnp.where(silent, jnp.float32(1), extreme(magnitude, axis=axis, keepdims=True))
+    nonzero = magnitude > 0
+    powers = jnp.power(jnp.where(nonzero, magnitude, jnp.float32(1)), jnp.float32(norm))
     total = jnp.sum(jnp.where(nonzero, powers, jnp.float32(0)), axis=axis, keepdims=True)
     total = jnp.where(silent, jnp.float32(1), total)
-    return S / peak / jnp.power(total, jnp.float32(1 / norm))
+    return S / jnp.power(total, jnp.float32(1 / norm))

@@ -1,5 +1,7 @@
 """Normalisation of columns against `librosa.util.normalize`."""
 
+import jax
+import jax.numpy as jnp
 import librosa
 import numpy as np
 import pytest
@@ -17,3 +19,12 @@ def test_equals_librosas(norm):
     S[:, :, 2] *= 1e-25  # whose square is not a float32
     theirs = librosa.util.normalize(S, norm=norm, axis=-2)
     np.testing.assert_allclose(normalize(S, norm, -2), theirs, rtol=2e-6)
+
+
+@pytest.mark.parametrize("norm", [np.inf, -np.inf, 0.5, 2])
+def test_the_gradient_of_what_is_hardly_heard_is_finite(norm):
+    """As the size of a column does not count, of a column 1e-25 times as large it is 1e25 times as large."""
+    S, weights = np.random.default_rng(0).standard_normal((2, 5, 7)).astype(np.float32)
+    gradient = jax.grad(lambda S: jnp.sum(weights * normalize(S, norm, -2)))
+    of_quiet, of_loud = (np.asarray(gradient(jnp.asarray(S * scale))) for scale in (np.float32(1e-25), 1))
+    np.testing.assert_allclose(of_quiet * np.float32(1e-25), of_loud, rtol=1e-4, atol=1e-5)
