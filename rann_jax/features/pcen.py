@@ -123,7 +123,8 @@ def pcen(
             raise ValueError(f"{name}={value} must be positive and finite")
     if b is None:
         frames = time_constant * sr / hop_length
-        b = (math.sqrt(1 + 4 * frames**2) - 1) / (2 * frames**2)
+        # librosa's (sqrt(1 + 4 frames**2) - 1) / (2 frames**2), without its squares and its difference.
+        b = 2 / (1 + math.hypot(1, 2 * frames))
     if not 0 < b <= 1:
         raise ValueError(f"b={b} must be above 0 and at most 1")
     S = signal.as_waveform(S, "S")

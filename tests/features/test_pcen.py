@@ -45,6 +45,14 @@ def test_any_number_of_frames(relative_error, frames):
     assert relative_error(features.pcen(S), expected) < 5e-6
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize(("time_constant", "b"), [(1e-9, 1.0), (1e160, 1e-30)])
+def test_extreme_time_constants(time_constant, b):
+    """Of 1e-9 s and 1e160 s librosa computes no filter: one is that without memory, one forgets nothing."""
+    S = np.random.default_rng(0).uniform(0, 1e6, (4, 50)).astype(np.float32)
+    np.testing.assert_array_equal(features.pcen(S, time_constant=time_constant), features.pcen(S, b=b))
+
+
 @pytest.mark.parametrize("arguments", [{}, {"power": 0}, {"bias": 0}, {"max_size": 3}], ids=str)
 def test_silence(arguments):
     silence = jnp.zeros((2, 5, 30))
