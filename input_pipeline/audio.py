@@ -137,7 +137,8 @@ def _joined(opened: "Stream", max_seconds: float) -> np.ndarray:
     return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
 
 
-def _opened(source: str | Path | bytes) -> soundfile.SoundFile:
+def open_sound(source: str | Path | bytes) -> soundfile.SoundFile:
+    """Opens a sound file, whatever its name, or the bytes of one; it raises what soundfile does."""
     if isinstance(source, bytes):
         return soundfile.SoundFile(_Content(source))
     # As bytes, for soundfile takes no text of a name that is not UTF-8.
@@ -189,7 +190,7 @@ def stream(source: str | Path | bytes) -> Iterator[Stream]:
         at the end FLAC, whose length only decoding counts, and floats that are integers in another type.
     """
     with _decoding():
-        file = _opened(source)
+        file = open_sound(source)
     with file:
         if not RATES[0] <= file.samplerate <= RATES[1]:
             raise AudioError(f"its rate is {file.samplerate} Hz, not between {RATES[0]} and {RATES[1]}")

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from input_pipeline.audio import open_sound
+
 
 def read(file: Path, start: float, seconds: float) -> tuple[np.ndarray, int]:
     """Return a part of a recording, mono float32 `(N,)`, and its sample rate.
@@ -21,7 +23,7 @@ def read(file: Path, start: float, seconds: float) -> tuple[np.ndarray, int]:
     if not (math.isfinite(seconds) and seconds > 0):
         raise ValueError(f"--seconds={seconds:g}: it must be finite and positive")
     try:
-        with soundfile.SoundFile(file) as sound:
+        with open_sound(file) as sound:
             rate, length = sound.samplerate, sound.frames
             if round(start * rate) >= length:
                 raise ValueError(f"{file}: nothing from --start {start:g} on, it lasts {length / rate:.3g} s")

@@ -13,6 +13,7 @@ from input_pipeline.audio import pad_or_crop
 from rann_jax.augment.demonstration import NAMES, Example, demonstrate, draw
 from rann_jax.excerpt import read
 from rann_jax.program import guarded
+from rann_jax.tag_output import shown
 from rann_jax.workdir import replace_atomically
 
 PICTURE = "augmentations.png"
@@ -85,7 +86,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--out {options.out}: a file is there; name a folder")
     _check_apart(options.out, options.file, options.partner)
     examples = demonstrate(sound, np.ascontiguousarray(partner), rate, options.seed)
-    title = f"{options.file.name}   {len(sound) / rate:.2f} s at {rate / 1000:g} kHz   seed {options.seed}"
+    name = shown(options.file.name)
+    title = f"{name}   {len(sound) / rate:.2f} s at {rate / 1000:g} kHz   seed {options.seed}"
     _write(options.out, examples, rate, title)
     return 0
 
@@ -102,11 +104,11 @@ def _write(folder: Path, examples: list[Example], rate: int, title: str) -> None
     for example in examples:
         with replace_atomically(folder / f"{example.name}.wav", "wb") as file:
             wavfile.write(file, rate, example.sound.astype(np.float32))
-        print(folder / f"{example.name}.wav")
+        print(shown(folder / f"{example.name}.wav"))
     picture = folder / PICTURE
     with replace_atomically(picture, "wb") as file:
         draw(examples, rate, title).savefig(file, format="png")
-    print(picture)
+    print(shown(picture))
 
 
 if __name__ == "__main__":

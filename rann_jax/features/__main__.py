@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rann_jax.excerpt import read
 from rann_jax.features.plot import draw
 from rann_jax.program import guarded
+from rann_jax.tag_output import shown
 from rann_jax.workdir import replace_atomically
 
 DESCRIPTION = """\
@@ -76,10 +77,10 @@ def run(options: argparse.Namespace) -> int:
     """
     check_out(options.out)
     y, rate = read(options.file, options.start, options.seconds)
-    title = f"{options.file.name}   {len(y) / rate:.2f} s at {rate / 1000:g} kHz"
+    title = f"{shown(options.file.name)}   {len(y) / rate:.2f} s at {rate / 1000:g} kHz"
     with replace_atomically(options.out, "wb") as file:
         draw(y, rate, title).savefig(file, format=options.out.suffix.lstrip(".").lower())
-    print(options.out)
+    print(shown(options.out))
     return 0
 
 

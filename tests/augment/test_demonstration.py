@@ -1,6 +1,7 @@
 """The program that writes every augmentation of a recording: its sounds, its picture, and users' mistakes."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -143,6 +144,19 @@ def test_mistakes_are_one_line_and_exit_code_2(recording, arguments, message, ca
     assert message in error
     assert error.count("\n") == 1
     assert not (folder / "new").exists()
+
+
+@pytest.mark.fast
+def test_names_that_are_not_utf_8(recording, tmp_path, capsys, monkeypatch):
+    example = Example("original", "", np.zeros(RATE, np.float32), np.zeros((128, 10)))
+    monkeypatch.setattr("rann_jax.augment.__main__.demonstrate", lambda *_: [example])
+    file, out = (tmp_path / os.fsdecode(name) for name in (b"caf\xe9.wav", b"\xe9"))
+    file.symlink_to(recording)
+    assert main([str(file), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.split() == [
+        f"{tmp_path}/\\xe9/{name}" for name in ("original.wav", "augmentations.png")
+    ]
+    assert (out / "augmentations.png").exists()
 
 
 @pytest.mark.fast

@@ -45,12 +45,12 @@ def test_axes_are_labelled_and_show_the_tone():
 
 
 def test_writes_a_picture(recording, tmp_path, capsys):
-    """A name is a name: between dollars is no formula."""
-    out = tmp_path / "features.png"
-    (tmp_path / "$_$.wav").symlink_to(recording)
-    assert main([str(tmp_path / "$_$.wav"), "--out", str(out), "--seconds", "0.25"]) == 0
+    """A name is a name: between dollars is no formula, and not every byte is UTF-8."""
+    file, out = (tmp_path / os.fsdecode(name) for name in (b"$_$ caf\xe9.wav", b"caf\xe9.png"))
+    file.symlink_to(recording)
+    assert main([str(file), "--out", str(out), "--seconds", "0.25"]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
-    assert capsys.readouterr().out.strip() == str(out)
+    assert capsys.readouterr().out == f"{tmp_path}/caf\\xe9.png\n"
 
 
 @pytest.mark.parametrize(
