@@ -1,5 +1,11 @@
 """RANN in JAX: sound classification with residual networks on several audio features."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rann_jax.tagger import Tagger as Tagger
+    from rann_jax.tagger_ensemble import TaggerEnsemble as TaggerEnsemble
+
 __version__ = "0.1.0"
 
 
@@ -14,3 +20,7 @@ def __getattr__(name: str) -> object:
 
         return TaggerEnsemble
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "Tagger", "TaggerEnsemble"})

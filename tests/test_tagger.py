@@ -1,8 +1,10 @@
 """A trained workdir in use: it says what evaluation said, at any rate and length, in bounded programs."""
 
+import runpy
 import shutil
 import subprocess
 import sys
+import typing
 
 import jax
 import numpy as np
@@ -16,6 +18,16 @@ from rann_jax.errors import ConfigError
 from rann_jax.listener import Listener, in_batches
 from rann_jax.timeline import Judgement, joined
 from rann_jax.windows import resampled, sliding
+
+
+@pytest.mark.fast
+def test_what_is_loaded_late_is_listed_and_has_its_type(monkeypatch):
+    """To a type checker `Tagger` would else be an `object`, which has no `load`."""
+    monkeypatch.setattr(typing, "TYPE_CHECKING", True)
+    as_checked = runpy.run_path(rann_jax.__file__)
+    for name in ("Tagger", "TaggerEnsemble"):
+        assert name in dir(rann_jax)
+        assert as_checked[name] is getattr(rann_jax, name)
 
 
 @pytest.fixture(scope="module")
