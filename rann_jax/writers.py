@@ -55,8 +55,9 @@ class MetricWriter:
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
         if self._tensorboard:
-            for name, value in metrics.items():
-                self._tensorboard.add_scalar(name, value, step)
+            for name, value in finite.items():
+                if value is not None:  # tensorboardX warns of what is not finite, and draws nothing
+                    self._tensorboard.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Close the files."""

@@ -1,7 +1,9 @@
 """metrics.jsonl is read back as it was written, and is refused in one line where it is anything else."""
 
 import json
+import sys
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,6 +24,26 @@ def test_rows_come_back_and_a_resumed_run_goes_on_behind_its_step(tmp_path):
     with closing(MetricWriter(tmp_path, 2)) as writer:
         writer.write(3, {"train/loss": 0.5})
     assert [row["train/loss"] for row in read_metrics(tmp_path / METRICS)] == [1.0, 0.5, 0.5]
+
+
+def test_tensorboard_has_the_numbers_that_there_are(tmp_path, monkeypatch):
+    """By a stand-in: tensorboardX, which is optional, warns of every NaN. Later steps of a killed run go."""
+    made = []
+
+    class SummaryWriter:
+        def __init__(self, folder, purge_step):
+            made.append((folder, purge_step))
+
+        def add_scalar(self, *scalar):
+            made.append(scalar)
+
+        def close(self):
+            made.append("closed")
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=SummaryWriter))
+    with closing(MetricWriter(tmp_path, 4)) as writer:
+        writer.write(5, {"train/loss": 0.5, "test/mAP": float("nan")})
+    assert made == [(str(tmp_path / "tensorboard"), 5), ("train/loss", 0.5, 5), "closed"]
 
 
 @pytest.mark.parametrize(
