@@ -28,7 +28,11 @@ Write = Callable[[Timeline], None]
 
 @dataclass(frozen=True)
 class Choice:
-    """Which classes are worth a word: the `top` most probable that reach the threshold."""
+    """Which classes are worth a word: the `top` most probable that reach the threshold.
+
+    >>> Choice(top=2, threshold=0.25).of(np.array([0.25, 0.5, 0.25, 0.0])).tolist()
+    [True, True, False, False]
+    """
 
     top: int
     threshold: float

@@ -131,6 +131,14 @@ def test_complete_conflict_is_the_average():
         np.testing.assert_allclose(rule(np.eye(2)), [0.5, 0.5], rtol=1e-6)
 
 
+@pytest.mark.fast
+def test_support_that_is_rounding_weighs_nothing():
+    """Three models of one class each, but for 2e-7 of one: the shares of such supports say nothing."""
+    masses = np.array([(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1 - 2e-7, 2e-7)], np.float32)
+    for rule in (fusion.deng, fusion.improved_dempster_shafer):
+        np.testing.assert_allclose(rule(masses), fusion.murphy(masses), rtol=1e-5)
+
+
 @settings(deadline=None, max_examples=60)
 @given(evidence())
 def test_dempster_shafer_is_the_rule_on_the_power_set(masses):
