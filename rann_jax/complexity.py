@@ -35,11 +35,6 @@ HEADER = (
 )
 
 
-def in_decks_unit(name: str, cost: Complexity) -> float:
-    """The cost as the deck counts that row, in 1e9: MACs of a RANN, FLOPs of the PANNs."""
-    return (cost.macs if name.startswith("rann-") else cost.published_flops) / 1e9
-
-
 def row(name: str, cost: Complexity) -> str:
     """One line of the table."""
     line = (

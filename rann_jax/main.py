@@ -40,12 +40,12 @@ from input_pipeline.prepare import prepare
 from rann_jax import compilation_cache, distributed, environment, lock, pretrained
 from rann_jax import workdir as workdirs
 from rann_jax.config_file import check_keys, define_config, explaining
-from rann_jax.errors import ConfigError
+from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.evaluate import check_best_metric, check_splits, evaluate_checkpoint, readable
 from rann_jax.experiment import build, check_labels, data_options
 from rann_jax.preemption import EXIT_CODE, INTERRUPTED, PreemptedError
 from rann_jax.program import guarded, one_line
-from rann_jax.train import DivergedError, train
+from rann_jax.train import train
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

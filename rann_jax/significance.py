@@ -48,7 +48,7 @@ def scores(targets: Array, probabilities: Array, counts: Array, threshold: float
         "accuracy": (counts @ targets[clips, best]).astype(np.float64) / counts.sum(axis=1),
         "mAP": _means(precision),
         "F1": _means(f1),
-        "d_prime": np.sqrt(2.0) * ndtri(_means(area)),
+        "d_prime": metrics.d_prime(_means(area)),
     }
 
 

@@ -58,9 +58,8 @@ class MelColumns:
 
     def __init__(self, rate: int, highest: float, limit: int):
         self._rate = rate
-        self._n_fft = 1 << max(
-            9, round(np.log2(rate * FRAME_SECONDS))
-        )  # fewer bins than that leave bands empty
+        # With shorter frames some of the lowest bands would have no bin.
+        self._n_fft = 1 << max(9, round(np.log2(rate * FRAME_SECONDS)))
         self._fmax = min(highest, rate / 2)
         self._mel = librosa.filters.mel(sr=rate, n_fft=self._n_fft, n_mels=MEL_BANDS, fmax=self._fmax)
         self._window = np.hanning(self._n_fft + 1)[:-1].astype(np.float32)

@@ -25,7 +25,8 @@ def test_the_decks_table_in_the_decks_units(name):
     params, multi_adds = complexity.TABLE_XII[name]
     cost = models.complexity(name)
     assert cost.params == params
-    assert round(complexity.in_decks_unit(name, cost), 3) == multi_adds
+    counted = cost.macs if name.startswith("rann-") else cost.published_flops
+    assert round(counted / 1e9, 3) == multi_adds
 
 
 @pytest.mark.parametrize("name", sorted(TRUE_GIGA_MACS))
