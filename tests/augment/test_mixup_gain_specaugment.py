@@ -89,9 +89,12 @@ def test_two_stripes_hide_what_their_widths_and_places_make():
     images = jax.random.normal(KEY, (4000, 2, size), jnp.float32)
     drawn = {"time_stripes": 2, "time_width": width, "frequency_stripes": 0, "frequency_width": 0}
     hidden = jax.jit(functools.partial(augment.spec_augment, **drawn))(KEY, images)
-    counts = np.asarray(hidden != images).all(axis=1).sum(axis=1)
-    seen = np.bincount(counts, minlength=2 * width + 1)
+    frames = np.asarray(hidden != images).all(axis=1)
+    seen = np.bincount(frames.sum(axis=1), minlength=2 * width + 1)
     assert stats.chisquare(seen, 4000 * expected).pvalue > 1e-3
+    # And where: the first and the last frame too, each as often as the stripes that cover it.
+    by_one = np.array([sum(p for stripe, p in stripes if frame in stripe) for frame in range(size)])
+    np.testing.assert_allclose(frames.mean(axis=0), 1 - (1 - by_one) ** 2, atol=0.03)
 
 
 @pytest.mark.fast
