@@ -50,7 +50,7 @@ ADDED = {
     "configs/finetune.py": NARROW,
     "configs/audioset.py:model=cnn14": NARROW,
     "rann_jax.compile": f"{COARSE} --config.model.name=rann-8x4-1",
-    "rann_jax.serve": "--port 0",
+    "rann_jax.serve": "--port 0 --batch-size 1",  # one program to compile, not one for each size of a batch
 }
 # What stands in place of a part of a command. Compilation for a TPU needs its compiler and takes minutes.
 INSTEAD = {
@@ -62,7 +62,7 @@ WEIGHTS = "Cnn14_mAP=0.431.pth"
 
 
 @pytest.fixture
-def checkout(data_dir, tmp_path, monkeypatch) -> Path:
+def checkout(data_dir, tmp_path, monkeypatch, main_here) -> Path:
     """A folder with links to the code, and the files that the pages name; the current folder meanwhile."""
     folder = tmp_path / "checkout"
     folder.mkdir()
@@ -70,6 +70,8 @@ def checkout(data_dir, tmp_path, monkeypatch) -> Path:
         (folder / name).symlink_to(REPOSITORY / name)
     (tmp_path / "home").mkdir()
     monkeypatch.setenv("XLA_FLAGS", launched()["XLA_FLAGS"])
+    # The cell of a cross-validation too is run here: tests/test_crossval.py has one that is launched.
+    monkeypatch.setattr("rann_jax.crossval.child.run", lambda command: main_here(command[3:]))
     monkeypatch.setenv("MPLCONFIGDIR", matplotlib.get_cachedir())  # its list of fonts takes long to make
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
