@@ -39,6 +39,7 @@ def test_rules_place_parameters_averages_and_moments(abstract):
         assert tree["fc2"]["kernel"].spec == P(None, "model")  # (128, 4), by the first rule
         assert tree["fc1"]["kernel"].spec == P("model")  # (128, 128), the first of the longest
         assert tree["stage4_block1"]["conv1"]["kernel"].spec == P(None, None, "model")  # (3, 3, 128, 128)
+        assert tree["stage1_block0"]["conv1"]["kernel"].spec == P(None, None, None, "model")  # (3, 6, 8, 16)
         assert tree["fc1"]["bias"].spec == P()
     assert placed.step.spec == P()
     kernel = placed.params["stage4_block1"]["conv1"]["kernel"]

@@ -316,14 +316,18 @@ def test_import_is_light():
 
 @pytest.mark.fast
 @pytest.mark.parametrize("cuts", [[], [5], [1, 2, 3, 50, 51]], ids=str)
-@pytest.mark.parametrize("length", [1, 9, 10, 11, 13, 97])
+@pytest.mark.parametrize("length", [1, 9, 10, 11, 13, 14, 97])
 def test_windows_are_slices_of_the_sound(length, cuts):
+    """One every four samples, and one that ends with the sound where no other does: each once."""
     wave = np.arange(1, length + 1, dtype=np.float32)
     blocks = np.split(wave, [cut for cut in cuts if cut < length])
+    starts = []
     for start, stop, window in sliding(blocks, 10, 4):
         np.testing.assert_array_equal(window[: stop - start], wave[start:stop])
         assert not window[stop - start :].any()
+        starts.append(start)
     assert stop == length
+    assert starts == sorted({0, *range(0, length - 9, 4), max(0, length - 10)})
 
 
 @pytest.mark.fast

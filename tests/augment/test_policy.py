@@ -55,8 +55,11 @@ def test_options_of_a_config_are_taken_as_they_are():
 def test_as_many_examples_are_drawn_as_the_probability_says():
     audio, labels = noise(4000, 2)
     louder, _ = policy({"gain": {"probability": 0.3}}).on_audio(KEY, audio, labels)
-    changed = int((np.asarray(louder) != np.asarray(audio)).any(axis=1).sum())
-    assert stats.binomtest(changed, 4000, 0.3).pvalue > 0.01
+    changed = (np.asarray(louder) != np.asarray(audio)).any(axis=1)
+    assert stats.binomtest(int(changed.sum()), 4000, 0.3).pvalue > 0.01
+    # Which are drawn says nothing of what is done to them: their levels are from the whole range.
+    level = 20 * np.log10(np.asarray(louder / audio)[changed, 0])
+    assert stats.kstest(level, stats.uniform(-6, 12).cdf).pvalue > 0.01
     never, _ = policy({"gain": {"probability": 0.0}}).on_audio(KEY, audio, labels)
     np.testing.assert_array_equal(never, audio)
 
