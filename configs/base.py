@@ -44,8 +44,8 @@ def base() -> ConfigDict:
             "augment": {"mixup": {"alpha": 1.0}},
             # The network; a RANN's name repeats t_c. float32, or bfloat16 on accelerators.
             # remat computes each block again in the backward pass: less memory, more time, the same numbers.
-            # None is the published network: how many blocks each of a RANN's five stages has (4), by what the
-            # channels of a PANN are divided (1; what a RANN's are multiplied by is in its name).
+            # blocks_per_stage: blocks in each of a RANN's five stages; None is the deck's 4. width: what the
+            # channels of a PANN are divided by; None is the published 1 (a RANN's width is in its name).
             "model": {
                 "name": "rann-4x4-1",
                 "remat": False,
@@ -57,15 +57,15 @@ def base() -> ConfigDict:
             "init_from": "",
             # Optimisation: Adam and one cycle (deck), peak 1e-3 and batch 32 (paper, AudioSet).
             "batch_size": 32,
-            # The batch is computed in so many parts, one after another, and their gradients are averaged: the
-            # memory of a part. Equal to the whole batch but for BatchNorm, which sees a part at a time.
+            # The batch is computed in this many parts, one after another, in the memory of one, and gradients
+            # are averaged. Equal to the whole batch but for BatchNorm, which sees one part at a time.
             "accumulate": 1,
-            # BatchNorm's statistics are of each of so many equal parts of what is computed at once: 1 is the
-            # batch over all devices; as many as there are devices, and each has its own ("per replica").
+            # BatchNorm takes statistics over each of this many equal parts of what is computed at once: 1 is
+            # the batch over all devices; with as many as there are devices each has its own ("per replica").
             "batch_norm_groups": 1,
             "total_steps": 1000,
-            # Left alone are the `frozen` parameters: globs as 'conv_block1', and 'trunk' for all but the last
-            # layer, whose own rate is head_learning_rate (None: the same).
+            # frozen: parameters that are not trained, by globs such as 'conv_block1'; 'trunk' is all but the
+            # last layer. head_learning_rate: the last layer's own rate; None is learning_rate.
             "optimizer": {
                 "schedule": "one_cycle",
                 "learning_rate": 1e-3,
@@ -73,8 +73,8 @@ def base() -> ConfigDict:
                 "head_learning_rate": placeholder(float),
             },
             "ema_decay": 0.999,  # the value of the code that the paper cites
-            # When: in steps. An evaluation whose best_metric (a score of eval.splits) exceeds all before is
-            # saved too, whatever save_every, and kept beside the latest; results are of the latest.
+            # How often, in steps. An evaluation whose best_metric (a score of eval.splits) exceeds all before
+            # it is saved too, whatever save_every is, and kept beside the latest; results are the latest's.
             "log_every": 50,
             "eval_every": 500,
             "save_every": 500,

@@ -78,7 +78,8 @@ class Checkpoints:
     Args:
       workdir: the run's folder; checkpoints are in its `checkpoints/`.
       best_metric: name of the metric whose greatest value marks the best checkpoint; checkpoints that
-        were saved without it are kept only as latest. None is the run's own, for those who only read.
+        were saved without it are kept only as latest. None takes the metric that the run itself goes by,
+        for programs that only read.
     """
 
     def __init__(self, workdir: Path, best_metric: str | None = None):

@@ -119,7 +119,7 @@ def check_batch_size(key: str, batch_size: int, mesh: Mesh, *, parts: int = 1) -
 def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Put this process's part (local_B, ...) of a global batch on its devices."""
     sharding = split_batch(mesh)
-    # Meant, though the training loop's guard would take it for a slip where there are several processes.
+    # Intended: with several processes the transfer guard of the training loop would refuse it.
     with jax.transfer_guard_host_to_device("allow"):
         return {key: jax.make_array_from_process_local_data(sharding, array) for key, array in batch.items()}
 

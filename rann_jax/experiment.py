@@ -157,7 +157,7 @@ def build(config: ConfigDict) -> Experiment:
 
 
 def data_options(config: ConfigDict) -> dict[str, Any]:
-    """What `input_pipeline.prepare` is told by a config."""
+    """The arguments of `input_pipeline.prepare` that a config gives."""
     return {
         "data_dir": config.data_dir,
         "prepared_dir": config.prepared_dir,

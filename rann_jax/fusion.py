@@ -181,7 +181,7 @@ def binary_frames(probs: Masses) -> jax.Array:
     return _binary_frames(_checked(probs, sums_to_one=False))
 
 
-# What the rules are of masses that were checked: `fuse` does it once.
+# The rules without their checks, which `fuse` makes once.
 
 
 def _weighted_average(probs: jax.Array, weights: Masses | None) -> jax.Array:

@@ -44,7 +44,7 @@ class Listener(abc.ABC):
 
     @abc.abstractmethod
     def judge(self, windows: np.ndarray) -> Judgement:
-        """What is said of windows (W, crop_samples)."""
+        """Class probabilities of windows (W, crop_samples), and of an ensemble its models' conflict."""
 
     def predict(self, windows: np.ndarray) -> np.ndarray:
         """Class probabilities (W, C) of windows (W, crop_samples) at `sample_rate`."""
@@ -135,9 +135,12 @@ class Listener(abc.ABC):
 
 
 def check_batch_size(batch_size: int | None) -> int:
-    """The number itself, for None the usual one: 16, on a CPU 4; ConfigError where no batch can have it.
+    """The number itself; for None the default, which is 16, and 4 on a CPU.
 
-    On a CPU the arrays of 16 windows leave its cache: CNN14 was 5% faster with 4.
+    On a CPU the arrays of 16 windows do not fit its cache: CNN14 was 5% faster with 4.
+
+    Raises:
+      ConfigError: it is below 1.
     """
     if batch_size is None:
         return 4 if jax.default_backend() == "cpu" else 16

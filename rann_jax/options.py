@@ -28,7 +28,7 @@ def check(
     also: Mapping[str, Any] | None = None,
     but: Iterable[str] = (),
 ) -> None:
-    """Raise ValueError for an option that `taker`, a class or function, has not, or of another type.
+    """Raise ValueError for an option that `taker`, a class or function, does not have, or of another type.
 
     Args:
       taker: its parameters are the options there are.

@@ -1,8 +1,8 @@
 """Weights to begin a run with, `config.init_from`: those of a workdir, or of a PyTorch file.
 
 Every array of the network must be there with its shape, but for the last layer where the classes differ,
-which then begins at random. The front end must be the source's; the length of crops need not. All of it is
-only done at a run's first step: a resumed run asks for nothing but its own checkpoint.
+which then begins at random. The front end must be the source's; the length of crops need not. All this is
+done before a run's first step only: a resumed run needs nothing but its own checkpoint.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class Source:
       where: its path.
       arrays: weights and statistics by path, such as ("params", "fc1", "kernel").
       labels: class names in the order of the logits; None in a file, which has none.
-      skipped: what is in a file and no weight of the network.
+      skipped: names of the entries of a file that are no weights of the network.
     """
 
     where: str

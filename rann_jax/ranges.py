@@ -1,4 +1,4 @@
-"""Which numbers of a config can work: what would else fail only when its turn has come, or silently."""
+"""Which numbers a config may have. Others would fail late, in the middle of a run, or be wrong silently."""
 
 import math
 from collections.abc import Callable

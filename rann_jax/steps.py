@@ -61,8 +61,8 @@ def make_train_step(
       tx: optimiser.
       task: "classification" (softmax) or "tagging" (sigmoid).
       ema_decay: of the moving averages of parameters and batch statistics.
-      augment: what changes waveforms, features and labels; by the state's step, random by it and the seed.
-      freezing: layers that run in inference mode; that their parameters stay is the optimiser's part.
+      augment: augmentations of waveforms, features and labels; the seed and the step decide what is drawn.
+      freezing: layers that run in inference mode; leaving their parameters alone is the optimiser's part.
       accumulate: parts of the batch whose gradients are computed one after another (`gradients`).
       batch_norm_groups: parts of each of those, normalised by statistics of their own.
       whole: brings parameters together that devices hold in parts.

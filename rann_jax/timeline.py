@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Judgement(NamedTuple):
-    """What is said of W windows.
+    """Class probabilities of W windows, and of an ensemble how far its models agree.
 
     Attributes:
       probabilities: (W, C).

@@ -21,11 +21,9 @@ Rng = np.random.Generator
 class Quickstart(AudioBuilder):
     """Synthetic: no sound here was ever recorded.
 
-    Ten classes drawn by formula with random pitch, tempo, timbre and level under coloured
-    background noise of
-    0 to 20 dB signal-to-noise ratio; clips of 1 to 2 s, 16 kHz. Every clip is determined by the
-    seed, its
-    split and its number. Good for trying the programs, not for claims about recognition.
+    Ten classes drawn by formula with random pitch, tempo, timbre and level, in coloured background noise at
+    a signal-to-noise ratio of 0 to 20 dB; clips of 1 to 2 s, 16 kHz. The seed, the split and the number of a
+    clip determine it. Good for trying the programs, not for claims about recognition.
     """
 
     NEEDS_SOURCE = False

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 def partners(values: jax.Array) -> jax.Array:
     """What each example of a batch is mixed with: the one after it, for the last the first.
 
-    Batches come in random order, so this is a random pairing, in which nothing meets itself but what is a
-    batch alone. On several devices each sends one example to the one before it; a drawn permutation would
-    bring the whole batch to every device.
+    Batches come in random order, so this is a random pairing, in which no example meets itself unless it is
+    the whole batch. Of several devices each sends one example to the device before it; a random permutation
+    would bring the whole batch to every device.
 
     Args:
       values: (B, ...).
@@ -25,7 +25,7 @@ def partners(values: jax.Array) -> jax.Array:
 
 
 def floating(values: jax.Array) -> jax.Array:
-    """`values`, float32 if they are integers or booleans, of which there are no shares."""
+    """`values`, as float32 if they are integers or booleans, which cannot be mixed."""
     values = jnp.asarray(values)
     return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(jnp.float32)
 

@@ -23,7 +23,7 @@ def pitch_shift(audio: jax.Array, semitones: jax.Array, *, highest: float, n_fft
     Args:
       audio: (B, N); trailing zeros are padding and stay zero.
       semitones: (B,), twelve are an octave; positive is up.
-      highest: static; the greatest of `semitones` that may occur. Of what is shifted further the end is lost.
+      highest: static; the greatest shift that may occur. A sound that is shifted further loses its end.
       n_fft: window of the phase vocoder in samples, a multiple of 4.
 
     Returns:

@@ -21,8 +21,8 @@ def devicewise(function: Callable[..., Any], *arrays: jax.Array) -> Any:
 
     Args:
         function: of arrays `(B, ...)`, giving arrays `(B, ...)`; each example by itself, for any B.
-        *arrays: `(B, ...)`, shared evenly by all devices of their mesh, as batches are; where they are on no
-            mesh, or cannot be, the function is called as it is.
+        *arrays: `(B, ...)`, divided evenly among all devices of their mesh, as batches are. Where they are on
+            no mesh, or cannot be divided so, the function is simply called.
     """
     meshes = [jax.typeof(array).sharding.mesh for array in arrays]
     mesh = next((mesh for mesh in meshes if not mesh.empty), meshes[0])  # keys may be on none

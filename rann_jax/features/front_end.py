@@ -205,7 +205,7 @@ class Cqt(FrontEnd):
         if not self.fmin > 0:
             raise ValueError(f"fmin={self.fmin:g} Hz must be positive")
         highest = self.fmin * 2 ** ((self.n_bins - 1) / bins_per_octave)
-        # The share of its rate that a signal keeps when it is resampled.
+        # Resampling keeps what is below 0.45 times the lower rate.
         if not highest <= 0.45 * self.sample_rate:
             raise ValueError(
                 f"n_bins={self.n_bins}, bins_per_octave={bins_per_octave} and fmin={self.fmin:g} Hz reach"

@@ -100,7 +100,7 @@ def pcen(
         time_constant: of the filter, in seconds.
         eps: a positive float32, at least 1.2e-38; keeps silence finite.
         b: filter coefficient in 0..1; default from `time_constant`.
-        max_size: number of neighbouring bins whose loudest is followed by M.
+        max_size: number of neighbouring bins over which the maximum of S is taken before it is smoothed to M.
 
     Returns:
         float32 `(..., F, T)`.

@@ -38,7 +38,7 @@ def as_waveform(y: Any, name: str = "y") -> jax.Array:
             " give at least one sample of at least one clip"
         )
     if isinstance(y, jax.Array) and y.dtype == np.float32 and not y.weak_type:
-        return y  # as below, but for what the question costs
+        return y  # what the line below would return, without the cost of asking JAX
     return jnp.asarray(y, dtype=jnp.float32)
 
 

@@ -86,7 +86,7 @@ def check_framing(
         )
     hashable = signal.hashable_window(window, win_length)
     framing = Framing(n_fft, hop_length, win_length, hashable, bool(center), pad_mode)
-    _ = framing.samples  # or what is wrong with the window
+    _ = framing.samples  # raises here what is wrong with the window
     return y, framing
 
 
@@ -253,7 +253,7 @@ def power_to_db(
     Args:
         S: power `(..., F, T)`, floating.
         ref: reference power, or a function called as `ref(S, axis=(-2, -1), keepdims=True)`, such as
-            `jnp.max`. Under `jax.jit` it must be one of jax.numpy; NumPy's work on known values alone.
+            `jnp.max`. Inside `jax.jit` it must be a jax.numpy function: NumPy's cannot take traced values.
         amin: floor of power, a positive float32; its gradient is zero.
         top_db: how far below the clip's peak values are floored, in dB; None for no floor.
 

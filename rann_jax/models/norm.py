@@ -37,7 +37,8 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """The same shape, normalised by the batch, which moves the running statistics, or (eval) by those.
 
-        Which of the two is said in the call, so that a frozen layer can be called otherwise.
+        `train` is an argument of the call, so that a frozen layer can be run in inference mode while the
+        others train.
 
         Raises:
           ValueError: `slope` is not between 0 and 1.
@@ -65,7 +66,7 @@ class BatchNorm(nn.Module):
 def normalised(
     x: jax.Array, scale: jax.Array, bias: jax.Array, axis: int, slope: float, dtype: jnp.dtype
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """x normalised by its own statistics and activated, their mean and variance; those two have no slopes."""
+    """x normalised by its own statistics and activated; their mean and variance, without gradients."""
     return _forward(x, scale, bias, axis, slope, dtype)[0]
 
 
@@ -110,12 +111,12 @@ def affine(x: jax.Array, factor: jax.Array, shift: jax.Array, axis: int) -> jax.
 
 
 def activated(y: jax.Array, slope: float) -> jax.Array:
-    """A leaky ReLU; with slope 1 the same."""
+    """A leaky ReLU; the identity where the slope is 1."""
     return y if slope == 1 else jnp.where(y > 0, y, slope * y)
 
 
 def widened(x: jax.Array) -> jax.Array:
-    """In float32, or float64 where x is."""
+    """x in float32, or in float64 if that is its type."""
     return x.astype(np.promote_types(x.dtype, np.float32))
 
 

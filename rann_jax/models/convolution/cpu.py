@@ -38,7 +38,7 @@ def in_columns(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding)
 
 
 def result_width(x: jax.Array, kernel: jax.Array, padding: Padding) -> int:
-    """Of a convolution with strides 1."""
+    """Columns that a convolution with strides 1 gives."""
     return x.shape[2] + sum(padding[1]) - kernel.shape[1] + 1
 
 
@@ -51,7 +51,7 @@ def columns_at_a_time(width: int, features: int) -> int:
 
 
 def input_gradient_form(x: jax.Array) -> Callable[..., jax.Array]:
-    """How the gradient of such images is computed."""
+    """Which function computes the gradient with respect to images of this shape."""
     return input_gradient if x.shape[-1] <= FEW else xla.input_gradient
 
 

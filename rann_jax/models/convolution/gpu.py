@@ -59,7 +59,7 @@ def are_pairs(shape: tuple[int, ...]) -> bool:
 
 
 def added(x: jax.Array, y: jax.Array) -> jax.Array:
-    """x + y as pairs of columns, so that the convolution `in_pairs` that y is of does it on the way."""
+    """x + y as pairs of columns, for XLA to fuse the addition into the convolution `in_pairs` that made y."""
     batch, height, width, channels = y.shape
     pairs = (batch, height, width // 2, 2 * channels)
     return (x.reshape(pairs) + y.reshape(pairs)).reshape(y.shape)
@@ -81,9 +81,9 @@ def of_patches(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding)
 
 
 def scaled(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-    """A convolution of single positions by elements, which XLA joins to what is around.
+    """A 1x1 convolution as products and sums by element, which XLA fuses with the operations around it.
 
-    In float32: it is the type of the sums of gradients too.
+    They are in float32, and so are the sums in their gradients.
     """
     products = (
         widened(x[..., channel, None]) * widened(row)
