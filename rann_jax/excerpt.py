@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from input_pipeline.audio import open_sound
+from input_pipeline.audio import LOUDEST, RATES, open_sound
 
 
 def read(file: Path, start: float, seconds: float) -> tuple[np.ndarray, int]:
     """Return a part of a recording, mono float32 `(N,)`, and its sample rate.
 
     Raises:
-        ValueError: no such file, no sound that can be read, no part that can be asked for, nothing or no
-          numbers in it.
+        ValueError: no such file, no sound that can be read, no part that can be asked for; a rate or samples
+          that preparation and prediction refuse too (`input_pipeline.audio`).
     """
     if not file.is_file():
         raise ValueError(f"{file}: " + ("not a file" if file.exists() else "no such file"))
@@ -25,6 +25,8 @@ def read(file: Path, start: float, seconds: float) -> tuple[np.ndarray, int]:
     try:
         with open_sound(file) as sound:
             rate, length = sound.samplerate, sound.frames
+            if not RATES[0] <= rate <= RATES[1]:
+                raise ValueError(f"{file}: its rate is {rate} Hz, not between {RATES[0]} and {RATES[1]}")
             if round(start * rate) >= length:
                 raise ValueError(f"{file}: nothing from --start {start:g} on, it lasts {length / rate:.3g} s")
             sound.seek(round(start * rate))
@@ -35,4 +37,6 @@ def read(file: Path, start: float, seconds: float) -> tuple[np.ndarray, int]:
         raise ValueError(f"{file}: headerless sound does not say its rate: convert it to wav") from None
     if not np.isfinite(y).all():
         raise ValueError(f"{file}: NaN or infinite samples")
+    if (peak := float(np.abs(y).max())) > LOUDEST:
+        raise ValueError(f"{file}: samples of {peak:.0e} times full scale")
     return y.mean(axis=1), rate

@@ -125,6 +125,8 @@ def test_panels_are_labelled_in_hertz_and_seconds():
         (["{folder}/none.wav"], "none.wav: no such file"),
         (["{folder}/text.wav"], "text.wav: not a sound file"),
         (["{folder}/nan.wav"], "nan.wav: NaN"),
+        (["{folder}/loud.wav"], "loud.wav: samples of 1e+25 times full scale"),
+        (["{folder}/slow.wav"], "slow.wav: its rate is 500 Hz, not between 1000 and 768000"),
         (["{folder}/a4.wav", "--with", "{folder}/none.wav"], "none.wav: no such file"),
         (["{folder}/a4.wav", "--start", "3"], "it lasts 0.5 s"),
         (["{folder}/a4.wav", "--out", "{folder}/a4.wav"], "name a folder"),
@@ -138,6 +140,8 @@ def test_mistakes_are_one_line_and_exit_code_2(recording, arguments, message, ca
     (folder / "text.wav").write_text("not sound")
     (folder / "a.raw").write_bytes(bytes(8000))
     soundfile.write(folder / "nan.wav", np.full(100, np.nan), RATE, subtype="FLOAT")
+    soundfile.write(folder / "loud.wav", np.full(100, 1e25), RATE, subtype="FLOAT")
+    soundfile.write(folder / "slow.wav", np.zeros(100), 500)
     given = [part.format(folder=folder) for part in arguments]
     assert main(["--out", str(folder / "new"), *given]) == 2
     error = capsys.readouterr().err
