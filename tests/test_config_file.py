@@ -81,7 +81,8 @@ def test_the_config_is_locked_afterwards():
         ("augment.gain={'until': 'late'}", "config.augment: gain: until='late' must be a number"),
         ("optimizer.div_facto=3", "config.optimizer: .*no option 'div_facto': .*did you mean 'div_factor'"),
         ("optimizer.total_steps=3", "config.optimizer: .*no option 'total_steps'"),
-        ("optimizer.eps=small", "config.optimizer: .*eps='small' must be a number"),
+        ("optimizer.eps=small", "config.optimizer.eps must be a positive number, not 'small'"),
+        ("optimizer.pct_start=small", "config.optimizer: .*pct_start='small' must be a number"),
     ],
 )
 def test_what_there_is_not_is_one_line(flag, says):
