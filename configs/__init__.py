@@ -1,1 +1,1 @@
-"""One experiment a file: `get_config(arg)`; the docstring carries the command and the result seen."""
+"""One experiment per file, with `get_config(arg)`; its docstring gives the command and the result seen."""

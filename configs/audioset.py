@@ -1,23 +1,24 @@
-"""AudioSet: 527 classes, several a clip; the deck's best system, RANN-8x4-6 on log-mel (mAP 0.443 there).
+"""AudioSet: 527 classes, several per clip; the deck's best system, RANN-8x4-6 on log-mel (mAP 0.443 there).
 
     python -m rann_jax.main --config configs/audioset.py --config.data_dir=DIR --workdir runs/audioset
 
-DIR holds the official lists (class_labels_indices.csv, and those of eval_segments.csv,
-balanced_train_segments.csv, unbalanced_train_segments.csv whose sound is there) and, in any folders, the cut
-clips, named by YouTube id or with PANNs' Y before it: files, HDF5 of PANNs or PaSST, tar shards.
-`:size=small` is for a few CPU cores and trains on the balanced list alone. `:model=cnn14`, `resnet38` and
-`wavegram_logmel_cnn14` are the PANNs baselines of the deck's table, by their published recipe. None was run
-on AudioSet yet.
+DIR holds the official lists: class_labels_indices.csv, and those of eval_segments.csv,
+balanced_train_segments.csv and unbalanced_train_segments.csv whose sound is present. It also holds, in any
+folders, the cut clips, named by YouTube id, with or without PANNs' leading Y: as files, as HDF5 of PANNs or
+PaSST, or as tar shards. `:size=small` is for a few CPU cores and trains on the balanced list alone.
+`:model=cnn14`, `resnet38` and `wavegram_logmel_cnn14` are the PANNs baselines of the deck's table, with their
+published recipe. None of these has been run on AudioSet yet.
 
-From the deck and the paper: the network, crops of 8 s, 44.1 kHz, 128 mel bins and 128 frames a second, Adam
-with one cycle up to 1e-3, batch 32, the moving average. From PANNs: class-balanced sampling. Ours: the
-number of steps, bfloat16, no weight decay, how many clips may be missing, all of size=small.
+From the deck and the paper: the network, crops of 8 s, 44.1 kHz, 128 mel bins and 128 frames per second, Adam
+with one cycle up to 1e-3, batch 32, the moving average. From PANNs: class-balanced sampling. (ours): the
+number of steps, bfloat16, no weight decay, how many clips may be missing, everything in size=small.
 
-The baselines' recipe (published code): 32 kHz, 10 s, Adam 1e-3 constant with amsgrad, batch 32, mixup of the
-log-mel with alpha 1, SpecAugment with two stripes of 64 frames and two of 8 bands, class-balanced sampling,
-no moving average. Different here: stripes hide the image before its first BatchNorm, with its mean, there
-after it, with zeros; with a wavegram the waveforms are mixed, there both images are. The number of steps is
-ours.
+The baselines' recipe (published code): 32 kHz, 10 s, Adam at a constant 1e-3 with amsgrad, batch 32, mixup of
+the log-mel with alpha 1, SpecAugment with two stripes of 64 frames and two of 8 bands, class-balanced
+sampling, no moving average. Two things differ here. The stripes are applied before the image's first
+BatchNorm and filled with the image's mean; in the published code they are applied after it and filled with
+zeros. With a wavegram, the waveforms are mixed; in the published code both images are. The number of steps is
+(ours).
 """
 
 from ml_collections import ConfigDict
@@ -26,16 +27,16 @@ from configs.base import base, hold_out, parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Presets: size (deck, small), feature, model, classes (527, or of own lists), valid (a list kept out of
-    training, as in valid=balanced: `hold_out`).
+    """Return the config. Presets: size (deck, small), feature, model, classes (527, or the number in your own
+    lists), valid (a list held out of training, as in valid=balanced; see `hold_out`).
 
-    A model is of size=deck; PANNs' bring their own feature.
+    The preset model applies to size=deck only. PANNs models bring their own feature.
     """
     preset = parse_arg(
         arg, {"size": SIZES}, size="deck", feature="log_mel", model="rann-8x4-6", classes=527, valid=""
     )
     config = base()
-    # Videos vanish: no copy is whole. What is missing is counted, listed and told at every run.
+    # Videos vanish, so no copy is complete. Missing clips are counted, listed and reported at every run.
     config.dataset = {"name": "audioset", "classes": preset["classes"]}
     config.prepare.max_failed_share = 0.5
     config.splits = {"train": "balanced+unbalanced", "test": "eval"}
@@ -54,7 +55,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 
 def panns_input(config: ConfigDict) -> None:
-    """What the published weights of config.model.name hear: 10 s at 32 kHz in PANNs' log-mel."""
+    """Set the input of the published weights of config.model.name: 10 s at 32 kHz in PANNs' log-mel."""
     with_waveform = config.model.name.startswith("wavegram")
     config.sample_rate = 32000
     config.t_c = 10.0
@@ -66,7 +67,7 @@ def panns_input(config: ConfigDict) -> None:
 
 
 def panns(config: ConfigDict) -> None:
-    """PANNs' published recipe."""
+    """Set PANNs' published recipe."""
     panns_input(config)
     config.dtype = "float32"
     config.optimizer.schedule = "constant"
@@ -80,7 +81,7 @@ def panns(config: ConfigDict) -> None:
 
 
 def deck(config: ConfigDict) -> None:
-    """The deck's geometry, for accelerators."""
+    """Set the deck's geometry, for accelerators."""
     config.t_c = 8.0
     config.dtype = "bfloat16"
     config.total_steps = 600_000
@@ -90,7 +91,7 @@ def deck(config: ConfigDict) -> None:
 
 
 def small(config: ConfigDict) -> None:
-    """For a few CPU cores: the balanced list, 16 kHz, an eighth of the pixels, a sixth of the width."""
+    """Adapt to a few CPU cores: the balanced list, 16 kHz, an eighth of the pixels, a sixth of the width."""
     config.splits.train = "balanced"
     config.sample_rate = 16000
     config.t_c = 4.0

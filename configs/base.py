@@ -1,4 +1,4 @@
-"""What every experiment starts from: each key with its default and source.
+"""The base config that every experiment starts from: each key with its default and that value's source.
 
 Values that neither the deck nor the paper states are marked (ours).
 """
@@ -12,69 +12,73 @@ from ml_collections.config_dict import placeholder
 
 
 def base() -> ConfigDict:
-    """A complete config; an experiment's file changes what is its own."""
+    """Return a complete config, of which an experiment's file changes some keys."""
     return ConfigDict(
         {
             "seed": 0,
-            # Sound: the source files, and where the prepared copy is kept ('' is ~/.cache/rann_jax).
+            # Folders of the source files and of the prepared copy ('' means ~/.cache/rann_jax).
             "data_dir": "",
             "prepared_dir": "",
-            "dataset": {"name": "quickstart"},  # and the data set's own options
-            # The prepared copy: "pcm" (int16) or "flac"; the share of files that may be unusable (ours);
-            # processes that prepare, 0 is one a core; the longest recording taken, seconds (ours): each is in
-            # memory as a whole.
+            "dataset": {"name": "quickstart"},  # plus the data set's own options
+            # The prepared copy. storage: "pcm" (int16) or "flac". max_failed_share: share of files that may
+            # be unusable (ours). workers: number of preparing processes; 0 means one per core. max_seconds:
+            # longer recordings are rejected (ours), because each is held in memory as a whole.
             "prepare": {"storage": "pcm", "max_failed_share": 0.05, "workers": 0, "max_seconds": 600.0},
-            "splits": {"train": "train", "test": "test"},  # several are joined as in 'fold2+fold3'
+            "splits": {"train": "train", "test": "test"},  # join several with +, as in 'fold2+fold3'
             # Order of training clips: "uniform"; "balanced", every class equally often (PANNs' scheme); or
             # "weighted", drawn with replacement, clips of rare classes more often (PaSST's scheme).
             "sampling": "uniform",
             "loader": {"num_threads": 4, "prefetch": 8},  # (ours) host threads, batches read ahead
-            # Arrays held in parts by groups of `model` devices, by (pattern, axis number or "largest") pairs
-            # as in rann_jax/sharding.py. Changes no result, and a run may go on with others.
+            # Sharding of the state. Each group of `model` devices shards the arrays that the rules match; a
+            # rule is a pair (pattern, axis number or "largest"), see rann_jax/sharding.py. This changes no
+            # result, and a run may resume with other values.
             "sharding": {"model": 1, "rules": ()},
-            # The task: "classification" (softmax) or "tagging" (sigmoid, several labels a clip).
+            # The task: "classification" (softmax) or "tagging" (sigmoid, several labels per clip).
             "task": "classification",
             "num_classes": 10,
-            # The input: rate in Hz, crop length in seconds, the front end and its options.
+            # The input: sample rate in Hz, crop length in seconds, the front end and its options.
             "sample_rate": 44100,
             "t_c": 4.0,
             "feature": {"name": "log_mel", "frames_per_second": 128, "n_bins": 128},
-            # Augmentation of training, each with its options; {} is none. All take `probability` (of an
-            # example) and `until` (the share of training after which it stops).
+            # Training augmentations, each with its options; {} means none. Every one takes `probability` (of
+            # applying it to an example) and `until` (the share of training after which it stops).
             "augment": {"mixup": {"alpha": 1.0}},
-            # The network; a RANN's name repeats t_c. float32, or bfloat16 on accelerators.
-            # remat computes each block again in the backward pass: less memory, more time, the same numbers.
-            # blocks_per_stage: blocks in each of a RANN's five stages; None is the deck's 4. width: what the
-            # channels of a PANN are divided by; None is the published 1 (a RANN's width is in its name).
+            # The network. name: a RANN's name repeats t_c. remat: recompute each block in the backward pass,
+            # for less memory, more time and the same numbers. blocks_per_stage: blocks in each of a RANN's
+            # five stages; None means the deck's 4. width: divisor of a PANN's channels; None means the
+            # published 1 (a RANN's width is in its name).
             "model": {
                 "name": "rann-4x4-1",
                 "remat": False,
                 "blocks_per_stage": placeholder(int),
                 "width": placeholder(int),
             },
-            "dtype": "float32",
-            # Weights to begin with: a workdir, or a PyTorch file (rann_jax/pretrained.py); '' is none.
+            "dtype": "float32",  # or "bfloat16", for accelerators
+            # Initial weights: a workdir or a PyTorch file (rann_jax/pretrained.py); '' means random ones.
             "init_from": "",
             # Optimisation: Adam and one cycle (deck), peak 1e-3 and batch 32 (paper, AudioSet).
             "batch_size": 32,
-            # The batch is computed in this many parts, one after another, in the memory of one, and gradients
-            # are averaged. Equal to the whole batch but for BatchNorm, which sees one part at a time.
+            # Gradient accumulation: compute the batch in this many parts, one after another, and average the
+            # gradients. This needs the memory of one part only. The result equals that of the whole batch
+            # except for BatchNorm, which sees one part at a time.
             "accumulate": 1,
-            # BatchNorm takes statistics over each of this many equal parts of what is computed at once: 1 is
-            # the batch over all devices; with as many as there are devices each has its own ("per replica").
+            # Number of equal groups into which BatchNorm divides what is computed at once, each with its own
+            # statistics. 1 means statistics over all devices; as many groups as devices mean statistics per
+            # replica.
             "batch_norm_groups": 1,
             "total_steps": 1000,
-            # frozen: parameters that are not trained, by globs such as 'conv_block1'; 'trunk' is all but the
-            # last layer. head_learning_rate: the last layer's own rate; None is learning_rate.
+            # frozen: globs of parameters that are not trained, such as 'conv_block1'; 'trunk' means all but
+            # the last layer. head_learning_rate: rate of the last layer; None means learning_rate.
             "optimizer": {
                 "schedule": "one_cycle",
                 "learning_rate": 1e-3,
                 "frozen": (),
                 "head_learning_rate": placeholder(float),
             },
-            "ema_decay": 0.999,  # the value of the code that the paper cites
-            # How often, in steps. An evaluation whose best_metric (a score of eval.splits) exceeds all before
-            # it is saved too, whatever save_every is, and kept beside the latest; results are the latest's.
+            "ema_decay": 0.999,  # decay of the averaged weights; from the code that the paper cites
+            # Intervals in steps. The best checkpoint is kept beside the latest: whenever best_metric, a score
+            # of eval.splits, exceeds all before it, the state is saved regardless of save_every. Results are
+            # those of the latest checkpoint.
             "log_every": 50,
             "eval_every": 500,
             "save_every": 500,
@@ -85,7 +89,7 @@ def base() -> ConfigDict:
 
 
 def fold_splits(fold: int, folds: Sequence[int]) -> dict[str, str]:
-    """`config.splits` of a cross-validation: tested on one fold, trained on all the others.
+    """Return `config.splits` of a cross-validation: test on one fold, train on all the others.
 
     >>> fold_splits(2, (1, 2, 3))
     {'train': 'fold1+fold3', 'test': 'fold2'}
@@ -94,11 +98,12 @@ def fold_splits(fold: int, folds: Sequence[int]) -> dict[str, str]:
 
 
 def hold_out(config: ConfigDict, valid: str) -> None:
-    """Take the split `valid`, or several joined by +, out of training, score it beside the test split, and
-    choose the best checkpoint by it; '' is none.
+    """Hold the split `valid` out of training, score it too, and choose the best checkpoint by it.
+
+    `valid` may join several splits with +; '' changes nothing.
 
     Raises:
-      ValueError: nothing is left to train on, or it has a split that is tested.
+      ValueError: nothing is left to train on, or `valid` includes a test split.
 
     >>> config = base()
     >>> config.splits = fold_splits(1, (1, 2, 3))
@@ -129,24 +134,25 @@ def on_data_set(
     best_metric: str = "test/accuracy",
     small_top_db: float | None = None,
 ) -> ConfigDict:
-    """An experiment of the usual form on one data set.
+    """Return an experiment of the usual form on one data set.
 
-    Presets: size (deck, its width, for an accelerator; small, for two CPU cores), feature, valid (see
-    `hold_out`, as in valid=fold5) and, of a data set in folds, fold, the one tested on.
+    Presets: size (deck: the deck's width, for an accelerator; small: for two CPU cores), feature, valid (a
+    split held out of training, as in valid=fold5; see `hold_out`) and, for a data set in folds, fold (the one
+    to test on).
 
     Args:
-      arg: the presets given.
+      arg: the given presets.
       dataset: name and options of the data set.
-      num_classes: its classes.
+      num_classes: number of classes.
       t_c: length of a crop, seconds.
-      steps: of training, of size=deck and of size=small.
-      folds: those of the data set; () where it has splits train and test.
+      steps: training steps for size=deck and for size=small.
+      folds: the folds of the data set; () if it has splits train and test.
       sample_rate: Hz.
-      best_metric: what the best checkpoint is chosen by.
+      best_metric: metric by which the best checkpoint is chosen.
       small_top_db: see `small_for_cpu`.
 
     Raises:
-      ValueError: a preset that there is not.
+      ValueError: there is no such preset, or no such value of one.
     """
     fold, there_are = ({"fold": folds[0]}, {"fold": folds}) if folds else ({}, {})
     choices = {"size": ("deck", "small"), **there_are}
@@ -172,10 +178,10 @@ def on_data_set(
 
 
 def small_for_cpu(config: ConfigDict, *, model: str, total_steps: int, top_db: float | None = None) -> None:
-    """For two CPU cores: a quarter of the pixels, a narrow network, mild augmentation (ours).
+    """Adapt a config to two CPU cores: a quarter of the pixels, a narrow network, mild augmentation (ours).
 
-    With `top_db` a log-mel, alone or beside a wavegram, ends so many dB below its loudest: for clips with
-    digital silence, which else spans most of the range in dB.
+    With `top_db`, a log-mel (alone or beside a wavegram) is clipped this many dB below its maximum. This is
+    for clips with digital silence, which would otherwise span most of the range in dB.
 
     The augmentation was chosen on splits of ESC-10's folds 3 to 5 (docs/results.md), and on no other data.
     """
@@ -193,16 +199,16 @@ def small_for_cpu(config: ConfigDict, *, model: str, total_steps: int, top_db: f
 def parse_arg(
     arg: str | None, choices: Mapping[str, Collection[Any]] | None = None, /, **defaults: Any
 ) -> dict[str, Any]:
-    """Presets of a config: `configs/esc50.py:fold=2,size=small` gives arg `fold=2,size=small`.
+    """Return the presets in `arg`: `configs/esc50.py:fold=2,size=small` gives arg `fold=2,size=small`.
 
     Args:
-      arg: comma-separated key=value, or None. A comma that no `key=` follows is part of the value, as in the
-        name of a folder.
-      choices: of the keys that take no other, the values there are.
-      **defaults: every key there is; values are read in the type of the default.
+      arg: comma-separated key=value, or None. A comma without a `key=` after it is part of the value, as in
+        the name of a folder.
+      choices: the valid values of each key that takes only some values.
+      **defaults: every valid key with its default; values are parsed to the type of the default.
 
     Raises:
-      ValueError: an unknown key, a value of another type or one that there is not, named.
+      ValueError: a key is unknown, or a value has the wrong type or is not valid; the message names it.
     """
     values = dict(defaults)
     for item in filter(None, re.split(r",+(?=\w+=|$)", arg or "")):
@@ -215,6 +221,6 @@ def parse_arg(
             raise ValueError(f"preset {key}={value!r} is not a {type(defaults[key]).__name__}") from error
     for key, there_are in (choices or {}).items():
         if values[key] not in there_are:
-            named = ", ".join(filter(None, map(str, there_are)))  # '' is what a preset is when not given
+            named = ", ".join(filter(None, map(str, there_are)))  # '' stands for a preset that is not given
             raise ValueError(f"preset {key}={values[key]} is none of {named}")
     return values

@@ -1,9 +1,9 @@
-"""EmoDB: seven emotions in the German speech of ten actors, tested on speakers that were not trained on.
+"""EmoDB: seven emotions in the German speech of ten actors, tested on held-out speakers.
 
     python -m rann_jax.main --config configs/emodb.py:fold=1,size=small --config.data_dir=DIR --workdir W
 
 DIR holds the sound files under their published names (wav/03a01Fa.wav). Five folds of two speakers, crops of
-3 s, steps (ours; neither the deck nor the paper gives any). Not run yet.
+3 s, steps (ours; neither the deck nor the paper states any). Not run yet.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from configs.base import on_data_set
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Presets: see `on_data_set`."""
+    """Return the config. Presets: see `on_data_set`."""
     return on_data_set(
         arg,
         {"name": "emodb", "folds": 5},
@@ -20,5 +20,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
         t_c=3.0,
         steps=(3000, 1000),
         folds=(1, 2, 3, 4, 5),
-        sample_rate=16000,  # that of the recordings
+        sample_rate=16000,  # the recordings' own
     )

@@ -4,9 +4,9 @@
         --config.data_dir=DIR --workdir runs/esc10_fold1
 
 DIR is a copy in the official layout (meta/esc50.csv or meta.csv, and audio/); without it the official
-archive is downloaded. Training is on the four other folds. Seen with that command: accuracy 0.825, mAP 0.921
-after 7.3 minutes on one core of an Intel Xeon. With configs/esc50.py:fold=1 and a copy
-at 16 kHz, --config.sample_rate=16000: 0.785 and 0.859 after 3.8 minutes on one H100 (docs/results.md).
+archive is downloaded. Training uses the four other folds. Measured with that command: accuracy 0.825, mAP
+0.921 after 7.3 minutes on one core of an Intel Xeon. With configs/esc50.py:fold=1, a copy at 16 kHz and
+--config.sample_rate=16000: 0.785 and 0.859 after 3.8 minutes on one H100 (docs/results.md).
 """
 
 from ml_collections import ConfigDict
@@ -16,8 +16,8 @@ from configs.base import base, fold_splits, hold_out, parse_arg, small_for_cpu
 CLASSES = {"esc50": 50, "esc10": 10}
 FOLDS = (1, 2, 3, 4, 5)
 
-# For ablations, of training alone: the deck's augmentations, whose sixth, cropping, is the loader's. Mixup is
-# the deck's, of audio; how often each happens is ours.
+# The deck's augmentations, of training clips only, for ablations; its sixth, cropping, is done by the loader.
+# Mixup is the deck's, of audio. The probabilities are (ours).
 SPECAUGMENT: dict[str, dict] = {"spec_augment": {}}
 MIXUP: dict[str, dict] = {"between_class": {"probability": 0.5}}
 SOUND: dict[str, dict] = {name: {"probability": 0.5} for name in ("stretch", "pitch", "white_noise")}
@@ -30,16 +30,17 @@ AUGMENT: dict[str, dict] = {
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Presets: subset (esc50, esc10), fold (1 to 5, the one tested on), size (deck, small), feature, augment,
-    floor, valid (a fold kept out of training, as in valid=fold5: `hold_out`).
+    """Return the config. Presets: subset (esc50, esc10), fold (1 to 5, the one to test on), size (deck,
+    small), feature, augment, floor, valid (a fold held out of training, as in valid=fold5; see `hold_out`).
 
-    A feature is the name of a front end: also wavegram, which the network learns from the waveform, and
-    log_mel+wavegram, both as two channels of one image. Without the preset augment augmentation is what the
-    size says; for ablations it is none, specaugment, mixup, or all: stretching, pitch shifting, noise, mixup
-    and SpecAugment. Every crop is random, with any of them.
+    feature names a front end. It can also be wavegram, which the network learns from the waveform, or
+    log_mel+wavegram, which gives both as two channels of one image. augment, for ablations, is none,
+    specaugment, mixup, or all (stretching, pitch shifting, noise, mixup and SpecAugment); without it, the
+    size decides. In every case, training crops are random.
 
-    A log-mel ends floor dB below the clip's loudest: many clips end in digital silence, which is -100 dB
-    without one. size=small has 80 (docs/results.md), size=deck none, as floor=inf gives either.
+    floor clips a log-mel that many dB below the clip's maximum: many clips end in digital silence, which is
+    at -100 dB without a floor. size=small has a floor of 80 dB (docs/results.md), size=deck has none;
+    floor=inf removes it for either.
     """
     choices = {"subset": CLASSES, "fold": FOLDS, "size": SIZES, "augment": ("", *AUGMENT)}
     preset = parse_arg(
@@ -61,7 +62,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 
 def deck(config: ConfigDict) -> None:
-    """The deck's network at its geometry, for an accelerator; steps and rate are ours."""
+    """Set the deck's network and geometry, for an accelerator; steps and rate are (ours)."""
     config.model.name = "rann-4x4-6"
     config.t_c = 4.0
     config.dtype = "bfloat16"
@@ -69,7 +70,7 @@ def deck(config: ConfigDict) -> None:
 
 
 def small(config: ConfigDict) -> None:
-    """For two CPU cores; see `small_for_cpu`."""
+    """Adapt to two CPU cores; see `small_for_cpu`."""
     config.t_c = 4.0
     small_for_cpu(config, model="rann-4x4-1", total_steps=600, top_db=80.0)
 

@@ -3,13 +3,13 @@
     python -m rann_jax.main --config configs/finetune.py:data=DIR,init_from=Cnn14_mAP=0.431.pth \
         --workdir runs/mine
 
-The weights are those of a workdir, whose network, front end and rate are taken over, or of a published PANNs
-file (with network=, cnn14 if not said). DIR, and presets such as csv= and label_column= beside it, are as
-configs/folder.py has them. The last layer is new where the classes differ. `:train=probe` trains nothing
-else: a linear classifier of the embeddings.
+The weights come from a workdir, whose network, front end and sample rate are adopted, or from a published
+PANNs file (network= names its network; the default is cnn14). DIR, and presets such as csv= and
+label_column=, are as in configs/folder.py. If the classes differ, the last layer is new. `:train=probe`
+trains only the last layer: a linear classifier of the embeddings.
 
-From the paper: a constant rate of 1e-4. Ours: the tenfold rate of the last layer, steps, augmentation. Other
-choices are keys, such as --config.optimizer.frozen="('bn0','conv_block[1-4]')".
+From the paper: a constant learning rate of 1e-4. (ours): the tenfold rate of the last layer, steps,
+augmentation. Other choices are config keys, such as --config.optimizer.frozen="('bn0','conv_block[1-4]')".
 """
 
 from pathlib import Path
@@ -23,20 +23,20 @@ from input_pipeline.datasets.folder import Folder
 from rann_jax.errors import ConfigError
 from rann_jax.workdir import load_config
 
-# What weights depend on.
+# The keys that weights depend on.
 INHERITED = ("sample_rate", "t_c", "feature", "model", "dtype")
 TRAIN = ("all", "probe")
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Presets: data (the folder) and those of `configs.folder.own_sounds`; init_from (workdir or file),
-    network (of a file; cnn14 if not said), train (all, probe), valid (a split kept out of training:
-    `configs.base.hold_out`).
+    """Return the config. Presets: data (the folder) and those of `configs.folder.own_sounds`; init_from
+    (workdir or file), network (of a file; default cnn14), train (all, probe), valid (a split held out of
+    training; see `configs.base.hold_out`).
     """
     own = {"init_from": "", "network": "", "train": "all", "valid": ""}
     preset = parse_arg(arg, {"train": TRAIN}, data="", **own, **Folder.OPTIONS)
     source, network = preset["init_from"], preset["network"]
-    if preset["data"] and not source:  # else a network would begin at random, at the rate of fine-tuning
+    if preset["data"] and not source:  # otherwise random weights would be trained at fine-tuning's rate
         raise ValueError("preset init_from is missing: name a workdir or a PyTorch file beside data")
     config = base()
     own_sounds(config, preset["data"], preset, valid=preset["valid"])
@@ -65,7 +65,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 
 def inherit(config: ConfigDict, workdir: Path) -> None:
-    """Take over what the weights of a workdir depend on."""
+    """Copy the keys that the weights of a workdir depend on."""
     try:
         source = load_config(workdir)
     except ConfigError as error:

@@ -1,11 +1,11 @@
-"""Your own recordings: a folder of sound files, one sub-folder a class, or a csv of names and labels.
+"""Your own recordings: a folder of sound files with one sub-folder per class, or a csv of names and labels.
 
     python -m rann_jax.main --config configs/folder.py:data=DIR --workdir runs/mine
     python -m rann_jax.main --config configs/folder.py:data=DIR,csv=labels.csv,label_column=bird --workdir W
 
-Classes, splits and task are looked up in the folder, and said: where it has no split of its own, the data is
-dealt into five folds by class, and fold 5 is tested on; where a file has several labels, the task is tagging.
-Without data=, the preset num_classes and --config.data_dir, --config.splits and --config.task say it.
+Classes, splits and task are read from the folder and printed. If it has no split of its own, the data is
+dealt into five folds by class, and fold 5 is the test split. If any file has several labels, the task is
+tagging. Without data=, set the preset num_classes, --config.data_dir, --config.splits and --config.task.
 """
 
 import itertools
@@ -22,12 +22,12 @@ from input_pipeline.datasets.folder import Folder
 from input_pipeline.datasets.roles import ROLES, base_name, role
 from input_pipeline.prepare import Survey
 
-_SHOWN = 12  # names that a line says
+_SHOWN = 12  # names shown in a line
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Presets: data (the folder), or num_classes; feature, t_c (seconds), width, valid (a split kept out of
-    training, as in valid=fold4: `hold_out`); options of `own_sounds`.
+    """Return the config. Presets: data (the folder), or num_classes; feature, t_c (seconds), width, valid (a
+    split held out of training, as in valid=fold4; see `hold_out`); options of `own_sounds`.
     """
     own = {"num_classes": 10, "feature": "log_mel", "t_c": 4.0, "width": 1, "valid": ""}
     preset = parse_arg(arg, data="", **own, **Folder.OPTIONS)
@@ -44,18 +44,18 @@ def get_config(arg: str | None = None) -> ConfigDict:
 def own_sounds(
     config: ConfigDict, data: str, options: Mapping[str, Any] = Folder.OPTIONS, *, valid: str = ""
 ) -> None:
-    """Take data set, splits, task and number of classes from a folder, and say them on stderr.
+    """Set data set, splits, task and number of classes from a folder, and print them to stderr.
 
     Args:
-      config: is changed.
-      data: the folder; '' is one to be named later.
-      options: presets, of which those are taken that the data set has: csv, the table where there are
-        several; filename_column, label_column, split_column, its columns; folds, into how many clips are
-        dealt that have no split. Overrides of config.dataset come too late where the folder is looked at.
-      valid: a split kept out of training, as `hold_out` has it.
+      config: the config to change.
+      data: the folder; '' if it is to be named later.
+      options: presets, of which the data set's own are used: csv, the table if there are several;
+        filename_column, label_column and split_column, its columns; folds, the number of folds into which
+        clips without a split are dealt. If a folder is given, overrides of config.dataset come too late.
+      valid: a split to hold out of training; see `hold_out`.
 
     Raises:
-      ValueError: the folder cannot be used, or the split be kept out.
+      ValueError: the folder cannot be used, or the split cannot be held out.
     """
     config.dataset = {"name": "folder", **{key: options[key] for key in Folder.OPTIONS}}
     if not data:
@@ -81,12 +81,12 @@ def own_sounds(
 
 
 def train_and_test(splits: Sequence[str], splits_from: str = "config.splits") -> dict[str, str]:
-    """Which splits are trained and tested on: those named so; of numbered folds the last is tested on.
+    """Return the splits to train and test on, by their names; of numbered folds, the last is the test split.
 
-    A validation split is tested on where there is no test split, and else left alone.
+    A validation split is used for testing if there is no test split, and not used otherwise.
 
     Raises:
-      ValueError: the names do not say it; `splits_from` is what names them, for the message.
+      ValueError: the names do not tell. The message names `splits_from` as the source of the names.
 
     >>> train_and_test(["fold1", "fold2", "fold3"])
     {'train': 'fold1+fold2', 'test': 'fold3'}
@@ -108,7 +108,7 @@ def train_and_test(splits: Sequence[str], splits_from: str = "config.splits") ->
 
 
 def _numbered(splits: Sequence[str]) -> list[str]:
-    """The splits in the order of their numbers where they are folds, such as fold1, fold2, ...; else []."""
+    """Return the splits in numeric order if they are folds, such as fold1, fold2, ...; otherwise []."""
     parts = {split: re.fullmatch(r"(\D+)(\d+)", split) for split in splits}
     stems = {match[1].lower() if match else "" for match in parts.values()}
     if any(map(role, splits)) or len(stems) != 1 or stems == {""}:
@@ -117,14 +117,14 @@ def _numbered(splits: Sequence[str]) -> list[str]:
 
 
 def _tested(splits: Sequence[str]) -> list[str]:
-    """The splits of the first name in the table: 'test1' and 'test2' are one set, 'test' and 'eval' two."""
+    """Return the splits of the first test name found; 'test1' and 'test2' have the same, 'eval' another."""
     names = [name for wanted in ("test", "validation") for name, what in ROLES.items() if what == wanted]
     found = ([split for split in splits if base_name(split) == name] for name in names)
     return next(filter(None, found), [])
 
 
 def _told(data: str, found: Survey, splits: Mapping[str, str], best_metric: str) -> Iterator[str]:
-    """What a user is to see before anything is trained."""
+    """Yield what a user should see before anything is trained."""
     yield f"note: {data}: {len(found.labels)} classes: {_shortened(found.labels)}"
     chosen = {use: joined.split("+") for use, joined in splits.items()}
     others = [split for split in found.splits if split not in itertools.chain(*chosen.values())]

@@ -2,8 +2,8 @@
 
     python -m rann_jax.main --config configs/icbhi.py:size=small --config.data_dir=DIR --workdir W
 
-DIR holds the recordings, their annotations and ICBHI_challenge_train_test.txt. Half of the cycles are normal:
-classes are drawn equally often. Crops of 4 s, steps (ours). Not run yet.
+DIR holds the recordings, their annotations and ICBHI_challenge_train_test.txt. Half of the cycles are normal,
+so training draws the classes equally often. Crops of 4 s, steps (ours). Not run yet.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from configs.base import on_data_set
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Presets: see `on_data_set`."""
+    """Return the config. Presets: see `on_data_set`."""
     config = on_data_set(
         arg,
         {"name": "icbhi"},

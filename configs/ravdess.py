@@ -1,4 +1,4 @@
-"""RAVDESS: eight emotions in the speech of 24 actors, tested on actors that were not trained on.
+"""RAVDESS: eight emotions in the speech of 24 actors, tested on held-out actors.
 
     python -m rann_jax.main --config configs/ravdess.py:fold=1,size=small \
         --config.data_dir=DIR --workdir runs/ravdess_fold1
@@ -14,7 +14,7 @@ from configs.base import on_data_set
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Presets: see `on_data_set`."""
+    """Return the config. Presets: see `on_data_set`."""
     return on_data_set(
         arg,
         {"name": "ravdess", "folds": 4},

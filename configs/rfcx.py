@@ -1,4 +1,4 @@
-"""Rainforest Connection: 24 species of birds and frogs, several an excerpt.
+"""Rainforest Connection: 24 species of birds and frogs, several per excerpt.
 
     python -m rann_jax.main --config configs/rfcx.py:fold=1,size=small --config.data_dir=DIR --workdir W
 
@@ -12,7 +12,7 @@ from configs.base import on_data_set
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Presets: see `on_data_set`."""
+    """Return the config. Presets: see `on_data_set`."""
     config = on_data_set(
         arg,
         {"name": "rfcx", "folds": 5, "seconds": 10.0},
@@ -20,7 +20,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         t_c=8.0,
         steps=(10000, 1200),
         folds=(1, 2, 3, 4, 5),
-        sample_rate=48000,  # that of the recordings
+        sample_rate=48000,  # the recordings' own
         best_metric="test/mAP",
     )
     config.task = "tagging"
