@@ -1,9 +1,9 @@
-"""Saving and restoring a run: all of Orbax is here.
+"""Save and restore a run; all use of Orbax is here.
 
-A checkpoint is one folder with two items: `state` (every array) and `record` (what belongs to it: the
-position in the data, the time spent, and the bundle that inference needs). Orbax writes it under a
-temporary name and renames it when whole, so a killed run leaves no half checkpoint behind. What a disk or a
-broken-off copy did to one afterwards is noticed: the record has a checksum of the arrays.
+A checkpoint is one folder with two items: `state` (every array) and `record` (the position in the data, the
+time spent, and the bundle that inference needs). Orbax writes it under a temporary name and renames it when
+it is complete, so a killed run leaves no partial checkpoint. The record has a checksum of the arrays, which
+reveals later damage by a disk or an interrupted copy.
 """
 
 import dataclasses
@@ -30,28 +30,28 @@ from rann_jax.errors import ConfigError
 from rann_jax.state import TrainState
 
 KEEP_LATEST = 2
-LOOKS = 5  # (ours) at checkpoints that a training removes meanwhile; it does so at most once a save
+LOOKS = 5  # (ours) attempts to list checkpoints while a training run removes some, at most once per save
 
-# Every device writes its part of an array that they all hold, and cuts it out by a compiled program. That
-# is worth it for parts of so many bytes: a RANN has hundreds of arrays, most of them small, and eight devices
-# took ten seconds for their first checkpoint when all were cut, 0.3 without.
+# The devices share the writing of a replicated array: each cuts out its part with a compiled program. This
+# pays off only for parts of at least this many bytes. A RANN has hundreds of arrays, most of them small: the
+# first checkpoint of eight devices took ten seconds when all arrays were cut, 0.3 seconds when none was.
 SMALLEST_PART = 2**20
 
-# Orbax warns of every save without metrics; between evaluations there are none.
+# Orbax warns about every save without metrics; between evaluations there are none to save.
 logging.getLogger("absl").addFilter(lambda said: "Requested `tracked_metric`" not in str(said.msg))
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What a checkpoint says beside its arrays; plain JSON.
+    """What a checkpoint holds beside its arrays; plain JSON.
 
     Attributes:
-      batches: training batches taken from the data so far: the position that a resumed run goes on from.
-      seconds: training time so far.
+      batches: number of training batches taken so far: the position in the data to resume from.
+      seconds: training time so far, in seconds.
       bundle: config, labels and data fingerprints: all that is needed to use the weights.
-      checksum: of the arrays that were saved; None in checkpoints of versions that made none.
-      losses: of the steps that no row of metrics has yet, so that a resumed run writes the rows of a whole
-        one.
+      checksum: checksum of the saved arrays; None in checkpoints of versions that did not write one.
+      losses: losses of the steps that are in no row of metrics yet, so that a resumed run writes the same
+        rows as an uninterrupted one.
     """
 
     batches: int
@@ -62,11 +62,11 @@ class Record:
 
     @property
     def converted(self) -> bool:
-        """Whether the weights were trained elsewhere: nothing is known of their data."""
+        """Whether the weights were trained elsewhere, on data of which nothing is known."""
         return not self.bundle["fingerprints"]
 
     def changed(self, fingerprints: Mapping[str, str]) -> list[str]:
-        """Names of the config's splits whose data is not what the run was started with."""
+        """Return the names of the splits whose data differs from what the run was started with."""
         if self.converted:
             return []
         return [name for name, now in fingerprints.items() if self.bundle["fingerprints"].get(name) != now]
@@ -76,10 +76,10 @@ class Checkpoints:
     """The checkpoints of a workdir: the latest two and the best.
 
     Args:
-      workdir: the run's folder; checkpoints are in its `checkpoints/`.
-      best_metric: name of the metric whose greatest value marks the best checkpoint; checkpoints that
-        were saved without it are kept only as latest. None takes the metric that the run itself goes by,
-        for programs that only read.
+      workdir: the run's folder; the checkpoints are in its `checkpoints/`.
+      best_metric: name of the metric whose greatest value marks the best checkpoint; checkpoints saved
+        without it are kept only while they are among the latest. None, for programs that only read, uses
+        the run's own best_metric.
     """
 
     def __init__(self, workdir: Path, best_metric: str | None = None):
@@ -90,13 +90,13 @@ class Checkpoints:
         latest = checkpoint_managers.LatestN(KEEP_LATEST)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy([latest, best]),
-            best_fn=score,  # the policy keeps the best; this is what `best_step` goes by
+            best_fn=score,  # the policy keeps the best; `best_step` uses this function
             enable_async_checkpointing=True,
         )
         self._given_metric = best_metric
         self._manager = _manager((workdir / "checkpoints").absolute(), options)
-        # Every process reads for itself: the manager's own way ends in a collective, to which a process whose
-        # files are damaged does not come.
+        # Every process reads by itself: the manager's own restore ends in a collective, which a process with
+        # damaged files would never reach.
         alone = jax.process_index()
         self._reader = ocp.Checkpointer(
             ocp.CompositeCheckpointHandler(state=_arrays(), record=ocp.JsonCheckpointHandler()),
@@ -111,27 +111,29 @@ class Checkpoints:
 
     @property
     def latest_step(self) -> int | None:
-        """Step of the newest checkpoint."""
+        """Step of the newest checkpoint, or None."""
         return self._manager.latest_step()
 
     @property
     def best_step(self) -> int | None:
-        """Step of the checkpoint with the greatest metric."""
+        """Step of the checkpoint with the greatest best_metric, or None."""
         return self._manager.best_step()
 
     def is_best(self, metrics: Mapping[str, float]) -> bool:
-        """Whether the score is there and exceeds that of every checkpoint: all processes say the same.
+        """Return whether the metrics have best_metric and it exceeds that of every checkpoint.
+
+        All processes return the same.
 
         Raises:
-          OSError: the save before could not be written.
+          OSError: the previous save could not be written.
         """
         if self._best_metric not in metrics:
             return False
         with _system_errors():
-            self._manager.wait_until_finished()  # its score is read from its file
+            self._manager.wait_until_finished()  # the score is read from its file
         best = self.best_step
         before = -math.inf if best is None else self._manager.metrics(best)[self._best_metric]
-        with jax.transfer_guard("allow"):  # the training loop's is there for its steps
+        with jax.transfer_guard("allow"):  # the training loop's guard is meant for its steps only
             return distributed.agree(metrics[self._best_metric] > before)
 
     def save(
@@ -143,13 +145,13 @@ class Checkpoints:
         *,
         only_best: bool = False,
     ) -> None:
-        """Start saving; arrays are copied before this returns, files are written behind it.
+        """Start saving; arrays are copied before this returns, files are written in the background.
 
-        Of equal scores the first is the best: a score that does not exceed all before is not kept, and where
-        `only_best` nothing is saved.
+        The metrics are saved only if they make this the best checkpoint: their score must exceed all before,
+        so the first of equal scores stays the best. With `only_best`, nothing is saved unless it is the best.
 
         Raises:
-          OSError: this save, or the one before it, could not be written.
+          OSError: this save, or the previous one, could not be written.
         """
         best = self.is_best(metrics)
         if only_best and not best:
@@ -167,41 +169,41 @@ class Checkpoints:
             )
 
     def _check_space(self, state: TrainState) -> None:
-        """Say that the disk is full before anything is written, rather than in the middle of it."""
+        """Raise OSError if the disk has too little space, before anything is written."""
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         if shutil.disk_usage(self._manager.directory).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._manager.directory))
 
     def restore(self, like: Any, step: int | None = None) -> tuple[TrainState, Record]:
-        """The state and record of a step, by default the latest.
+        """Return the state and record of a step, by default the latest.
 
         Args:
-          like: a TrainState of arrays or ShapeDtypeStructs whose shapes and shardings the restored one gets.
-          step: which checkpoint.
+          like: a TrainState of arrays or ShapeDtypeStructs with the shapes and shardings to restore to.
+          step: step of the checkpoint.
 
         Raises:
-          ConfigError: there is none, it is damaged, or it is not of such a state.
+          ConfigError: there is no checkpoint, it is damaged, or its state has another structure.
         """
         step = self.latest_step if step is None else step
         if step is None:
             raise self._none()
         try:
             return self._read(like, step)
-        except Exception as error:  # a damaged file makes the readers below raise anything
+        except Exception as error:  # on damaged files the readers may raise anything
             raise _unreadable(f"{self._manager.directory}: checkpoint {step}", error) from error
 
     def _read(self, like: Any, step: int) -> tuple[TrainState, Record]:
-        """Where processes share the arrays, all of them raise if one cannot read its part."""
+        """Read a checkpoint; if processes share its arrays, all raise when one cannot read its part."""
         shardings = ocp.checkpoint_utils.construct_restore_args(like)
         arrays = ocp.args.PyTreeRestore(like, restore_args=shardings)
         failure: Exception | None = None
         try:
             restored = self._restore(step, state=arrays, record=ocp.args.JsonRestore())
             record, number = _record(restored.record), _own_sum(restored.state)
-        except Exception as error:  # a damaged file makes the readers raise anything
+        except Exception as error:  # on damaged files the readers may raise anything
             failure = error
         shared = _shared(like)
-        # Not before all have come to the same place: the next sum is of all of them.
+        # All processes must get here before the next sum, which runs over all of them.
         all_read = distributed.agree(failure is None) if shared else failure is None
         if not all_read:
             raise failure or ValueError("another process cannot read its part")
@@ -210,13 +212,13 @@ class Checkpoints:
         return restored.state, record
 
     def _restore(self, step: int, **items: ocp.args.CheckpointArgs) -> Any:
-        self._manager.wait_until_finished()  # it may be being written
+        self._manager.wait_until_finished()  # the checkpoint may still be being written
         return self._reader.restore(self._manager.directory / str(step), args=ocp.args.Composite(**items))
 
     def restore_newest(self, like: Any) -> tuple[TrainState, Record]:
-        """The newest checkpoint that can be read, with one warning on stderr for each that cannot.
+        """Return the newest checkpoint that can be read, with a warning on stderr for each that cannot.
 
-        All processes that share the arrays of `like` take the same one.
+        All processes that share the arrays of `like` return the same checkpoint.
 
         Raises:
           ConfigError: none can be read.
@@ -232,7 +234,7 @@ class Checkpoints:
         raise ConfigError(f"{self._manager.directory}: {said}, nor any before it: name another workdir")
 
     def set_aside(self, after: int) -> None:
-        """Move checkpoints later than step `after`, which could not be read, to `damaged_checkpoints/`."""
+        """Move checkpoints later than step `after`, which are unreadable, to `damaged_checkpoints/`."""
         damaged = [step for step in self._manager.all_steps() if step > after]
         if not damaged:
             return
@@ -246,7 +248,7 @@ class Checkpoints:
         self._manager.reload()
 
     def record(self, step: int) -> Record:
-        """What belongs to the checkpoint of a step, without its arrays.
+        """Return the record of a step's checkpoint, without reading the arrays.
 
         Raises:
           ConfigError: it is damaged, or another version of this program wrote it.
@@ -257,7 +259,7 @@ class Checkpoints:
             raise _unreadable(f"{self._manager.directory}/{step}/record", error) from error
 
     def newest_record(self) -> Record:
-        """The newest record that can be read: all of a run have its config and labels.
+        """Return the newest record that can be read; every record of a run has its config and labels.
 
         Raises:
           ConfigError: none can be read.
@@ -274,10 +276,10 @@ class Checkpoints:
         return ConfigError(f"{self._manager.directory} holds no whole checkpoint")
 
     def close(self) -> None:
-        """Wait for what is being written.
+        """Wait for the save in progress, and close.
 
         Raises:
-          OSError: it could not be written.
+          OSError: the save could not be written.
         """
         self._reader.close()
         with _system_errors():
@@ -285,10 +287,10 @@ class Checkpoints:
 
 
 def _manager(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
-    """Look again where a training removes a checkpoint between Orbax' list of them and its look at each."""
+    """Return a manager, trying again if a training run removes a checkpoint while Orbax lists them."""
     handlers = {"state": _arrays(), "record": ocp.JsonCheckpointHandler()}
     made = functools.partial(ocp.CheckpointManager, folder, options=options, item_handlers=handlers)
-    if jax.process_count() == 1:  # several would have to look again together
+    if jax.process_count() == 1:  # several processes would have to try again together
         for _ in range(LOOKS - 1):
             with suppress(FileNotFoundError):
                 return made()
@@ -296,28 +298,28 @@ def _manager(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.Checkpo
 
 
 def _arrays() -> ocp.PyTreeCheckpointHandler:
-    """What reads and writes a state: JAX's arrays alone."""
+    """Return the handler that reads and writes a state; it handles JAX arrays only."""
     handler = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SMALLEST_PART)
     registry = ocp.type_handlers.create_type_handler_registry((jax.Array, handler))
     return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
 
 
 def checksum(state: Any) -> int:
-    """A number below 2^32 that changes with any one bit of any array, whatever devices hold them.
+    """Return a number below 2^32 that changes if any one bit of any array does.
 
-    The sum of all words of 32 bits, each times an odd number of its array, modulo 2^32: the order does not
-    matter. On the host: a program for all these arrays would take long to compile. Of arrays that processes
-    share, all say the same.
+    It is the sum modulo 2^32 of all 32-bit words, each times an odd number specific to its array. So neither
+    the order of the words nor the placement of the arrays matters. It is computed on the host, because a
+    program for all these arrays would take long to compile. Processes that share arrays all return the same.
 
     Raises:
-      ValueError: an array is no whole number of words.
+      ValueError: the size of an array is not a multiple of 32 bits.
     """
     number = _own_sum(state)
     return distributed.total(number) % 2**32 if _shared(state) else number
 
 
 def _own_sum(state: Any) -> int:
-    """What this process' devices add to the checksum; of what several devices hold each part once."""
+    """Return this process's contribution to the checksum; parts held by several devices count once."""
     total = 0
     for index, leaf in enumerate(jax.tree.leaves(state)):
         parts = [shard.data for shard in leaf.addressable_shards if shard.replica_id == 0]
@@ -327,7 +329,7 @@ def _own_sum(state: Any) -> int:
 
 
 def _shared(state: Any) -> bool:
-    """Whether devices of several processes hold the arrays; each process may have its own, too."""
+    """Return whether the arrays span several processes, rather than each process holding its own."""
     placed = (leaf.sharding for leaf in jax.tree.leaves(state))
     return not all(sharding is None or sharding.is_fully_addressable for sharding in placed)
 
@@ -354,7 +356,7 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _system_errors() -> Iterator[None]:
-    """Raise as OSError what TensorStore reports as a ValueError that ends in os_error_code='N'."""
+    """Turn TensorStore's ValueError with os_error_code='N' into an OSError."""
     try:
         yield
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Config files and their overrides as the command line gives them; what is wrong with them, in one line."""
+"""Load config files with command-line overrides, and explain what is wrong with them in one line."""
 
 import re
 import warnings
@@ -10,15 +10,15 @@ from ml_collections import ConfigDict, config_flags
 
 from rann_jax.errors import ConfigError
 
-# Sections that list but those options which are not left at their defaults. A flag may set any other: who
-# takes the section refuses what it does not know, and says what there is.
+# Sections that need not list options left at their defaults. A flag may set any option in them: the code that
+# takes the section refuses unknown options and lists the known ones.
 OPEN = ("augment", "dataset", "feature", "optimizer", "splits")
 
 
 def define_config(
     values: flags.FlagValues = flags.FLAGS, argv: Sequence[str] | None = None
 ) -> flags.FlagHolder:
-    """Define --config and, of the command line `argv` (None is the program's own), --config.KEY=VALUE."""
+    """Define --config and the --config.KEY=VALUE flags found in `argv` (None: the program's command line)."""
     return config_flags.DEFINE_config_file(
         "config",
         None,
@@ -31,10 +31,10 @@ def define_config(
 
 
 def load_config_file(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """The config that `--config=PATH[:presets]` and `--config.key=value`... give a program.
+    """Return the config of `--config=PATH[:presets]` with overrides such as `--config.key=value`.
 
     Raises:
-      ConfigError: no such file, preset or key, or a value of another type.
+      ConfigError: there is no such file, preset or key, or a value has the wrong type.
     """
     for text in overrides:
         if not text.startswith("--config.") or "=" not in text:
@@ -43,7 +43,7 @@ def load_config_file(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     values = flags.FlagValues()
     flag = define_config(values, argv)
     with explaining(argv), warnings.catch_warnings():
-        # How ml_collections imports the file is its own affair.
+        # ml_collections imports the file in this deprecated way.
         warnings.filterwarnings("ignore", r"the load_module\(\) method", DeprecationWarning)
         values(argv)
         check_keys(values)
@@ -51,18 +51,18 @@ def load_config_file(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
 
 def check_keys(values: flags.FlagValues) -> None:
-    """Lock the config of flags that were parsed.
+    """Lock the config of parsed flags, and check the keys that were set.
 
     Raises:
-      ConfigError: outside of OPEN a key was set that the file does not have.
-      Exception: what was raised by a file that could not be loaded.
+      ConfigError: a key outside of OPEN was set that the file does not have.
+      Exception: whatever loading the file raised.
     """
     flag = values["config"]
     if flag.value is None:
         return
-    flag.value.lock()  # a file that could not be loaded is told only now
+    flag.value.lock()  # raises if the file could not be loaded
     for key in config_flags.get_override_values(flag):
-        # The value of a key that the file has is read in its type, that of any other as a Python literal.
+        # The value of a key in the file is parsed by its type, that of a new key as a Python literal.
         new = values[f"config.{key}"].parser.flag_type() == "config_literal"
         if new and key.partition(".")[0] not in OPEN:
             raise ConfigError(_no_such(key))
@@ -70,7 +70,7 @@ def check_keys(values: flags.FlagValues) -> None:
 
 @contextmanager
 def explaining(argv: Sequence[str]) -> Iterator[None]:
-    """Raise as ConfigError, in one line, what absl and ml_collections raise over flags."""
+    """Turn what absl and ml_collections raise about flags into a ConfigError of one line."""
     try:
         yield
     except (AttributeError, KeyError) as error:
@@ -87,7 +87,7 @@ def explaining(argv: Sequence[str]) -> Iterator[None]:
     except TypeError as error:
         raise ConfigError(_part_of_a_value(argv, error) or str(error)) from error
     except (flags.Error, ValueError, OSError) as error:
-        # A config file that fails is reported with its whole traceback: its last line says why.
+        # The error of a failing config file holds its whole traceback; the last line says why.
         told = str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
         if "Failed loading config file" in str(error):
             told = f"--config: {told}: the path is from this folder; configs/ are in the checkout"
@@ -99,9 +99,9 @@ def _keys(argv: Sequence[str]) -> list[str]:
 
 
 def _part_of_a_value(argv: Sequence[str], error: Exception) -> str:
-    """What is wrong with a flag as --config.seed.x, where seed is a number; empty where the error is another.
+    """Explain a flag such as --config.seed.x, where seed is a number; return '' for any other error.
 
-    Of text and tuples the error does not say which flag it is: no key is deeper than the wrong one.
+    For text and tuples the error does not say which flag is wrong, so the deepest key is taken.
     """
     if not re.search("indices must be integers|does not support indexing", str(error)):
         return ""
@@ -111,7 +111,7 @@ def _part_of_a_value(argv: Sequence[str], error: Exception) -> str:
 
 
 def _unknown_key(argv: Sequence[str], error: AttributeError | KeyError) -> str:
-    """What is wrong with the flag one of whose parts ml_collections did not find: its error quotes that."""
+    """Explain a flag with a part that ml_collections did not find, which its error quotes."""
     quoted = re.search(r"\w+", str(error).replace("\\'", "'"))
     name = quoted[0] if quoted else ""
     given = _keys(argv)

@@ -1,4 +1,4 @@
-"""From one process to many: how they find each other, the mesh of their devices, who holds which part."""
+"""Runs of one or many processes: how they find each other, their device mesh, and how arrays are placed."""
 
 import functools
 import itertools
@@ -18,9 +18,9 @@ from rann_jax.errors import ConfigError
 
 DATA, MODEL = "data", "model"
 HEARTBEAT_SECONDS = 100  # JAX's default
-WAIT_SECONDS = 3600  # for a process that compiles; a dead one is known by its heartbeat
-LEAVE_SECONDS = 5  # (ours) for the others to fail too, each with its own message
-_waits = itertools.count()  # every wait needs a name of its own
+WAIT_SECONDS = 3600  # for a process that compiles; a dead one is detected by its missing heartbeat
+LEAVE_SECONDS = 5  # (ours) time for the others to fail too, each with its own message
+_waits = itertools.count()  # every wait needs a unique name
 
 
 def start(
@@ -30,19 +30,19 @@ def start(
     *,
     heartbeat_seconds: int = HEARTBEAT_SECONDS,
 ) -> None:
-    """Join the processes of this run; to be called before anything is computed.
+    """Join the processes of this run; must be called before anything is computed.
 
-    Without arguments a TPU slice, a Slurm step, an Open MPI job or a Kubernetes job is recognised by JAX, and
-    what is none of them is a single process. `num_processes=1` is a single process wherever it runs.
+    Without arguments, JAX detects a TPU slice, a Slurm step, an Open MPI job or a Kubernetes job; anything
+    else is a single process. `num_processes=1` forces a single process everywhere.
 
     Args:
       coordinator: HOST:PORT of process 0.
-      num_processes: how many there are.
-      process_id: which of them this is, from 0.
-      heartbeat_seconds: a process that is silent for so long is given up, and the others stop.
+      num_processes: number of processes.
+      process_id: index of this process, from 0.
+      heartbeat_seconds: a process that is silent for this long is considered dead, and the others stop.
 
     Raises:
-      ConfigError: only some of the three are given, or the others could not be reached.
+      ConfigError: only some of the first three are given, or the other processes could not be reached.
     """
     if num_processes == 1 and coordinator is None:
         return
@@ -55,12 +55,12 @@ def start(
             coordinator,
             num_processes,
             process_id,
-            # Nothing is looked up where all is said; in a Slurm step JAX would else pick the devices.
+            # No detection if all is given: in a Slurm step JAX would otherwise pick the devices.
             cluster_detection_method="deactivate" if explicit else None,
             heartbeat_timeout_seconds=heartbeat_seconds,
         )
     except ValueError as error:
-        # What JAX says where it recognises no cluster: then this is the only process.
+        # JAX's message when it detects no cluster: then this is the only process.
         if explicit or "coordinator_address should be defined" not in str(error):
             raise ConfigError(f"--coordinator, --num_processes, --process_id: {error}") from error
     except RuntimeError as error:
@@ -68,46 +68,46 @@ def start(
 
 
 def is_primary() -> bool:
-    """Whether this is the process that writes what is written once: metrics, predictions, messages."""
+    """Return whether this is the process that writes what the run writes once, such as metrics."""
     return jax.process_index() == 0
 
 
 def data_mesh(model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """All devices of all processes along the axis `data`; with `model` > 1 along `data` and `model`.
+    """Return a mesh of all devices of all processes: one axis `data`, or `data` and `model` if `model` > 1.
 
     Args:
-      model: how many devices, neighbours in one process where they can be, hold an array in parts.
-      devices: others than this run's, to compile for.
+      model: number of devices that shard an array; neighbours, in one process where possible.
+      devices: devices to compile for, instead of this run's.
 
     Raises:
-      ConfigError: the number of devices is no multiple of `model`.
+      ConfigError: the number of devices is not a multiple of `model`.
     """
-    # In the order of the processes, because batches are shared out in that order: so the rows of a batch are
-    # the same for every number of processes, whatever the network between the devices looks like.
+    # Devices are ordered by process, because batches are split in that order. So the rows of a batch are the
+    # same for every number of processes, whatever the topology of the devices.
     chosen = jax.devices() if devices is None else devices
     ordered = np.array(sorted(chosen, key=lambda device: (device.process_index, device.id)))
     if model < 1 or len(ordered) % model:
         raise ConfigError(
             f"config.sharding.model={model} does not divide the {len(ordered)} devices: use a divisor"
         )
-    # Auto: the default explicit axes refuse random permutations inside jit.
+    # Auto, because the default explicit axes refuse random permutations inside jit.
     if model == 1:
         return Mesh(ordered, (DATA,), axis_types=(AxisType.Auto,))
     return Mesh(ordered.reshape(-1, model), (DATA, MODEL), axis_types=(AxisType.Auto,) * 2)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array."""
+    """Return the sharding under which every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split_batch(mesh: Mesh) -> NamedSharding:
-    """The first axis is divided among all devices, along both axes of the mesh."""
+    """Return the sharding that divides the first axis among all devices of the mesh."""
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
 def check_batch_size(key: str, batch_size: int, mesh: Mesh, *, parts: int = 1) -> None:
-    """Raise ConfigError unless the devices can share each of `parts` parts of a batch evenly."""
+    """Raise ConfigError unless each of the `parts` parts of a batch can be split evenly over the devices."""
     if batch_size < 1 or parts < 1 or batch_size % (mesh.size * parts):
         in_parts = f" in config.accumulate={parts} parts" if parts != 1 else ""
         raise ConfigError(
@@ -119,42 +119,42 @@ def check_batch_size(key: str, batch_size: int, mesh: Mesh, *, parts: int = 1) -
 def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Put this process's part (local_B, ...) of a global batch on its devices."""
     sharding = split_batch(mesh)
-    # Intended: with several processes the transfer guard of the training loop would refuse it.
+    # This transfer is intended; with several processes the training loop's guard would refuse it.
     with jax.transfer_guard_host_to_device("allow"):
         return {key: jax.make_array_from_process_local_data(sharding, array) for key, array in batch.items()}
 
 
 def gathered(tree: Any, mesh: Mesh) -> Any:
-    """Arrays that every process can fetch whole; nothing is waited for."""
+    """Return arrays that every process can fetch whole, without waiting for them."""
     return _gather(mesh)(tree) if jax.process_count() > 1 else tree
 
 
 @functools.cache
 def _gather(mesh: Mesh) -> jax.stages.Wrapped:
-    # One function a mesh: JAX compiles each new function anew, be its code the same.
+    # One function per mesh: JAX compiles every new function object anew, even if the code is the same.
     return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
 
 
 def total(number: int) -> int:
-    """The sum of a number below 2^32 over all processes."""
+    """Return the sum over all processes of a number below 2^32."""
     if jax.process_count() == 1:
         return number
-    with jax.transfer_guard("allow"):  # the training loop's is there for its steps
+    with jax.transfer_guard("allow"):  # the training loop's guard is meant for its steps only
         return int(multihost_utils.process_allgather(np.asarray(number, np.uint32)).sum(dtype=np.uint64))
 
 
 def agree(ok: bool) -> bool:
-    """Whether `ok` is true on every process."""
+    """Return whether `ok` is true on every process."""
     if jax.process_count() == 1:
         return ok
     return bool(multihost_utils.process_allgather(np.asarray(ok)).all())
 
 
 def wait_for_all(what: str) -> None:
-    """Return when every process has come here; `what` names the place.
+    """Wait until every process gets here; `what` names the point that was reached.
 
-    The processes wait at their coordinator, not in a collective: one that compiles while another found its
-    program in the cache may be later than a collective waits.
+    The processes wait at their coordinator, not in a collective, which would time out when one process has to
+    compile a program that another found in its cache.
     """
     if jax.process_count() > 1:
         barrier = multihost.get_barrier_sync_fn()
@@ -162,14 +162,14 @@ def wait_for_all(what: str) -> None:
 
 
 def leave(code: int, *, at_once: bool = False) -> NoReturn:
-    """End a process that has failed with this exit code.
+    """End a process that has failed, with this exit code.
 
-    At its end JAX waits for minutes until all processes have come to theirs. The others may wait for this one
-    in the middle of the run: it stays for LEAVE_SECONDS, or not at all where `at_once`, and goes. That it is
-    gone is known by its heartbeat.
+    On exit, JAX waits for minutes until all processes exit, while the others may wait for this one in the
+    middle of the run. So this process stays for LEAVE_SECONDS only, or not at all if `at_once`. The others
+    notice its end by the missing heartbeat.
 
-    `at_once` is without Python's own end too, alone as well: where Ctrl-C has stopped the compiler, that was
-    seen to end in a segmentation fault.
+    `at_once` also skips Python's own shutdown, even for a single process: after Ctrl-C had stopped the
+    compiler, that shutdown was seen to end in a segmentation fault.
     """
     if not at_once and not jax.distributed.is_initialized():
         sys.exit(code)

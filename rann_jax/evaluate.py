@@ -1,4 +1,4 @@
-"""Evaluators: `run(state)` yields (name, value) over a whole split at once."""
+"""Evaluation: score the averaged weights on whole splits, and write the predictions."""
 
 import json
 import math
@@ -26,7 +26,7 @@ from rann_jax.state import TrainState
 from rann_jax.steps import make_eval_step
 from rann_jax.workdir import replace_atomically
 
-# The scores of a split, by the task.
+# The scores of a split, by task.
 MEASURES = {"classification": ("mAP", "accuracy", "macro_f1"), "tagging": ("mAP", "mAUC", "d_prime")}
 
 
@@ -50,7 +50,7 @@ def check_best_metric(config: ConfigDict) -> None:
 
 
 def measures(task: str, targets: np.ndarray, scores: np.ndarray) -> Iterator[tuple[str, float]]:
-    """MEASURES of a task, of targets and scores (N, C)."""
+    """Yield the MEASURES of a task for targets and scores (N, C)."""
     yield "mAP", metrics.mean(metrics.average_precision(targets, scores))
     if task == "classification":
         yield "accuracy", metrics.accuracy(targets, scores)
@@ -62,20 +62,20 @@ def measures(task: str, targets: np.ndarray, scores: np.ndarray) -> Iterator[tup
 
 
 class SplitEvaluator:
-    """Scores the averaged weights on one split; clips longer than t_c count as the mean of their crops.
+    """Scores the averaged weights on one split; a clip longer than t_c gets the mean over its crops.
 
-    That mean over evenly spaced crops is ours: neither the deck nor the paper says how longer clips are
-    scored. Metrics are of the whole split, never means over batches.
+    The mean over evenly spaced crops is (ours): neither the deck nor the paper says how longer clips are
+    scored. Metrics are computed over the whole split, never averaged over batches.
 
     Args:
       experiment: front end, network and config.
       prepared: the data.
-      name: what the split is called in the config, in metric names and file names.
+      name: the split's name in the config, in metric names and in file names.
       mesh: the devices.
 
     Attributes:
       name: as given.
-      fingerprint: of the split's clips and labels.
+      fingerprint: fingerprint of the split's clips and labels.
 
     Raises:
       DataError: the config names a split that the data does not have.
@@ -103,12 +103,12 @@ class SplitEvaluator:
     def run(self, state: TrainState) -> Iterator[tuple[str, float]]:
         """Predict the split with the averaged weights, then yield its metrics.
 
-        For classification: accuracy, mAP, macro F1; for tagging: mAP, mAUC, d'. Classes without
-        positives are left out of the means; `undefined_classes` counts them. `clips` counts the clips
-        scored, `clips_listed` those and the rejected ones.
+        The metrics are mAP, accuracy and macro F1 for classification; mAP, mAUC and d' for tagging. Classes
+        without positives are left out of the means; `undefined_classes` counts them. `clips` counts the
+        scored clips; `clips_listed` counts the rejected ones too.
 
         Raises:
-          DivergedError: probabilities are not finite.
+          DivergedError: a probability is not finite.
         """
         self._probabilities = self._predict(state)
         self._trained_steps = int(jax.device_get(state.step))
@@ -130,10 +130,10 @@ class SplitEvaluator:
         yield "undefined_classes", len(metrics.undefined_classes(targets))
 
     def save(self, workdir: Path, which: str = "latest") -> Path:
-        """Write the predictions of the last `run`, and its metrics with what they are of beside them.
+        """Write the predictions of the last `run` and, beside them, its metrics; return the former's path.
 
         predictions/SPLIT.json holds `scores` (an undefined one is null), `step` and the data's `fingerprint`.
-        Those of the "best" checkpoint do not replace the latest's: theirs is SPLIT.best.
+        Files of the "best" checkpoint are named SPLIT.best, so that they do not replace the latest's.
         """
         assert self._probabilities is not None, "save() follows run()"
         file_name = predictions.best(self.name) if which == "best" else self.name
@@ -155,7 +155,7 @@ class SplitEvaluator:
         ).save(workdir, file_name)
 
     def _predict(self, state: TrainState) -> np.ndarray:
-        """Mean class probabilities (clips, C) over the crops of each clip, float64."""
+        """Return the mean class probabilities (clips, C) over the crops of each clip, float64."""
         total = np.zeros(self._targets.shape, np.float64)
         crops = np.zeros(len(total))
         variables = jax.device_put(state.ema_variables, distributed.replicated(self._mesh))
@@ -178,7 +178,7 @@ class SplitEvaluator:
         return total / crops[:, None]
 
     def _scored(self, variables: Any, batch: Batch) -> dict[str, jax.Array]:
-        """Every process's rows of a batch with their probabilities (B, C); nothing is waited for."""
+        """Return the rows of a batch of all processes with their probabilities (B, C), without waiting."""
         rows = distributed.place_batch(batch, self._mesh)
         rows["probabilities"] = self._step(variables, rows.pop("audio"))
         if not self._compiled:
@@ -188,19 +188,19 @@ class SplitEvaluator:
 
 
 def evaluate(evaluators: Sequence[SplitEvaluator], state: TrainState) -> dict[str, float]:
-    """All that the evaluators yield, by name."""
+    """Run all evaluators and return their metrics by name."""
     return {name: value for evaluator in evaluators for name, value in evaluator.run(state)}
 
 
 def save(evaluators: Sequence[SplitEvaluator], workdir: Path) -> None:
-    """Write what the evaluators predicted, from one process."""
+    """Write the evaluators' predictions; only the primary process writes."""
     if distributed.is_primary():
         for evaluator in evaluators:
             evaluator.save(workdir)
 
 
 def readable(scores: Mapping[str, float]) -> Iterator[str]:
-    """One line a metric; clips as 'test: 1998 of 2000 clips', so that what was left out is seen.
+    """Yield one line per metric; clips read 'test: 1998 of 2000 clips', which shows how many were left out.
 
     >>> list(readable({"test/mAP": 0.5, "test/clips": 1998, "test/clips_listed": 2000}))
     ['test/mAP: 0.5000', 'test: 1998 of 2000 clips']
@@ -218,17 +218,17 @@ def evaluate_checkpoint(
 ) -> dict[str, float]:
     """Score a checkpoint of a workdir on the config's evaluation splits and write the predictions.
 
-    Predictions of the best are kept as SPLIT.best, beside the latest's, which all other programs read. Data
-    that is not what the run was started with is scored all the same, and said so on stderr.
+    Predictions of the best checkpoint are kept as SPLIT.best, beside the latest's, which all other programs
+    read. Data other than what the run was started with is scored too, with a warning on stderr.
 
     Args:
-      experiment: the run's.
+      experiment: the run's experiment.
       prepared: the data.
       workdir: the run's folder.
       which: "latest" or "best".
 
     Raises:
-      ConfigError: there is no checkpoint, it knows other labels, or the devices cannot share a batch.
+      ConfigError: there is no checkpoint, its labels differ, or the devices cannot share a batch evenly.
       DataError: the config names a split that the data does not have.
     """
     config = experiment.config

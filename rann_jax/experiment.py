@@ -1,4 +1,4 @@
-"""A config, checked and built: the front end, the network, the optimiser. No data is touched yet."""
+"""Check a config and build its front end, network and optimiser. No data is touched yet."""
 
 import dataclasses
 import functools
@@ -33,12 +33,12 @@ class Experiment:
     """What training and evaluation share.
 
     Attributes:
-      config: the whole config, as in `configs/`.
+      config: the complete config, as from `configs/`.
       front_end: (B, crop_samples) float32 -> feature images (B, F, T), or a dict of inputs.
-      model: what the front end gives -> logits (B, num_classes).
-      tx: optimiser.
+      model: output of the front end -> logits (B, num_classes).
+      tx: the optimiser.
       augment: the augmentations of training.
-      freezing: the parameters that training leaves alone.
+      freezing: the parameters that are not trained.
     """
 
     config: ConfigDict
@@ -50,44 +50,44 @@ class Experiment:
 
     @property
     def crop_samples(self) -> int:
-        """Samples of the crop that the network sees, t_c seconds."""
+        """Number of samples in a crop of t_c seconds, which the network sees."""
         return self.front_end.n_samples
 
     @property
     def image_shape(self) -> tuple[int, int]:
-        """(F, T) of the feature image, computed or learned."""
+        """Size (F, T) of the feature image, computed or learned."""
         return self.front_end.n_bins, self.front_end.n_frames
 
     @functools.cached_property
     def shapes(self) -> TrainState:
-        """The state's shapes and types, each as a `jax.ShapeDtypeStruct`: traced once, nothing allocated."""
+        """The state as `jax.ShapeDtypeStruct`s; traced once, without allocating anything."""
         return jax.eval_shape(self.initial_state)
 
     def initial_state(self, given: Arrays | None = None) -> TrainState:
-        """A fresh state, a function of config.seed and the arrays `given` (`create_state`). Jittable."""
+        """Return a fresh state from config.seed and the arrays `given`; see `create_state`. Jittable."""
         clip = jax.ShapeDtypeStruct((1, self.crop_samples), jnp.float32)
         features = jax.tree.map(jnp.zeros_like, jax.eval_shape(self.front_end, clip))
         return create_state(self.model, self.tx, features, self.config.seed, given)
 
     def create(self, given: Mapping[tuple[str, ...], Any] | None = None, shardings: Any = None) -> TrainState:
-        """`initial_state`, computed, each array where `shardings` has it (by default on one device).
+        """Compute `initial_state`, with each array placed by `shardings` (by default on one device).
 
-        It runs once, and with few of LLVM's optimisations it is compiled sooner on a CPU (measured for a
-        RANN-4x4-1: 5 seconds of processor time against 17, and the same bits).
+        It runs only once, so on a CPU it is compiled with few of LLVM's optimisations to save compile time
+        (measured for a RANN-4x4-1: 5 seconds of processor time instead of 17, and the same bits).
         """
         quickly = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
         options = network_options() | quickly
         return jax.jit(self.initial_state, out_shardings=shardings, compiler_options=options)(given)
 
     def abstract_state(self, sharding: Sharding) -> TrainState:
-        """Shapes, types and placement of the state, for restoring; nothing is allocated."""
+        """Return the state's shapes, types and placement, for restoring, without allocating anything."""
         return self._placed(lambda state: jax.tree.map(lambda leaf: sharding, state))
 
     def sharded_state(self, mesh: Mesh) -> TrainState:
-        """The same, with every array on the mesh as the rules of `config.sharding` have it.
+        """Return the same, with every array placed on the mesh by the rules of `config.sharding`.
 
         Raises:
-          ConfigError: a rule cannot be followed.
+          ConfigError: a rule cannot be applied.
         """
         rules = self.config.get("sharding", {}).get("rules", ())
         return self._placed(lambda state: state_shardings(state, mesh, rules))
@@ -101,10 +101,10 @@ class Experiment:
 
 
 def build(config: ConfigDict) -> Experiment:
-    """Build an experiment, and trace it once, so that what cannot work is said before data is read.
+    """Build an experiment, and trace it once, so that errors show before data is read.
 
     Raises:
-      ConfigError: a key has a value that cannot work; the message names it.
+      ConfigError: a key has an invalid value; the message names the key.
     """
     check_ranges(config)
     if config.task not in LOSSES:
@@ -157,12 +157,12 @@ def build(config: ConfigDict) -> Experiment:
 
 
 def data_options(config: ConfigDict) -> dict[str, Any]:
-    """The arguments of `input_pipeline.prepare` that a config gives."""
+    """Return the arguments for `input_pipeline.prepare` that a config gives."""
     return {
         "data_dir": config.data_dir,
         "prepared_dir": config.prepared_dir,
         "sample_rate": config.sample_rate,
-        **config.get("prepare", ConfigDict()).to_dict(),  # runs of older versions have none
+        **config.get("prepare", ConfigDict()).to_dict(),  # absent in runs of older versions
         **config.dataset.to_dict(),
     }
 
@@ -177,7 +177,7 @@ def check_labels(config: ConfigDict, labels: Sequence[str]) -> None:
 
 
 def _trace(augment: Policy, features: FrontEnd, num_classes: int) -> None:
-    """Raise ValueError where the augmentations do not suit the crops or the front end's images."""
+    """Raise ValueError if the augmentations do not suit the crops or the front end's images."""
 
     def augmented(audio: jax.Array, labels: jax.Array) -> Any:
         key = jax.random.key(0)
@@ -193,7 +193,7 @@ def _trace(augment: Policy, features: FrontEnd, num_classes: int) -> None:
 
 @contextmanager
 def _blaming(key: str) -> Iterator[None]:
-    """Name the config key whose value a builder refused."""
+    """Turn a builder's error into a ConfigError that names the config key."""
     try:
         yield
     except (ValueError, TypeError, ArithmeticError) as error:

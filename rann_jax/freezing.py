@@ -1,9 +1,9 @@
-"""Parameters that training leaves as they are, `config.optimizer.frozen`, and what that means for layers.
+"""Frozen parameters, `config.optimizer.frozen`, which are not trained, and how their layers behave.
 
-A BatchNorm whose scale and bias are both frozen normalises by its running statistics, in training too, and
-leaves them alone: otherwise a frozen layer would drift with the batches, away from the weights behind it.
-Where the whole trunk is frozen it runs as in `Tagger.embed`, without dropout: the last layer is then a
-linear probe of the embeddings. Both rules are ours.
+A BatchNorm whose scale and bias are both frozen uses its running statistics in training too, and does not
+update them. Otherwise a frozen layer's output would drift with the batches, away from what the following
+weights expect. If the whole trunk is frozen, it runs without dropout, as in `Tagger.embed`, so the last layer
+is a linear probe of the embeddings. Both rules are (ours).
 """
 
 import dataclasses
@@ -29,8 +29,8 @@ class Freezing:
 
     Attributes:
       head: name of the network's last layer.
-      patterns: globs of parameters such as "conv_block1/*", or of layers, "conv_block[1-3]"; the word
-        "trunk" is all but the head.
+      patterns: globs of parameters, such as "conv_block1/*", or of layers, such as "conv_block[1-3]". The
+        word "trunk" means everything but the head.
 
     >>> Freezing("fc2", ("stage0*",)).covers(("stage0_block1", "conv1", "kernel"))
     True
@@ -44,11 +44,11 @@ class Freezing:
             raise ValueError(f"frozen={self.patterns}: patterns are texts, such as 'conv_block1'")
 
     def covers(self, path: Path) -> bool:
-        """Whether the parameter at this path is frozen."""
+        """Return whether the parameter at this path is frozen."""
         return any(self._matches(pattern, path) for pattern in self.patterns)
 
     def check(self, params: Any) -> None:
-        """Raise ValueError where a pattern matches nothing, or nothing is left to train."""
+        """Raise ValueError if a pattern matches nothing, or nothing is left to train."""
         paths = list(flatten_dict(params))
         layers = ", ".join(dict.fromkeys(path[0] for path in paths))
         for pattern in self.patterns:
@@ -58,16 +58,16 @@ class Freezing:
             raise ValueError("frozen: every parameter is frozen, nothing is left to train")
 
     def groups(self, params: Any) -> Any:
-        """A tree like params with "frozen", "head" or "trunk" for each, as `optimizer.adam` takes it."""
+        """Return a tree like params that labels each "frozen", "head" or "trunk", for `optimizer.adam`."""
         return unflatten_dict({path: self._group(path) for path in flatten_dict(params)})
 
     def count(self, params: Any) -> int:
-        """How many numbers are frozen."""
+        """Return the number of frozen scalar values."""
         return sum(leaf.size for path, leaf in flatten_dict(params).items() if self.covers(path))
 
     @contextmanager
     def inference_where_frozen(self, params: Any) -> Iterator[None]:
-        """Inside it a network that is applied with train=True runs frozen layers in inference mode."""
+        """Within this context, a network applied with train=True runs frozen layers in inference mode."""
         if not self.patterns:
             yield
             return

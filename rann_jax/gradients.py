@@ -1,8 +1,8 @@
-"""The gradient of a batch in parts: one after another, or with BatchNorm statistics of each part alone.
+"""Gradients of a batch in parts: computed one after another, or with BatchNorm statistics per part.
 
-Both give the mean of the parts' gradients, which is the batch's own but for BatchNorm: a part is
-normalised by its own statistics. The running statistics take the mean of what the parts would make of them:
-the running mean is that of the whole batch, the running variance lacks the variance between parts.
+Both give the mean of the parts' gradients. It equals the gradient of the whole batch except for BatchNorm,
+which normalises each part by its own statistics. The running statistics are updated by the mean over the
+parts: the running mean is that of the whole batch, but the running variance lacks the variance between parts.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ Gradient = Callable[..., tuple[tuple[jax.Array, Any], Any]]
 
 
 def grouped(loss: Loss, groups: int) -> Loss:
-    """The mean loss over equal, consecutive groups of a batch, each normalised by itself.
+    """Return the mean loss over equal, consecutive groups of a batch, each normalised by itself.
 
-    Hoffer et al., "Train longer, generalize better", 2017, call this ghost batch normalisation. Where there
-    are as many groups as devices, each has its own statistics, and those of no other cross the network.
+    Hoffer et al., "Train longer, generalize better", 2017, call this ghost batch normalisation. With as many
+    groups as devices, each device has its own statistics, and none are exchanged over the network.
     """
     if groups == 1:
         return loss
@@ -36,9 +36,9 @@ def grouped(loss: Loss, groups: int) -> Loss:
 
 
 def accumulated(loss: Loss, count: int) -> Gradient:
-    """The mean gradient over `count` parts of a batch, computed one after another in the memory of one.
+    """Return the mean gradient over `count` parts of a batch, computed one after another to save memory.
 
-    Part k has rows k, k + count, ... of the batch: so each device has a share of every part.
+    Part k has rows k, k + count, ... of the batch, so that every device has a share of every part.
     """
     gradient = jax.value_and_grad(loss, has_aux=True)
     if count == 1:

@@ -1,4 +1,4 @@
-"""One training at a time in a workdir."""
+"""Allow only one training run at a time in a workdir."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,12 +11,13 @@ from rann_jax.errors import ConfigError
 
 @contextlib.contextmanager
 def training(workdir: Path) -> Iterator[None]:
-    """Holds a workdir for the training of this run; all processes of the run enter it.
+    """Lock a workdir for the training of this run; all processes of the run must enter this context.
 
-    The primary process holds it for all: `WORKDIR/.lock`, which the kernel frees however that process ends.
+    The primary process holds the lock, `WORKDIR/.lock`, for all. However that process ends, the kernel frees
+    the lock.
 
     Raises:
-      ConfigError: another run trains there; on every process of this one.
+      ConfigError: another run trains there; raised on every process of this one.
     """
     with contextlib.ExitStack() as stack:
         free = True

@@ -2,26 +2,27 @@
 
   python -m rann_jax.main --config configs/quickstart.py --workdir runs/quickstart
 
-trains to the end, or goes on from the last checkpoint in the workdir. Any key of the config can be set from
-here: --config.seed=1, --config.data_dir=DIR; so can options of the front end, the optimiser, the augmentation
-and the data set that the file leaves at their defaults: --config.feature.fmin=20, --config.augment.gain={}.
-Presets follow the file after a colon: --config configs/esc50.py:fold=2,size=small.
+trains to the end, or resumes from the last checkpoint in the workdir. Any key of the config can be set on the
+command line: --config.seed=1, --config.data_dir=DIR. So can options of the front end, the optimiser, the
+augmentation and the data set that the config file leaves at their defaults: --config.feature.fmin=20,
+--config.augment.gain={}. Presets follow the file name after a colon:
+--config configs/esc50.py:fold=2,size=small.
 
-The same with --mode=eval only scores it, on other splits or in another way if --config.eval.KEY=VALUE says
-so; --mode=eval without --config scores as the run did. With --checkpoint=best that checkpoint is scored, and
-its predictions are kept as predictions/SPLIT.best.npz beside the latest's.
+The same command with --mode=eval only scores the run; --config.eval.KEY=VALUE changes what is scored and how.
+Without --config, --mode=eval scores as the run itself did. --checkpoint=best scores the best checkpoint
+instead of the latest, and keeps its predictions as predictions/SPLIT.best.npz beside the latest's.
 
-Several processes share a run: on a TPU slice, in a Slurm step, under Open MPI and in a Kubernetes job they
-find each other; elsewhere each gets --coordinator=HOST:PORT --num_processes=N --process_id=K. SIGTERM or
-Ctrl-C to any of them, and all save at the same step and leave with exit code 75: the same command goes on
+A run can span several processes. On a TPU slice, in a Slurm step, under Open MPI and in a Kubernetes job they
+find each other; elsewhere, start each with --coordinator=HOST:PORT --num_processes=N --process_id=K. On
+SIGTERM or Ctrl-C to any of them, all save at the same step and exit with code 75; the same command resumes
 from there. A second Ctrl-C interrupts at once.
-Every setting of JAX is a flag too: --jax_platforms=cpu, --jax_num_cpu_devices=2.
+Every JAX setting is also a flag: --jax_platforms=cpu, --jax_num_cpu_devices=2.
 
-Compiled programs are kept in ~/.cache/rann_jax/compiled; --jax_compilation_cache_dir=DIR keeps them
-elsewhere, --nojax_enable_compilation_cache nowhere.
+Compiled programs are cached in ~/.cache/rann_jax/compiled. --jax_compilation_cache_dir=DIR moves the cache;
+--nojax_enable_compilation_cache turns it off.
 
-The workdir then holds config.json, environment.json, metrics.jsonl, checkpoints/, predictions/SPLIT.npz and
-tensorboard/. `python -m rann_jax.report WORKDIR` makes a page of it.
+After the run, the workdir holds config.json, environment.json, metrics.jsonl, checkpoints/,
+predictions/SPLIT.npz and tensorboard/. `python -m rann_jax.report WORKDIR` turns it into a web page.
 """
 
 import errno
@@ -51,23 +52,24 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _CONFIG = define_config()
 flags.declare_key_flag("config")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made where it does not exist.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train (or go on), or only evaluate.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; created if it does not exist.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train (or resume), or only evaluate.")
 _CHECKPOINT = flags.DEFINE_enum(
     "checkpoint",
     "latest",
     ["latest", "best"],
-    "Which checkpoint --mode=eval scores. Best is by config.best_metric: where that is the test split's, the "
-    "score is chosen on it. Its predictions are kept as SPLIT.best.npz and SPLIT.best.json.",
+    "Which checkpoint --mode=eval scores. The best is chosen by config.best_metric; if that is a test score, "
+    "the checkpoint was selected on the split it is scored on. Its predictions are kept as SPLIT.best.npz "
+    "and SPLIT.best.json.",
 )
 _QUIET = flags.DEFINE_bool("quiet", False, "No progress bars and no overview.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where nothing else says it.")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of this run, where nothing says it.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if no cluster is detected.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of this run; see coordinator.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Index of this process, from 0; see coordinator.")
 _HEARTBEAT = flags.DEFINE_integer(
     "heartbeat_seconds",
     distributed.HEARTBEAT_SECONDS,
-    "A process that is silent for so long is given up, and the others stop.",
+    "A process that is silent for this many seconds is considered dead, and the others stop.",
     lower_bound=1,
 )
 
@@ -75,10 +77,12 @@ _HEARTBEAT = flags.DEFINE_integer(
 def run(
     config: ConfigDict | None, workdir: Path, *, mode: str, checkpoint: str, quiet: bool, command: str = ""
 ) -> dict[str, float]:
-    """What the command line does, and the scores of the last evaluation; `command` is kept for the report.
+    """Do what the command line asks and return the scores of the last evaluation.
+
+    `command` is kept for the report.
 
     Raises:
-      ConfigError, DataError, OSError: what the user can mend, in one line.
+      ConfigError, DataError, OSError: the user can fix it; the message is one line.
       DivergedError: the loss is not finite.
     """
     check = workdirs.check_trainable if mode == "train" else workdirs.check_folder
@@ -92,7 +96,7 @@ def run(
         raise ConfigError("--config is missing: name one, such as configs/quickstart.py")
     experiment = build(config)
     check_splits(config)
-    if mode == "train":  # weights of a run that began before this was checked can still be scored
+    if mode == "train":  # older runs were started without this check; they can still be scored
         check_best_metric(config)
     workdirs.check_same_config(workdir, config, free=workdirs.SCORING if mode == "eval" else ())
     begins = mode == "train" and not workdirs.has_checkpoint(workdir)
@@ -107,15 +111,17 @@ def run(
 
 
 def main() -> None:
-    """The program: exit code 0; 2 where the user can mend the error; 1 where the loss diverged; 75 where the
-    run was told to stop (SIGTERM, Ctrl-C) and has saved, 130 where a second Ctrl-C did not let it: then the
-    same command goes on.
+    """Run the program and exit.
+
+    Exit codes: 0 for success; 1 if the loss diverged; 2 if the user can fix the error; 75 if the run was told
+    to stop (SIGTERM, Ctrl-C) and has saved; 130 if a second Ctrl-C interrupted it before it could save. After
+    75 and 130 the same command resumes the run.
     """
-    jax.config.config_with_absl()  # every setting of JAX is a flag, as --jax_platforms=cpu
+    jax.config.config_with_absl()  # makes every JAX setting a flag, such as --jax_platforms=cpu
     try:
         code = guarded(lambda: app.run(_program, flags_parser=_parse_flags))
     except SystemExit as end:
-        if end.code in (0, EXIT_CODE, None):  # which all processes have
+        if end.code in (0, EXIT_CODE, None):  # all processes exit with the same code
             raise
         code = end.code if isinstance(end.code, int) else 1
     except Exception:
@@ -137,8 +143,8 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
 def _program(_: Sequence[str]) -> int:
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes
-    # Where a save fails, each of its hundreds of writes would add a traceback to the one line that counts.
+        logging.set_verbosity(logging.WARNING)  # Orbax logs every file it writes
+    # When a save fails, each of its hundreds of writes would log a traceback and bury the line that matters.
     stdlib_logging.getLogger("asyncio").setLevel(stdlib_logging.CRITICAL)
     workdir = _WORKDIR.value
     if not workdir:

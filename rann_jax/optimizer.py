@@ -1,8 +1,8 @@
-"""Adam with a one-cycle or constant learning rate, also of parts of a network; the moving average of weights.
+"""Adam with a one-cycle or constant learning rate, per part of the network; the moving average of weights.
 
 The one-cycle schedule (L. Smith and N. Topin, "Super-convergence", 2017; the deck's [15]) equals
-torch.optim.lr_scheduler.OneCycleLR with its cosine annealing, step by step, beta1 cycling included;
-optax's cosine_onecycle_schedule peaks one step later and leaves beta1 alone.
+torch.optim.lr_scheduler.OneCycleLR with cosine annealing at every step, including the cycling of beta1.
+In contrast, optax's cosine_onecycle_schedule peaks one step later and does not cycle beta1.
 """
 
 from collections.abc import Callable
@@ -23,14 +23,14 @@ def one_cycle(
     final: float,
     pct_start: float = 0.3,
 ) -> Schedule:
-    """Cosine from `initial` to `peak`, then to `final` at step total_steps - 1; constant after it.
+    """Return a cosine from `initial` to `peak`, then to `final` at step total_steps - 1; constant after that.
 
     Args:
       total_steps: optimiser steps of the whole run, at least 2.
       initial: value at step 0.
       peak: value at step pct_start * total_steps - 1.
       final: value at the last step.
-      pct_start: share of the steps that rise, in (0, 1).
+      pct_start: share of the steps in the rise, in (0, 1).
 
     Returns:
       step (0 for the first update) -> value, float32.
@@ -46,13 +46,13 @@ def one_cycle(
     last = total_steps - 1
 
     def anneal(begin: float, end: float, remaining: jax.Array) -> jax.Array:
-        # cos^2 written as sin^2 of what remains: (1 + cos) / 2 would cancel near the end, where the
-        # learning rate is 2.5e5 times smaller than at the peak.
+        # The cosine is written as sin^2 of the remaining share: (1 + cos) / 2 would lose precision near the
+        # end, where the learning rate is 2.5e5 times smaller than at the peak.
         return end + (begin - end) * jnp.sin(jnp.pi / 2 * remaining) ** 2
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.minimum(jnp.asarray(step).astype(jnp.float32), last)
-        # A rise of no length (pct_start * total_steps = 1) begins at the peak, a shorter one behind it.
+        # A rise of zero length (pct_start * total_steps = 1) starts at the peak, a shorter one past it.
         rising = anneal(initial, peak, (rise_end - step) / max(rise_end, 1e-9))
         falling = anneal(peak, final, (last - step) / (last - rise_end))
         return jnp.where(step <= rise_end, rising, falling)
@@ -61,7 +61,7 @@ def one_cycle(
 
 
 def constant(value: float) -> Schedule:
-    """The same value at every step."""
+    """Return a schedule with the same value at every step."""
     return lambda step: jnp.full((), value, jnp.float32)
 
 
@@ -82,29 +82,30 @@ def adam(
     head_learning_rate: float | None = None,
     groups: Callable[[Any], Any] | None = None,
 ) -> optax.GradientTransformation:
-    """Adam (Kingma and Ba, 2015) under a schedule; defaults are torch's.
+    """Return Adam (Kingma and Ba, 2015) with a schedule; the defaults are torch's.
 
     Args:
       schedule: "one_cycle" (learning_rate is its maximum, beta1 goes from max_momentum to base_momentum
         and back) or "constant" (learning_rate and b1 as given).
-      learning_rate: maximum or constant rate; the paper has 1e-3 for AudioSet, 2e-4 on small sets.
-      total_steps: updates of the whole run, the length of the cycle.
-      pct_start: share of the steps that rise.
+      learning_rate: maximum or constant rate; the paper uses 1e-3 for AudioSet, 2e-4 on small sets.
+      total_steps: number of updates of the whole run, which is the length of the cycle.
+      pct_start: share of the steps in which the rate rises.
       div_factor: learning_rate / initial rate.
       final_div_factor: initial rate / final rate.
       b1: beta1 of the constant schedule.
-      base_momentum: least beta1 of the cycle, at the peak rate.
-      max_momentum: greatest beta1 of the cycle, at its ends.
+      base_momentum: smallest beta1 of the cycle, at the peak rate.
+      max_momentum: largest beta1 of the cycle, at its ends.
       b2: beta2.
       eps: added to the root of the second moment.
-      amsgrad: whether the second moment is replaced by its maximum so far (Reddi et al., 2018).
-      head_learning_rate: as learning_rate, of the parameters that `groups` calls "head"; None is the same.
-      groups: params -> the same tree of "trunk", "head" or "frozen", which are not updated; None is all
-        trunk.
+      amsgrad: whether to replace the second moment by its maximum so far (Reddi et al., 2018).
+      head_learning_rate: like learning_rate, for the parameters that `groups` labels "head"; None means the
+        same rate.
+      groups: params -> a tree of the same structure with labels "trunk", "head" or "frozen"; "frozen"
+        parameters are not updated. None labels all parameters "trunk".
 
     Returns:
-      The transformation; the rate (of the trunk) and beta1 of the last update are in its state's
-      `hyperparams`. Frozen parameters have no moments in it.
+      The transformation. Its state has the learning rate (of the trunk) and beta1 of the last update in
+      `hyperparams`, and no moments for frozen parameters.
 
     Raises:
       ValueError: unknown schedule, or a length, share or rate out of range.
@@ -152,7 +153,7 @@ def adam(
     inner = optax.inject_hyperparams(transformation)(learning_rate=rate, b1=beta1)
 
     def update(updates, state, params=None):
-        # optax raises a float32 beta1 to an int32 power, which strict promotion would refuse.
+        # optax raises a float32 beta1 to an int32 power, which strict dtype promotion would refuse.
         with jax.numpy_dtype_promotion("standard"):
             return inner.update(updates, state, params)
 
@@ -160,7 +161,7 @@ def adam(
 
 
 class AmsgradState(NamedTuple):
-    """Updates done, both moments, and the maximum of the second so far."""
+    """The number of updates done, both moments, and the maximum of the second moment so far."""
 
     updates: jax.Array
     mu: Any
@@ -169,9 +170,9 @@ class AmsgradState(NamedTuple):
 
 
 def scale_by_amsgrad(*, b1: Any, b2: float, eps: float) -> optax.GradientTransformation:
-    """Adam's step with the maximum of the second moment so far, as torch.optim.Adam(amsgrad=True) has it.
+    """Return Adam's step with the maximum of the second moment so far, as torch.optim.Adam(amsgrad=True).
 
-    The bias is corrected after the maximum is taken; optax.scale_by_amsgrad corrects it before.
+    The bias is corrected after taking the maximum; optax.scale_by_amsgrad corrects it before.
     """
 
     def init(params: Any) -> AmsgradState:
@@ -193,11 +194,11 @@ def scale_by_amsgrad(*, b1: Any, b2: float, eps: float) -> optax.GradientTransfo
 
 
 def update_ema(average: Any, new: Any, step: jax.Array, decay: float) -> Any:
-    """Exponential moving average of a tree after update number `step` (1 for the first).
+    """Return the exponential moving average of a tree after update number `step` (1 for the first).
 
-    The decay (0.999: the code of MixMatch, which the paper cites) is reached gradually,
-    min(decay, (1 + step) / (10 + step)): without this warm-up, which is ours, the random start would weigh
-    in the averages of short runs.
+    The decay (0.999, from the code of MixMatch, which the paper cites) is reached gradually, as
+    min(decay, (1 + step) / (10 + step)). Without this warm-up (ours), the random initial weights would still
+    count in the averages of short runs.
     """
     count = step.astype(jnp.float32)
     rate = jnp.minimum(decay, (1 + count) / (10 + count))

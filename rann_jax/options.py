@@ -1,4 +1,4 @@
-"""Options from a config or a flag: what is wrong is refused by name, with what there is."""
+"""Check options from a config or a flag; errors name the wrong option and list the valid ones."""
 
 import difflib
 import inspect
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-# How each type is said, and what counts as it: NumPy's numbers too, and whole ones where any will do.
+# The wording for each type, and what counts as it: also NumPy's numbers, and integers as floats.
 KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {
     bool: ("True or False", (bool, np.bool_)),
     int: ("a whole number", (Integral,)),
@@ -28,14 +28,14 @@ def check(
     also: Mapping[str, Any] | None = None,
     but: Iterable[str] = (),
 ) -> None:
-    """Raise ValueError for an option that `taker`, a class or function, does not have, or of another type.
+    """Raise ValueError if `taker`, a class or function, lacks an option, or an option has the wrong type.
 
     Args:
-      taker: its parameters are the options there are.
-      options: those given.
+      taker: its parameters are the valid options.
+      options: the given options.
       of: what they are options of, for the message.
-      also: options that are taken elsewhere, with their types.
-      but: parameters that are no options.
+      also: options that are handled elsewhere, with their types.
+      but: parameters that are not options.
 
     >>> def gain(*, low_db: float = -6.0): ...
     >>> check(gain, {"low_bd": -3.0}, of="gain")
@@ -58,7 +58,7 @@ def check(
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """The end of a message about an unknown word.
+    """Return the end of a message about an unknown word, which suggests a similar one if there is any.
 
     >>> did_you_mean("log_mell", ["log_mel", "mfcc"])
     "; did you mean 'log_mel'?"
@@ -70,7 +70,7 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
 def _check_type(name: str, value: Any, annotation: Any) -> None:
     allowed = typing.get_args(annotation) or (annotation,)
     if not all(kind in KINDS for kind in allowed):
-        return  # whoever takes it says what it may be
+        return  # whoever takes the option checks it
     counted = tuple(cls for kind in allowed for cls in KINDS[kind][1])
     if not isinstance(value, counted) and not (bool in allowed and value in (0, 1)):
         raise ValueError(f"{name}={value!r} must be {' or '.join(KINDS[kind][0] for kind in allowed)}")

@@ -1,4 +1,4 @@
-"""SIGTERM or Ctrl-C: the run saves, leaves with its own exit code; the same command goes on from there."""
+"""Stopping by SIGTERM or Ctrl-C: the run saves and exits with a code of its own, to be resumed later."""
 
 import os
 import signal
@@ -10,37 +10,37 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-# EX_TEMPFAIL of sysexits.h, "try again": launchers start the command again at this code.
+# EX_TEMPFAIL of sysexits.h, "try again": launchers restart the command on this code.
 EXIT_CODE = 75
-# What shells report of a command that Ctrl-C ended.
+# What shells report for a command that Ctrl-C ended.
 INTERRUPTED = 130
 
 HEARD = b"\nstopping at the next step; Ctrl-C again interrupts at once\n"
 
 
 class PreemptedError(Exception):
-    """The run was told to stop and has saved; the message says at which step."""
+    """Raised when the run was told to stop and has saved; the message says at which step."""
 
 
 class Preemption:
-    """Whether this run was told to stop, by SIGTERM or Ctrl-C to any of its processes. A context manager.
+    """A context manager that notices when SIGTERM or Ctrl-C tells any process of the run to stop.
 
-    Several processes agree on the step after which they stop: JAX's coordination service hears SIGTERM, tells
-    all of them, and names the first step that none of them has passed. A second Ctrl-C is what the first was
-    before: it interrupts at once.
+    Several processes agree on the step at which they stop: JAX's coordination service catches SIGTERM,
+    informs all of them, and picks the first step that none of them has passed. A second Ctrl-C has its usual
+    effect: it interrupts at once.
     """
 
     def __init__(self) -> None:
         self._told = False
         self._before: dict[signal.Signals, Any] = {}
-        # Where processes are joined, JAX has a handler of SIGTERM.
+        # If several processes are joined, JAX itself handles SIGTERM.
         self._alone = not jax.distributed.is_initialized()
 
     def __enter__(self) -> "Preemption":
-        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
             if self._alone:
                 self._listen(signal.SIGTERM, self._remember)
-            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a shell's background jobs do
+            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a shell's background jobs
                 self._listen(signal.SIGINT, self._interrupted)
         return self
 
@@ -58,12 +58,12 @@ class Preemption:
 
     def _interrupted(self, *_: object) -> None:
         signal.signal(signal.SIGINT, self._before[signal.SIGINT])
-        os.write(2, HEARD)  # sys.stderr may be in the middle of a line, and refuses another then
+        os.write(2, HEARD)  # sys.stderr could be in the middle of a write, and would refuse another
         if self._alone:
             self._told = True
         else:
             signal.raise_signal(signal.SIGTERM)
 
     def reached(self, step: int) -> bool:
-        """Whether to save and stop before this step; every process asks at every step."""
+        """Return whether to save and stop before this step; every process must ask at every step."""
         return self._told if self._alone else multihost_utils.reached_preemption_sync_point(step)

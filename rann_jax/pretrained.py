@@ -1,8 +1,8 @@
-"""Weights to begin a run with, `config.init_from`: those of a workdir, or of a PyTorch file.
+"""Initial weights of a run, `config.init_from`: from a workdir or a PyTorch file.
 
-Every array of the network must be there with its shape, but for the last layer where the classes differ,
-which then begins at random. The front end must be the source's; the length of crops need not. All this is
-done before a run's first step only: a resumed run needs nothing but its own checkpoint.
+Every array of the network must be present with its shape. The exception is the last layer: if the classes
+differ, it is initialised at random. The front end must be the source's, except for the length of crops. All
+this happens only before a run's first step; a resumed run needs nothing but its own checkpoint.
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ Arrays = Mapping[tuple[str, ...], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a workdir or file offers.
+    """The weights that a workdir or file provides.
 
     Attributes:
-      where: its path.
+      where: the path of the workdir or file.
       arrays: weights and statistics by path, such as ("params", "fc1", "kernel").
-      labels: class names in the order of the logits; None in a file, which has none.
-      skipped: names of the entries of a file that are no weights of the network.
+      labels: class names in the order of the logits; None for a file, which has none.
+      skipped: names of entries in a file that are not weights of the network.
     """
 
     where: str
@@ -41,13 +41,13 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Beginning:
-    """What a run begins with.
+    """The weights that a run starts from.
 
     Attributes:
-      source: where it is from.
+      source: where they come from.
       loaded: the arrays that are taken, by path.
-      skipped: names of those that are not.
-      new: names of those that begin at random.
+      skipped: names of those that are not taken.
+      new: names of those that are initialised at random.
     """
 
     source: Source
@@ -56,7 +56,7 @@ class Beginning:
     new: tuple[str, ...]
 
     def __str__(self) -> str:
-        """One line an array: what became of it."""
+        """One line per array, saying what happened to it."""
         loaded = ["/".join(path) for path in self.loaded]
         parts = {"loaded": loaded, "skipped": self.skipped, "new": self.new}
         counts = ", ".join(f"{len(names)} {what}" for what, names in parts.items())
@@ -65,11 +65,11 @@ class Beginning:
 
 
 def load(experiment: Experiment) -> Source | None:
-    """The weights that config.init_from names; None where it is ''.
+    """Return the weights that config.init_from names, or None if it is ''.
 
     Raises:
-      ConfigError: there is no such folder or file, or it is of another network, front end or rate; or it is
-        '' where layers are frozen, which would stay as random as they begin.
+      ConfigError: there is no such folder or file, or its network, front end or sample rate differs; or it is
+        '' but layers are frozen, which would then keep their random initial weights.
     """
     init_from = experiment.config.get("init_from", "")
     if not init_from:
@@ -91,10 +91,10 @@ def load(experiment: Experiment) -> Source | None:
 
 
 def begin(source: Source, experiment: Experiment, labels: Sequence[str]) -> Beginning:
-    """What is taken of a source for these classes: all, or all but the last layer.
+    """Return what to take from a source for these classes: everything, or everything but the last layer.
 
-    The last layer is taken where the classes are the same, in the same order. A file does not name its
-    classes: there it is taken where their number is the same.
+    The last layer is taken if the classes are the same, in the same order. A file does not name its classes;
+    from a file it is taken if the number of classes is the same.
     """
     name = experiment.config.model.name
     head = models.head(name)
@@ -106,12 +106,12 @@ def begin(source: Source, experiment: Experiment, labels: Sequence[str]) -> Begi
 
 
 def classes_of(source: Source, network: str) -> int:
-    """The number of classes of a source that `load` has checked."""
+    """Return the number of classes of a source that `load` has checked."""
     return len(source.arrays["params", models.head(network), "bias"])
 
 
 def _of_workdir(path: Path, experiment: Experiment) -> Source:
-    """The averaged weights of a workdir's latest checkpoint."""
+    """Return the averaged weights of a workdir's latest checkpoint."""
     tagger = Tagger.load(path)
     _check_same_front_end(str(path), tagger.experiment.front_end, experiment.front_end)
     return Source(str(path), flatten_dict(jax.device_get(tagger.variables)), tagger.labels)
@@ -126,7 +126,7 @@ def _of_file(path: Path, experiment: Experiment) -> Source:
 
 
 def _check_same_front_end(where: str, theirs: FrontEnd, ours: FrontEnd) -> None:
-    """Raise ConfigError unless the two differ in nothing but the length of a crop."""
+    """Raise ConfigError if the two differ in anything but the length of a crop."""
     if theirs.name != ours.name:
         raise ConfigError(
             f"{where}: was trained on {theirs.name}, but config.feature.name={ours.name}: make them equal"
@@ -141,7 +141,7 @@ def _check_same_front_end(where: str, theirs: FrontEnd, ours: FrontEnd) -> None:
 
 
 def _check_arrays(source: Source, experiment: Experiment) -> None:
-    """Raise ConfigError unless all arrays but the last layer's are those of the network."""
+    """Raise ConfigError unless the arrays match the network's; the last layer may have other shapes."""
     name = experiment.config.model.name
     head = models.head(name)
     ours = {path: leaf.shape for path, leaf in _expected(experiment).items()}

@@ -1,4 +1,4 @@
-"""Which numbers a config may have. Others would fail late, in the middle of a run, or be wrong silently."""
+"""Valid ranges of a config's numbers. Others would fail in the middle of a run, or be wrong silently."""
 
 import math
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from rann_jax.errors import ConfigError
 
 
 class Range(NamedTuple):
-    """A range of numbers, and how it is told."""
+    """A range of numbers, and the words that describe it."""
 
     told: str
     holds: Callable[[Any], bool]
 
 
 def whole(least: int, most: float = math.inf) -> Range:
-    """Whole numbers from `least` to `most`."""
+    """Return the range of whole numbers from `least` to `most`."""
     told = f"of at least {least}" if most == math.inf else f"between {least} and {most}"
     return Range(f"a whole number {told}", lambda value: isinstance(value, int) and least <= value <= most)
 
@@ -28,7 +28,7 @@ BELOW_ONE = Range(
 )
 POSITIVE = Range("a positive number", lambda value: isinstance(value, int | float) and 0 < value < math.inf)
 
-# Those of augmentations and front ends are theirs, and told where these are built.
+# Augmentations and front ends check their own numbers when they are built.
 RANGES = {
     "seed": whole(0, 2**32 - 1),  # the state holds it as uint32
     "prepare.workers": whole(0),
@@ -63,7 +63,7 @@ RANGES = {
 
 
 def check_ranges(config: ConfigDict) -> None:
-    """Raise ConfigError where a number is out of its range; keys that are absent or None are left alone."""
+    """Raise ConfigError if a number is out of its range; ignore keys that are absent or None."""
     for key, allowed in RANGES.items():
         value: Any = config
         for part in key.split("."):

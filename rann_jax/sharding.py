@@ -1,9 +1,9 @@
-"""Which arrays of the state are held in parts, by the rules of the config.
+"""Shard arrays of the state by the rules of the config.
 
-With `config.sharding.model` = M, M neighbouring devices share what a rule names: parameters, their moving
-average and Adam's moments, each device a part. They are brought together where the network needs them, and
+With `config.sharding.model` = M, each group of M neighbouring devices shards the arrays that a rule names:
+parameters, their moving average and Adam's moments. Parameters are gathered where the network needs them, and
 each device updates its own part (fully sharded data parallelism, ZeRO stage 3 of Rajbhandari et al., 2020).
-Every device still has its own examples, so the numbers are those of whole arrays up to rounding.
+Every device still has its own examples, so the results equal those of unsharded arrays up to rounding.
 """
 
 import re
@@ -21,17 +21,17 @@ Rules = Sequence[tuple[str, int | str]]
 
 
 def state_shardings(abstract: Any, mesh: Mesh, rules: Rules) -> Any:
-    """The placement of every array of a state.
+    """Return the placement of every array of a state.
 
     Args:
       abstract: a tree of arrays or ShapeDtypeStructs.
-      mesh: the devices; without an axis `model`, and without rules, all arrays are whole everywhere.
-      rules: (pattern, axis) pairs. The first whose regular expression is found in the array's path, such as
-        `params/stage4_block0/conv1/kernel`, says along which axis it is split: a number, or "largest": the
-        longest that the devices can share, or none where there is none.
+      mesh: the devices. Without an axis `model`, or without rules, all arrays are replicated.
+      rules: (pattern, axis) pairs. The first rule whose regular expression is found in the array's path, such
+        as `params/stage4_block0/conv1/kernel`, gives the axis along which to split it. The axis is a number,
+        or "largest": the longest axis that the devices can split evenly, or no axis if there is none.
 
     Raises:
-      ConfigError: a rule is not of this form, names no array, or an axis that cannot be shared.
+      ConfigError: a rule is malformed, applies to no array, or names an axis that cannot be split evenly.
     """
     if MODEL not in mesh.axis_names:
         return jax.tree.map(lambda leaf: NamedSharding(mesh, PartitionSpec()), abstract)

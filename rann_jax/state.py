@@ -1,4 +1,4 @@
-"""What training carries from step to step."""
+"""The training state, carried from step to step."""
 
 import functools
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ class TrainState:
     """Everything a checkpoint must hold for a resumed run to repeat exactly.
 
     Attributes:
-      step: updates done, int32 scalar.
+      step: number of updates done, int32 scalar.
       params: trainable parameters, float32.
       batch_stats: running mean and variance of the BatchNorms, float32.
-      ema_params: moving average of params; evaluation uses it.
+      ema_params: moving average of params, used for evaluation.
       ema_batch_stats: moving average of batch_stats.
-      opt_state: of the optax transformation.
-      seed: uint32 scalar; a step's random key is derived from it and the step number.
+      opt_state: state of the optax transformation.
+      seed: uint32 scalar; each step's random key is derived from it and the step number.
     """
 
     step: jax.Array
@@ -34,17 +34,17 @@ class TrainState:
     batch_stats: Any
     ema_params: Any
     ema_batch_stats: Any
-    opt_state: Any  # optax.OptState, whose alias of forward references no tool can resolve
+    opt_state: Any  # optax.OptState, whose forward references tools cannot resolve
     seed: jax.Array
 
     @property
     def step_key(self) -> jax.Array:
-        """Random key of the coming step: a function of the seed and the step number alone."""
+        """Random key of the next step: a function of the seed and the step number alone."""
         return jax.random.fold_in(jax.random.key(self.seed), self.step)
 
     @property
     def ema_variables(self) -> dict[str, Any]:
-        """The averaged weights and statistics, as `model.apply` takes them."""
+        """The averaged weights and statistics, in the form that `model.apply` takes."""
         return {"params": self.ema_params, "batch_stats": self.ema_batch_stats}
 
 
@@ -55,14 +55,14 @@ def create_state(
     seed: int,
     given: Arrays | None = None,
 ) -> TrainState:
-    """A fresh state, averages included. Jittable.
+    """Return a fresh state, including the averages. Jittable.
 
     Args:
       model: the network.
-      tx: optimiser.
-      features: inputs of the network's shape: (B, F, T), or a dict of arrays.
-      seed: of the random weights.
-      given: weights and statistics to begin with instead of random ones.
+      tx: the optimiser.
+      features: an input of the shape that the network takes: (B, F, T), or a dict of arrays.
+      seed: seed of the random weights.
+      given: weights and statistics to start from instead of random ones.
     """
     random = flatten_dict(model.init(jax.random.key(seed), features))
     variables = unflatten_dict({path: (given or {}).get(path, leaf) for path, leaf in random.items()})
@@ -80,8 +80,8 @@ def create_state(
 
 
 def all_finite(tree: Any) -> jax.Array:
-    """Whether all floating numbers of a tree of arrays are finite, a bool scalar."""
-    # One reduction for all arrays of a shape: the averages and moments of a RANN-8x4-6 are 517 arrays of 28.
+    """Return a bool scalar: whether all floating-point values in a tree of arrays are finite."""
+    # One reduction per shape: the averages and moments of a RANN-8x4-6 are 517 arrays of only 28 shapes.
     by_shape: dict[tuple[int, ...], list[jax.Array]] = {}
     for leaf in jax.tree.leaves(tree):
         if jnp.issubdtype(leaf.dtype, jnp.floating):

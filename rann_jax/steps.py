@@ -1,7 +1,7 @@
-"""One step of training and of evaluation: pure functions of (state, batch).
+"""One step of training and of evaluation, as pure functions.
 
-A batch holds `audio`, int16 PCM or float (B, N), and for training `labels`, float32 (B, C). The only place
-where the network is applied in training.
+A batch holds `audio`, int16 PCM or float (B, N), and for training also `labels`, float32 (B, C). This is the
+only place where training applies the network.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ PROBABILITIES = {"classification": jax.nn.softmax, "tagging": jax.nn.sigmoid}
 
 
 def to_float(audio: jax.Array) -> jax.Array:
-    """PCM of int16 to float32 in [-1, 1); float sound passes unchanged."""
+    """Convert int16 PCM to float32 in [-1, 1); return float audio unchanged."""
     if audio.dtype == jnp.int16:
         return audio.astype(jnp.float32) / 32768.0
     return audio
@@ -53,23 +53,23 @@ def make_train_step(
     batch_norm_groups: int = 1,
     whole: Callable[[Any], Any] = lambda params: params,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """The training step of a network behind a front end.
+    """Return the training step of a network behind a front end.
 
     Args:
       model: feature images (B, F, T) to logits (B, C).
-      front_end: waveforms (B, N), float32, to feature images; stays in float32.
-      tx: optimiser.
+      front_end: waveforms (B, N), float32, to feature images, also in float32.
+      tx: the optimiser.
       task: "classification" (softmax) or "tagging" (sigmoid).
-      ema_decay: of the moving averages of parameters and batch statistics.
-      augment: augmentations of waveforms, features and labels; the seed and the step decide what is drawn.
-      freezing: layers that run in inference mode; leaving their parameters alone is the optimiser's part.
-      accumulate: parts of the batch whose gradients are computed one after another (`gradients`).
-      batch_norm_groups: parts of each of those, normalised by statistics of their own.
-      whole: brings parameters together that devices hold in parts.
+      ema_decay: decay of the moving averages of parameters and batch statistics.
+      augment: augmentations of waveforms, features and labels, drawn as a function of the seed and the step.
+      freezing: which frozen layers run in inference mode; the optimiser keeps their parameters fixed.
+      accumulate: number of batch parts whose gradients are computed one after another (see `gradients`).
+      batch_norm_groups: number of groups in each part, each normalised by its own statistics.
+      whole: gathers parameters that are sharded across devices.
 
     Returns:
       (state, batch) -> (state, {"loss", "learning_rate", "finite"}), to be jitted by the caller. The loss is
-      of the state before the step; `finite` says whether all numbers of the state after it are finite.
+      that of the state before the step; `finite` says whether all values of the state after it are finite.
     """
     loss_fn = LOSSES[task]
 
@@ -108,7 +108,7 @@ def make_train_step(
             ema_batch_stats=ema_batch_stats,
             opt_state=opt_state,
         )
-        # Whatever is not finite in params and batch_stats is in their averages too: fewer passes over memory.
+        # The averages inherit any non-finite value of params and batch_stats, so checking them is enough.
         finite = all_finite((ema_params, ema_batch_stats, opt_state))
         learning_rate = opt_state.hyperparams["learning_rate"]
         return state, {"loss": loss, "learning_rate": learning_rate, "finite": finite}
@@ -119,7 +119,7 @@ def make_train_step(
 def make_eval_step(
     model: nn.Module, front_end: FrontEnd, *, task: str
 ) -> Callable[[dict[str, Any], jax.Array], jax.Array]:
-    """(variables, audio (B, N)) -> class probabilities (B, C), float32."""
+    """Return the function (variables, audio (B, N)) -> class probabilities (B, C), float32."""
     probabilities = PROBABILITIES[task]
 
     def eval_step(variables: dict[str, Any], audio: jax.Array) -> jax.Array:
@@ -132,7 +132,10 @@ def make_eval_step(
 def make_embed_step(
     model: nn.Module, front_end: FrontEnd
 ) -> Callable[[dict[str, Any], jax.Array], jax.Array]:
-    """(variables, audio (B, N)) -> embeddings (B, D), float32: what the network's last layer sees."""
+    """Return the function (variables, audio (B, N)) -> embeddings (B, D), float32.
+
+    The embedding is the input of the network's last layer.
+    """
 
     def embed_step(variables: dict[str, Any], audio: jax.Array) -> jax.Array:
         embeddings = model.apply(variables, front_end(to_float(audio)), train=False, method="embed")

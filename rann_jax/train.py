@@ -39,26 +39,27 @@ def train(
     show_progress: bool = True,
     command: str = "",
 ) -> dict[str, float]:
-    """Train to config.total_steps, from the workdir's latest checkpoint where there is one.
+    """Train to config.total_steps, resuming from the workdir's latest checkpoint if there is one.
 
-    A start that is refused, or fails before its first step, leaves config.json and environment.json alone.
+    If the start is refused, or fails before the first step, config.json and environment.json are not touched.
 
     Args:
       experiment: what to train.
       prepared: the data.
       workdir: where checkpoints, metrics and predictions go.
-      source: the weights of config.init_from; used where there is no checkpoint.
-      show_progress: the bar and the overview on stderr.
-      command: what was typed, kept in environment.json.
+      source: the weights of config.init_from; used only if there is no checkpoint.
+      show_progress: whether to show the progress bar and the overview on stderr.
+      command: the command line, kept in environment.json.
 
     Returns:
       The metrics of the last evaluation.
 
     Raises:
-      DivergedError: the loss, or what a step made of it, is not finite; that is never saved.
-      ConfigError: the devices cannot share a batch, the checkpoint is of other data, or a file is damaged.
+      DivergedError: the loss, or the state after a step, is not finite. Such a state is never saved.
+      ConfigError: the devices cannot share a batch evenly, the checkpoint belongs to other data, or a file is
+        damaged.
       DataError: the config names a split that the data does not have.
-      PreemptedError: the run was told to stop, and has saved.
+      PreemptedError: the run was told to stop and has saved.
     """
     config = experiment.config
     mesh = distributed.data_mesh(config.sharding.model)
@@ -66,7 +67,7 @@ def train(
     distributed.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     evaluators = [SplitEvaluator(experiment, prepared, name, mesh) for name in config.eval.splits]
     show_progress = show_progress and distributed.is_primary()
-    # Damaged metrics are refused by all processes, before anything is compiled.
+    # All processes refuse a damaged metrics file, before anything is compiled.
     read_metrics(workdir / METRICS)
     with ExitStack() as stack:
         checkpoints = stack.enter_context(closing(Checkpoints(workdir, config.best_metric)))
@@ -80,11 +81,11 @@ def train(
         train_step = compiled_step(experiment, mesh) if start < config.total_steps else None
         distributed.wait_for_all("the training step is compiled")
         writer = stack.enter_context(closing(MetricWriter(workdir, start, distributed.is_primary())))
-        if distributed.is_primary():  # nothing is refused any more
+        if distributed.is_primary():  # from here on the start can no longer be refused
             workdirs.save_config(workdir, config)
             environment.save(workdir, command)
         progress = stack.enter_context(closing(Progress(start, config.total_steps, show_progress)))
-        # Nothing may move between host and devices unasked: it would stall every step.
+        # Forbid implicit transfers between host and devices: they would stall every step.
         stack.enter_context(jax.transfer_guard("disallow"))
         window = Window(writer, progress, start, config.batch_size, record.losses)
 
@@ -114,13 +115,13 @@ def train(
             if (step + 1) % config.log_every == 0:
                 window.flush()
 
-        scores = scores or evaluate(evaluators, state)  # empty where the run was already finished
+        scores = scores or evaluate(evaluators, state)  # empty if the run had already finished
     save(evaluators, workdir)
     return scores
 
 
 def check_parts(config: ConfigDict, mesh: Mesh) -> None:
-    """Raise ConfigError unless devices, accumulated parts and BatchNorm groups divide the batch evenly."""
+    """Raise ConfigError unless devices, accumulation parts and BatchNorm groups divide the batch evenly."""
     accumulate, groups = config.accumulate, config.batch_norm_groups
     distributed.check_batch_size("batch_size", config.batch_size, mesh, parts=accumulate)
     if groups < 1 or config.batch_size % (accumulate * groups):
@@ -131,10 +132,12 @@ def check_parts(config: ConfigDict, mesh: Mesh) -> None:
 
 
 def sharded_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Wrapped:
-    """The compiled training step on a mesh: (state, batch) -> (state, metrics); it takes the state's memory.
+    """Return the jitted training step on a mesh: (state, batch) -> (state, metrics).
+
+    The step donates the buffers of the state that it is given.
 
     Raises:
-      ConfigError: a rule of config.sharding cannot be followed.
+      ConfigError: a rule of config.sharding cannot be applied.
     """
     config = experiment.config
     whole = distributed.replicated(mesh)
@@ -156,7 +159,7 @@ def sharded_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Wrapped:
 
 
 def compiled_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Compiled:
-    """`sharded_step`, compiled before the first batch is there."""
+    """Compile `sharded_step` ahead of time, without a batch."""
     config, place = experiment.config, distributed.split_batch(mesh)
     audio = (config.batch_size, experiment.crop_samples)
     labels = (config.batch_size, config.num_classes)
@@ -174,13 +177,14 @@ def restore_or_create(
     mesh: Mesh,
     beginning: Beginning | None = None,
 ) -> tuple[TrainState, Record]:
-    """The latest state and its record, or those of step 0, with the weights of `beginning` where given.
+    """Return the latest state and its record, or fresh ones of step 0 if there is no checkpoint.
 
-    A checkpoint that cannot be read is passed over, and moved out of the way of the next.
+    A fresh state takes the weights of `beginning`, if given. A checkpoint that cannot be read is skipped and
+    moved aside, so that a new one can be written in its place.
 
     Raises:
-      ConfigError: the checkpoint was trained on other data, or converted and not trained here; or none can be
-        read.
+      ConfigError: the checkpoint was trained on other data, it holds converted weights that were not trained
+        here, or no checkpoint can be read.
     """
     fingerprints = {name: prepared.fingerprint(split) for name, split in experiment.config.splits.items()}
     like = experiment.sharded_state(mesh)
@@ -210,7 +214,7 @@ def restore_or_create(
 def introduction(
     experiment: Experiment, state: TrainState, start: int, beginning: Beginning | None = None
 ) -> str:
-    """What a run says before its first step: every array, where it is from, the network, the devices."""
+    """Return the text shown before the first step: every array and its origin, the network, the devices."""
     devices = f"{jax.device_count()} x {environment.device_kind()}"
     bins, frames = experiment.image_shape
     frozen = experiment.freezing.count(state.params)
@@ -224,16 +228,16 @@ def introduction(
 
 
 class Window:
-    """The steps since the last row of metrics, kept on the device until `settle`.
+    """The steps since the last row of metrics; their values stay on the device until `settle`.
 
-    Their clips per second are of all the time that they took in this process, reading the sound included.
+    Clips per second count all the time that the steps took in this process, including reading the sound.
 
     Args:
-      writer: of the rows.
-      progress: the bar.
-      start: the step that the first step follows.
-      batch_size: clips of a step.
-      losses: of the steps up to `start` that the run before this one left without a row.
+      writer: where the rows go.
+      progress: the progress bar.
+      start: number of steps done before the first one here.
+      batch_size: clips per step.
+      losses: losses of steps up to `start` for which the interrupted run wrote no row.
     """
 
     def __init__(
@@ -253,22 +257,22 @@ class Window:
         self._begin = time.monotonic()
 
     def append(self, metrics: dict[str, jax.Array]) -> None:
-        """Add one step, without waiting for it."""
+        """Add the metrics of one step, without waiting for the device."""
         self._pending.append(metrics)
         self._progress.advance()
 
     @contextmanager
     def paused(self) -> Iterator[list[float]]:
-        """`settle`, then the losses that have no row; what is done inside is no training, nor its time."""
+        """`settle`, then yield the losses not yet in a row; time spent inside does not count as training."""
         self.settle()
         yield list(self._losses)
         self._begin = time.monotonic()
 
     def settle(self) -> None:
-        """Wait for the pending steps; their losses are kept for the next row.
+        """Wait for the pending steps and keep their losses for the next row.
 
         Raises:
-          DivergedError: the loss of a pending step is not finite, or the state that it left.
+          DivergedError: the loss of a pending step, or the state after it, is not finite.
         """
         rows = jax.device_get(self._pending)
         for row in rows:
@@ -284,10 +288,10 @@ class Window:
         self._begin = now
 
     def flush(self) -> None:
-        """Write the mean loss of all steps since the last row as one row.
+        """Write one row with the mean loss of all steps since the last row.
 
         Raises:
-          DivergedError: as `settle`.
+          DivergedError: as for `settle`.
         """
         self.settle()
         if not self._clips:
@@ -307,7 +311,7 @@ class Window:
 
 
 def _check_finite(step: int, loss: float, finite: bool) -> None:
-    """Raise DivergedError where a step's loss, or the state that it left, is not finite."""
+    """Raise DivergedError if a step's loss, or the state after it, is not finite."""
     if not math.isfinite(loss):
         what = f"the loss of step {step} is {loss}"
     elif not finite:

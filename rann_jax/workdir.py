@@ -1,4 +1,4 @@
-"""The files of a run: config.json here; predictions/, checkpoints/ and metrics in modules of their names."""
+"""The workdir of a run and its config.json; see predictions, checkpoint and writers for the other files."""
 
 import json
 import os
@@ -15,14 +15,14 @@ from rann_jax.errors import ConfigError
 
 CONFIG_FILE = "config.json"
 
-# Where the data lies, how it is stored and read, who holds which array and how often is saved changes no
-# result, so a run may go on with other values.
+# These keys change no result: where the data is, how it is stored and read, how arrays are sharded, how often
+# checkpoints are saved. A run may resume with other values.
 NO_RESULT = ("data_dir", "prepared_dir", "prepare", "loader", "sharding", "save_every")
-# What is scored, how and when: of a trained run it may be anything.
+# What is scored, how and when: for a trained run these may take any value.
 SCORING = ("eval", "eval_every", "log_every")
 
-# Keys that configs of earlier versions lack, and what those versions did. No other key is taken for its
-# default where it is absent: what is empty, zero or false is a value as any other.
+# Keys that configs of earlier versions lack, with the values that match what those versions did. Any other
+# absent key differs from a present one, even if that is empty, zero or false.
 ADDED = {
     "sampling": "uniform",
     "dataset.folds": 5,
@@ -40,22 +40,22 @@ ADDED = {
 
 @contextmanager
 def replace_atomically(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a temporary file that takes the place of `path` when the block ends well; text is UTF-8.
+    """Open a temporary file that replaces `path` when the block ends without an error; text is UTF-8.
 
     Raises:
-      OSError: it names `path`, not the temporary file; a name that is too long is refused before the block.
+      OSError: naming `path`, not the temporary file; if the name is too long, before the block runs.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileNotFoundError):
-        path.lstat()  # raises where the name is too long
-    # Short, so that what can be written has no longer name than it may.
+        path.lstat()  # raises if the name is too long
+    # Its name is short, so that it fits wherever the name of `path` does.
     temporary = path.with_name(f".unfinished.{uuid.uuid4().hex}")
     try:
         with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
         temporary.replace(path)
     except OSError as error:
-        unnamed = error.errno is not None and error.filename is None  # as where the disk is full
+        unnamed = error.errno is not None and error.filename is None  # as when the disk is full
         if unnamed or (error.filename and os.fspath(error.filename) == str(temporary)):
             error.filename = str(path)
         raise
@@ -64,8 +64,8 @@ def replace_atomically(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def check_folder(folder: Path, option: str = "--workdir") -> None:
-    """Raise ConfigError unless an option names a folder, or what can become one, that can be written to."""
-    if re.match(r"\w{2,}:/", str(folder)):  # a Path has one slash of two
+    """Raise ConfigError unless an option names a writable folder, or one that can be created."""
+    if re.match(r"\w{2,}:/", str(folder)):  # a Path keeps one of the two slashes
         raise ConfigError(
             f"{option}={folder} is an address, not a folder: mount the bucket and name its folder"
         )
@@ -80,10 +80,10 @@ def check_folder(folder: Path, option: str = "--workdir") -> None:
 
 
 def check_trainable(workdir: Path) -> None:
-    """Raise ConfigError unless `check_folder` holds and checkpoints can be written to a workdir.
+    """Raise ConfigError unless `check_folder` passes and checkpoints can be written to a workdir.
 
-    Orbax takes the whole path for a pattern when it puts the parts of a checkpoint together: with brackets in
-    it, it would find none, and keep a checkpoint without arrays.
+    Orbax uses the whole path as a glob pattern when it joins the parts of a checkpoint. If the path had
+    brackets, it would find no parts, and keep a checkpoint without arrays.
     """
     check_folder(workdir)
     if wrong := re.search(r"[\[\]\\]", str(workdir.absolute())):
@@ -94,24 +94,24 @@ def check_trainable(workdir: Path) -> None:
 
 
 def has_checkpoint(workdir: Path) -> bool:
-    """Whether a workdir holds a whole checkpoint; nothing is created or opened."""
+    """Return whether a workdir holds a complete checkpoint, without creating or opening anything."""
     folder = workdir / "checkpoints"
     return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
 
 
 def holds_run(workdir: Path) -> bool:
-    """Whether something was trained in a workdir: it has a checkpoint, or predictions kept without one.
+    """Return whether a workdir holds a trained run: a checkpoint, or predictions kept without one.
 
-    A start that failed before its first checkpoint may leave a config.json, and nothing to go on with.
+    A start that failed before its first checkpoint may leave a config.json but nothing to resume from.
     """
     return has_checkpoint(workdir) or any((workdir / "predictions").glob("*.npz"))
 
 
 def check_same_config(workdir: Path, config: ConfigDict, *, free: Sequence[str] = ()) -> None:
-    """Raise ConfigError where the workdir holds a run of another config; name the keys that differ.
+    """Raise ConfigError if the workdir holds a run with another config; name the keys that differ.
 
-    A key that only one of the two has differs, unless a newer version added it (ADDED). Keys under those of
-    NO_RESULT and `free` may differ.
+    A key that only one of the two has counts as differing, but keys that newer versions added default to the
+    values in ADDED. Keys under those in NO_RESULT and `free` may differ.
     """
     if not (workdir / CONFIG_FILE).exists() or not holds_run(workdir):
         return
@@ -135,10 +135,10 @@ def save_config(workdir: Path, config: ConfigDict) -> None:
 
 
 def load_config(workdir: Path) -> ConfigDict:
-    """The config of the run in a workdir.
+    """Return the config of the run in a workdir.
 
     Raises:
-      ConfigError: there is none, or it is not readable.
+      ConfigError: there is none, or it cannot be read.
     """
     path = workdir / CONFIG_FILE
     try:
@@ -150,9 +150,9 @@ def load_config(workdir: Path) -> ConfigDict:
 
 
 def _comparable(config: ConfigDict, free: Sequence[str]) -> dict[str, Any]:
-    """Dotted keys and values, in the types that JSON keeps, less what is under the keys `free`.
+    """Return dotted keys and values, in JSON's types, without those under the top-level keys `free`.
 
-    An empty dict is a value: {"gain": {}} is an augmentation, with its defaults.
+    An empty dict is a value: {"gain": {}} is an augmentation with its defaults.
     """
     flat: dict[str, Any] = dict(ADDED)
 

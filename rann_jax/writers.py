@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: metrics.jsonl, TensorBoard, the progress bar, the overview."""
+"""What a run reports while it trains: metrics.jsonl, TensorBoard, the progress bar, the overview."""
 
 import json
 import math
@@ -20,17 +20,17 @@ MAX_STEP = 2**31 - 1  # the state counts in int32
 
 
 class MetricWriter:
-    """Appends rows to metrics.jsonl, and to TensorBoard where tensorboardX is installed.
+    """Appends rows to metrics.jsonl, and to TensorBoard if tensorboardX is installed.
 
-    A row is one JSON object with `step` and named numbers; an undefined value is null. Names that begin with
-    `time/` depend on the machine; all others are the same in every run of the same config, however
-    often it was stopped and when it saved.
+    A row is one JSON object with `step` and named numbers; an undefined value is null. Values whose names
+    begin with `time/` depend on the machine. All others are the same in every run of the same config, however
+    often it was stopped and whenever it saved.
 
     Args:
       workdir: the run's folder.
-      resume_step: rows of later steps, which a killed run wrote after its last checkpoint, are removed:
-        they will be written again.
-      active: whether anything is written: one of several processes does.
+      resume_step: step at which training resumes. Rows of later steps, which a killed run wrote after its
+        last checkpoint, are removed, because they will be written again.
+      active: whether to write at all; only one of several processes does.
     """
 
     def __init__(self, workdir: Path, resume_step: int, active: bool = True):
@@ -48,7 +48,7 @@ class MetricWriter:
         self._tensorboard = _tensorboard(workdir / "tensorboard", resume_step)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one row; it is on disk when this returns."""
+        """Append one row and flush it to the file."""
         finite = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
         if not self._file:
             return
@@ -56,7 +56,7 @@ class MetricWriter:
         self._file.flush()
         if self._tensorboard:
             for name, value in finite.items():
-                if value is not None:  # tensorboardX warns of what is not finite, and draws nothing
+                if value is not None:  # tensorboardX warns about non-finite values and draws nothing
                     self._tensorboard.add_scalar(name, value, step)
 
     def close(self) -> None:
@@ -68,12 +68,12 @@ class MetricWriter:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, or none where there is no such file; each as `MetricWriter` wrote it.
+    """Return the rows of a metrics.jsonl as `MetricWriter` wrote them, or none if there is no such file.
 
-    A last line that a killed run left half written is dropped.
+    An incomplete last line, left by a killed run, is dropped.
 
     Raises:
-      ConfigError: the file is something else, or damaged.
+      ConfigError: the file is damaged or something else.
     """
     if not path.exists():
         return []
@@ -85,7 +85,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             f"{path} is larger than {MAX_BYTES} bytes, so not the metrics of a run: move it away"
         )
     try:
-        # Every whole row ends in a newline, so what follows the last newline is not one.
+        # Every complete row ends in a newline, so what follows the last newline is incomplete.
         for line in content.split(b"\n")[:-1]:
             rows.append(_checked(json.loads(line)))
     except (ValueError, RecursionError) as error:
@@ -96,7 +96,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _checked(row: Any) -> dict[str, Any]:
-    """Raise ValueError unless `MetricWriter` can have written a row."""
+    """Return a row; raise ValueError unless `MetricWriter` could have written it."""
     if not isinstance(row, dict) or type(row.get("step")) is not int or not 0 <= row["step"] <= MAX_STEP:
         raise ValueError("it is not an object with a step")
     for name, value in row.items():
@@ -116,7 +116,7 @@ def _tensorboard(folder: Path, resume_step: int) -> Any:
 
 
 class Progress:
-    """The bar on stderr: steps done, steps/s, time left, the last loss and clips/s."""
+    """The progress bar on stderr: steps done, steps/s, time left, the last loss and clips/s."""
 
     def __init__(self, start: int, total: int, show: bool):
         self._bar = tqdm(
@@ -124,7 +124,7 @@ class Progress:
         )
 
     def advance(self) -> None:
-        """One more step."""
+        """Advance the bar by one step."""
         self._bar.update()
 
     def report(self, loss: float, clips_per_second: float) -> None:
@@ -138,12 +138,12 @@ class Progress:
             tqdm.write(f"step {step}: {shown}", file=sys.stderr)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Close the bar and leave it on the screen."""
         self._bar.close()
 
 
 def parameter_overview(params: Any) -> str:
-    """A table of every parameter array: name, shape, type, size; and the total."""
+    """Return a table of every parameter array (name, shape, type, size) and the total."""
     rows = [
         ("/".join(path), str(leaf.shape), str(leaf.dtype), leaf.size)
         for path, leaf in traverse_util.flatten_dict(params).items()
