@@ -1,4 +1,4 @@
-"""A run in a process of its own, which is told to stop where its parent is."""
+"""Run a command in a child process that is told to stop when its parent is."""
 
 import signal
 import subprocess
@@ -12,12 +12,12 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(command: Sequence[str]) -> int:
-    """Run a command without its output, and return its exit code; negative, the signal that killed it.
+    """Run a command without its stdout and return its exit code; -N means that signal N killed it.
 
-    SIGTERM or SIGINT to this process is SIGTERM to the child, at which a run saves; a SIGINT after that kills
-    it. This process goes on when the child has ended, and the code is then 75, "told to stop", unless the
-    child had an error of its own. Outside of the main thread, where Python hears no signals, the command is
-    run and nothing else.
+    SIGTERM or SIGINT to this process sends SIGTERM to the child, on which a run saves; a SIGINT after that
+    kills the child. This process waits for the child to end, and the code is then 75, "told to stop", unless
+    the child had an error of its own. Outside of the main thread, where Python handles no signals, the
+    command is simply run.
     """
     if threading.current_thread() is not threading.main_thread():
         return subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
@@ -32,13 +32,13 @@ def run(command: Sequence[str]) -> int:
             child.send_signal(signal.SIGKILL if impatient else signal.SIGTERM)
 
     with _hearing(pass_on):
-        # A terminal's Ctrl-C goes to both: the child is deaf to it, else it would end before it has saved.
+        # A terminal's Ctrl-C goes to both processes: the child blocks it, so that it can save before it ends.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             children.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        if told:  # while it was started
+        if told:  # while the child was started
             pass_on(signal.SIGTERM, None)
         code = children[0].wait()
     return EXIT_CODE if told and code <= 0 else code
@@ -46,7 +46,7 @@ def run(command: Sequence[str]) -> int:
 
 @contextmanager
 def _hearing(handler: Callable[..., None]) -> Iterator[None]:
-    """Handles STOPPING inside, less what this process was started to ignore, as a shell's background jobs."""
+    """Handle the STOPPING signals in this context, except those ignored, as in a shell's background jobs."""
     heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in heard}
     try:

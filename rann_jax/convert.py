@@ -1,14 +1,14 @@
-"""Make a workdir of a PyTorch file: weights, front end, rate and labels together, as a trained run has them.
+"""Convert a PyTorch file to a workdir with weights, front end, rate and labels, like that of a trained run.
 
   python -m rann_jax.convert Cnn14_mAP=0.431.pth --config configs/audioset.py:model=cnn14 --workdir runs/cnn14
 
-The workdir is then evaluated (rann_jax.main --mode=eval, with the same config and its data_dir), used
+The workdir can then be evaluated (rann_jax.main --mode=eval, with the same config and its data_dir), used
 (rann_jax.predict, rann_jax.Tagger, rann_jax.export) or fine-tuned (--config.init_from=runs/cnn14). The config
-says what the file does not: network, front end, rate and task; overrides follow as in rann_jax.main, such as
---config.sample_rate=16000. Where the file holds PANNs' own front end, it must be the config's.
+gives what the file lacks: network, front end, sample rate and task. Overrides follow as in rann_jax.main,
+such as --config.sample_rate=16000. If the file holds PANNs' own front end, it must match the config's.
 
-Class names come from a csv with the columns index and display_name, --labels, such as AudioSet's official
-class_labels_indices.csv; by default from a file of that name beside the weights.
+Class names come from --labels, a csv with the columns index and display_name, such as AudioSet's official
+class_labels_indices.csv. The default is a file of that name beside the weights.
 """
 
 import argparse
@@ -32,11 +32,11 @@ CLASSES_FILE = "class_labels_indices.csv"
 
 
 def read_labels(path: Path) -> list[str]:
-    """The class names of a csv with the columns index (0, 1, 2...) and display_name.
+    """Return the class names from a csv with the columns index (0, 1, 2...) and display_name.
 
     Raises:
       ConfigError: there is no such file.
-      DataError: it is not such a table, or what it names cannot be classes.
+      DataError: it is not such a table, or its names are not valid classes.
     """
     if not path.is_file():
         raise ConfigError(
@@ -51,13 +51,13 @@ def read_labels(path: Path) -> list[str]:
 
 
 def convert(config: ConfigDict, labels: Sequence[str], workdir: Path) -> pretrained.Beginning:
-    """Write a checkpoint of the weights that config.init_from names, before any step of training.
+    """Write the weights that config.init_from names as a checkpoint of step 0.
 
     Returns:
-      Which arrays were taken and which skipped.
+      The arrays that were taken and those that were skipped.
 
     Raises:
-      ConfigError: the file or the config cannot be used, or the workdir holds a run.
+      ConfigError: the file or the config cannot be used, or the workdir already holds a run.
     """
     workdirs.check_trainable(workdir)
     if (workdir / workdirs.CONFIG_FILE).exists() or workdirs.has_checkpoint(workdir):
@@ -68,7 +68,7 @@ def convert(config: ConfigDict, labels: Sequence[str], workdir: Path) -> pretrai
         raise ConfigError("config.init_from is empty: name the file to convert")
     _check_classes(source, config, labels)
     beginning = pretrained.begin(source, experiment, labels)
-    config.init_from = ""  # the weights are in the workdir: nothing else is needed
+    config.init_from = ""  # the workdir holds the weights, so the file is no longer needed
     bundle = {"config": config.to_dict(), "labels": list(labels), "fingerprints": {}}
     state = experiment.create(beginning.loaded)
     with closing(Checkpoints(workdir, config.best_metric)) as checkpoints:
@@ -89,10 +89,10 @@ def _check_classes(source: pretrained.Source, config: ConfigDict, labels: Sequen
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> int:
-    """What the command line, `command`, does; the exit code.
+    """Do what the command line, `command`, asks and return the exit code.
 
     Raises:
-      ConfigError, DataError: what the user can mend.
+      ConfigError, DataError: the user can fix it.
     """
     labels = read_labels(options.labels or options.file.parent / CLASSES_FILE)
     config = load_config_file(options.config, overrides)
@@ -114,12 +114,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("file", metavar="FILE", type=Path, help=".pth or .safetensors")
     parser.add_argument("--config", required=True, help="configs/NAME.py[:presets] of the network")
     parser.add_argument("--labels", type=Path, metavar="CSV", help=f"default: {CLASSES_FILE} beside FILE")
-    parser.add_argument("--workdir", required=True, type=Path, help="folder to make")
+    parser.add_argument("--workdir", required=True, type=Path, help="folder to create")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return 0, or 2 where the user can mend what is wrong."""
+    """Run the program; return 0, or 2 if the user can fix the error."""
     options, overrides = _parser().parse_known_args(arguments)
     command = environment.command_line("rann_jax.convert", sys.argv[1:] if arguments is None else arguments)
     return guarded(lambda: run(options, overrides, command))

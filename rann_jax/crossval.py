@@ -1,19 +1,19 @@
-"""Cross-validate several features, then fuse them: the deck's two result tables by one command.
+"""Cross-validate several features, then fuse them: the deck's two result tables with one command.
 
   python -m rann_jax.crossval --config configs/esc50.py:subset=esc10,size=small \\
       --features log_mel,mfcc,cqt,gfcc,wavegram --folds 1-5 --workdir W --config.data_dir=ESC10
 
-trains each feature on each fold in W/FEATURE/foldN, by the config's presets `feature` and `fold`. The same
-command again skips what is finished and goes on with what is not. At SIGTERM or Ctrl-C the run at work
-saves, and both leave with exit code 75; a second Ctrl-C ends it at once. When all is there, predictions of
-every feature on the folds that its networks did not train on are pooled
-(W/FEATURE/predictions/pooled.npz), and W/report holds cells.md and features.md and, of two features or more,
-fusion.md, each as .csv too, fusion_accuracy.md and fusion.png; `python -m rann_jax.report W` makes a page of
-it all.
+trains each feature on each fold in W/FEATURE/foldN, using the config's presets `feature` and `fold`. The same
+command again skips finished runs and resumes the others. On SIGTERM or Ctrl-C the current run saves, and both
+programs exit with code 75; a second Ctrl-C ends the run at once.
 
-With --finished nothing is trained: cells.md says which cells there are and which not, and the other tables
-are of the folds that every feature with a finished cell has. Config and predictions make a finished cell, so
-results can be kept without the weights.
+When all runs are finished, each feature's predictions on the held-out folds are pooled into
+W/FEATURE/predictions/pooled.npz. W/report gets cells.md, features.md and, for two or more features, fusion.md
+(each also as .csv), fusion_accuracy.md and fusion.png. `python -m rann_jax.report W` makes a web page of it.
+
+With --finished nothing is trained. cells.md says which cells (one feature on one fold) are finished and which
+are not; the other tables cover the folds that every feature with a finished cell has. A cell counts as
+finished with its config and predictions alone, so results can be kept without the weights.
 
 Any --config.key=value is passed on to every run.
 """
@@ -41,7 +41,7 @@ from rann_jax.workdir import CONFIG_FILE, check_folder, check_same_config, check
 from rann_jax.writers import METRICS, read_metrics
 
 SPLIT, POOLED = "test", "pooled"
-MAX_FOLDS = 1000  # (ours) more are a slip of the pen
+MAX_FOLDS = 1000  # (ours) more must be a typing error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +55,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """As in 'mfcc/fold2'."""
+        """The name of the cell, such as 'mfcc/fold2'."""
         return f"{self.feature}/fold{self.fold}"
 
 
 def cells(config: str, features: Sequence[str], folds: Sequence[int], workdir: Path) -> list[Cell]:
-    """Every feature on every fold, in the order in which they run."""
+    """Return every feature on every fold, in the order in which they run."""
     file, _, presets = config.partition(":")
     prefix = f"{file}:{presets}," if presets else f"{file}:"
     return [
@@ -69,17 +69,17 @@ def cells(config: str, features: Sequence[str], folds: Sequence[int], workdir: P
 
 
 def parse_folds(text: str) -> list[int]:
-    """'1-5' or '1,3,4'.
+    """Return the folds that `text` lists, as in '1-5' or '1,3,4'.
 
     Raises:
-      ConfigError: not of that form, a fold is named twice, or there are too many.
+      ConfigError: the text is malformed, a fold is named twice, or there are too many.
     """
     folds: list[int] = []
     try:
         for part in text.split(","):
             first, _, last = part.partition("-")
             begin, end = int(first), int(last or first) + 1
-            if len(folds) + end - begin > MAX_FOLDS:  # before there is a list of them
+            if len(folds) + end - begin > MAX_FOLDS:  # before building a list of them
                 raise ConfigError(f"--folds {text}: name at most {MAX_FOLDS}")
             folds += range(begin, end)
     except ValueError as error:
@@ -90,7 +90,7 @@ def parse_folds(text: str) -> list[int]:
 
 
 def finished(cell: Cell, overrides: Sequence[str]) -> Predictions | None:
-    """The predictions of a cell, where they are of weights that were trained to the end.
+    """Return the predictions of a cell, or None unless they are those of the fully trained weights.
 
     Raises:
       ConfigError: the config cannot be loaded, or the cell was run with another one.
@@ -108,11 +108,11 @@ def _begun(cell: Cell) -> bool:
 
 
 def train(cell: Cell, overrides: Sequence[str], quiet: bool) -> int:
-    """Train a cell, or go on with it, and return the exit code.
+    """Train a cell, or resume its training, and return the exit code.
 
-    Each has a process of its own: memory of host and device is given back between networks, a run that is
-    killed for lack of it takes no other along, and the command is the one that a reader can repeat. SIGTERM
-    or SIGINT to this process stops the cell's too, as `child.run` tells.
+    Each cell runs in its own process. This frees host and device memory between networks, a run that is
+    killed for lack of memory does not affect others, and the command can be repeated by hand. SIGTERM or
+    SIGINT to this process stops the cell's process too; see `child.run`.
     """
     command = [sys.executable, "-m", "rann_jax.main", "--config", cell.config_arg]
     command += ["--workdir", str(cell.workdir), *overrides, *["--quiet"] * quiet]
@@ -120,7 +120,7 @@ def train(cell: Cell, overrides: Sequence[str], quiet: bool) -> int:
 
 
 def pool(runs: Mapping[int, Predictions]) -> Predictions:
-    """The predictions of several folds as one split; each clip by the network that did not train on it.
+    """Join the held-out predictions of several folds into one split.
 
     Raises:
       ConfigError: the folds share clips or differ in labels.
@@ -143,13 +143,13 @@ def pool(runs: Mapping[int, Predictions]) -> Predictions:
 
 
 def cell_rows(work: Sequence[Cell], done: Mapping[Cell, Predictions]) -> list[dict[str, Any]]:
-    """One row a cell, run or not: accuracy, clips, minutes, and the devices of its last launch.
+    """Return one row per cell, run or not: accuracy, clips, minutes, and the devices of its last launch.
 
-    Minutes are from the first step to the last score; what a killed run did behind its last checkpoint, and
-    starting, are not in them.
+    Minutes run from the first step to the last score. They exclude startup, and work that a killed run did
+    after its last checkpoint.
 
     Raises:
-      ConfigError: what a run tells of itself cannot be read.
+      ConfigError: a file of a run cannot be read.
     """
     rows = []
     for cell in work:
@@ -166,7 +166,7 @@ def cell_rows(work: Sequence[Cell], done: Mapping[Cell, Predictions]) -> list[di
 
 
 def _minutes(metrics: Path) -> str:
-    """Of the whole run; empty where it did not tell, as those of earlier versions."""
+    """Return the minutes of a whole run; empty if it did not record them, as in earlier versions."""
     seconds = [row["time/seconds"] for row in read_metrics(metrics) if row.get("time/seconds") is not None]
     return f"{seconds[-1] / 60:.1f}" if seconds else ""
 
@@ -174,7 +174,7 @@ def _minutes(metrics: Path) -> str:
 def feature_rows(
     runs: Mapping[str, Mapping[int, Predictions]], pooled: Mapping[str, Predictions], draws: int
 ) -> list[dict[str, Any]]:
-    """One row a feature: measures of the pooled predictions, and the accuracy of each fold."""
+    """Return one row per feature: measures of the pooled predictions, and the accuracy of each fold."""
     rows = []
     for row in ensemble.fusion_rows(pooled, [], [], draws=draws):
         feature = row["models"]
@@ -186,7 +186,7 @@ def feature_rows(
 
 
 def by_feature(work: Sequence[Cell], done: Mapping[Cell, Predictions]) -> dict[str, dict[int, Predictions]]:
-    """Predictions by feature and fold, of the folds that every feature with a finished cell has."""
+    """Return predictions by feature and fold, for the folds that every feature with a finished cell has."""
     runs: dict[str, dict[int, Predictions]] = {}
     for cell in work:
         if cell in done:
@@ -196,10 +196,11 @@ def by_feature(work: Sequence[Cell], done: Mapping[Cell, Predictions]) -> dict[s
 
 
 def report(workdir: Path, work: Sequence[Cell], done: Mapping[Cell, Predictions], draws: int) -> str:
-    """Write the tables: of all cells, and of the finished ones pooled and fused; what is printed at the end.
+    """Write the tables of all cells, and of the finished ones pooled and fused; return the text to print.
 
     Raises:
-      ConfigError: the cells are not of the same data, or no fold is finished by every feature begun.
+      ConfigError: the cells do not have the same data, or no fold is finished by every feature with a
+        finished cell.
     """
     runs = by_feature(work, done)
     if not all(runs.values()):
@@ -220,7 +221,7 @@ def report(workdir: Path, work: Sequence[Cell], done: Mapping[Cell, Predictions]
 
 
 def _write(out: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write NAME.csv and, with intervals in brackets, NAME.md; the latter's text."""
+    """Write NAME.csv and, with intervals in brackets, NAME.md; return the latter's text."""
     tables.write_csv(out / f"{name}.csv", rows)
     shown = tables.markdown([tables.with_intervals(row) for row in rows])
     tables.write_markdown(out / f"{name}.md", shown)
@@ -228,10 +229,10 @@ def _write(out: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> int:
-    """What the command line, `command`, does; the exit code.
+    """Do what the command line, `command`, asks and return the exit code.
 
     Raises:
-      ConfigError: what the user can mend, told before anything is trained where that can be known.
+      ConfigError: the user can fix it; it is raised before anything is trained if it can be known by then.
     """
     features = [name for name in options.features.split(",") if name]
     if not features or len(set(features)) < len(features):
@@ -246,7 +247,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
         raise ConfigError(f"--finished: {options.workdir} holds no finished cell of these features and folds")
     waiting = [cell for cell in work if cell not in done and not options.finished]
     for cell in {cell.feature: cell for cell in work}.values():
-        build(load_config_file(cell.config_arg, overrides))  # not only when its turn has come
+        build(load_config_file(cell.config_arg, overrides))  # errors show now, not when its turn comes
     for number, cell in enumerate(work, start=1):
         label = f"{number}/{len(work)} {cell.name}"
         if cell not in waiting:
@@ -256,7 +257,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
         begin = time.monotonic()
         code = train(cell, overrides, options.quiet)
         if code:
-            # After any other code it would fail again.
+            # After any other exit code it would fail again.
             goes_on = "; the same command goes on from here" * (code < 0 or code == EXIT_CODE)
             print(f"{label}: stopped with exit code {code}{goes_on}", flush=True)
             return code if code > 0 else 1
@@ -275,18 +276,24 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, help="configs/NAME.py[:presets]; has feature and fold")
-    parser.add_argument("--features", required=True, help="as in log_mel,mfcc,cqt")
-    parser.add_argument("--folds", default="1-5", help="as in 1-5 or 1,3 (default: %(default)s)")
+    parser.add_argument(
+        "--config", required=True, help="configs/NAME.py[:presets]; it must have the presets feature and fold"
+    )
+    parser.add_argument("--features", required=True, help="such as log_mel,mfcc,cqt")
+    parser.add_argument("--folds", default="1-5", help="such as 1-5 or 1,3 (default: %(default)s)")
     parser.add_argument("--workdir", required=True, type=Path, help="folder of all runs and tables")
-    parser.add_argument("--bootstrap", type=int, default=1000, help="draws; 0 is none (default: %(default)s)")
-    parser.add_argument("--finished", action="store_true", help="train nothing: tables of what there is")
+    parser.add_argument(
+        "--bootstrap", type=int, default=1000, help="bootstrap draws; 0 for none (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--finished", action="store_true", help="train nothing; write the tables of what is finished"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return 0, 2 where the user can mend it, 75 where told to stop, or a run's code."""
+    """Run the program; return 0, 2 if the user can fix it, 75 if told to stop, or a run's exit code."""
     options, overrides = _parser().parse_known_args(arguments)
     command = environment.command_line("rann_jax.crossval", sys.argv[1:] if arguments is None else arguments)
     try:

@@ -1,4 +1,4 @@
-"""JAX computes behind the host's back: how results are fetched without leaving the device idle."""
+"""Fetch results from JAX's asynchronous computations without leaving the device idle."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -8,10 +8,10 @@ Item = TypeVar("Item")
 
 
 def one_behind(dispatched: Iterable[Item]) -> Iterator[Item]:
-    """The items in their order, each given when the next one was drawn.
+    """Yield the items in order, each one only after the next one has been drawn.
 
-    Where drawing an item dispatches its computation, the device has that to compute while the host waits for
-    the item before, fetches it and prepares the next. Two are kept at most.
+    If drawing an item dispatches its computation, the device computes it while the host waits for the
+    previous item, fetches it and prepares the next. At most two items are held.
     """
     for item, _ in itertools.pairwise(itertools.chain(dispatched, [None])):
         yield item  # type: ignore[misc]

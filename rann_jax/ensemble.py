@@ -2,14 +2,14 @@
 
   python -m rann_jax.ensemble runs/mel runs/mfcc runs/cqt --rules all --subsets all
 
-reads predictions/SPLIT.npz of each run, checks that all are of the same clips, labels and data, and writes
-ensemble.csv, ensemble.md and, of accuracies alone, ensemble_accuracy.md and ensemble.png to --out, over those
-that are there: accuracy, mAP, F1 and d' with 95% bootstrap intervals, the mean conflict of the models, and
-McNemar's test against the best single model.
+reads predictions/SPLIT.npz of each run and checks that all have the same clips, labels and data. It writes
+ensemble.csv and ensemble.md to --out: accuracy, mAP, F1 and d' with 95% bootstrap intervals, the mean
+conflict of the models, and McNemar's test against the best single model. ensemble_accuracy.md and
+ensemble.png show the accuracies alone. Existing files are overwritten.
 
 Rules: wa (weighted average), ds (Dempster-Shafer), ids (improved), murphy, deng. Weights of the average:
 equal, given (--weights 0.5,0.3,0.2), or fitted on another split (--weights fitted --fit-split valid), which
-the config's preset valid, as in configs/esc50.py:fold=1,valid=fold5, keeps out of training.
+the config's preset valid holds out of training, as in configs/esc50.py:fold=1,valid=fold5.
 """
 
 import argparse
@@ -33,15 +33,15 @@ from rann_jax.report import plots, tables
 from rann_jax.workdir import CONFIG_FILE, load_config
 
 SINGLE = "single"
-TAGGING_THRESHOLD = 0.5  # (ours) of F1
+TAGGING_THRESHOLD = 0.5  # (ours) for F1
 MEASURES = ("accuracy", "mAP", "F1", "d_prime")
 
 
 def load_models(runs: Sequence[Path], split: str) -> dict[str, Predictions]:
-    """The predictions of each run by the name of its feature, or of its folder where features repeat.
+    """Return each run's predictions, by the name of its feature, or of its folder if features repeat.
 
     Raises:
-      ConfigError: a file is missing or broken, or the runs are not of the same data.
+      ConfigError: a file is missing or damaged, or the runs do not have the same data.
     """
     named: dict[Path, Path] = {}
     for run in runs:
@@ -69,10 +69,12 @@ def check_same_data(models: Mapping[str, Predictions]) -> None:
 
 
 def choose_subsets(text: str, names: Sequence[str]) -> list[tuple[str, ...]]:
-    """'all', or named ones as in 'log_mel+mfcc,log_mel+cqt', of two models or more, as `_joined` prints them.
+    """Return the subsets that `text` asks for: 'all', or a list such as 'log_mel+mfcc,log_mel+cqt'.
+
+    A subset has at least two models, and is written as `_joined` prints it.
 
     Raises:
-      ConfigError: an unknown or repeated name.
+      ConfigError: a name is unknown or repeated, or a subset has fewer than two.
     """
     if text == "all":
         sizes = range(2, len(names) + 1)
@@ -80,7 +82,7 @@ def choose_subsets(text: str, names: Sequence[str]) -> list[tuple[str, ...]]:
     by_printed = {_joined([name]): name for name in names}
     subsets = []
     for part in text.split(","):
-        printed = re.split(r"\+(?![^(]*\))", part)  # at a plus outside of brackets
+        printed = re.split(r"\+(?![^(]*\))", part)  # at each plus outside of brackets
         if not by_printed.keys() >= set(printed) or len(set(printed)) < len(printed) or len(printed) < 2:
             raise ConfigError(
                 f"--subsets {part}: name two models or more, each once, of {', '.join(by_printed)}"
@@ -90,10 +92,10 @@ def choose_subsets(text: str, names: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def choose_rules(text: str) -> list[str]:
-    """'all', or some as in 'wa,ds'.
+    """Return the rules that `text` asks for: 'all', or a list such as 'wa,ds'.
 
     Raises:
-      ConfigError: an unknown rule.
+      ConfigError: a rule is unknown.
     """
     rules = list(fusion.RULES) if text == "all" else text.split(",")
     for rule in rules:
@@ -110,18 +112,18 @@ def fusion_rows(
     weights: Weights | None = None,
     draws: int = 1000,
 ) -> list[dict[str, Any]]:
-    """One row a single model, then one a subset and rule.
+    """Return one row per single model, then one per subset and rule.
 
     Args:
-      models: predictions of the same clips by the models' names.
-      rules: of fusion.RULES.
+      models: predictions of the same clips, by model name.
+      rules: names from fusion.RULES.
       subsets: names of the models to fuse.
-      weights: of the weighted average, by subset; None is equal.
-      draws: of the bootstrap; 0 leaves intervals empty. All rows share the draws.
+      weights: maps a subset to the weights of its weighted average; None means equal weights.
+      draws: number of bootstrap draws; 0 leaves intervals empty. All rows share the draws.
 
     Returns:
-      Rows with models, rule, each measure with its interval, conflict, p, McNemar's against the single
-      model of the greatest accuracy, and the weights where they are not equal.
+      Rows with models, rule, each measure with its interval, conflict, p (McNemar's test against the single
+      model with the greatest accuracy), and the weights if they are not equal.
     """
     some = next(iter(models.values()))
     counts = significance.draw_counts(len(some.ids), draws) if draws else None
@@ -131,7 +133,7 @@ def fusion_rows(
     rows = []
     for name, probs in singles.items():
         rows.append(_row(name, SINGLE, probs, float("nan"), some, counts, hits[best]))
-    # On a terminal: subsets done, rate, time left.
+    # The bar is shown on a terminal only.
     for subset in tqdm(subsets, desc="fuse", unit=" subsets", disable=None):
         stacked = np.stack([singles[name] for name in subset])
         stacked = stacked / stacked.sum(-1, keepdims=True) if some.task == "classification" else stacked
@@ -145,7 +147,7 @@ def fusion_rows(
 
 
 def _joined(subset: Sequence[str]) -> str:
-    """The name of a subset; in brackets a model that has a plus in its own, as log_mel+wavegram."""
+    """Return a subset's name; a model with a plus in its own name, such as log_mel+wavegram, is bracketed."""
     return "+".join(f"({name})" if "+" in name else name for name in subset)
 
 
@@ -159,7 +161,7 @@ def _row(
     best: np.ndarray,
 ) -> dict[str, Any]:
     threshold = TAGGING_THRESHOLD if truth.task == "tagging" else None
-    once = np.ones((1, len(probs)))  # float64: the very scores of `metrics`
+    once = np.ones((1, len(probs)))  # float64, which gives exactly the scores of `metrics`
     exact = significance.scores(truth.targets, probs, once, threshold)
     drawn = None if counts is None else significance.scores(truth.targets, probs, counts, threshold)
     row: dict[str, Any] = {"models": models, "rule": rule}
@@ -172,12 +174,12 @@ def _row(
 
 
 def readable(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table in markdown, intervals in brackets."""
+    """Return the table in Markdown, with intervals in brackets."""
     return tables.markdown([tables.with_intervals(row) for row in rows])
 
 
 def accuracies(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a model or subset, a column a rule, as in the deck; a single model has no rule but `single`."""
+    """Return accuracies with a row per model or subset and a column per rule or `single`, as in the deck."""
     rules = dict.fromkeys((row["rule"] for row in rows), np.nan)
     lines: dict[tuple[str, bool], dict[str, Any]] = {}
     for row in rows:
@@ -187,7 +189,7 @@ def accuracies(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def accuracy_map(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """`accuracies` in colours."""
+    """Return a heat map of `accuracies`."""
     lines = accuracies(rows)
     _, *rules = lines[0]
     values = np.array([[line[rule] for rule in rules] for line in lines])
@@ -195,7 +197,7 @@ def accuracy_map(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
 
 
 def write(out: Path, name: str, rows: Sequence[Mapping[str, Any]], title: str) -> list[Path]:
-    """Write NAME.csv, NAME.md and, of the accuracy of subset x rule, NAME_accuracy.md and NAME.png."""
+    """Write NAME.csv, NAME.md and, for accuracy by subset and rule, NAME_accuracy.md and NAME.png."""
     endings = (".csv", ".md", "_accuracy.md", ".png")
     table, text, accuracy, picture = written = [out / f"{name}{ending}" for ending in endings]
     tables.write_csv(table, rows)
@@ -215,7 +217,7 @@ def _feature(run: Path) -> str:
 
 
 def check_weights(options: argparse.Namespace, rules: Sequence[str]) -> None:
-    """Raise ConfigError where the command line speaks of weights that nothing would use."""
+    """Raise ConfigError if the command line gives weights that would not be used."""
     if options.weights != "equal" and "wa" not in rules:
         raise ConfigError(f"--weights {options.weights}: they are the rule wa's: add it to --rules")
     if options.fit_split and options.weights != "fitted":
@@ -244,17 +246,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--subsets", default="all", help="all, or some: log_mel+mfcc,(log_mel+wavegram)+cqt")
     parser.add_argument("--split", default="test", help="split to score (default: %(default)s)")
     parser.add_argument("--weights", default="equal", help="equal, fitted, or numbers in the order of runs")
-    parser.add_argument("--fit-split", default="", help="split that --weights fitted uses")
-    parser.add_argument("--bootstrap", type=int, default=1000, help="draws; 0 is none (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("."), help="folder to write to (default: this one)")
+    parser.add_argument("--fit-split", default="", help="split to fit the weights on, for --weights fitted")
+    parser.add_argument(
+        "--bootstrap", type=int, default=1000, help="bootstrap draws; 0 for none (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("."), help="folder to write to (default: the current one)"
+    )
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
-    """What the command line does; returns the exit code.
+    """Do what the command line asks and return the exit code.
 
     Raises:
-      ConfigError: what the user can mend.
+      ConfigError: the user can fix it.
     """
     if options.bootstrap < 0:
         raise ConfigError("--bootstrap must not be negative")
@@ -271,7 +277,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return 0, or 2 where the user can mend what is wrong."""
+    """Run the program; return 0, or 2 if the user can fix the error."""
     options = _parser().parse_args(arguments)
     return guarded(lambda: run(options))
 

@@ -1,4 +1,4 @@
-"""A part of a recording, as the programs that show what is in one read it."""
+"""Read a part of a recording, for the programs that display one."""
 
 import math
 from pathlib import Path
@@ -13,8 +13,8 @@ def read(file: Path, start: float, seconds: float) -> tuple[np.ndarray, int]:
     """Return a part of a recording, mono float32 `(N,)`, and its sample rate.
 
     Raises:
-        ValueError: no such file, no sound that can be read, no part that can be asked for; a rate or samples
-          that preparation and prediction refuse too (`input_pipeline.audio`).
+        ValueError: the file is missing or not readable sound, or the part is not in it; or the sample rate or
+          samples are ones that preparation and prediction refuse too (`input_pipeline.audio`).
     """
     if not file.is_file():
         raise ValueError(f"{file}: " + ("not a file" if file.exists() else "no such file"))
@@ -33,7 +33,7 @@ def read(file: Path, start: float, seconds: float) -> tuple[np.ndarray, int]:
             y = sound.read(max(1, min(round(seconds * rate), length)), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{file}: not a sound file that can be read ({error.error_string})") from None
-    except TypeError:  # soundfile asks for the format of what is called .raw
+    except TypeError:  # soundfile needs a format for files named .raw
         raise ValueError(f"{file}: headerless sound does not say its rate: convert it to wav") from None
     if not np.isfinite(y).all():
         raise ValueError(f"{file}: NaN or infinite samples")

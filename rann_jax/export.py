@@ -1,18 +1,19 @@
-"""Write a trained model in a form that other programs load, without rann_jax.
+"""Export a trained model to a format that other programs can load without rann_jax.
 
-  --to stablehlo    the whole model, waveform in, probabilities out, front end and weights included, for
-                    batches of one or more, on CPU, GPU and TPU. With JAX and flatbuffers:
+  --to stablehlo    the whole model, waveform in, probabilities out, with front end and weights, for
+                    batches of one or more, on CPU, GPU and TPU. To load it with JAX and flatbuffers:
                       model = jax.export.deserialize(open("model.stablehlo", "rb").read())
                       model.call(wave)  # (B, samples) float32, full scale +-1, -> (B, classes)
-  --to onnx         the same for onnxruntime and others, the batch symbolic too. Front ends that ONNX cannot
-                    write (cqt, cwt, tempogram) are left out, and the model takes their image instead of the
-                    waveform; model.onnx.json's input says which. It computes in float32, whatever the
-                    run did, as ONNX has no convolution in bfloat16:
+  --to onnx         the same for onnxruntime and others, also for any batch size. Front ends that cannot be
+                    expressed in ONNX (cqt, cwt, tempogram) are left out: the model then takes their image
+                    instead of the waveform, and model.onnx.json's input says which. It always computes in
+                    float32, because ONNX has no convolution in bfloat16:
                       session = onnxruntime.InferenceSession("model.onnx")
                       (probabilities,) = session.run(None, {"wave": wave})
-  --to safetensors  the weights only; the network and the front end are not in it.
+  --to safetensors  the weights only, without the network and the front end.
 
-model.FORMAT.json beside it says what goes in and out: rate, samples, task, labels, and the whole config.
+model.FORMAT.json beside the model describes its input and output: sample rate, samples, task, labels, and the
+whole config.
 """
 
 import argparse
@@ -44,7 +45,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """A file's content, and what goes in: the name and the sizes without the batch."""
+    """A file's content, and the input's name and sizes without the batch axis."""
 
     content: bytes
     input: str
@@ -52,12 +53,12 @@ class Exported:
 
 
 def stablehlo(tagger: Tagger) -> Exported:
-    """The model as a serialized jax.export program: wave (B, crop_samples) -> probabilities (B, C), float32.
+    """Return a serialized jax.export program: wave (B, crop_samples) -> probabilities (B, C), float32.
 
-    B is symbolic. JAX keeps such programs loadable for six months at least.
+    B is symbolic. JAX keeps such programs loadable for at least six months.
 
     Raises:
-      ConfigError: the package flatbuffers, with which JAX serializes, is not installed.
+      ConfigError: the package flatbuffers, which JAX needs to serialize, is not installed.
     """
     require("flatbuffers", for_what="--to stablehlo", extra="export")
     (batch,) = jax.export.symbolic_shape("batch")
@@ -72,19 +73,20 @@ def stablehlo(tagger: Tagger) -> Exported:
 
 
 def onnx(tagger: Tagger) -> Exported:
-    """The model as ONNX: wave (B, crop_samples), or image (B, F, T), -> probabilities (B, C), float32.
+    """Return an ONNX model: wave (B, crop_samples), or image (B, F, T), -> probabilities (B, C), float32.
 
-    Inside it is float32 too: of a run whose `config.dtype` is bfloat16 it is the same network and weights.
+    It computes in float32 throughout; a run with `config.dtype` bfloat16 keeps its network and weights.
 
     Raises:
-      ConfigError: the package onnx is not installed, or the network has an operation without a rule.
+      ConfigError: the package onnx is not installed, or the network has an operation without a conversion
+        rule.
     """
     require("onnx", for_what="--to onnx", extra="onnx")
     from rann_jax.interop.onnx_program import to_onnx
     from rann_jax.interop.onnx_rules import Unsupported
 
     config = ConfigDict(tagger.experiment.config.to_dict() | {"dtype": "float32"})
-    config.model.remat = False  # it is of the way back, and an operation without a rule
+    config.model.remat = False  # remat matters for the backward pass only, and has no conversion rule
     experiment = build(config)
     variables = jax.tree.map(np.asarray, tagger.variables)
     whole = make_eval_step(experiment.model, experiment.front_end, task=tagger.task)
@@ -92,7 +94,7 @@ def onnx(tagger: Tagger) -> Exported:
     parts = {"wave": (whole, (tagger.crop_samples,))}
     wave = jax.ShapeDtypeStruct((1, tagger.crop_samples), jnp.float32)
     inputs = jax.eval_shape(experiment.front_end, wave)
-    if not isinstance(inputs, dict):  # else the network takes the waveform in any case
+    if not isinstance(inputs, dict):  # otherwise the network needs the waveform itself
         parts["image"] = (network, inputs.shape[1:])
     lacking = ""
     for name, (step, sizes) in parts.items():
@@ -105,7 +107,7 @@ def onnx(tagger: Tagger) -> Exported:
 
 
 def safetensors(tagger: Tagger) -> Exported:
-    """The averaged weights by Flax's names, such as params/fc2/kernel; the header has `description`.
+    """Return the averaged weights by Flax name, such as params/fc2/kernel; the header has `description`.
 
     Raises:
       ConfigError: the package safetensors is not installed.
@@ -127,9 +129,9 @@ FORMATS: dict[str, Callable[[Tagger], Exported]] = {
 
 
 def description(tagger: Tagger, name: str, sizes: tuple[int, ...]) -> dict[str, Any]:
-    """What a program must know to use the model, with its input (batch, *sizes); plain JSON.
+    """Return what a program must know to use the model, whose input is (batch, *sizes), as plain JSON.
 
-    An input `image` is what the front end of `config.feature` makes of a wave.
+    An input named `image` is the output of the front end of `config.feature` for a wave.
     """
     return {
         "input": {"name": name, "shape": ["batch", *sizes], "dtype": "float32"},
@@ -143,7 +145,7 @@ def description(tagger: Tagger, name: str, sizes: tuple[int, ...]) -> dict[str, 
 
 
 def run(options: argparse.Namespace) -> int:
-    """What the command line does; returns the exit code.
+    """Do what the command line asks and return the exit code.
 
     Raises:
       ConfigError: the workdir has no such checkpoint, or a package is missing.
@@ -155,7 +157,7 @@ def run(options: argparse.Namespace) -> int:
     path = folder / f"model.{options.to}"
     with replace_atomically(path, "wb") as file:
         file.write(exported.content)
-    # One a format: of a model whose front end ONNX cannot write they differ.
+    # One per format, because they differ if ONNX cannot express the model's front end.
     with replace_atomically(folder / f"{path.name}.json") as file:
         about = description(tagger, exported.input, exported.sizes)
         file.write(json.dumps(about, indent=2) + "\n")
@@ -182,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return 0, or 2 where the user can mend what is wrong."""
+    """Run the program; return 0, or 2 if the user can fix the error."""
     options = _parser().parse_args(arguments)
     return guarded(lambda: run(options))
 

@@ -1,16 +1,16 @@
-"""Several models, one decision: rules that fuse class probabilities, (M, ..., C) -> (..., C).
+"""Rules that fuse the class probabilities of several models: (M, ..., C) -> (..., C).
 
 The first axis holds the M models, the last the C classes. A model's probabilities are read as a mass
-function of evidence theory whose mass lies on single classes only. There Dempster's rule is a normalised
-product; it is computed from logarithms, so that ten models with a thousand classes do not underflow in
-float32. Masses below float32's smallest normal number, 1e-38, count as zero.
+function of evidence theory with all mass on single classes. Dempster's rule is then a normalised product; it
+is computed from logarithms, so that ten models with a thousand classes do not underflow in float32. Masses
+below float32's smallest normal number, 1e-38, count as zero.
 
-For tagging, where several classes hold at once, every class is a question of its own, with the frame
-{class, not class}: `binary_frames` turns probabilities into such masses. `fuse` does so by itself.
+In tagging, several classes can hold at once, so every class is a separate question with the frame
+{class, not class}. `binary_frames` turns probabilities into such masses; `fuse` does this itself.
 
-All rules are pure, can be jitted, vmapped and differentiated (where a mass is exactly zero, the gradient to
-it is taken as zero in the rules that multiply). Outside of jit malformed masses raise ValueError; inside,
-where values are not known, only shapes are checked.
+All rules are pure and can be jitted, vmapped and differentiated (in the rules that multiply, the gradient
+with respect to a mass of exactly zero is taken as zero). Outside of jit, malformed masses raise ValueError;
+inside, where values are unknown, only shapes are checked.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,17 +23,17 @@ from jax.typing import ArrayLike
 
 Masses = ArrayLike | Sequence[Any]  # arrays, or nested lists of numbers
 
-SUM_TOLERANCE = 1e-3  # (ours) how far masses may be from summing to 1: bfloat16 networks are not exact
-NO_SUPPORT = 1e-6  # (ours) less support than this is rounding
+SUM_TOLERANCE = 1e-3  # (ours) allowed deviation of a sum of masses from 1: bfloat16 networks are not exact
+NO_SUPPORT = 1e-6  # (ours) support below this is rounding error
 TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
 def weighted_average(probs: Masses, weights: Masses | None = None) -> jax.Array:
-    """The mean of the models, sum_i w_i m_i(A): the deck's WA. It also holds for multi-label probabilities.
+    """Return the mean of the models, sum_i w_i m_i(A), the deck's WA; also for multi-label probabilities.
 
     Args:
       probs: (M, ..., C), each in [0, 1].
-      weights: (M,), not negative; scaled to sum to 1. None is equal weights.
+      weights: (M,), not negative; they are scaled to sum to 1. None means equal weights.
 
     Returns:
       (..., C).
@@ -48,10 +48,10 @@ def weighted_average(probs: Masses, weights: Masses | None = None) -> jax.Array:
 
 
 def dempster_shafer(masses: Masses) -> jax.Array:
-    """Dempster's rule on single classes: prod_i m_i(A) / sum_B prod_i m_i(B), the deck's D-S.
+    """Return Dempster's rule on single classes: prod_i m_i(A) / sum_B prod_i m_i(B), the deck's D-S.
 
-    Where the models contradict each other completely, every product is zero and the rule is undefined: the
-    average is returned there, and `conflict` is 1.
+    Where the models contradict each other completely, every product is zero and the rule is undefined. There
+    the result is the average, and `conflict` is 1.
 
     Args:
       masses: (M, ..., C), not negative, summing to 1 over the last axis.
@@ -69,21 +69,22 @@ def dempster_shafer(masses: Masses) -> jax.Array:
 
 
 def improved_dempster_shafer(masses: Masses) -> jax.Array:
-    """Average weighted by support and certainty, combined M - 1 times: for the deck's improved D-S.
+    """Combine a support- and certainty-weighted average with itself M - 1 times, for the deck's improved D-S.
 
-    A reconstruction. The deck follows Li et al., Sensors 17(8) 1729 (2017), "distance matrix of the evidences
-    and modified Gini index", whose exact formulas we could not obtain. This is Deng's support times exp(-g),
-    where g = 1 - sum_A m(A)^2 is the Gini impurity of the model's masses; the exponential is ours.
+    This is a reconstruction. The deck follows Li et al., Sensors 17(8) 1729 (2017), "distance matrix of the
+    evidences and modified Gini index", whose exact formulas we could not obtain. Here a model's weight is
+    Deng's support times exp(-g), where g = 1 - sum_A m(A)^2 is the Gini impurity of its masses; the
+    exponential is (ours).
 
-    Args, returns and raises as `dempster_shafer`.
+    Arguments, result and errors are those of `dempster_shafer`.
     """
     return _improved_dempster_shafer(_checked(masses))
 
 
 def murphy(masses: Masses) -> jax.Array:
-    """Murphy's rule: the average, combined with itself M - 1 times (Decision Support Systems 29, 2000).
+    """Combine the average with itself M - 1 times: Murphy's rule (Decision Support Systems 29, 2000).
 
-    Args, returns and raises as `dempster_shafer`.
+    Arguments, result and errors are those of `dempster_shafer`.
 
     >>> [round(p, 4) for p in murphy([[0.5, 0.5], [1, 0]]).tolist()]  # (3/4, 1/4), squared, scaled
     [0.9, 0.1]
@@ -92,19 +93,21 @@ def murphy(masses: Masses) -> jax.Array:
 
 
 def deng(masses: Masses) -> jax.Array:
-    """Deng's rule: Murphy's with a weighted average, models counting by the support that others give them.
+    """Return Deng's rule: Murphy's, but each model is weighted by the support that the others give it.
 
-    Support of model i is sum_{j != i} (1 - d_ij), d_ij = sqrt(|m_i - m_j|^2 / 2) being Jousselme's distance
-    on single classes (Deng et al., Decision Support Systems 38, 2004). Where nobody supports anybody, weights
-    are equal.
+    The support of model i is sum_{j != i} (1 - d_ij), where d_ij = sqrt(|m_i - m_j|^2 / 2) is Jousselme's
+    distance on single classes (Deng et al., Decision Support Systems 38, 2004). If no model supports another,
+    weights are equal.
 
-    Args, returns and raises as `dempster_shafer`.
+    Arguments, result and errors are those of `dempster_shafer`.
     """
     return _deng(_checked(masses))
 
 
 def conflict(masses: Masses) -> jax.Array:
-    """Dempster's conflict k = 1 - sum_A prod_i m_i(A): 0 is agreement on one class, 1 complete contradiction.
+    """Return Dempster's conflict k = 1 - sum_A prod_i m_i(A).
+
+    0 means agreement on one class, 1 complete contradiction.
 
     Args:
       masses: (M, ..., C), as for `dempster_shafer`.
@@ -133,19 +136,19 @@ RULES: dict[str, Callable[..., jax.Array]] = {
 def fuse(
     rule: str, probs: Masses, *, task: str = "classification", weights: Masses | None = None
 ) -> jax.Array:
-    """Fuse by the name of a rule, for either task.
+    """Fuse with the rule of that name, for either task.
 
     Args:
       rule: one of RULES: wa, ds, ids, murphy, deng.
       probs: (M, ..., C) class probabilities of the models.
-      task: "classification" (they sum to 1) or "tagging" (each class by itself).
-      weights: (M,), of the models; only the weighted average takes them.
+      task: "classification" (probabilities sum to 1) or "tagging" (each class by itself).
+      weights: (M,) weights of the models; only the weighted average takes them.
 
     Returns:
       (..., C).
 
     Raises:
-      ValueError: an unknown rule or task, weights for a rule without, malformed probabilities.
+      ValueError: the rule or task is unknown, the rule takes no weights, or probabilities are malformed.
 
     >>> fuse("wa", [[1, 0.75], [0.5, 0.75]], task="tagging").tolist()
     [0.75, 0.75]
@@ -161,7 +164,7 @@ def fuse(
 
 
 def masses_for(task: str, probs: Masses) -> jax.Array:
-    """The mass functions that a task's probabilities are: (M, ..., C), or (M, ..., C, 2) for tagging.
+    """Return a task's probabilities as mass functions: (M, ..., C), or (M, ..., C, 2) for tagging.
 
     Raises:
       ValueError: an unknown task or malformed probabilities.
@@ -171,17 +174,18 @@ def masses_for(task: str, probs: Masses) -> jax.Array:
 
 
 def binary_frames(probs: Masses) -> jax.Array:
-    """Probabilities of single classes (M, ..., C) as masses (M, ..., C, 2) on the frame {class, not class}.
+    """Turn probabilities of single classes (M, ..., C) into masses (M, ..., C, 2) on {class, not class}.
 
-    `dempster_shafer(binary_frames(probs))[..., 0]` is the multi-label rule; `conflict` is then one a class.
+    `dempster_shafer(binary_frames(probs))[..., 0]` is the multi-label rule; `conflict` then gives one value
+    per class.
 
     Raises:
-      ValueError: malformed probabilities: not of this shape, outside [0, 1] or not finite.
+      ValueError: the probabilities are not of this shape, outside [0, 1] or not finite.
     """
     return _binary_frames(_checked(probs, sums_to_one=False))
 
 
-# The rules without their checks, which `fuse` makes once.
+# The rules without their checks, which `fuse` does once.
 
 
 def _weighted_average(probs: jax.Array, weights: Masses | None) -> jax.Array:
@@ -227,30 +231,30 @@ def _conflict(masses: jax.Array) -> jax.Array:
 
 
 def _binary_frames(probs: jax.Array) -> jax.Array:
-    # What rounding has put above 1 is 1: the class cannot have a negative complement.
+    # Rounding can put a probability above 1: it is set to 1, else its complement would be negative.
     probs = jnp.where(probs > 1, 1.0, probs)
     return jnp.stack([probs, 1 - probs], axis=-1)
 
 
 def _self_combined(mass: jax.Array, times: int) -> jax.Array:
-    """Dempster's rule on `times` copies of one mass function; never in complete conflict."""
+    """Return Dempster's rule on `times` copies of one mass function, which are never in complete conflict."""
     return _normalised(times * _log(mass), mass)
 
 
 def _normalised(log_product: jax.Array, otherwise: jax.Array) -> jax.Array:
-    """exp(log_product) scaled to sum to 1 over the classes; `otherwise` where all of it is zero."""
+    """Return exp(log_product) scaled to sum to 1 over the classes, or `otherwise` where all of it is zero."""
     possible = jnp.isfinite(log_product).any(-1, keepdims=True)
-    # Replaced before the softmax too: its gradient would be NaN where every class is impossible.
+    # Also replace the input of the softmax: its gradient would be NaN where every class is impossible.
     return jnp.where(possible, jax.nn.softmax(jnp.where(possible, log_product, 0.0)), otherwise)
 
 
 def _credible_average(masses: jax.Array, reliability: jax.Array) -> jax.Array:
-    """Average of (M, ..., C) weighted by support times reliability (M, ..., 1)."""
-    # Of (M, M, ..., C), which is never in memory at once where this is compiled.
+    """Return the average of (M, ..., C), weighted by support times reliability (M, ..., 1)."""
+    # The differences are (M, M, ..., C), which compiled code never holds in memory at once.
     squared = 0.5 * jnp.square(masses[:, None] - masses[None]).sum(-1, keepdims=True)
     apart = squared > 0
     distance = jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)  # finite gradient at 0
-    # Less 1: a model does not support itself.
+    # Minus 1: a model does not support itself.
     support = jnp.clip((1 - distance).sum(1) - 1, 0.0, None) * reliability
     total = support.sum(0, keepdims=True)
     supported = total > NO_SUPPORT
@@ -270,7 +274,7 @@ def _checked_for(task: str, probs: Masses) -> jax.Array:
 
 
 def _checked(values: Masses, *, sums_to_one: bool = True) -> jax.Array:
-    """At least float32; shapes are always checked, values where they are known."""
+    """Return the values in at least float32; check shapes always, and values where they are known."""
     if not isinstance(values, jax.Array):
         values = np.asarray(values)
     _check_values(values, sums_to_one)
@@ -278,7 +282,7 @@ def _checked(values: Masses, *, sums_to_one: bool = True) -> jax.Array:
 
 
 def _floating(values: jax.Array | np.ndarray) -> jax.Array:
-    """float64 where that is enabled and given, else float32."""
+    """Return the values in float64 if that is enabled and given, else in float32."""
     array = jnp.asarray(values)
     return array.astype(jnp.float64 if array.dtype == jnp.float64 else jnp.float32)
 
@@ -305,7 +309,7 @@ def _check_values(values: jax.Array | np.ndarray, sums_to_one: bool) -> None:
 
 
 def _checked_weights(weights: Masses | None, models: int) -> jax.Array:
-    """(M,), summing to 1."""
+    """Return the weights (M,), scaled to sum to 1."""
     if weights is None:
         return jnp.full(models, 1 / models, jnp.float32)
     if not isinstance(weights, jax.Array):

@@ -1,4 +1,4 @@
-"""Weights of the weighted average: given, or fitted on clips that are not scored."""
+"""Weights of the weighted average: given, or fitted on clips other than the scored ones."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,13 +11,13 @@ Weights = Callable[[Sequence[str]], Sequence[float]]  # names of a subset -> wei
 
 
 def fit(probs: np.ndarray, targets: np.ndarray, task: str, tolerance: float = 1e-6) -> np.ndarray:
-    """Weights of the average under which the targets are likeliest, by expectation maximisation.
+    """Return the weights that maximise the likelihood of the targets, by expectation maximisation.
 
-    The likelihood is concave in the weights; iteration ends where it is provably within `tolerance` nats an
-    example of its maximum, or after 10,000 rounds.
+    The log-likelihood is concave in the weights. Iteration ends when it is provably within `tolerance` nats
+    per example of its maximum, or after 10,000 rounds.
 
     Args:
-      probs: (M, n, C) of a split that is not the one to be scored.
+      probs: (M, n, C) probabilities on a split other than the one to be scored.
       targets: (n, C) multi-hot.
       task: "classification" or "tagging".
 
@@ -32,7 +32,7 @@ def fit(probs: np.ndarray, targets: np.ndarray, task: str, tolerance: float = 1e
         likelihood = np.where(targets > 0, probs, 1 - probs).reshape(len(probs), -1)
     else:
         likelihood = (probs * targets).sum(-1)
-    likelihood = np.maximum(likelihood, 1e-7)  # (ours) one certain error must not decide alone
+    likelihood = np.maximum(likelihood, 1e-7)  # (ours) no single confident error may dominate
     weights = np.full(len(probs), 1 / len(probs))
     for _ in range(10_000):
         gain = (likelihood / (weights @ likelihood)).mean(axis=1)
@@ -43,7 +43,7 @@ def fit(probs: np.ndarray, targets: np.ndarray, task: str, tolerance: float = 1e
 
 
 def fitted_on(others: Mapping[str, Predictions], scored: Predictions) -> Weights:
-    """Weights fitted, for every subset by itself, on other clips than those that are scored.
+    """Return weights fitted, separately for every subset, on clips other than the scored ones.
 
     Raises:
       ConfigError: a clip is in both splits.
@@ -61,10 +61,10 @@ def fitted_on(others: Mapping[str, Predictions], scored: Predictions) -> Weights
 
 
 def given(text: str, names: Sequence[str]) -> Weights:
-    """Weights written as numbers, in the order of the models: '0.5,0.3,0.2'.
+    """Return weights from text such as '0.5,0.3,0.2', in the order of the models.
 
     Raises:
-      ConfigError: not one positive number a model.
+      ConfigError: the text is not one positive number per model.
     """
     try:
         values = [float(part) for part in text.split(",")]

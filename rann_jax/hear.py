@@ -3,8 +3,8 @@
   model = rann_jax.hear.load_model("runs/quickstart")
   rann_jax.hear.get_scene_embeddings(audio, model)
 
-Names and shapes are those of https://hearbenchmark.com/hear-api.html; arrays are NumPy's. Audio is at
-`model.sample_rate`, full scale +-1, as that interface has it.
+Names and shapes are those of https://hearbenchmark.com/hear-api.html; arrays are NumPy arrays. As that
+interface specifies, audio is at `model.sample_rate`, full scale +-1.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ HOP_SECONDS = 0.05  # HEAR recommends a timestamp at least every 50 ms
 
 
 class Model:
-    """What HEAR asks of a model.
+    """A model with the attributes that HEAR requires.
 
     Attributes:
       sample_rate: Hz.
@@ -31,26 +31,26 @@ class Model:
 
 
 def load_model(model_file_path: str) -> Model:
-    """The model of a workdir; raises ConfigError as `Tagger.load`."""
+    """Load the model of a workdir; raise ConfigError as `Tagger.load` does."""
     return Model(Tagger.load(model_file_path))
 
 
 def get_scene_embeddings(audio: np.ndarray, model: Model) -> np.ndarray:
-    """One embedding a sound: (n_sounds, n_samples) -> (n_sounds, D); raises as `get_timestamp_embeddings`."""
+    """Return (n_sounds, D) embeddings of (n_sounds, n_samples); raise as `get_timestamp_embeddings` does."""
     check_sounds(audio)
     return np.stack([model.tagger.embed(sound, model.sample_rate) for sound in audio])
 
 
 def check_sounds(audio: np.ndarray) -> None:
-    """Raise ValueError unless it is (n_sounds, n_samples), of one sound and one sample at least."""
+    """Raise ValueError unless audio is (n_sounds, n_samples) and not empty."""
     if audio.ndim != 2 or not audio.size:
         raise ValueError(f"audio must be (n_sounds, n_samples), one of each at least, not {audio.shape}")
 
 
 def get_timestamp_embeddings(audio: np.ndarray, model: Model) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings over time: (n_sounds, n_samples) -> (n_sounds, T, D) and their times (n_sounds, T) in ms.
+    """Return embeddings (n_sounds, T, D) of (n_sounds, n_samples), and their times (n_sounds, T) in ms.
 
-    A window is centred on each timestamp; beyond the ends of the sound there is silence.
+    A window is centred on each timestamp; the sound is padded with silence at both ends.
 
     Raises:
       ValueError: there is no sound, or it is empty, not finite, or of a type that `Tagger.tag` refuses.

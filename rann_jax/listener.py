@@ -1,9 +1,9 @@
-"""How a sound of any rate and length is heard: in windows, whose mean is its tags.
+"""How sound of any sample rate and length is tagged: in windows, whose probabilities are averaged.
 
-One definition, for `Tagger`, `TaggerEnsemble` and `rann_jax.predict`: windows of t_c seconds begin every
-hop (half a window unless said otherwise), the last one ends with the sound, and a shorter sound is padded
-with zeros at its end. The tags of a sound are the mean of the windows' probabilities, each counted once.
-Evaluation during training differs on clips longer than t_c, where it takes a few evenly spaced crops.
+`Tagger`, `TaggerEnsemble` and `rann_jax.predict` share this definition. A window of t_c seconds starts every
+hop (by default half a window), and the last window ends with the sound. A sound shorter than a window is
+padded with zeros at its end. The tags of a sound are the mean of the windows' probabilities, each window
+counted once. Evaluation during training differs on clips longer than t_c: it uses a few evenly spaced crops.
 """
 
 import abc
@@ -21,14 +21,14 @@ from rann_jax.windows import batched, resampled, sliding
 
 
 class Listener(abc.ABC):
-    """What turns sound into class probabilities, window by window.
+    """Base class of models that turn sound into class probabilities, window by window.
 
     Attributes:
       labels: (C,) class names.
       task: "classification" (probabilities sum to 1) or "tagging" (each class by itself).
-      sample_rate: Hz, of the sound that the networks hear; other rates are resampled.
+      sample_rate: rate in Hz that the networks take; sound at other rates is resampled.
       crop_samples: length of a window at that rate.
-      batch_size: windows computed together at most.
+      batch_size: largest number of windows computed together.
     """
 
     labels: tuple[str, ...]
@@ -39,30 +39,30 @@ class Listener(abc.ABC):
 
     @property
     def window_seconds(self) -> float:
-        """Length of a window, t_c."""
+        """Length of a window in seconds, t_c."""
         return self.crop_samples / self.sample_rate
 
     @abc.abstractmethod
     def judge(self, windows: np.ndarray) -> Judgement:
-        """Class probabilities of windows (W, crop_samples), and of an ensemble its models' conflict."""
+        """Return class probabilities of windows (W, crop_samples); for an ensemble, also their conflict."""
 
     def predict(self, windows: np.ndarray) -> np.ndarray:
-        """Class probabilities (W, C) of windows (W, crop_samples) at `sample_rate`."""
+        """Return class probabilities (W, C) of windows (W, crop_samples) at `sample_rate`."""
         return self.judge(windows).probabilities
 
     def tag(
         self, wave: np.ndarray, sample_rate: int, *, hop_seconds: float | None = None
     ) -> dict[str, float]:
-        """Class names and probabilities of a sound, the most probable first: the mean of its timeline.
+        """Return class names and probabilities of a sound, the most probable first: the mean of its timeline.
 
         Args:
           wave: (N,) floating, full scale +-1, or int16.
-          sample_rate: of `wave`, Hz.
-          hop_seconds: between windows; None is half a window.
+          sample_rate: rate of `wave`, Hz.
+          hop_seconds: time between window starts; None means half a window.
 
         Raises:
-          ValueError: the sound is empty, not (N,), of another type, not finite, or absurdly large; the rate
-            is none that sound has; the hop is not positive, or longer than a window.
+          ValueError: the sound is empty, not (N,), of another type, not finite, or absurdly loud; the sample
+            rate is out of range; the hop rounds to zero samples, or is longer than a window.
         """
         mean = RunningMean()
         for part in self.stream([checked(wave)], sample_rate, hop_seconds=hop_seconds):
@@ -71,12 +71,12 @@ class Listener(abc.ABC):
         return {self.labels[c]: float(mean.probabilities[c]) for c in order}
 
     def probabilities(self, waves: Sequence[np.ndarray], sample_rate: int) -> np.ndarray:
-        """The tags of several sounds of any lengths, (len(waves), C) float32 in the order of `labels`.
+        """Return the tags of several sounds of any lengths, (len(waves), C) float32 in the order of `labels`.
 
         Windows of all sounds are computed together, in at most log2(batch_size) + 2 compiled shapes.
 
         Raises:
-          ValueError: as `tag`.
+          ValueError: as for `tag`.
         """
         heard = [list(self._windows([checked(wave)], sample_rate, None)) for wave in waves]
         total = np.zeros((len(waves), len(self.labels)))
@@ -87,27 +87,27 @@ class Listener(abc.ABC):
         return (total / counts[:, None]).astype(np.float32)
 
     def timeline(self, wave: np.ndarray, sample_rate: int, *, hop_seconds: float | None = None) -> Timeline:
-        """Class probabilities over time, in windows of `window_seconds` every `hop_seconds`.
+        """Return class probabilities over time, in windows of `window_seconds` every `hop_seconds`.
 
-        Args and raises as `tag`.
+        Arguments and errors are those of `tag`.
         """
         return joined(list(self.stream([checked(wave)], sample_rate, hop_seconds=hop_seconds)))
 
     def stream(
         self, blocks: Iterable[np.ndarray], sample_rate: int, *, hop_seconds: float | None = None
     ) -> Iterator[Timeline]:
-        """The timeline of a sound that comes in blocks; its length does not change the memory.
+        """Yield the timeline of a sound that comes in blocks, in memory that does not depend on its length.
 
         Args:
-          blocks: consecutive parts (n,) of the sound, each a sound for `tag` or empty.
-          sample_rate: of the blocks, Hz.
-          hop_seconds: between windows; None is half a window.
+          blocks: consecutive parts (n,) of the sound, each empty or as for `tag`.
+          sample_rate: rate of the blocks, Hz.
+          hop_seconds: time between window starts; None means half a window.
 
         Yields:
           Consecutive parts of at most `batch_size` windows; none for a sound without samples.
 
         Raises:
-          ValueError: as `tag`, when a block's turn has come.
+          ValueError: as for `tag`, when the block in question is reached.
         """
         checked_blocks = (checked(block, may_be_empty=True) for block in blocks)
         windows = self._windows(checked_blocks, sample_rate, hop_seconds)
@@ -135,12 +135,12 @@ class Listener(abc.ABC):
 
 
 def check_batch_size(batch_size: int | None) -> int:
-    """The number itself; for None the default, which is 16, and 4 on a CPU.
+    """Return the batch size; for None the default, which is 16, or 4 on a CPU.
 
-    On a CPU the arrays of 16 windows do not fit its cache: CNN14 was 5% faster with 4.
+    The arrays of 16 windows do not fit a CPU's cache: CNN14 was 5% faster with 4.
 
     Raises:
-      ConfigError: it is below 1.
+      ConfigError: the batch size is below 1.
     """
     if batch_size is None:
         return 4 if jax.default_backend() == "cpu" else 16
@@ -152,8 +152,8 @@ def check_batch_size(batch_size: int | None) -> int:
 def in_batches(step: Callable[[Any, Any], Any], variables: Any, windows: np.ndarray, batch_size: int) -> Any:
     """Apply `step(variables, windows (B, N))`, whose result is a tree of arrays (B, ...), to all windows.
 
-    Batches are padded to powers of two or the full batch: a bounded number of programs is compiled. Of no
-    windows the arrays are (0, ...).
+    The last batch is padded to a power of two or the full size, so that only a few programs are compiled. For
+    no windows at all, the arrays are (0, ...).
     """
     if not len(windows):
         one = jax.ShapeDtypeStruct((1, *windows.shape[1:]), windows.dtype)
@@ -171,10 +171,10 @@ def in_batches(step: Callable[[Any, Any], Any], variables: Any, windows: np.ndar
 
 
 def checked(wave: np.ndarray, *, may_be_empty: bool = False) -> np.ndarray:
-    """A sound, or a block of one that may be empty, as float32 (N,), full scale +-1.
+    """Return a sound, or a possibly empty block of one, as float32 (N,), full scale +-1.
 
     Raises:
-      ValueError: it is empty, not (N,), neither floating nor int16, not finite, or absurdly large.
+      ValueError: it is empty, not (N,), neither floating nor int16, not finite, or absurdly loud.
     """
     wave = np.asarray(wave)
     if wave.ndim != 1 or not (wave.size or may_be_empty):

@@ -1,4 +1,4 @@
-"""Losses on logits and mixed labels. All return one value per example, so that padding can be masked."""
+"""Losses on logits and mixed labels. Each returns one value per example, so that padding can be masked."""
 
 import jax
 import jax.numpy as jnp
@@ -6,26 +6,26 @@ import optax
 
 
 def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Mean over the classes of the binary cross-entropy of sigmoid(logits), for audio tagging.
+    """Return the mean over the classes of the binary cross-entropy of sigmoid(logits), for audio tagging.
 
     Args:
       logits: (..., C).
       labels: (..., C) in [0, 1]; mixed labels are allowed.
 
     Returns:
-      (...,) in nats; the mean over examples is torch's BCEWithLogitsLoss.
+      (...,) in nats; the mean over examples equals torch's BCEWithLogitsLoss.
     """
     return optax.sigmoid_binary_cross_entropy(logits, labels).mean(-1)
 
 
 def categorical_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Cross-entropy of softmax(logits), for classification.
+    """Return the cross-entropy of softmax(logits), for classification.
 
     Args:
       logits: (..., C).
       labels: (..., C), one-hot or a mixture that sums to 1.
 
     Returns:
-      (...,) in nats; the mean over examples is torch's CrossEntropyLoss.
+      (...,) in nats; the mean over examples equals torch's CrossEntropyLoss.
     """
     return -jnp.sum(labels * jax.nn.log_softmax(logits), axis=-1)

@@ -1,8 +1,8 @@
 """Metrics over a whole split, in numpy float64; they equal scikit-learn's.
 
-Arguments are `targets` (N, C), multi-hot or one-hot, and `scores` (N, C), greater meaning more likely.
-A class without positives has no average precision, AUC or F1, one without negatives no AUC: it is NaN in
-the per-class values and left out of the mean. `undefined_classes` lists the first kind for the report.
+Arguments are `targets` (N, C), multi-hot or one-hot, and `scores` (N, C), where greater means more likely.
+A class without positives has no average precision, AUC or F1; a class without negatives has no AUC. Its
+per-class value is NaN and is left out of the mean. `undefined_classes` lists the classes without positives.
 """
 
 import warnings
@@ -14,10 +14,10 @@ Array = np.ndarray
 
 
 def average_precision(targets: Array, scores: Array) -> Array:
-    """Average precision of each class: sum over thresholds of precision times the gain in recall.
+    """Return each class's average precision: the sum over thresholds of precision times the gain in recall.
 
     Returns:
-      (C,), NaN for a class without positives. mAP is `mean(average_precision(...))`.
+      (C,), NaN for a class without positives. The mAP is `mean(average_precision(...))`.
 
     Raises:
       ValueError: shapes differ or are not (N, C), or a score is not finite.
@@ -40,7 +40,7 @@ def average_precision(targets: Array, scores: Array) -> Array:
 
 
 def roc_auc(targets: Array, scores: Array) -> Array:
-    """Area under the ROC curve of each class, ties counting one half.
+    """Return the area under the ROC curve of each class; ties count one half.
 
     Returns:
       (C,), NaN for a class without positives or without negatives.
@@ -57,7 +57,7 @@ def roc_auc(targets: Array, scores: Array) -> Array:
 
 
 def d_prime(auc: Array | float) -> Array:
-    """Sensitivity index sqrt(2) times the standard normal quantile of the AUC (a number or an array).
+    """Return the sensitivity index: sqrt(2) times the standard normal quantile of the AUC.
 
     >>> float(d_prime(0.975).round(3))
     2.772
@@ -66,7 +66,7 @@ def d_prime(auc: Array | float) -> Array:
 
 
 def accuracy(targets: Array, scores: Array) -> float:
-    """Share of examples whose greatest score is at a class that is true.
+    """Return the share of examples whose greatest score is at a true class.
 
     Raises:
       ValueError: shapes differ or are not (N, C), or a score is not finite.
@@ -77,10 +77,10 @@ def accuracy(targets: Array, scores: Array) -> float:
 
 
 def f1(targets: Array, scores: Array, threshold: float | None = None) -> Array:
-    """F1 of each class, the predicted class being the greatest score, or all scores above a threshold.
+    """Return the F1 of each class. Predicted is the greatest score, or every score above a threshold.
 
     Returns:
-      (C,), NaN for a class without positives. `macro_f1` is their mean.
+      (C,), NaN for a class without positives. `macro_f1` is the mean.
 
     Raises:
       ValueError: shapes differ or are not (N, C), or a score is not finite.
@@ -98,24 +98,24 @@ def f1(targets: Array, scores: Array, threshold: float | None = None) -> Array:
 
 
 def macro_f1(targets: Array, scores: Array, threshold: float | None = None) -> float:
-    """Mean F1 of the classes that have positives; arguments as in `f1`."""
+    """Return the mean F1 of the classes that have positives; arguments as in `f1`."""
     return mean(f1(targets, scores, threshold))
 
 
 def mean(per_class: Array) -> float:
-    """Mean over the classes where the value exists; NaN where it exists for none."""
+    """Return the mean over the classes whose value is not NaN; NaN if there are none."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
         return float(np.nanmean(per_class))
 
 
 def undefined_classes(targets: Array) -> Array:
-    """Indices of the classes without positives: those that every mean leaves out."""
+    """Return the indices of the classes without positives, which every mean leaves out."""
     return np.flatnonzero(np.asarray(targets).sum(axis=0) == 0)
 
 
 def _cumulative_counts(targets: Array, scores: Array) -> tuple[Array, Array, Array]:
-    """True and false positives (N, C) at each score from the greatest down, and where a threshold lies."""
+    """Return true and false positives (N, C) by descending score, and where a threshold lies."""
     targets, scores = _checked(targets, scores)
     order = np.argsort(-scores, axis=0, kind="stable")
     ranked = np.take_along_axis(scores, order, axis=0)

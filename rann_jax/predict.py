@@ -1,9 +1,9 @@
 """Tag sound files with a trained model, or with several.
 
-Files of any format, rate and length are read block by block, and what is written follows: an hour takes
-no more memory than a minute. The network hears overlapping windows of t_c seconds; a file's tags are the
-mean over them, as Tagger.tag's are. Several workdirs are an ensemble: their probabilities are fused
-window by window, and the models' conflict is shown.
+Files of any format, sample rate and length are read and their outputs written block by block, so an hour of
+sound takes no more memory than a minute. The network hears overlapping windows of t_c seconds; a file's tags
+are the mean over its windows, as in Tagger.tag. Several workdirs form an ensemble: their probabilities are
+fused window by window, and the conflict between the models is shown.
 """
 
 import argparse
@@ -29,8 +29,8 @@ from rann_jax.tagger_ensemble import DEFAULT_RULE, load
 from rann_jax.timeline import RunningMean
 from rann_jax.workdir import check_folder
 
-TOP = 5  # tags that are shown of a file
-LONGEST_NAME = 255  # bytes, in the file systems of Linux
+TOP = 5  # tags shown per file
+LONGEST_NAME = 255  # bytes, in Linux file systems
 
 EXAMPLES = """\
 examples:
@@ -39,8 +39,8 @@ examples:
   python -m rann_jax.predict runs/birds *.wav --json > tags.jsonl
   python -m rann_jax.predict runs/mel runs/cqt dog.ogg --rule deng --picture pictures/
 
-The exit code is 0 where every file was tagged, 1 where some could not be (they are listed at the end of
-stderr, with reasons), 2 where nothing could be done.
+The exit code is 0 if every file was tagged, 1 if some could not be (they are listed with reasons at the end
+of stderr), 2 if nothing could be done.
 """
 
 
@@ -59,14 +59,24 @@ def _parser() -> argparse.ArgumentParser:
     add("--rule", choices=tuple(fusion.RULES), help=f"how several models are fused (default: {DEFAULT_RULE})")
     add("--checkpoint", choices=("latest", "best"), default="latest", help="default: %(default)s")
     add("--top", type=int, metavar="K", help=f"tags shown for a file (default: {TOP})")
-    add("--threshold", type=float, metavar="P", help="leave out tags, and events, under this probability")
-    add("--hop", type=float, metavar="SECONDS", help="between windows (default: half a window)")
-    add("--batch-size", type=int, metavar="N", help="windows at a time (default: 16, on a CPU 4)")
+    add("--threshold", type=float, metavar="P", help="leave out tags and events below this probability")
+    add("--hop", type=float, metavar="SECONDS", help="time between window starts (default: half a window)")
+    add("--batch-size", type=int, metavar="N", help="windows computed together (default: 16; on a CPU, 4)")
     add("--json", action="store_true", help="JSON lines on stdout instead of the table")
-    add("--csv", type=Path, metavar="FILE", help="write every window's probabilities (stopped: FILE.partial)")
-    add("--audacity", type=Path, metavar="FOLDER", help="write a label track for each file; see --threshold")
-    add("--raven", type=Path, metavar="FOLDER", help="write a Raven selection table for each file; likewise")
-    add("--picture", type=Path, metavar="FOLDER", help="draw spectrogram and probabilities of each file")
+    add(
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="write every window's probabilities; if stopped, the rows so far are kept in FILE.partial",
+    )
+    add(
+        "--audacity",
+        type=Path,
+        metavar="FOLDER",
+        help="write a label track per file; needs --threshold or --top",
+    )
+    add("--raven", type=Path, metavar="FOLDER", help="write a Raven selection table per file; likewise")
+    add("--picture", type=Path, metavar="FOLDER", help="draw each file's spectrogram and probabilities")
     add("--quiet", action="store_true", help="no progress bar")
     return parser
 
@@ -80,10 +90,10 @@ class Failure:
 
 
 def find_files(sources: Sequence[Path]) -> list[Path]:
-    """The files named, and those in the folders named whose suffix libsndfile knows; sorted, each once.
+    """Return the given files, and the files in the given folders that have a known sound suffix.
 
-    What is hidden in a folder, as .Trash or macOS's "._dog.wav", is left out, and linked folders are
-    searched, as preparation does.
+    A folder's files are sorted, and each file is returned once. As in data preparation, hidden files and
+    folders, such as .Trash or macOS's "._dog.wav", are left out, and linked folders are searched.
 
     Raises:
       OSError: a folder cannot be read.
@@ -110,7 +120,7 @@ def _why_not_a_workdir(folder: Path) -> str:
 
 
 def check_names(paths: Sequence[Path], kind: str) -> None:
-    """Raise ConfigError where what is written about two files would take one name, or one too long."""
+    """Raise ConfigError if the outputs of two files would have the same name, or a name is too long."""
     seen: dict[str, Path] = {}
     for path in paths:
         other = seen.setdefault(path.name, path)
@@ -125,10 +135,10 @@ def check_names(paths: Sequence[Path], kind: str) -> None:
 
 
 def split_sources(first: Path, rest: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Workdirs and sources: after the first workdir, folders that hold checkpoints are workdirs too.
+    """Return workdirs and sources; folders with checkpoints that follow the first workdir are workdirs too.
 
     Raises:
-      ConfigError: the first is a file, a workdir is named twice, or nothing is left to be tagged.
+      ConfigError: the first path is a file, a workdir is named twice, or nothing is left to tag.
     """
     if first.is_file():
         raise ConfigError(f"{first} is a file: workdirs are named first, then what is to be tagged")
@@ -143,12 +153,12 @@ def split_sources(first: Path, rest: Sequence[Path]) -> tuple[list[Path], list[P
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written about every file beside its tags.
+    """What is written about every file in addition to its tags.
 
     Attributes:
       choice: which classes are events.
-      table: rows of all files, or None.
-      folders: of "audacity", "raven" and "picture", those that are wanted.
+      table: the CSV table of all files, or None.
+      folders: the output folder of each wanted kind: "audacity", "raven", "picture".
     """
 
     choice: Choice
@@ -159,10 +169,10 @@ class Outputs:
 def tag_file(
     listener: Listener, path: Path, hop_seconds: float | None, bar: tqdm, outputs: Outputs
 ) -> Tagged:
-    """Tag one file, moving the bar on by the seconds heard.
+    """Tag one file, and advance the progress bar by the seconds heard.
 
     Raises:
-      AudioError: the file cannot be decoded, or is empty; nothing is left of its outputs.
+      AudioError: the file cannot be decoded, or is empty; its outputs are removed.
     """
     mean = RunningMean()
     with ExitStack() as stack:
@@ -190,7 +200,7 @@ def tag_file(
 
 
 def move(bar: tqdm, seconds: float) -> None:
-    """Move the bar on by seconds of sound, and say how many times faster than real time that is."""
+    """Advance the bar by seconds of sound, and show the speed relative to real time."""
     elapsed = bar.format_dict["elapsed"]
     bar.set_postfix_str(f"{(bar.n + seconds) / max(elapsed, 1e-3):.0f} x real time", refresh=False)
     bar.update(seconds)
@@ -216,7 +226,7 @@ def tag_files(
 
 
 def check_hop(seconds: float | None, listener: Listener) -> None:
-    """Raise ConfigError unless windows can follow each other so: by a sample at least, without a gap."""
+    """Raise ConfigError unless the hop is at least one sample and at most a window."""
     rate, longest = listener.sample_rate, listener.window_seconds
     if seconds is not None and not (0 < seconds <= longest and round(seconds * rate) >= 1):
         raise ConfigError(
@@ -225,10 +235,11 @@ def check_hop(seconds: float | None, listener: Listener) -> None:
 
 
 def replaceable(path: Path, inputs: Sequence[Path]) -> Path:
-    """Where a link leads, or the path itself.
+    """Return the path, or the target of a link.
 
     Raises:
-      ConfigError: it is an input or is called as sound is, as `--csv *.wav` has it, or is there and no file.
+      ConfigError: it is an input, it has a sound file's suffix (as from `--csv *.wav`), or it exists and is
+        not a file.
     """
     target = Path(os.path.realpath(path))
     if {path.suffix.lower(), target.suffix.lower()} & (audio.SUFFIXES | audio.UNREADABLE):
@@ -241,10 +252,10 @@ def replaceable(path: Path, inputs: Sequence[Path]) -> Path:
 
 
 def choice_of(options: argparse.Namespace) -> Choice:
-    """The classes that the command line chooses.
+    """Return the choice of classes that the command line asks for.
 
     Raises:
-      ConfigError: a number is out of range, or label files are wanted and nothing says what is an event.
+      ConfigError: a number is out of range, or label files are wanted but nothing defines an event.
     """
     if (options.audacity or options.raven) and options.top is None and options.threshold is None:
         raise ConfigError(
@@ -258,14 +269,14 @@ def choice_of(options: argparse.Namespace) -> Choice:
 
 
 def show(line: str, *, goes_on: bool) -> None:
-    """Print a line. Where nobody reads any more (`| head`), what else is written still becomes whole.
+    """Print a line to stdout. If its reader is gone (`| head`), other outputs are still completed.
 
     Args:
-      line: for stdout.
-      goes_on: whether anything else is written.
+      line: the line.
+      goes_on: whether there are other outputs.
 
     Raises:
-      BrokenPipeError: nobody reads any more, and there is nothing else to do.
+      BrokenPipeError: the reader is gone and there are no other outputs.
     """
     try:
         tqdm.write(line, file=sys.stdout)
@@ -277,10 +288,10 @@ def show(line: str, *, goes_on: bool) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """What the command line does; returns the exit code.
+    """Do what the command line asks and return the exit code.
 
     Raises:
-      ConfigError: what the user can mend, in one line.
+      ConfigError: the user can fix it; the message is one line.
     """
     choice = choice_of(options)
     workdirs, sources = split_sources(options.workdir, options.sources)
@@ -315,7 +326,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; the exit code."""
+    """Run the program and return its exit code."""
     options = _parser().parse_args(arguments)
     return guarded(lambda: run(options))
 

@@ -1,4 +1,4 @@
-"""predictions/SPLIT.npz: what a model said about every clip of a split, and of which data and step."""
+"""predictions/SPLIT.npz: a model's probabilities for every clip of a split, with their data and step."""
 
 import dataclasses
 import math
@@ -11,22 +11,22 @@ from rann_jax.errors import ConfigError
 from rann_jax.steps import LOSSES
 from rann_jax.workdir import replace_atomically
 
-MAX_CLASSES = 100_000  # (ours) they are scored one by one
-MAX_BYTES = 1 << 30  # of all arrays, unpacked; AudioSet's evaluation split needs 55 MB
+MAX_CLASSES = 100_000  # (ours) classes are scored one by one
+MAX_BYTES = 1 << 30  # for all arrays, unpacked; AudioSet's evaluation split needs 55 MB
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Class probabilities of n clips and what they are to be compared with.
+    """Class probabilities of n clips, and their targets.
 
     Attributes:
       ids: (n,) names of the clips, unique.
       targets: (n, C) uint8, multi-hot.
       probabilities: (n, C) float32.
       labels: (C,) class names.
-      fingerprint: of the clips and their labels; equal exactly where those are.
+      fingerprint: fingerprint of the clips and their labels; equal exactly if those are.
       task: "classification" or "tagging".
-      step: training steps of the weights.
+      step: number of training steps of the weights.
     """
 
     ids: np.ndarray
@@ -55,26 +55,26 @@ class Predictions:
 
 
 def path_of(workdir: Path, split: str) -> Path:
-    """Where a workdir keeps the predictions of a split."""
+    """Return where a workdir keeps the predictions of a split."""
     return workdir / "predictions" / f"{split}.npz"
 
 
 def best(split: str) -> str:
-    """The name under which the best checkpoint's predictions of a split are kept, beside the latest's."""
+    """Return the name under which the best checkpoint's predictions of a split are kept."""
     return f"{split}.best"
 
 
 def splits(workdir: Path) -> list[str]:
-    """The splits that a workdir has predictions of, by the latest checkpoint; no split has a dot in it."""
+    """Return the splits with predictions of the latest checkpoint; a split's name has no dot."""
     names = (path.stem for path in (workdir / "predictions").glob("*.npz"))
     return sorted(name for name in names if "." not in name)
 
 
 def load(workdir: Path, split: str) -> Predictions:
-    """The predictions of a split in a workdir. The file may be anything: it is checked, never trusted.
+    """Return the predictions of a split in a workdir. The file is not trusted: its content is checked.
 
     Raises:
-      ConfigError: it is not there, or not what `Predictions.save` writes.
+      ConfigError: the file is missing, or not what `Predictions.save` writes.
     """
     path = path_of(workdir, split)
     try:
@@ -88,7 +88,7 @@ def load(workdir: Path, split: str) -> Predictions:
         ) from None
     except KeyError as error:
         raise ConfigError(f"{path}: {error.args[0]}: score the run again with --mode=eval") from None
-    except Exception as error:  # damaged or hostile bytes make the readers raise nearly anything
+    except Exception as error:  # on damaged or hostile files the readers may raise nearly anything
         raise ConfigError(
             f"{path} cannot be read: {' '.join(str(error).split())[:200] or type(error).__name__}"
         ) from error

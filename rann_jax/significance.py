@@ -1,8 +1,8 @@
-"""How sure a score is: bootstrap intervals over clips, and McNemar's exact test between two models.
+"""Uncertainty of scores: bootstrap confidence intervals over clips, and McNemar's exact test of two models.
 
 The bootstrap draws clips with replacement and scores every draw (Efron, 1979). A draw is a vector of how
-often each clip was drawn, so that all draws are scored at once by matrix products. Clips count as drawn one
-by one: of several by one speaker, or of another seed of the training, the intervals say nothing.
+often each clip was drawn, so all draws are scored at once by matrix products. Clips are treated as
+independent: the intervals account neither for several clips by one speaker nor for the training seed.
 """
 
 import numpy as np
@@ -15,22 +15,22 @@ Array = np.ndarray
 
 
 def draw_counts(clips: int, draws: int, seed: int = 0) -> Array:
-    """(draws, clips) float32: how often each clip is in each draw of as many clips, with replacement."""
+    """Return how often each clip is in each draw with replacement, (draws, clips) float32."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(clips, np.full(clips, 1 / clips), size=draws).astype(np.float32)
 
 
 def scores(targets: Array, probabilities: Array, counts: Array, threshold: float | None = None) -> dict:
-    """Accuracy, mAP, macro F1 and d' of every draw, as `metrics` defines them.
+    """Return accuracy, mAP, macro F1 and d' of every draw, as defined in `metrics`.
 
     Args:
       targets: (n, C) multi-hot.
       probabilities: (n, C).
-      counts: (draws, n) how often each clip counts; ones, of float64, are the split itself.
-      threshold: of F1 for tagging; None takes the greatest class.
+      counts: (draws, n) how often each clip counts; float64 ones give the scores of the split itself.
+      threshold: threshold of F1 for tagging; None predicts the most probable class.
 
     Returns:
-      name -> (draws,). Classes without positives in a draw are left out of its means.
+      name -> (draws,). Classes without positives in a draw are left out of that draw's means.
     """
     best = probabilities.argmax(axis=1)
     clips = np.arange(len(targets))
@@ -38,7 +38,7 @@ def scores(targets: Array, probabilities: Array, counts: Array, threshold: float
     if threshold is None:
         predicted[clips, best] = 1
     else:
-        predicted[probabilities.astype(np.float64) > threshold] = 1  # as `metrics` compares
+        predicted[probabilities.astype(np.float64) > threshold] = 1  # compared as in `metrics`
     precision, area = _ranked(targets, probabilities, counts)
     positives = counts @ targets
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -53,19 +53,21 @@ def scores(targets: Array, probabilities: Array, counts: Array, threshold: float
 
 
 def interval(values: Array, score: float, level: float = 0.95) -> tuple[float, float]:
-    """Bias-corrected percentile interval of a score (Efron & Tibshirani, 1993, 14.3, without acceleration).
+    """Return the bias-corrected percentile interval of a score.
 
-    Draws hold clips twice, which lifts their average precision above the split's and lowers F1, the more the
-    fewer clips a class has. Plain percentiles would shift the interval that way too, where it has to go the
-    other way: a split has this bias itself.
+    The method is that of Efron & Tibshirani (1993), 14.3, without acceleration.
 
-    Draws whose score is undefined (NaN) are left out. An infinite score is defined: d' of an AUC of 1. An end
-    between two draws is interpolated; where one of them is infinite, it is the nearer one.
+    Draws contain clips more than once, which raises their average precision above the split's and lowers F1,
+    the more so the fewer clips a class has. Plain percentiles would shift the interval in the same direction.
+    It must shift in the opposite direction, because the split's own score already has this bias.
+
+    Draws whose score is undefined (NaN) are left out. An infinite score is defined: it is d' for an AUC of 1.
+    An end between two draws is interpolated; if one of the two is infinite, the end is the nearer draw.
 
     Args:
-      values: (draws,) the scores of the draws.
-      score: of the split itself.
-      level: share of such intervals that hold the true score.
+      values: (draws,) scores of the draws.
+      score: score of the split itself.
+      level: confidence level, the share of such intervals that contain the true score.
 
     >>> interval(np.array([1.0] * 50 + [np.inf] * 50), np.inf)
     (1.0, inf)
@@ -73,7 +75,7 @@ def interval(values: Array, score: float, level: float = 0.95) -> tuple[float, f
     defined = values[~np.isnan(values)]
     if not len(defined):
         return float("nan"), float("nan")
-    share = (np.mean(defined < score) + np.mean(defined <= score)) / 2  # equal ones are half below
+    share = (np.mean(defined < score) + np.mean(defined <= score)) / 2  # equal ones count as half below
     ends = ndtr(2 * ndtri(share) + ndtri([(1 - level) / 2, (1 + level) / 2]))
     with np.errstate(invalid="ignore"):  # inf - inf
         between = np.quantile(defined, ends)
@@ -83,9 +85,12 @@ def interval(values: Array, score: float, level: float = 0.95) -> tuple[float, f
 
 
 def mcnemar(first: Array, second: Array) -> float:
-    """Exact two-sided p-value that two models, right (n,) or wrong on the same clips, are equally good.
+    """Return McNemar's exact two-sided p-value for the hypothesis that two models are equally good.
 
-    Under that hypothesis, of the clips where only one is right, each is right on Binomial(., 1/2).
+    Each argument (n,) says for the same clips whether the model is right.
+
+    Under that hypothesis, the number of clips that only the first gets right is Binomial(k, 1/2), where k is
+    the number of clips that exactly one of them gets right.
 
     >>> mcnemar(np.array([1, 1, 1, 1, 1, 0]), np.array([0, 0, 0, 0, 0, 0]))
     0.0625
@@ -97,12 +102,12 @@ def mcnemar(first: Array, second: Array) -> float:
 
 
 def right(targets: Array, probabilities: Array) -> Array:
-    """(n,) 1 where the greatest probability is at a class that is true: what accuracy is the mean of."""
+    """Return (n,), 1 where the most probable class is a true one; its mean is the accuracy."""
     return targets[np.arange(len(targets)), probabilities.argmax(axis=1)]
 
 
 def _ranked(targets: Array, probabilities: Array, counts: Array) -> tuple[Array, Array]:
-    """Average precision and AUC (draws, C) with weights, ties as in `metrics`."""
+    """Return weighted average precision and AUC (draws, C), with ties as in `metrics`."""
     shape = (len(counts), targets.shape[1])
     precision, area = np.full(shape, np.nan), np.full(shape, np.nan)
     for c in range(targets.shape[1]):

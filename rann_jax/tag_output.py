@@ -1,7 +1,7 @@
-"""What is written about a tagged file: table, JSON, CSV, Audacity labels, Raven selections.
+"""Outputs for tagged files: table, JSON, CSV, Audacity labels, Raven selections.
 
-Outputs that follow the timeline are written while the file is heard. Each is a context manager that gives
-a function of the timeline's next part; where the file turns out to be broken, nothing of it is left.
+Outputs over time are written while the file is read. Each is a context manager that yields a function to call
+with the next part of the timeline. If the file turns out to be damaged, nothing of it is left.
 """
 
 import csv
@@ -18,7 +18,7 @@ import numpy as np
 from rann_jax.timeline import Timeline
 from rann_jax.workdir import replace_atomically
 
-BAR = 30  # characters of a full bar
+BAR = 30  # characters in a full bar
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 SUFFIX = {"audacity": ".txt", "raven": ".selections.txt", "picture": ".png"}
 RAVEN_HEAD = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tSpecies\tScore\n"
@@ -28,7 +28,7 @@ Write = Callable[[Timeline], None]
 
 @dataclass(frozen=True)
 class Choice:
-    """Which classes are worth a word: the `top` most probable that reach the threshold.
+    """Which classes to report: the `top` most probable that reach the threshold.
 
     >>> Choice(top=2, threshold=0.25).of(np.array([0.25, 0.5, 0.25, 0.0])).tolist()
     [True, True, False, False]
@@ -38,13 +38,13 @@ class Choice:
     threshold: float
 
     def of(self, probabilities: np.ndarray) -> np.ndarray:
-        """Of probabilities (..., C), which are chosen: (..., C) bool."""
+        """Return which of the probabilities (..., C) are chosen: (..., C) bool."""
         order = np.argsort(-probabilities, axis=-1, kind="stable")
         ranks = np.argsort(order, axis=-1, kind="stable")
         return (ranks < self.top) & (probabilities >= self.threshold)
 
     def ranked(self, probabilities: np.ndarray) -> np.ndarray:
-        """Of probabilities (C,), the indices of those that are chosen, the most probable first."""
+        """Return the indices of the chosen ones of the probabilities (C,), the most probable first."""
         chosen = np.flatnonzero(self.of(probabilities))
         return chosen[np.argsort(-probabilities[chosen], kind="stable")]
 
@@ -55,10 +55,10 @@ class Tagged:
 
     Attributes:
       path: the file.
-      seconds: its length.
+      seconds: length of the file.
       labels: (C,) class names.
-      probabilities: (C,), the mean over the file's windows.
-      conflict: of an ensemble's models, the mean over the windows; None for one model.
+      probabilities: (C,) mean over the file's windows.
+      conflict: mean conflict of an ensemble's models over the windows; None for one model.
     """
 
     path: Path
@@ -68,17 +68,17 @@ class Tagged:
     conflict: float | None = None
 
     def tags(self, choice: Choice) -> list[tuple[str, float]]:
-        """The chosen classes, the most probable first."""
+        """Return the chosen classes with their probabilities, the most probable first."""
         return [(self.labels[c], float(self.probabilities[c])) for c in choice.ranked(self.probabilities)]
 
     def as_json(self, choice: Choice) -> dict[str, Any]:
-        """File, length in seconds, tags; for an ensemble also its conflict."""
+        """Return file, length in seconds and tags; for an ensemble also its conflict."""
         tags = tags_as_json(self.labels, self.probabilities, choice)
         row = {"file": shown(self.path), "seconds": round(self.seconds, 3), "tags": tags}
         return row if self.conflict is None else row | {"conflict": round(self.conflict, 6)}
 
     def as_table(self, choice: Choice) -> str:
-        """A heading and a bar for every tag; coloured where stdout is a terminal and NO_COLOR is unset."""
+        """Return a heading and a bar per tag, coloured if stdout is a terminal and NO_COLOR is not set."""
         coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         tags = self.tags(choice)
         width = max((len(label) for label, _ in tags), default=0)
@@ -93,7 +93,7 @@ class Tagged:
 
 
 def tags_as_json(labels: Sequence[str], probabilities: np.ndarray, choice: Choice) -> list[dict[str, Any]]:
-    """The chosen classes of probabilities (C,), the most probable first.
+    """Return the chosen classes of probabilities (C,), the most probable first.
 
     >>> tags_as_json(("dog", "cat"), np.array([0.25, 0.75]), Choice(top=1, threshold=0))
     [{'label': 'cat', 'probability': 0.75}]
@@ -105,7 +105,7 @@ def tags_as_json(labels: Sequence[str], probabilities: np.ndarray, choice: Choic
 
 
 class Event(NamedTuple):
-    """A stretch of windows in which a class is chosen; `probability` is the highest of them."""
+    """A run of consecutive windows in which a class is chosen; `probability` is the highest among them."""
 
     start: float
     stop: float
@@ -114,7 +114,7 @@ class Event(NamedTuple):
 
 
 class Events:
-    """The events of a timeline that comes in parts, in the order in which they end."""
+    """Collects the events of a timeline that comes in parts, in the order in which they end."""
 
     def __init__(self, labels: Sequence[str], choice: Choice):
         self._labels = labels
@@ -122,7 +122,7 @@ class Events:
         self._open: dict[int, Event] = {}
 
     def add(self, part: Timeline) -> Iterator[Event]:
-        """The events that ended before or in this part."""
+        """Yield the events that ended before or in this part."""
         chosen = self._choice.of(part.probabilities)
         for w, (start, stop) in enumerate(zip(part.starts, part.stops, strict=True)):
             for ended in [c for c in self._open if not chosen[w, c]]:
@@ -133,13 +133,13 @@ class Events:
                 self._open[c] = before._replace(stop=float(stop), probability=max(before.probability, p))
 
     def rest(self) -> Iterator[Event]:
-        """The events that last to the end of the sound."""
+        """Yield the events that last to the end of the sound."""
         yield from self._open.values()
 
 
 @contextmanager
 def label_file(path: Path, kind: str, labels: Sequence[str], choice: Choice) -> Iterator[Write]:
-    """The events of one file as an Audacity label track or a Raven selection table."""
+    """Write the events of one file as an Audacity label track or a Raven selection table."""
     events = Events(labels, choice)
     with replace_atomically(path) as file:
         line = _audacity_lines(file) if kind == "audacity" else _raven_lines(file)
@@ -169,10 +169,10 @@ def _raven_lines(file: IO[str]) -> Callable[[Event], None]:
 
 
 class CsvTable:
-    """One row for each window: file, start, stop, the conflict of an ensemble, probabilities.
+    """A table with one row per window: file, start, stop, the conflict of an ensemble, probabilities.
 
     Attributes:
-      files: how many are in it.
+      files: number of files in the table.
     """
 
     def __init__(self, file: IO[str], labels: Sequence[str], *, with_conflict: bool):
@@ -184,7 +184,7 @@ class CsvTable:
 
     @contextmanager
     def of(self, path: Path) -> Iterator[Write]:
-        """Write the rows of one file; they are taken back where it turns out to be broken."""
+        """Write the rows of one file; they are removed again if it turns out to be damaged."""
         before, name = self._file.tell(), shown(path)
 
         def write(part: Timeline) -> None:
@@ -205,9 +205,9 @@ class CsvTable:
 
 @contextmanager
 def csv_table(path: Path, labels: Sequence[str], *, with_conflict: bool) -> Iterator[CsvTable]:
-    """A table that takes the place of `path` at its end.
+    """Write a table that replaces `path` when it is complete.
 
-    Stopped before, it keeps the rows of the files that were tagged as PATH.partial, and says so on stderr.
+    If stopped earlier, the rows of the files tagged so far are kept as PATH.partial, with a note on stderr.
     """
     with replace_atomically(path) as file:
         table = CsvTable(file, labels, with_conflict=with_conflict)
@@ -215,7 +215,7 @@ def csv_table(path: Path, labels: Sequence[str], *, with_conflict: bool) -> Iter
             yield table
         except BaseException:
             if table.files:
-                file.flush()  # of a full disk it fails, and nothing is kept: it would end within a row
+                file.flush()  # fails on a full disk; then nothing is kept, as it would end within a row
                 partial = path.with_name(f"{path.name}.partial")
                 Path(file.name).replace(partial)
                 told = f"{partial} has the rows so far (files: {table.files}); {path} is as before"
@@ -224,7 +224,7 @@ def csv_table(path: Path, labels: Sequence[str], *, with_conflict: bool) -> Iter
 
 
 def bar(p: float) -> str:
-    """A bar for a probability, in eighths of a character.
+    """Return a bar for a probability, in eighths of a character.
 
     >>> bar(0.5)
     '███████████████'
@@ -234,7 +234,7 @@ def bar(p: float) -> str:
 
 
 def shown(path: str | Path) -> str:
-    r"""A path as text; bytes of it that are not UTF-8 as escapes, for no text file can hold them.
+    r"""Return a path as text; bytes that are not UTF-8, which no text file can hold, become escapes.
 
     >>> print(shown(os.fsdecode(b"caf\xe9.wav")))
     caf\xe9.wav
@@ -243,5 +243,5 @@ def shown(path: str | Path) -> str:
 
 
 def file_name(path: Path, kind: str) -> str:
-    """Name of what is written about a file; its suffix stays, so that a.wav and a.ogg do not meet."""
+    """Return the name of a file's output; it keeps the suffix, so that a.wav and a.ogg do not collide."""
     return path.name + SUFFIX[kind]

@@ -1,7 +1,7 @@
-"""A trained model for use: `Tagger.load(workdir)` needs nothing but the workdir's checkpoint.
+"""Use a trained model: `Tagger.load(workdir)` needs nothing but the workdir's checkpoint.
 
-The rate, front end, network and labels are those that travel with the weights. Sound at another rate is
-resampled; it is never taken at a wrong one.
+The sample rate, front end, network and labels are stored with the weights. Sound at another rate is
+resampled, so the model never hears it at the wrong rate.
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ from rann_jax.timeline import Judgement
 
 
 class Tagger(Listener):
-    """A network with its front end, weights and labels; how sound is heard is in rann_jax/listener.py.
+    """A network with its front end, weights and labels; see rann_jax/listener.py for how sound is fed to it.
 
     Args:
       experiment: config, front end and network.
-      variables: weights and statistics, as `model.apply` takes them.
+      variables: weights and statistics, in the form that `model.apply` takes.
       labels: class names, in the order of the logits.
-      batch_size: windows computed together at most; None is 16, on a CPU 4.
+      batch_size: largest number of windows computed together; None means 16, or 4 on a CPU.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class Tagger(Listener):
     def load(
         cls, workdir: str | Path, *, checkpoint: str = "latest", batch_size: int | None = None
     ) -> "Tagger":
-        """The averaged weights of a run, with all that was saved beside them.
+        """Load the averaged weights of a run, and the config and labels saved with them.
 
         Args:
           workdir: the run's folder; only its `checkpoints/` is read.
-          checkpoint: "latest", the newest that can be read, with a warning of each that cannot; or "best".
-          batch_size: windows computed together at most; None is 16, on a CPU 4.
+          checkpoint: "latest", the newest that can be read, with a warning for each that cannot; or "best".
+          batch_size: largest number of windows computed together; None means 16, or 4 on a CPU.
 
         Raises:
           ConfigError: there is no such checkpoint, or it cannot be read.
@@ -89,24 +89,24 @@ class Tagger(Listener):
         return cls(experiment, state.ema_variables, record.bundle["labels"], batch_size=batch_size)
 
     def judge(self, windows: np.ndarray) -> Judgement:
-        """Class probabilities (W, C) of windows (W, crop_samples); one model is in no conflict."""
+        """Return class probabilities (W, C) of windows (W, crop_samples); one model has no conflict."""
         return Judgement(in_batches(self._probabilities, self.variables, windows, self.batch_size))
 
     def embed(self, wave: np.ndarray, sample_rate: int) -> np.ndarray:
-        """The embedding (D,) of a sound: the mean over the windows of its timeline.
+        """Return the embedding (D,) of a sound: the mean over the windows of its timeline.
 
         Raises:
-          ValueError: as `tag`.
+          ValueError: as for `tag`.
         """
         windows = [window for _, _, window in self._windows([checked(wave)], sample_rate, None)]
         return self.embed_windows(np.stack(windows)).mean(axis=0)
 
     def embed_windows(self, windows: np.ndarray) -> np.ndarray:
-        """Embeddings (W, D) of windows (W, crop_samples) at `sample_rate`."""
+        """Return embeddings (W, D) of windows (W, crop_samples) at `sample_rate`."""
         return in_batches(self._embeddings, self.variables, windows, self.batch_size)
 
     @property
     def embedding_size(self) -> int:
-        """D; nothing is computed for it."""
+        """The size D of an embedding, found without computing one."""
         window = jax.ShapeDtypeStruct((1, self.crop_samples), jnp.float32)
         return jax.eval_shape(self._embeddings, self.variables, window).shape[-1]

@@ -1,4 +1,4 @@
-"""Several trained models that hear the same windows of a sound, fused by a rule of rann_jax/fusion.py."""
+"""Several trained models on the same windows of a sound, fused by a rule of rann_jax/fusion.py."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,18 +19,20 @@ DEFAULT_RULE = "wa"
 
 
 class TaggerEnsemble(Listener):
-    """Models of the same classes, fused window by window.
+    """Models with the same classes, fused window by window.
 
-    Front ends and networks may differ; labels, task, rate and window must not. The conflict of a window is
-    Dempster's between the models; for tagging, where every class has its own, the mean over the classes.
+    Front ends and networks may differ; labels, task, sample rate and window length must not. The conflict of
+    a window is Dempster's conflict between the models; for tagging, where every class has its own, it is the
+    mean over the classes.
 
     Args:
-      taggers: two models or more.
+      taggers: at least two models.
       rule: one of fusion.RULES: wa (the mean), ds, ids, murphy, deng.
-      batch_size: windows computed together at most; None is 16, on a CPU 4.
+      batch_size: largest number of windows computed together; None means 16, or 4 on a CPU.
 
     Raises:
-      ConfigError: an unknown rule, fewer than two models, or models that cannot be fused; which, and why.
+      ConfigError: the rule is unknown, there are fewer than two models, or two models cannot be fused; the
+        message says which, and why.
     """
 
     def __init__(self, taggers: Sequence[Tagger], *, rule: str = DEFAULT_RULE, batch_size: int | None = None):
@@ -73,24 +75,25 @@ class TaggerEnsemble(Listener):
         checkpoint: str = "latest",
         batch_size: int | None = None,
     ) -> "TaggerEnsemble":
-        """The models of several workdirs.
+        """Load the models of several workdirs.
 
         Raises:
-          ConfigError: as the class and `Tagger.load`.
+          ConfigError: as for the class and `Tagger.load`.
         """
         taggers = [Tagger.load(workdir, checkpoint=checkpoint) for workdir in workdirs]
         return cls(taggers, rule=rule, batch_size=batch_size)
 
     def judge(self, windows: np.ndarray) -> Judgement:
-        """Fused probabilities (W, C) of windows (W, crop_samples), the models' conflict, what each said."""
+        """Return fused probabilities (W, C) of windows (W, crop_samples), the conflict, and each model's."""
         return in_batches(self._fused, self._variables, windows, self.batch_size)
 
 
 def load(workdirs: Sequence[Path], rule: str | None, checkpoint: str, batch_size: int | None) -> Listener:
-    """One model, or an ensemble of several; what programs with an option --rule load.
+    """Load one model, or an ensemble of several, for programs with an option --rule.
 
     Raises:
-      ConfigError: a workdir has no such checkpoint, the models cannot be fused, or one has a rule.
+      ConfigError: a workdir has no such checkpoint, the models cannot be fused, or a rule is given for a
+        single model.
     """
     if len(workdirs) == 1:
         if rule is not None:

@@ -1,4 +1,4 @@
-"""Class probabilities over time: what a model says of a sound, window by window."""
+"""Class probabilities of a sound over time, window by window."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ import numpy as np
 
 
 class Judgement(NamedTuple):
-    """Class probabilities of W windows, and of an ensemble how far its models agree.
+    """Class probabilities of W windows and, for an ensemble, how far its models agree.
 
     Attributes:
       probabilities: (W, C).
       conflict: (W,) how much the models of an ensemble contradict each other, 0..1; None for one model.
-      by_model: (W, M, C) what each model of an ensemble said by itself; None for one model.
+      by_model: (W, M, C) probabilities of each model of an ensemble; None for one model.
     """
 
     probabilities: Any
@@ -23,14 +23,14 @@ class Judgement(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-    """Class probabilities over time, of a whole sound or of a part of it.
+    """Class probabilities over time, for a whole sound or a part of it.
 
     Attributes:
-      starts: (W,) begin of each window, seconds.
+      starts: (W,) start of each window, seconds.
       stops: (W,) end of each window, seconds; never beyond the end of the sound.
       probabilities: (W, C) float32.
       labels: (C,) class names.
-      conflict, by_model: of an ensemble, as in `Judgement`.
+      conflict, by_model: as in `Judgement`; None for one model.
     """
 
     starts: np.ndarray
@@ -42,7 +42,7 @@ class Timeline:
 
 
 def joined(parts: Sequence[Timeline]) -> Timeline:
-    """The parts of one sound, one after the other; at least one."""
+    """Join consecutive parts, at least one, of one sound."""
     first = parts[0]
     return Timeline(
         np.concatenate([part.starts for part in parts]),
@@ -55,7 +55,7 @@ def joined(parts: Sequence[Timeline]) -> Timeline:
 
 
 class RunningMean:
-    """The tags of a sound, while its timeline goes by: the mean over all windows, each counted once.
+    """The tags of a sound, computed as its timeline comes in: the mean over all windows, each counted once.
 
     >>> mean = RunningMean()
     >>> ends = np.array([1.0])
@@ -72,7 +72,7 @@ class RunningMean:
         self._conflict: float | None = None
 
     def add(self, part: Timeline) -> None:
-        """The next windows."""
+        """Add the next windows."""
         self.windows += len(part.starts)
         self.seconds = float(part.stops[-1])
         self._probabilities = self._probabilities + part.probabilities.sum(axis=0, dtype=np.float64)
@@ -81,7 +81,7 @@ class RunningMean:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """(C,) float64; after the first `add`."""
+        """Mean probabilities (C,) float64; valid after the first `add`."""
         return np.asarray(self._probabilities) / self.windows
 
     @property

@@ -1,4 +1,4 @@
-"""From a stream of blocks of sound to windows of one size: nothing longer than a window is kept."""
+"""Turn a stream of blocks of sound into windows of one size, in bounded memory."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import soxr
 
-RESAMPLER_BLOCK = 1 << 16  # samples; soxr's stream keeps a copy of what it is given
+RESAMPLER_BLOCK = 1 << 16  # samples; soxr's stream keeps a copy of its input
 
 
 def resampled(blocks: Iterable[np.ndarray], source_rate: int, rate: int) -> Iterator[np.ndarray]:
-    """Blocks (n,) at `source_rate` Hz as blocks at `rate` Hz, by soxr's HQ filter, float32.
+    """Resample blocks (n,) from `source_rate` to `rate` Hz with soxr's HQ filter; yield float32 blocks.
 
-    However short a sound is, a sample of it is left.
+    Even the shortest sound yields at least one sample.
     """
     if source_rate == rate:
         yield from blocks
@@ -31,26 +31,26 @@ def resampled(blocks: Iterable[np.ndarray], source_rate: int, rate: int) -> Iter
 
 
 def sliding(blocks: Iterable[np.ndarray], size: int, hop: int) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Windows every `hop` samples, the last one ending with the sound, so that all of it is heard.
+    """Yield windows every `hop` samples; the last one ends with the sound, so that all of it is heard.
 
     Args:
       blocks: consecutive parts (n,) of one sound, of any lengths.
-      size: samples of a window.
+      size: samples in a window.
       hop: samples between the starts of windows, at most `size`.
 
     Yields:
-      (start, stop, window): samples [start, stop) of the sound, in a window (size,). A sound shorter
-      than a window is one window, padded with zeros at its end; an empty sound is none.
+      (start, stop, window): samples [start, stop) of the sound, in a window (size,). A sound shorter than a
+      window gives one window, padded with zeros at its end; an empty sound gives none.
 
     Raises:
-      ValueError: the hop is not between 1 and the size.
+      ValueError: the hop is not between 1 and `size`.
 
     >>> [(a, b) for a, b, _ in sliding([np.arange(3.0), np.arange(4.0)], size=4, hop=2)]
     [(0, 4), (2, 6), (3, 7)]
     """
     if not 1 <= hop <= size:
         raise ValueError(f"windows of {size} samples cannot follow each other every {hop}")
-    # `kept` begins at sample `origin`: the last `size` samples at least, which the last window may need.
+    # `kept` starts at sample `origin` and has at least the last `size` samples, for the last window.
     kept, origin, start = np.zeros(0, np.float32), 0, 0
     for block in blocks:
         kept = np.concatenate([kept, np.asarray(block, np.float32)])
