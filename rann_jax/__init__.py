@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    # `import rann_jax` stays light: JAX and the networks are loaded with the first use of these.
+    # Keep `import rann_jax` light: JAX and the networks are loaded on first use of these names.
     if name == "Tagger":
         from rann_jax.tagger import Tagger
 

@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, read from its text."""
+"""Find in the text of a compiled program what it sends between devices."""
 
 import dataclasses
 import re
@@ -13,11 +13,11 @@ _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """Collectives of one kind: how many instructions, and the bytes of a device that take part in them.
+    """Collectives of one kind: the number of instructions, and the bytes per device that take part in them.
 
-    An instruction in a loop counts once, and so do the copies that the compiler makes of one for several
-    branches, known by their channel. Bytes are of the larger side, operands or result: what an
-    all-reduce reduces, what an all-gather gathers, what a reduce-scatter is given.
+    An instruction in a loop counts once. Copies that the compiler makes of one instruction for several
+    branches, recognised by their channel, also count once. Bytes are those of the larger side, operands or
+    result: what an all-reduce reduces, what an all-gather gathers, what a reduce-scatter is given.
     """
 
     count: int
@@ -25,7 +25,7 @@ class Traffic:
 
 
 def traffic(hlo: str) -> dict[str, Traffic]:
-    """Kind of collective -> what there is of it, from the text of an optimised HLO module.
+    """Return the traffic by kind of collective, from the text of an optimised HLO module.
 
     >>> traffic("%b = f32[8]{0} all-reduce(%a), replica_groups={}")
     {'all-reduce': Traffic(count=1, bytes=32)}
@@ -35,7 +35,7 @@ def traffic(hlo: str) -> dict[str, Traffic]:
     seen: set[tuple[str, str]] = set()
     for name, shape, opcode, rest in _INSTRUCTION.findall(hlo):
         sizes[name] = array_bytes(shape)
-        kind = opcode.removesuffix("-done")  # of an asynchronous pair, the half whose result is the result
+        kind = opcode.removesuffix("-done")  # of an asynchronous pair, count the half that gives the result
         if kind in KINDS:
             channel = re.search(r"channel_id=(\d+)", rest)
             if channel and (kind, channel[1]) in seen:
@@ -49,7 +49,7 @@ def traffic(hlo: str) -> dict[str, Traffic]:
 
 
 def array_bytes(shape: str) -> int:
-    """Bytes of an array or tuple as HLO writes its shape.
+    """Return the bytes of an array or tuple, given its shape as HLO writes it.
 
     >>> array_bytes("(f32[2,3]{1,0:T(8,128)}, bf16[4]{0})")
     32

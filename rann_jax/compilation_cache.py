@@ -1,4 +1,4 @@
-"""Compiled programs are kept, so that the second start of a run does not compile again."""
+"""Keep compiled programs on disk, so that later starts of a run need not compile again."""
 
 import hashlib
 import platform
@@ -12,9 +12,9 @@ DEFAULT = "~/.cache/rann_jax/compiled"
 
 
 def enable() -> None:
-    """Keep programs in the user's cache, unless JAX was already told where (jax_compilation_cache_dir).
+    """Keep compiled programs in the user's cache, unless jax_compilation_cache_dir is already set.
 
-    Nothing is kept for a user without a home folder.
+    For a user without a home folder nothing is kept.
     """
     if jax.config.values["jax_compilation_cache_dir"] is None:
         with suppress(RuntimeError):
@@ -23,9 +23,10 @@ def enable() -> None:
 
 
 def _processor() -> str:
-    """A name for this kind of CPU: a program for another may use instructions that this one lacks.
+    """Return a name for this kind of CPU.
 
-    Machines of a cluster share the home folder and not always the processor.
+    A program compiled for another CPU may use instructions that this one lacks, and the machines of a cluster
+    may share the home folder without having the same processor.
     """
     try:
         features = re.search(r"^(?:flags|Features)\s*:.*$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)

@@ -1,10 +1,10 @@
-"""Compile the whole training step for devices that are not here: memory, FLOPs, collectives, does it fit.
+"""Compile the training step for absent devices: print memory, FLOPs, collectives, and whether it fits.
 
   python -m rann_jax.compile --config configs/audioset.py --topology v5e:4x4
 
-compiles for a slice of TPU v5e on any Linux machine (extra `tpu`), in some minutes; with --cpu_devices 8 for
-as many simulated CPU devices. Overrides are as everywhere: --config.batch_size=256 --config.model.remat=True.
-Exit code 1 where it does not fit.
+compiles for a TPU v5e slice on any Linux machine (extra `tpu`), in a few minutes. With --cpu_devices 8 it
+compiles for that many simulated CPU devices instead. Config overrides work as in rann_jax.main:
+--config.batch_size=256 --config.model.remat=True. The exit code is 1 if the step does not fit.
 """
 
 import argparse
@@ -29,16 +29,16 @@ MB = 1e6
 
 
 def tpu_devices(topology: str) -> Sequence[Any]:
-    """The devices of a slice such as `v5e:4x4`; none of them is needed.
+    """Return the devices of a slice such as `v5e:4x4`; the slice itself need not be there.
 
     Raises:
       ConfigError: libtpu is not installed, or knows no such slice.
     """
-    # Else libtpu asks for the metadata of a cloud machine, which this need not be, and waits for an answer.
+    # Otherwise libtpu asks for cloud metadata and waits for an answer, even on a machine outside a cloud.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    except Exception as error:  # jax raises whatever its plugin does
+    except Exception as error:  # jax passes on whatever its plugin raises
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
             f"--topology {topology}: {reason[0]}: slices are named as in v5e:4x4, and need the extra `tpu`"
@@ -46,7 +46,7 @@ def tpu_devices(topology: str) -> Sequence[Any]:
 
 
 def memory_bytes(compiled: jax.stages.Compiled) -> int:
-    """What a device holds during a step: arguments, results beside them, temporaries, code."""
+    """Return what a device holds during a step: arguments, results not aliased to them, temporaries, code."""
     stats: Any = compiled.memory_analysis()
     return (
         stats.argument_size_in_bytes
@@ -58,7 +58,7 @@ def memory_bytes(compiled: jax.stages.Compiled) -> int:
 
 
 def describe(compiled: jax.stages.Compiled, seconds: float) -> list[str]:
-    """The lines that are printed of a compiled step."""
+    """Return the lines to print about a compiled step."""
     stats: Any = compiled.memory_analysis()
     cost: Any = compiled.cost_analysis()
     lines = [
@@ -73,10 +73,10 @@ def describe(compiled: jax.stages.Compiled, seconds: float) -> list[str]:
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """What the command line does; the exit code.
+    """Do what the command line asks and return the exit code.
 
     Raises:
-      ConfigError: what the user can mend.
+      ConfigError: the user can fix it.
     """
     jax.config.update("jax_platforms", "cpu")
     if options.cpu_devices is not None:
@@ -100,7 +100,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         print(f"does not fit: {lack}")
         return 1
     print("\n".join(describe(compiled, time.monotonic() - begin)))
-    # The TPU compiler knows the memory and refuses what exceeds it.
+    # The TPU compiler knows the device memory and refuses programs that exceed it.
     print("fits" if options.topology else "whether it fits is up to the host: CPU devices share its memory")
     return 0
 
@@ -114,13 +114,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", required=True, help="configs/NAME.py[:presets]")
     target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--topology", help="a TPU slice, as in v5e:4x4 or v6e:16x16")
-    target.add_argument("--cpu_devices", type=int, help="so many simulated CPU devices")
+    target.add_argument("--topology", help="a TPU slice, such as v5e:4x4 or v6e:16x16")
+    target.add_argument("--cpu_devices", type=int, help="number of simulated CPU devices")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return 0, 1 where the step does not fit, 2 where the user can mend what is wrong."""
+    """Run the program; return 0, 1 if the step does not fit, 2 if the user can fix the error."""
     options, overrides = _parser().parse_known_args(arguments)
     return guarded(lambda: run(options, overrides))
 

@@ -1,20 +1,20 @@
-"""Options of XLA with which programs of networks are compiled, where JAX's defaults are slower."""
+"""XLA compiler options for networks, where JAX's defaults are slower."""
 
 import functools
 
 import jax
 
-# On CPUs XLA gives convolutions of 32 channels and more to the library YNN, which is slower than its own, and
-# computes the gradients of their weights on one thread (docs/performance.md). The rest of its default stays.
+# On CPUs XLA hands convolutions of 32 or more channels to the library YNN, which is slower than XLA's own
+# code and computes the weight gradients on one thread (docs/performance.md). The rest of the default is kept.
 CPU_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 }
 
 
 def network_options(device: jax.Device | None = None) -> dict[str, str | bool]:
-    """What `jax.jit` takes as `compiler_options` for a network on such a device, or on JAX's default.
+    """Return the `compiler_options` of `jax.jit` for a network on a device (None: JAX's default device).
 
-    Only what this version of JAX knows: the options are XLA's own, and experimental.
+    They are XLA's own, experimental options; only those that this version of JAX knows are returned.
     """
     platform = device.platform if device else jax.default_backend()
     return known_options(**CPU_OPTIONS) if platform == "cpu" else {}
@@ -22,7 +22,7 @@ def network_options(device: jax.Device | None = None) -> dict[str, str | bool]:
 
 @functools.cache
 def known_options(**options: str | bool) -> dict[str, str | bool]:
-    """Those of the options with which XLA compiles for a CPU."""
+    """Return those of the options that XLA accepts for a CPU."""
 
     def known(name: str) -> bool:
         try:

@@ -1,12 +1,12 @@
-"""Print what networks cost, beside the deck's Table XII.
+"""Print what networks cost, next to the numbers of the deck's Table XII.
 
   python -m rann_jax.complexity                            every network of that table
   python -m rann_jax.complexity rann-4x4-1 --num_classes 50
 
-Two units are in that table. Its RANN rows count multiply-adds (MACs) of the network for t_c seconds; its
-PANNs rows count FLOPs for 10 s: 2 per multiply-add, STFT included, 2 per value out of BatchNorms, and in
-ResNet38 what its ReLU and pooling modules do. Both are printed for every network, here with the network's
-own input length.
+That table mixes two units. Its RANN rows count multiply-adds (MACs) of the network for t_c seconds. Its PANNs
+rows count FLOPs for 10 s: 2 per multiply-add, STFT included, 2 per output value of a BatchNorm, and for
+ResNet38 also its ReLU and pooling modules. Here both are printed for every network, at the network's own
+input length.
 """
 
 import argparse
@@ -36,7 +36,7 @@ HEADER = (
 
 
 def row(name: str, cost: Complexity) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     line = (
         f"{name:<22} {cost.params:>11,} {(cost.macs + cost.stft_macs) / 1e9:>8.3f} "
         f"{cost.published_flops / 1e9:>8.3f} {'x'.join(map(str, cost.input_shape)):>10} {cost.seconds:>7g} "
@@ -50,23 +50,25 @@ def row(name: str, cost: Complexity) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return 0, or 2 where the user can mend what is wrong."""
+    """Run the program; return 0, or 2 if the user can fix the error."""
     parser = argparse.ArgumentParser(
         prog="python -m rann_jax.complexity",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="networks; default: those of Table XII")
-    parser.add_argument("--num_classes", type=int, default=527, help="logits (default: %(default)s)")
+    parser.add_argument(
+        "--num_classes", type=int, default=527, help="number of classes (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     return guarded(lambda: run(options), also=(ValueError,))
 
 
 def run(options: argparse.Namespace) -> int:
-    """What the command line does; returns the exit code.
+    """Do what the command line asks and return the exit code.
 
     Raises:
-      ValueError: no such network, or a number of classes that it cannot have.
+      ValueError: there is no such network, or the number of classes is invalid.
     """
     if options.num_classes < 1:
         raise ValueError(f"--num_classes={options.num_classes}: it must be at least 1")

@@ -1,4 +1,4 @@
-"""environment.json: with which command, versions and devices a run was launched the last time."""
+"""environment.json: the command, versions and devices of a run's last launch."""
 
 import json
 import os
@@ -20,7 +20,7 @@ MAX_BYTES = 1 << 20
 
 
 def command_line(module: str, arguments: Sequence[str]) -> str:
-    """What to type for the same launch.
+    """Return what to type for the same launch.
 
     >>> command_line("rann_jax.main", ["--workdir", "my run"])
     "python -m rann_jax.main --workdir 'my run'"
@@ -29,7 +29,7 @@ def command_line(module: str, arguments: Sequence[str]) -> str:
 
 
 def device_kind() -> str:
-    """What the devices are, as in 'NVIDIA H100 80GB HBM3'; of CPUs their own name, where it is known."""
+    """Return the kind of the devices, such as 'NVIDIA H100 80GB HBM3'; for a CPU, its model name if known."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         return device.device_kind
@@ -40,12 +40,12 @@ def device_kind() -> str:
 
 
 def describe(command: str) -> dict[str, str]:
-    """Command, versions, operating system and devices; name -> text."""
+    """Return command, versions, operating system and devices, as name -> text."""
     versions = {"rann-jax": rann_jax.__version__, "Python": platform.python_version()}
     for package in PACKAGES:
         try:
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # of a source tree that is not installed
+        except metadata.PackageNotFoundError:  # as in a source tree that is not installed
             versions[package] = "unknown"
     devices = f"{jax.device_count()} x {device_kind()} ({jax.default_backend()})"
     hosts = {"processes": str(jax.process_count()), "host CPUs": str(os.cpu_count())}
@@ -59,7 +59,7 @@ def save(workdir: Path, command: str) -> None:
 
 
 def load(workdir: Path) -> dict[str, str]:
-    """What `save` wrote; empty where the workdir is of a version that did not.
+    """Return what `save` wrote; empty for workdirs of versions that did not write it.
 
     Raises:
       ConfigError: the file is something else.

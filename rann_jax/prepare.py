@@ -1,20 +1,20 @@
-"""Prepare the data of an experiment before it is trained, or tell what that would cost.
+"""Prepare the data of an experiment before training, or estimate what that would cost.
 
   python -m rann_jax.prepare --config configs/audioset.py --config.data_dir=DIR --dry-run
   python -m rann_jax.prepare --config configs/audioset.py --config.data_dir=DIR
 
-Training does the same when it starts; a large data set is better prepared where cores are many. Killed, the
-same command goes on behind the last finished shard. --config.prepare.storage=flac stores fewer bytes, which
-take longer to read: the dry run tells both costs. --config.prepare.workers=N takes N processes, not one a
-core.
+Training does the same when it starts, but a large data set is better prepared on a machine with many cores.
+If the command is killed, running it again continues after the last finished shard.
+--config.prepare.storage=flac stores fewer bytes, which take longer to read; the dry run prints both costs.
+--config.prepare.workers=N uses N processes instead of one per core.
 
-Data sets of millions of clips can be prepared by an Apache Beam runner (extra `beam`), whose flags are
-given as one argument:
+Data sets of millions of clips can be prepared by an Apache Beam runner (extra `beam`). Its flags are given as
+one argument:
 
   --beam "--runner=DirectRunner --direct_running_mode=multi_processing --direct_num_workers=16"
   --beam "--runner=FlinkRunner --flink_master=HOST:8081 --environment_type=LOOPBACK"
 
-Its workers need this package, and the folders of the source and of the prepared copy under the same paths.
+Its workers need this package, and must see the source folder and the prepared copy under the same paths.
 """
 
 import argparse
@@ -39,7 +39,7 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def size(count: float) -> str:
-    """Bytes as people read them.
+    """Return a number of bytes in readable units.
 
     >>> size(1.28e12)
     '1.28 TB'
@@ -51,7 +51,7 @@ def size(count: float) -> str:
 
 
 def forecast(config: ConfigDict, cost: Estimate) -> Iterator[str]:
-    """The lines of a dry run."""
+    """Yield the lines of a dry run."""
     for split, listed in cost.listed.items():
         missing = cost.missing[split]
         yield f"{split}: {listed} clips listed" + (f", {missing} of them unusable unheard" * (missing > 0))
@@ -70,7 +70,7 @@ def forecast(config: ConfigDict, cost: Estimate) -> Iterator[str]:
 
 
 def summary(prepared: Prepared) -> Iterator[str]:
-    """What is in a copy, and where it is."""
+    """Yield lines that say what a prepared copy holds, and where it is."""
     for split in prepared.splits:
         manifest = prepared.manifest(split)
         clipped = sum(row.clipped > 0 for row in manifest.rows)
@@ -83,10 +83,10 @@ def summary(prepared: Prepared) -> Iterator[str]:
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """What the command line does; returns the exit code.
+    """Do what the command line asks and return the exit code.
 
     Raises:
-      ConfigError, DataError: what the user can mend.
+      ConfigError, DataError: the user can fix it.
     """
     config = load_config_file(options.config, overrides)
     check_ranges(config)
@@ -112,14 +112,14 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, help="configs/NAME.py[:presets]")
-    parser.add_argument("--dry-run", action="store_true", help="tell clips, hours and bytes; prepare nothing")
-    parser.add_argument("--beam", help="flags of an Apache Beam runner that prepares, as one argument")
+    parser.add_argument("--dry-run", action="store_true", help="print clips, hours, bytes; prepare nothing")
+    parser.add_argument("--beam", help="flags of an Apache Beam runner to prepare with, as one argument")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return 0, or 2 where the user can mend what is wrong."""
+    """Run the program; return 0, or 2 if the user can fix the error."""
     options, overrides = _parser().parse_known_args(arguments)
     return guarded(lambda: run(options, overrides))
 

@@ -1,4 +1,4 @@
-"""What every program here does with what its user can mend, and with Ctrl-C: one line on stderr."""
+"""Error handling of every program: for Ctrl-C and errors that users can fix, one line on stderr."""
 
 import importlib
 import io
@@ -22,17 +22,17 @@ LESS_MEMORY = (
 
 
 def guarded(work: Callable[[], int], also: tuple[type[Exception], ...] = ()) -> int:
-    """Do a program's work and return its exit code: 2 where users can mend the error, 130 after Ctrl-C.
+    """Do a program's work and return its exit code: 2 if the user can fix the error, 130 after Ctrl-C.
 
     Args:
-      work: returns the exit code.
-      also: exceptions of this work that users can mend.
+      work: does the work and returns the exit code.
+      also: further exceptions of this work that users can fix.
 
     >>> guarded(lambda: 0)
     0
     """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        # Terminals of few characters show the others as ?.
+        # On terminals with a small character set, show other characters as ?.
         sys.stdout.reconfigure(errors="replace")
     try:
         return work()
@@ -53,7 +53,7 @@ def guarded(work: Callable[[], int], also: tuple[type[Exception], ...] = ()) -> 
 
 
 def one_line(error: Exception) -> str:
-    """What an exception says, in one line; of the system's errors the file and the reason.
+    """Return an exception's message in one line; for an OSError, the file and the reason.
 
     >>> one_line(FileNotFoundError(2, "No such file or directory", "a.wav"))
     'a.wav: No such file or directory'
@@ -64,7 +64,7 @@ def one_line(error: Exception) -> str:
 
 
 def out_of_memory(error: Exception) -> str:
-    """What JAX says of a device that has too little memory, in one line; empty for any other error.
+    """Return JAX's message of an out-of-memory error in one line; empty for any other error.
 
     >>> out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.\\nBacktrace:"))
     'RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.'
@@ -72,14 +72,15 @@ def out_of_memory(error: Exception) -> str:
     told = str(error)
     if "RESOURCE_EXHAUSTED" not in told:
         return ""
-    used = re.search(r"Used [^.]*\.\w+ of \S+ hbm[^\n]*", told)  # of a compiler for TPUs
+    used = re.search(r"Used [^.]*\.\w+ of \S+ hbm[^\n]*", told)  # from the TPU compiler
     return used[0] if used else told.splitlines()[0]
 
 
 def require(package: str, *, for_what: str, extra: str) -> None:
-    """Raise ConfigError, which says how to install it, unless an optional package can be imported.
+    """Raise ConfigError, with the command to install it, unless an optional package can be imported.
 
-    As there is no release, what pip knows by this name is not ours: it is told of the checkout.
+    This project has no release, and what pip finds under its name is not ours. So the command installs the
+    checkout.
     """
     try:
         importlib.import_module(package)
