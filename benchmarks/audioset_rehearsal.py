@@ -1,14 +1,14 @@
-"""A small AudioSet: 2000 clips of 10 s mixed from ESC-50, several labels each, in AudioSet's official layout.
+"""Make a small AudioSet: 2000 multi-label clips of 10 s, mixed from ESC-50, in AudioSet's official layout.
 
     python -m benchmarks.audioset_rehearsal --data_dir ESC50 --out DIR
     python -m rann_jax.main --config configs/audioset.py:size=small,classes=50 \\
         --config.data_dir=DIR --workdir W
 
 Each clip has one to three sources of 5 s, at random places and levels, and the union of their labels. 1600
-clips are mixed from folds 1 to 4 (balanced_train_segments.csv), 400 from fold 5 (eval_segments.csv), so
-that no recording is in both. The first sources go through all classes in turn; the others are of some
-classes far more often than of others (by 1 / rank), as in AudioSet, so that class-balanced sampling has
-something to do.
+clips are mixed from folds 1 to 4 (balanced_train_segments.csv) and 400 from fold 5 (eval_segments.csv), so
+no recording is in both. The first sources go through all classes in turn. The classes of the others are
+drawn with weights 1 / rank, so that some are far more frequent, as in AudioSet, and class-balanced sampling
+has something to do.
 """
 
 import argparse
@@ -30,12 +30,12 @@ LEVELS_DB = (-12.0, 0.0)
 
 
 def youtube_id(split: str, number: int) -> str:
-    """Eleven characters of the alphabet of YouTube's ids."""
+    """Return eleven characters from the alphabet of YouTube's ids."""
     return base64.urlsafe_b64encode(hashlib.sha256(f"{split} {number}".encode()).digest()).decode()[:11]
 
 
 def mix(sources: Sequence[Path], rng: np.random.Generator) -> np.ndarray:
-    """The sum (SECONDS * RATE,) of sources of equal power, at random places and levels, peak below 1."""
+    """Return (SECONDS * RATE,): the normalised sources at random places and levels, summed, peak below 1."""
     mixture = np.zeros(SECONDS * RATE, np.float32)
     for path in sources:
         samples = audio.resample(audio.decode(path), RATE).samples[: len(mixture)]
@@ -46,7 +46,7 @@ def mix(sources: Sequence[Path], rng: np.random.Generator) -> np.ndarray:
 
 
 def draw(number: int, recordings: Mapping[str, Sequence[Path]], rng: np.random.Generator) -> dict[str, Path]:
-    """One to three recordings of different classes; the first is of class `number`, modulo their count."""
+    """Draw one to three recordings of different classes; the first class is `number` modulo their count."""
     classes = list(recordings)
     weights = 1 / np.arange(1, len(classes) + 1)
     chosen = [classes[number % len(classes)]]
@@ -56,7 +56,7 @@ def draw(number: int, recordings: Mapping[str, Sequence[Path]], rng: np.random.G
 
 
 def write_split(split: str, esc50: Path, rows: Sequence[Mapping[str, str]], out: Path) -> None:
-    """The clips of a split, and its list."""
+    """Write the clips of a split and its list of segments."""
     clips, folds = SPLITS[split]
     recordings: defaultdict[str, list[Path]] = defaultdict(list)
     for row in rows:
@@ -74,7 +74,7 @@ def write_split(split: str, esc50: Path, rows: Sequence[Mapping[str, str]], out:
 
 
 def machine_id(target: str) -> str:
-    """Made up, in the form of AudioSet's."""
+    """Return a made-up machine id in the form of AudioSet's."""
     return f"/m/esc50_{int(target):02}"
 
 

@@ -1,12 +1,13 @@
-"""What augmentation costs: its share of a training step, and each one beside audiomentations.
+"""Time augmentation: its share of a training step, and single augmentations against audiomentations.
 
     python -m benchmarks.augment --json benchmarks/results/augment_cpu.json
 
-The policy is `augment=all` of configs/esc50.py; `every` is the same with every example drawn for each. The
-step is a whole one without augmentation, from waveforms to updated weights, behind a log-mel front end; the
-policy is timed alone, and its share is of the sum of both. Then single augmentations of a batch, jitted on
-jax's default device, beside audiomentations on the CPU, clip by clip, in the same ranges; a ratio above 1
-means that ours is faster. Calls are made in turns; medians are reported. Sounds are synthesised, 44.1 kHz.
+The policy `all` is `augment=all` of configs/esc50.py; `every` has the same augmentations, each applied to
+every example. The step is a whole training step without augmentation, from waveforms through a log-mel front
+end to updated weights. The policy is timed alone, and its share is of the sum of both times. A second table
+times single augmentations of a batch, jitted on JAX's default device, against audiomentations on the CPU,
+clip by clip, in the same ranges; a ratio above 1 means that ours is faster. Calls take turns, and medians are
+reported. The sounds are synthesised at 44.1 kHz.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from rann_jax.state import create_state
 
 PACKAGES = ["jax", "jaxlib", "numpy", "audiomentations", "python-stretch", "librosa"]
 CLASSES = 50
-# Ours by name, and who of audiomentations does the same, with its arguments.
+# Our augmentations by name, and the transforms of audiomentations that do the same, with their arguments.
 PEERS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "stretch": [
         ("TimeStretch", {"min_rate": 0.8, "max_rate": 1.25, "method": "librosa_phase_vocoder"}),
@@ -51,7 +52,7 @@ def policy(options: Mapping[str, Mapping[str, Any]]) -> augment.Policy:
 
 
 def on_batch(chosen: augment.Policy, audio: np.ndarray) -> Callable[[], Any]:
-    """The policy's work on waveforms (B, N), with another key at every call."""
+    """Return a call that applies the policy to waveforms (B, N), with a new key each time."""
     labels = jnp.eye(len(audio), CLASSES, dtype=jnp.float32)
     run = jax.jit(lambda key, audio, labels: chosen.on_audio(key, audio, labels))
     keys, sound = iter(jax.random.split(jax.random.key(0), 1000)), jnp.asarray(audio)
@@ -59,7 +60,7 @@ def on_batch(chosen: augment.Policy, audio: np.ndarray) -> Callable[[], Any]:
 
 
 def training_step(network: str, audio: np.ndarray) -> Callable[[], Any]:
-    """A step of training on waveforms (B, N), not augmented."""
+    """Return a call that trains one step on waveforms (B, N) without augmentation."""
     model = models.create(network, num_classes=CLASSES)
     features = front_end("log_mel", sample_rate=SR, seconds=audio.shape[1] / SR)
     tx = optimizer.adam(schedule="constant", learning_rate=1e-4, total_steps=1)
@@ -77,7 +78,7 @@ def training_step(network: str, audio: np.ndarray) -> Callable[[], Any]:
 
 
 def shares(network: str, audio: np.ndarray, repeats: int) -> list[dict[str, Any]]:
-    """The policies' cost beside the step's."""
+    """Return the cost of each policy, of the step, and the policy's share of their sum."""
     every = {name: {} for name in esc50.AUGMENT["all"]}
     calls = {"all": on_batch(policy(esc50.AUGMENT["all"]), audio), "every": on_batch(policy(every), audio)}
     taken = machine.medians({**calls, "step": training_step(network, audio)}, repeats)
@@ -96,7 +97,7 @@ def clip_by_clip(name: str, arguments: Mapping[str, Any], audio: np.ndarray) -> 
 
 
 def beside_peers(audio: np.ndarray, repeats: int) -> list[dict[str, Any]]:
-    """Each augmentation that audiomentations has too."""
+    """Time each augmentation that audiomentations has too."""
     rows = []
     for name, peers in PEERS.items():
         calls = {"ours": on_batch(policy({name: {}}), audio)}

@@ -1,8 +1,8 @@
-"""The features that are measured: ours, the reference that says what is right, and the peers.
+"""The features that are measured: our function, the reference for correct values, and the peers.
 
-A peer is a function of a batch of waveforms `(B, N)` that prepares whatever is not to be timed and
-returns the call that is; a device may still be at work when the call returns. Peers that are not installed
-raise ImportError when prepared.
+A peer is a function of a batch of waveforms `(B, N)`. It prepares whatever should not be timed and returns
+the call to time; a device may still be working when that call returns. Peers that are not installed raise
+ImportError when prepared.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ Peer = Callable[[np.ndarray], Call]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One line of the table."""
+    """A feature that is measured: one or more lines of the table."""
 
     name: str
     ours: Callable[[Any], Any]
@@ -39,17 +39,17 @@ class Case:
 
 
 def direct(function: Callable[[np.ndarray], Any]) -> Peer:
-    """Peer that takes the whole batch in one call."""
+    """Return a peer that takes the whole batch in one call."""
     return lambda batch: functools.partial(function, batch)
 
 
 def looped(function: Callable[[np.ndarray], Any]) -> Peer:
-    """Peer that takes clip after clip."""
+    """Return a peer that takes one clip after another."""
     return lambda batch: lambda: np.stack([function(clip) for clip in batch])
 
 
 def on_torch(build: Callable[[], Callable[[Any], Any]]) -> Peer:
-    """Peer of PyTorch, on its GPU where there is one; `build` makes the module or function."""
+    """Return a PyTorch peer, on a GPU if there is one; `build` makes the module or function."""
 
     def prepare(batch: np.ndarray) -> Call:
         import torch
@@ -83,7 +83,7 @@ def torch_stft() -> Callable[[Any], Any]:
 
 
 def torch_stft_in_order() -> Callable[[Any], Any]:
-    """Of PyTorch's transposed view a copy in the order in memory that librosa's and our results have."""
+    """Return an STFT whose result is copied from PyTorch's transposed view into librosa's and our order."""
     stft = torch_stft()
     return lambda y: stft(y).contiguous()
 
@@ -105,7 +105,7 @@ def torchlibrosa_mel(is_log: bool) -> Callable[[Any], Any]:
 
 
 def torchaudio(name: str, *, decibels: bool = False, **arguments: Any) -> Peer:
-    """Transform of torchaudio. As channels of clips: its greatest value is a clip's only then."""
+    """Return a transform of torchaudio; clips are mono channels, so that maxima are taken per clip."""
 
     def build() -> Callable[[Any], Any]:
         import torch
@@ -120,7 +120,7 @@ def torchaudio(name: str, *, decibels: bool = False, **arguments: Any) -> Peer:
 
 
 def nnaudio(name: str, **arguments: Any) -> Peer:
-    """Module of nnAudio; it speaks of `sr` and `pad_mode` as librosa does."""
+    """Return a module of nnAudio, which has `sr` and `pad_mode` as librosa does."""
 
     def build() -> Callable[[Any], Any]:
         import nnAudio.features
@@ -132,7 +132,7 @@ def nnaudio(name: str, **arguments: Any) -> Peer:
 
 
 def librosax(path: str, **arguments: Any) -> Peer:
-    """Function of librosax, compiled, on jax's device; its features take `y` by keyword."""
+    """Return a function of librosax, jitted on JAX's device; its features take `y` by keyword."""
 
     def prepare(batch: np.ndarray) -> Call:
         import librosax.feature
@@ -150,14 +150,14 @@ def spafe_gfcc(y: np.ndarray) -> np.ndarray:
     from spafe.features.gfcc import gfcc
     from spafe.utils.preprocessing import SlidingWindow
 
-    # spafe takes seconds and rounds down; half a sample more keeps the lengths that are meant.
+    # spafe takes seconds and rounds down; half a sample more gives the intended lengths.
     window = SlidingWindow(2048.5 / SR, 512.5 / SR, "hamming")
     sound = {"fs": SR, "num_ceps": 20, "nfilts": 128, "nfft": 2048, "low_freq": 50, "window": window}
     return gfcc(y, **sound).T
 
 
 def cyclic_tempogram(y: np.ndarray) -> np.ndarray:
-    """Magnitude of librosa's Fourier tempogram, folded as by libfmp, in float64."""
+    """Return the magnitude of librosa's Fourier tempogram, folded as in libfmp, in float64."""
     strength = np.abs(librosa.feature.fourier_tempogram(y=y, sr=SR))
     tempi = librosa.fourier_tempo_frequencies(sr=SR)
     wanted = 30 * 2.0 ** (np.arange(160) / 40)
@@ -170,12 +170,12 @@ def mel_spectrogram(batch: np.ndarray) -> np.ndarray:
 
 
 def _of_librosa(name: str, ours: Any, theirs: Any, peers: dict[str, Peer] | None = None) -> Case:
-    """Case whose reference is librosa, called with the batch as its only argument."""
+    """Return a case whose reference is librosa, called with the batch as its only argument."""
     return Case(name, ours, theirs, {"librosa": direct(theirs), **(peers or {})})
 
 
 def _of_waveform(name: str, module: Any, peers: dict | None = None, **arguments: Any) -> Case:
-    """Case whose function has the same name and arguments in librosa's `module` as here."""
+    """Return a case whose function has the same name and arguments in librosa's `module` as here."""
     function = name.split()[0]
     ours = functools.partial(getattr(features, function), **arguments)
     theirs = getattr(module, function)

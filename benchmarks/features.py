@@ -1,18 +1,19 @@
-"""Time every feature, and measure its error, beside the libraries that compute it too.
+"""Time every feature and measure its error, beside other libraries that compute it.
 
     JAX_NUM_CPU_DEVICES=4 python -m benchmarks.features --json benchmarks/results/features_cpu.json
 
-Sounds are synthesised: 8 seconds at 44.1 kHz, seeded. Ours runs on jax's devices, which share a batch:
-XLA computes a transform, and what is in a loop, on one thread of a CPU, so it takes a device a core, or two
-(above, of two cores): a part of a result below 32 MB is memory that glibc keeps for the next.
-PyTorch's peers run on its GPU where there is one, the others on the CPU. All contenders of a line are
-called in turn, round after round, and medians are reported. On a GPU a turn is as many calls as take some
-20 ms, waited for once, as it is in a training or a loop over recordings: how long one call takes to be heard
-of is not of interest.
-The error is the maximum absolute difference over the maximum absolute value of the reference (librosa,
-spafe or PyWavelets, clip by clip); complex references are compared by magnitude where a peer gives
-magnitudes. A dash is a peer that has no such feature or is not installed, "shape" one whose result has
-another shape. With --json OUT.json, the tables go to OUT.md too.
+The sounds are synthesised: 8 seconds at 44.1 kHz, seeded. Ours runs on all of JAX's devices, which share a
+batch. XLA runs a transform, or the body of a loop, on one thread of a CPU, so use one or two devices per core
+(the command above is for two cores); with more devices the parts of a result are smaller, and glibc keeps
+memory of up to 32 MB for the next call. PyTorch's peers run on a GPU if there is one, librosax on JAX's
+device, the others on the CPU.
+All contenders of a line take turns, round after round, and medians are reported. On a GPU, a turn is as many
+calls as take about 20 ms, waited for once, as in training or in a loop over recordings: the delay until the
+host learns that a call has finished is not of interest.
+The error is the maximum absolute difference divided by the maximum absolute value of the reference (librosa,
+spafe or PyWavelets, clip by clip). Complex references are compared by magnitude if a peer gives magnitudes.
+A dash marks a peer that lacks the feature or is not installed, "shape" one whose result has another shape.
+With --json OUT.json, the tables are also written to OUT.md.
 """
 
 import argparse
@@ -35,11 +36,12 @@ from benchmarks.feature_cases import CASES, SR, Case
 from rann_jax import distributed
 
 SECONDS = 8
-# A contender that has taken this long is not called again in its line; its first call counts then.
+# A contender that has taken this long is not called again in its line. If its first call alone took longer,
+# that call counts.
 CONTENDER_SECONDS = 3
 QUEUE_SECONDS, QUEUED = 0.02, 100  # a GPU's turn: calls that together take so long, at most so many
 REFERENCES = ("librosa", "spafe", "pywt")
-# The others compute on the device, or on PyTorch's.
+# The others compute on JAX's device or on PyTorch's.
 OTHERS = ("torch", "torchaudio", "torchlibrosa", "nnAudio", "librosax")
 LIBRARIES = [
     "jax",
@@ -76,7 +78,7 @@ def synthesise(batch: int, seed: int = 0) -> np.ndarray:
 
 
 def to_numpy(out: Any) -> np.ndarray:
-    """Bring any contender's result to the reference's layout `(B, ..., F, T)`."""
+    """Return any contender's result in the reference's layout `(B, ..., F, T)`."""
     if isinstance(out, tuple | list):  # torchlibrosa: real and imaginary parts
         return to_numpy(out[0]) + 1j * to_numpy(out[1])
     if hasattr(out, "cpu"):
@@ -89,7 +91,7 @@ def to_numpy(out: Any) -> np.ndarray:
 
 
 def wait(out: Any) -> Any:
-    """Return `out` when the device that works on it has finished."""
+    """Wait until the device has finished `out`, and return it."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.is_tensor(out) and out.is_cuda:
         torch.cuda.synchronize()
@@ -97,7 +99,7 @@ def wait(out: Any) -> Any:
 
 
 def turn(call: Callable[[], Any]) -> int:
-    """How many calls, compiled already, a GPU's turn has."""
+    """Return how many calls make a GPU's turn; the call must be compiled already."""
     start = time.perf_counter()
     wait(call())
     once = time.perf_counter() - start
@@ -105,7 +107,7 @@ def turn(call: Callable[[], Any]) -> int:
 
 
 def relative_error(out: Any, reference: np.ndarray) -> float | None:
-    """Maximum error over maximum reference; None where the shapes differ."""
+    """Return the maximum error over the maximum of the reference; None if the shapes differ."""
     out = to_numpy(out)
     if out.shape != reference.shape:
         return None
@@ -115,7 +117,7 @@ def relative_error(out: Any, reference: np.ndarray) -> float | None:
 
 
 def shared(sounds: np.ndarray) -> jax.Array:
-    """Clips on all devices: those that JAX makes of a CPU too; where they are too few, on one."""
+    """Return the clips split over all devices, or on one device if their number is not a multiple."""
     mesh = distributed.data_mesh()
     place = None if len(sounds) % mesh.size else distributed.split_batch(mesh)
     return jax.device_put(sounds, place)
@@ -124,7 +126,7 @@ def shared(sounds: np.ndarray) -> jax.Array:
 def measure(
     case: Case, batch: int, repeats: int, peers: list[str], bandwidth: float | None
 ) -> dict[str, Any]:
-    """Time all contenders of one line, interleaved; return what the table shows of it."""
+    """Time all contenders of one line, interleaved, and return the line's figures."""
     sounds = case.prepare(synthesise(batch))
     reference = np.stack([case.reference(clip) for clip in sounds])
     y = shared(sounds)
@@ -142,7 +144,7 @@ def measure(
         start = time.perf_counter()
         try:
             out = wait(call())
-        except Exception as error:  # whatever a peer does, the table goes on
+        except Exception as error:  # a failing peer must not end the table
             if name == "ours":
                 raise
             missing[name] = repr(error)
@@ -159,7 +161,7 @@ def measure(
     for _ in range(repeats):
         for name, call in calls.items():
             if sum(times[name]) < CONTENDER_SECONDS:
-                out = None  # or this contender would wait until the memory of the last one's result is free
+                out = None  # free the last result first, or this contender would wait for it
                 start = time.perf_counter()
                 for _ in range(queued[name]):
                     out = call()
@@ -177,7 +179,7 @@ def measure(
 
 
 def _milliseconds(seconds: float) -> str:
-    """Return three digits, or all before the point."""
+    """Return milliseconds with three digits, or with all digits before the point."""
     milliseconds = seconds * 1e3
     return f"{milliseconds:.0f} ms" if milliseconds >= 100 else f"{milliseconds:.3g} ms"
 
@@ -213,7 +215,7 @@ def table(lines: list[dict[str, Any]], on_gpu: bool) -> str:
 
 
 def error_table(lines: list[dict[str, Any]]) -> str:
-    """Return every library's greatest error in the lines, as a Markdown table: features by libraries."""
+    """Return a Markdown table of features by libraries: the largest error of each."""
     rows = []
     for feature in dict.fromkeys(line["feature"] for line in lines):
         contenders = [line["contenders"] for line in lines if line["feature"] == feature]
@@ -245,7 +247,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, print, and write where asked to."""
+    """Measure, print, and write the results if asked to."""
     options = parse(arguments)
     warnings.simplefilter("ignore")
     on_gpu = jax.default_backend() == "gpu"
@@ -263,7 +265,7 @@ def main(arguments: list[str] | None = None) -> None:
             report["lines"].append(line)
             report["load_after"] = round(os.getloadavg()[0], 2)
             print(_summary(line), file=sys.stderr, flush=True)
-            if options.json:  # with every line: what interrupts a long run takes none of it
+            if options.json:  # after every line, so that an interruption loses nothing
                 options.json.parent.mkdir(parents=True, exist_ok=True)
                 options.json.write_text(json.dumps(report, indent=1) + "\n")
                 options.json.with_suffix(".md").write_text(as_text(report, on_gpu) + "\n")
@@ -277,7 +279,7 @@ def _summary(line: dict[str, Any]) -> str:
 
 
 def as_text(report: dict[str, Any], on_gpu: bool) -> str:
-    """Return the tables, in Markdown, under what they were measured with."""
+    """Return the tables in Markdown, headed by command, device and versions."""
     settings = [f"{name}={value}" for name, value in report["settings"].items()]
     shown = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     return "\n".join(

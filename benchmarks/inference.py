@@ -1,10 +1,11 @@
-"""Inference in JAX and in PyTorch on the same device, and how far it is from what the device can do.
+"""Time inference in JAX and PyTorch on the same device, and compare it with the device's limits.
 
     python -m benchmarks.inference --json benchmarks/results/inference_cpu.json    # CPU: small networks
     python -m benchmarks.inference --json benchmarks/results/inference_gpu.json    # GPU: all of them
 
-From `waveform`, int16 PCM on the device, or from `features` to class probabilities, with running statistics.
-2 FLOPs for each multiply-add of the network. Everything else is as in benchmarks/train_step.py.
+The input is `waveform`, int16 PCM on the device, or `features`; the output is class probabilities, computed
+with running statistics. Each multiply-add of the network counts as 2 FLOPs. Everything else is as in
+benchmarks/train_step.py.
 """
 
 from collections.abc import Sequence

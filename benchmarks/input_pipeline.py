@@ -1,19 +1,19 @@
-"""Clips per second of the input pipeline: against PANNs' loader, and while a network trains.
+"""Time the input pipeline in clips per second: against PANNs' loader, and while a network trains.
 
     python -m benchmarks.input_pipeline --data_dir ESC10 --json benchmarks/results/input_pipeline_cpu.json
 
-ESC10 is a copy of ESC-10. Two subjects, each with warm caches:
+ESC10 is a copy of ESC-10. There are two subjects, each measured with warm caches:
 
-reading: clips of 10 s at 32 kHz, made of two neighbours, to random crops of 8 s, to batches of 32 on the
-device. Ours reads the prepared copy with as many threads as there are cores. The peer is what PANNs does
-(github.com/qiuqiangkong/audioset_tagging_cnn, utils/data_generator.py): a torch DataLoader with as many
-processes as cores, whose dataset opens the HDF5 file for each clip and makes it float32, and here cuts it;
-it needs torch and h5py. Both take turns, each in a process of its own. Beside clips a second there are
-clips a second of processor time, all threads and processes counted: the rate of one core, which other
-programs on the machine do not lower.
+reading: clips of 10 s at 32 kHz, each made of two neighbouring recordings, are read, cropped at random to 8 s
+and put on the device in batches of 32. Ours reads the prepared copy with one thread per core. The peer does
+what PANNs does (github.com/qiuqiangkong/audioset_tagging_cnn, utils/data_generator.py): a torch DataLoader
+with one process per core, whose dataset opens the HDF5 file for each clip, converts it to float32 and, here,
+crops it; it needs torch and h5py. The sides take turns, each in its own process. Beside clips per second, the
+program reports clips per second of processor time over all threads and processes: the rate of one core, which
+other programs on the machine do not lower.
 
-network: the training of configs/esc50.py:subset=esc10,size=small, waveform to updated weights, crops of 4 s
-at 44.1 kHz in batches of 16; batches alone, the network alone, and both.
+network: training configs/esc50.py:subset=esc10,size=small, from waveforms to updated weights, with crops of
+4 s at 44.1 kHz in batches of 16; measured for batches alone, the network alone, and both together.
 """
 
 import argparse
@@ -39,7 +39,7 @@ CORES = len(os.sched_getaffinity(0))
 
 
 def write_clips(esc10: Path, folder: Path) -> None:
-    """The same clips twice: FLAC files for `prepare`, and an HDF5 file as PANNs packs it."""
+    """Write the same clips twice: as FLAC files for `prepare`, and in an HDF5 file as PANNs packs it."""
     import h5py
     import soundfile
 
@@ -60,7 +60,7 @@ def write_clips(esc10: Path, folder: Path) -> None:
 
 
 def ours(folder: Path, storage: str) -> Iterator[object]:
-    """Batches on the device, from the prepared copy."""
+    """Yield batches on the device, from the prepared copy."""
     import jax
 
     from input_pipeline import prepare, train_batches
@@ -86,7 +86,7 @@ def ours(folder: Path, storage: str) -> Iterator[object]:
 
 
 class PannsClips:
-    """PANNs' dataset: the file is opened for every clip, samples become float32 on the host."""
+    """PANNs' dataset: it opens the file for every clip and converts samples to float32 on the host."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -102,7 +102,7 @@ class PannsClips:
 
 
 def panns(folder: Path) -> Iterator[object]:
-    """Batches on the device, from the HDF5 file."""
+    """Yield batches of torch tensors on the host, from the HDF5 file."""
     import torch
 
     def endless() -> Iterator[list[int]]:
@@ -134,14 +134,14 @@ SIDES: Mapping[str, Callable[[Path], Iterator[object]]] = {
 
 
 def processor_seconds() -> float:
-    """Of this process, all its threads, and its children."""
+    """Return the processor time of this process, its threads and its children."""
     this = psutil.Process()
     times = [process.cpu_times() for process in (this, *this.children(recursive=True))]
     return sum(time.user + time.system for time in times)
 
 
 def measure(side: str, folder: Path) -> dict[str, float]:
-    """Clips a second, and a second of processor time, after some batches that are not counted."""
+    """Return clips per second, and per second of processor time, after some warm-up batches."""
     batches = SIDES[side](folder)
     for _ in range(WARM_UP):
         next(batches)
@@ -154,11 +154,11 @@ def measure(side: str, folder: Path) -> dict[str, float]:
 
 
 def reading(esc10: Path, folder: Path, repeats: int) -> dict[str, object]:
-    """All sides in turn, each time in a new process; medians."""
+    """Return medians of all sides, measured in turn, each time in a new process."""
     if not (folder / "clips.h5").exists():
         write_clips(esc10, folder)
     for storage in ("pcm", "flac"):
-        next(ours(folder, storage))  # prepared before anything is timed
+        next(ours(folder, storage))  # prepare before anything is timed
     figures: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for _ in range(repeats):
         for side in SIDES:
@@ -182,7 +182,7 @@ def reading(esc10: Path, folder: Path, repeats: int) -> dict[str, object]:
 
 
 def network(esc10: Path, repeats: int) -> dict[str, float]:
-    """Clips a second of batches alone, the network alone, and both."""
+    """Return clips per second of batches alone, the network alone, and both together."""
     import jax
 
     from configs.esc50 import get_config
@@ -226,7 +226,7 @@ def network(esc10: Path, repeats: int) -> dict[str, float]:
             for _ in range(count):
                 advance()
             speeds.append(count * config.batch_size / (time.perf_counter() - begin))
-        return statistics.median(speeds[1:])  # the first is not counted
+        return statistics.median(speeds[1:])  # the first round is warm-up
 
     figures = {
         "pipeline alone": speed(lambda: next(batches), 50),
@@ -240,12 +240,12 @@ def network(esc10: Path, repeats: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data_dir", type=Path, help="copy of ESC-10 in the official layout (required)")
-    parser.add_argument("--subjects", default="reading,network", help="one of the two, or both")
+    parser.add_argument("--subjects", default="reading,network", help="reading, network, or both (default)")
     parser.add_argument(
         "--work", type=Path, default=Path("/tmp/input_pipeline_benchmark"), help="folder for clips"
     )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="also write the figures here; other subjects are kept")
+    parser.add_argument("--json", type=Path, help="also write the figures here; keep other subjects")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side:

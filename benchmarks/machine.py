@@ -1,6 +1,6 @@
-"""What a measurement was made on: device, versions, load, measured ceilings; and how medians are taken.
+"""Record what a measurement ran on (device, versions, load, measured ceilings), and take medians.
 
-As a program it prints device and ceilings as JSON, for those that must not hold the device themselves.
+As a program, it prints device and ceilings as JSON for callers that must not hold the device themselves.
 """
 
 import datetime
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from rann_jax.environment import device_kind
 
-# Of the process, in its environment: they change its speed.
+# Environment variables that change the speed of the process.
 SETTINGS = ("GLIBC_TUNABLES", "XLA_FLAGS", "OMP_NUM_THREADS", "JAX_NUM_CPU_DEVICES")
 
 
@@ -45,9 +45,9 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
 def about(
     module: str, arguments: Sequence[str] | None, packages: Sequence[str], device: str | None = None
 ) -> dict[str, Any]:
-    """Command, its settings, device, date, versions and load: what stands beside every figure.
+    """Return what is recorded beside every figure: command, settings, device, date, versions and load.
 
-    The device is this process's, unless the measurements were made by others.
+    The device is this process's by default; pass `device` if other processes made the measurements.
     """
     given = sys.argv[1:] if arguments is None else arguments
     return {
@@ -61,14 +61,14 @@ def about(
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    """Time of one call; it waits for its own result."""
+    """Return the time of one call, which must wait for its own result."""
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
 
 
 def times(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each, taken in turns after a first round that compiles or warms up."""
+    """Return the seconds of each call, taken in turns after a first round that compiles or warms up."""
     measured: dict[str, list[float]] = {name: [] for name in calls}
     for round_ in range(repeats + 1):
         for name, call in calls.items():
@@ -79,14 +79,14 @@ def times(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, lis
 
 
 def medians(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median of the `times` of each."""
+    """Return the median of `times` for each call."""
     return {name: statistics.median(measured) for name, measured in times(calls, repeats).items()}
 
 
 def bandwidth() -> float:
-    """Bytes per second that a plain addition reads and writes; over a gibibyte, on a CPU a quarter of it."""
+    """Return the bytes per second of a plain addition, of a GiB on accelerators and a quarter on a CPU."""
     x = jnp.zeros(2**28 if on_accelerator() else 2**26, jnp.float32)
-    # Into the same memory: on a CPU new pages would cost as much as the addition.
+    # Reuse the same memory: on a CPU, new pages would cost as much as the addition.
     add = jax.jit(lambda x: x + 1, donate_argnums=0)
     holder = [x]
 
@@ -97,7 +97,7 @@ def bandwidth() -> float:
 
 
 def matmul_flops(dtype: jax.typing.DTypeLike) -> float:
-    """FLOP/s of a large square matrix product: the ceiling that arithmetic is compared with."""
+    """Return the FLOP/s of a large square matrix product, the ceiling for arithmetic."""
     size = 8192 if on_accelerator() else 2048
     a = jnp.ones((size, size), dtype)
     multiply = jax.jit(lambda a: a @ a)
@@ -106,7 +106,7 @@ def matmul_flops(dtype: jax.typing.DTypeLike) -> float:
 
 
 def ceilings(dtype: str | None = None) -> dict[str, Any]:
-    """The device, how fast it multiplies large matrices, an accelerator in bfloat16 by default, and adds."""
+    """Return the device and its measured ceilings; `dtype` defaults to bfloat16 on accelerators."""
     dtype = dtype or ("bfloat16" if on_accelerator() else "float32")
     return {
         "platform": jax.default_backend(),
@@ -118,7 +118,7 @@ def ceilings(dtype: str | None = None) -> dict[str, Any]:
 
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose columns line up in the source too."""
+    """Return a Markdown table whose columns line up in the source too."""
     widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
 
     def joined(cells: Sequence[str]) -> str:

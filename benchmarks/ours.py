@@ -1,6 +1,6 @@
-"""The JAX side of a paired benchmark: a workload compiled as training compiles it, and timed.
+"""The JAX side of a paired benchmark: compile a workload as training does, and time it.
 
-As a program it measures one workload, given as JSON, in a process of its own, and prints JSON.
+As a program, it measures one workload, given as JSON, in a process of its own, and prints JSON.
 """
 
 import json
@@ -23,7 +23,7 @@ from rann_jax.program import out_of_memory
 
 
 def unchanged(images: jax.Array) -> jax.Array:
-    """The front end of images that are there already."""
+    """Return images as they are: the front end for inputs that are features already."""
     return images
 
 
@@ -33,10 +33,11 @@ def function(
     replicated: Sharding | None = None,
     device: jax.Device | None = None,
 ) -> jax.stages.Wrapped:
-    """(state, batch) -> (state, metrics), which takes the state's memory; or (variables, audio) -> (B, C).
+    """Return the jitted step: a training step, or an inference.
 
-    A training step leaves its results where `replicated` says, so that the next takes them. It is for such a
-    device, or for JAX's default.
+    A training step maps (state, batch) to (state, metrics) and reuses the state's memory. Inference maps
+    (variables, audio) to probabilities (B, C). `replicated` is the sharding of a training step's results, so
+    that the next step can take them. Compiler options are those for `device`, by default JAX's default.
     """
     options = network_options(device)
     config = experiment.config
@@ -57,19 +58,19 @@ def function(
 
 
 def argument_shapes(workload: Workload, experiment: Experiment) -> tuple[Any, Any]:
-    """What `function` takes, not allocated."""
+    """Return the shapes of the arguments of `function`; nothing is allocated."""
     state = experiment.shapes
     batch = workload.batch_shapes(experiment)
     return (state, batch) if workload.kind == TRAINING else (state.ema_variables, batch["audio"])
 
 
 def one_processor() -> Mesh:
-    """One accelerator, or the CPU in as many parts as JAX makes of it: what PyTorch's side has."""
+    """Return a mesh of what PyTorch's side has: one accelerator, or all devices that JAX makes of the CPU."""
     return distributed.data_mesh(devices=jax.devices()[: 1 if machine.on_accelerator() else None])
 
 
 def compiled(workload: Workload, experiment: Experiment, mesh: Mesh) -> jax.stages.Compiled:
-    """The program of these devices, which share each batch."""
+    """Compile the program for the devices of the mesh, which share each batch."""
     replicated = distributed.replicated(mesh)
     held, batch = argument_shapes(workload, experiment)
     placed = on(replicated, held), on(distributed.split_batch(mesh), batch)
@@ -77,16 +78,16 @@ def compiled(workload: Workload, experiment: Experiment, mesh: Mesh) -> jax.stag
 
 
 def on(sharding: Sharding, shapes: Any) -> Any:
-    """Shapes and types of a tree of arrays, all placed alike."""
+    """Return shapes and types of a tree of arrays, all with this sharding."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
 
 
 def timed(
     workload: Workload, experiment: Experiment, mesh: Mesh, call: jax.stages.Compiled
 ) -> dict[str, list[float]]:
-    """Seconds of a step on data that is on the devices, and of one fed from the host, taken in turns.
+    """Return the seconds of steps on data on the devices and of steps fed from the host, taken in turns.
 
-    Fed as a loop is: while a step runs the batch of the next is on its way, and a step takes one transfer.
+    Steps are fed as in a training loop: while one runs, the next batch is transferred, one transfer per step.
     """
     training = workload.kind == TRAINING
     state = experiment.create(shardings=distributed.replicated(mesh))
@@ -117,7 +118,7 @@ def timed(
 
 
 def measure(workload: Workload) -> dict[str, Any]:
-    """Times, memory, bytes moved and seconds of compilation, tracing included; or that it does not fit."""
+    """Return times, memory, bytes moved and compile seconds (with tracing), or that it does not fit."""
     experiment, mesh = workload.experiment(), one_processor()
     try:
         begin = time.perf_counter()
@@ -140,7 +141,7 @@ def measure(workload: Workload) -> dict[str, Any]:
 
 
 def dry_run(workload: Workload) -> dict[str, Any]:
-    """What can be said without a device: the program is traced and lowered for CUDA, nothing allocated."""
+    """Trace and lower the program for CUDA without a device or allocations; return its size."""
     experiment = workload.experiment()
     shapes = argument_shapes(workload, experiment)
     function(workload, experiment).trace(*shapes).lower(lowering_platforms=("cuda",))

@@ -1,9 +1,9 @@
-"""JAX and PyTorch on the same device, in turns: what `train_step` and `inference` have in common.
+"""Time JAX and PyTorch in turns on the same device: what `train_step` and `inference` have in common.
 
-Every measurement is a process of its own, so that each side has the whole memory, its peak is its own, and
-what does not fit ends a row and not the run. In each round come ours, PyTorch as it is, PyTorch with its
-network through torch.compile; the second round finds ours in the cache of compiled programs that the first
-has filled.
+Every measurement is a process of its own, so each side has all of the memory, peaks are separate, and a
+workload that does not fit ends a row but not the run. Each round times ours, plain PyTorch, and PyTorch with
+its network through torch.compile. In the second round, ours finds its program in the compilation cache that
+the first round has filled.
 """
 
 import argparse
@@ -48,7 +48,7 @@ MODES = ("none", "default", "reduce-overhead", "max-autotune")
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column of a table: its head, the figure's key, and how it is written."""
+    """A column of a table: its head, the key of its figure, and the format."""
 
     head: str
     key: str
@@ -56,7 +56,7 @@ class Column:
     unit: float | None = None
 
     def cell(self, row: Mapping[str, Any]) -> str:
-        """The figure; a dash where there is none, and the reason in its place where it is known."""
+        """Return the formatted figure, the reason why it is missing, or a dash."""
         value = row.get(self.key)
         if value is None:
             return "-"
@@ -97,21 +97,21 @@ DRY = [
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """The options of both programs; None is the device's own default."""
+    """Return the parser of both programs; an option of None gets the device's default."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--networks", nargs="+", type=network_name, help="rann-... and cnn14")
     made.add_argument("--sources", nargs="+", choices=(WAVEFORM, FEATURES), default=[WAVEFORM, FEATURES])
-    made.add_argument("--batch", nargs="+", type=int, help="clips of a step")
+    made.add_argument("--batch", nargs="+", type=int, help="clips per step")
     made.add_argument("--dtype", choices=("float32", "bfloat16"))
-    made.add_argument("--seconds", type=float, help="length of CNN14's clips; RANNs' names have theirs")
-    made.add_argument("--steps", type=int, help="between two readings of the clock")
+    made.add_argument("--seconds", type=float, help="length of CNN14's clips; a RANN's name sets its own")
+    made.add_argument("--steps", type=int, help="steps between two readings of the clock")
     made.add_argument("--repeats", type=int, help="readings of the clock in a round")
-    made.add_argument("--rounds", type=int, default=2, help="of both sides in turn (default: %(default)s)")
+    made.add_argument("--rounds", type=int, default=2, help="rounds of all sides (default: %(default)s)")
     made.add_argument(
         "--torch_compile",
         choices=MODES,
         default="default",
-        help="mode of torch.compile, on a CPU with a C++ compiler; none leaves it out (default: %(default)s)",
+        help="mode of torch.compile (on a CPU it needs a C++ compiler), or none (default: %(default)s)",
     )
     made.add_argument("--dry_run", action="store_true", help="trace and lower for CUDA, time nothing")
     made.add_argument("--json", type=Path, help="also write all figures here")
@@ -119,7 +119,7 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def with_defaults(options: argparse.Namespace, platform: str) -> argparse.Namespace:
-    """The options, those that were not given as they are on this platform."""
+    """Fill options that were not given with this platform's defaults."""
     for name, value in (CPU if platform == "cpu" else ACCELERATOR).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
@@ -127,7 +127,7 @@ def with_defaults(options: argparse.Namespace, platform: str) -> argparse.Namesp
 
 
 def workloads(kind: str, options: argparse.Namespace) -> Iterator[Workload]:
-    """Every network, input and batch size."""
+    """Yield a workload for every network, input and batch size."""
     settings = {name: getattr(options, name) for name in ("dtype", "seconds", "steps", "repeats")}
     for network in options.networks:
         for source in options.sources:
@@ -136,12 +136,12 @@ def workloads(kind: str, options: argparse.Namespace) -> Iterator[Workload]:
 
 
 def in_process(module: str, *arguments: str, cache: str = "") -> dict[str, Any]:
-    """What a program prints as its last line, JSON; that it was out of memory where the system killed it.
+    """Run a program and return the JSON of its last line, or "out of memory" if the system killed it.
 
     Raises:
-      SystemExit: it failed otherwise; with the end of what it said.
+      SystemExit: it failed otherwise; the message has the end of its stderr.
     """
-    # Each process is alone on the device; JAX would leave a quarter of its memory.
+    # Each process is alone on the device; by default JAX would leave a quarter of the memory unused.
     environment = {**os.environ, "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"}
     if cache:
         environment["JAX_COMPILATION_CACHE_DIR"] = cache
@@ -156,7 +156,7 @@ def in_process(module: str, *arguments: str, cache: str = "") -> dict[str, Any]:
 
 
 def sides(platform: str, cache: str, mode: str) -> dict[str, Callable[[Workload], dict[str, Any]]]:
-    """How each side measures a workload: JAX, and where there is no TPU PyTorch, without and with `mode`."""
+    """Return how each side measures a workload: JAX and, except on TPUs, PyTorch without and with `mode`."""
 
     def ours(workload: Workload) -> dict[str, Any]:
         return in_process("benchmarks.ours", as_json(workload), cache=cache)
@@ -179,7 +179,7 @@ def as_json(workload: Workload) -> str:
 def rounds(
     workload: Workload, measures: Mapping[str, Callable[[Workload], dict[str, Any]]], count: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """What each side measured, round by round; a side that failed is not asked again."""
+    """Return each side's measurements, round by round; a side that failed is not run again."""
     seen: dict[str, list[dict[str, Any]]] = {side: [] for side in measures}
     for _ in range(count):
         for side, measure in measures.items():
@@ -191,7 +191,7 @@ def rounds(
 def row(
     workload: Workload, seen: Mapping[str, Sequence[Mapping[str, Any]]], ceilings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All figures of a workload; of a side without any, the reason."""
+    """Return all figures of a workload; for a side that failed, the reason."""
     figures: dict[str, Any] = {
         "network": workload.network,
         "source": workload.source,
@@ -214,7 +214,7 @@ def row(
 def cost(
     runs: Sequence[Mapping[str, Any]], seconds: float, ceilings: Mapping[str, Any]
 ) -> dict[str, float | None]:
-    """What our step needs, beside what the machine can do."""
+    """Return what our step costs, absolutely and as shares of the machine's ceilings."""
     first = runs[0]
     return {
         "compile_seconds": first["compile_seconds"],
@@ -238,10 +238,10 @@ def table(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def dry_row(workload: Workload) -> dict[str, Any]:
-    """A workload traced on both sides.
+    """Trace a workload on both sides and return its sizes.
 
     Raises:
-      SystemExit: the twin has another number of parameters.
+      SystemExit: the sides have different numbers of parameters.
     """
     from benchmarks import ours, twin
 
@@ -269,7 +269,7 @@ def main(kind: str, module: str, doc: str | None, arguments: Sequence[str] | Non
     )
     rows = []
     for workload in workloads(kind, options):
-        # Of its own, so that the first round compiles whatever the rows before had in common.
+        # Each row has its own cache, so that its first round compiles even what earlier rows compiled.
         with tempfile.TemporaryDirectory() as cache:
             seen = rounds(workload, sides(ceilings["platform"], cache, options.torch_compile), options.rounds)
         rows.append(row(workload, seen, ceilings))

@@ -1,12 +1,13 @@
-"""Tagging a long file on two CPU cores: `rann_jax.predict` and panns-inference's CNN14, in turns.
+"""Time tagging a long file on two CPU cores: `rann_jax.predict` and panns-inference's CNN14, in turns.
 
     python -m benchmarks.predict --minutes 60 --json benchmarks/results/predict_cpu.json
 
-Every measurement is a process of its own, bound to two cores: it loads, compiles, and is then timed from
-opening the file to its tags; the peak of its memory is that of the whole process. The file is noise, 16-bit
-mono at 32 kHz. All hear windows that overlap by half, of 10 s (CNN14, both) or 4 s (RANN, which resamples to
-44.1 kHz), --batch at a time (what `predict` takes on a CPU): panns-inference has no windows of its own, so it
-is given the same ones. Weights are random. Medians; a ratio above 1 means that JAX is faster.
+Every measurement is a process of its own, bound to two cores. It loads and compiles, and is then timed from
+opening the file to its tags; its peak memory is that of the whole process. The file is noise, 16-bit mono at
+32 kHz. All systems get windows that overlap by half, of 10 s (CNN14 on both sides) or 4 s (RANN, which
+resamples to 44.1 kHz), --batch at a time (by default what `predict` takes on a CPU). panns-inference has no
+windows of its own, so it is given the same ones. Weights are random. Times are medians; a ratio above 1 means
+that JAX is faster.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def write_noise(path: Path, minutes: float) -> None:
 
 
 def of_rann_jax(network: str, seconds: float, at_once: int) -> Callable[[Path], object]:
-    """Tagging as the program does it; compiled for the batches of a file of so many seconds."""
+    """Return tagging as the program does it, compiled for the batches of a file of this many seconds."""
     if network == "cnn14":
         config = load_config_file("configs/audioset.py:model=cnn14")
     else:
@@ -76,7 +77,7 @@ def of_rann_jax(network: str, seconds: float, at_once: int) -> Callable[[Path], 
 
 
 def of_panns_inference(_: float, at_once: int) -> Callable[[Path], object]:
-    """The package's network, given the same windows."""
+    """Return tagging by the package's network, given the same windows."""
     import torch
 
     from tests.parity.panns_inference import panns_models
@@ -106,7 +107,7 @@ SYSTEMS: dict[str, Callable[[float, int], Callable[[Path], object]]] = {
 
 
 def measure(system: str, path: Path, at_once: int) -> dict[str, float]:
-    """Seconds and peak memory of one system, in a process of its own."""
+    """Measure seconds and peak memory of one system in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.predict", "--system", system, "--file", str(path)]
     command += ["--batch", str(at_once)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -114,7 +115,7 @@ def measure(system: str, path: Path, at_once: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure all systems in turns, or, for that, one."""
+    """Measure all systems in turns, each by running this program with --system."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -122,8 +123,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="windows at a time (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="also write the table here")
-    parser.add_argument("--system", choices=tuple(SYSTEMS), help="one measurement: of this")
-    parser.add_argument("--file", type=Path, help="and of this file")
+    parser.add_argument("--system", choices=tuple(SYSTEMS), help="internal: measure only this system")
+    parser.add_argument("--file", type=Path, help="internal: the file for --system")
     options = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     if options.system:

@@ -1,12 +1,12 @@
-"""What sharing a step among devices costs: simulated CPU devices at constant work for each.
+"""Time a step shared by simulated CPU devices, with constant work per device.
 
     python -m benchmarks.scaling --json benchmarks/results/scaling_cpu.json
 
-The devices share the cores of this machine, so N devices have N times the work of one, and so many times the
-CPU seconds: `efficiency` is N * (CPU seconds of a step on 1 device) / (those on N), which other programs
-disturb less than the time by the clock. Each count runs in a process of its own. `host` is the main
-thread's share of the CPU seconds: placing the batch and dispatching. The first step is counted from after the
-imports, once with an empty cache of compiled programs and once with what that run left.
+The devices share the cores of this machine, so N devices do N times the work of one and ideally take N times
+its CPU seconds. `efficiency` is N * (CPU seconds of a step on 1 device) / (CPU seconds on N); other programs
+disturb it less than wall-clock time. Each device count runs in its own process. `host` is the main thread's
+share of the CPU seconds: placing the batch and dispatching. The time until the first step is done starts
+after the imports; it is measured once with an empty compilation cache and once with the cache of that run.
 """
 
 import argparse
@@ -33,7 +33,7 @@ MODEL = "rann-1x4-1"
 
 
 def measure(devices: int, batch_per_device: int, repeats: int) -> dict[str, Any]:
-    """Median step and host seconds with this many devices, and the seconds until the first step is done."""
+    """Return a step's median seconds with this many devices, the host's share, and the first step's time."""
     begin = time.perf_counter()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", devices)
@@ -70,7 +70,7 @@ def measure(devices: int, batch_per_device: int, repeats: int) -> dict[str, Any]
 
 
 def in_process(devices: int, options: argparse.Namespace, cache: str) -> dict[str, Any]:
-    """`measure` in a new process, whose compiled programs are kept in `cache`."""
+    """Run `measure` in a new process that keeps its compiled programs in `cache`."""
     command = [sys.executable, "-m", "benchmarks.scaling", "--only", str(devices)]
     command += ["--batch", str(options.batch), "--repeats", str(options.repeats)]
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}
@@ -88,7 +88,7 @@ def readable(row: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--batch", type=int, default=4, help="clips of each device")
+    parser.add_argument("--batch", type=int, default=4, help="clips per device")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--only", type=int, help="measure this many devices in this process, print JSON")
     parser.add_argument("--json", type=Path, help="also write the table here")

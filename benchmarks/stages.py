@@ -1,15 +1,15 @@
-"""Where the time of a training step goes: arithmetic, traffic and time of every stage of a RANN.
+"""Show where a training step spends its time: arithmetic, traffic and time of every stage of a RANN.
 
     python -m benchmarks.stages --network rann-8x4-6 --batch 32 --dtype bfloat16     # one accelerator
     python -m benchmarks.stages --network rann-4x4-2 --batch 8 --json OUT.json       # CPU
     python -m benchmarks.stages --network rann-8x4-6 --batch 8 --dtype bfloat16 --topology v5e:2x2
 
-Each stage is compiled and timed alone, forward and back, from random activations of its own shape. FLOPs are
-2 per multiply-add, three times the forward pass. Bytes are what XLA's cost analysis says that the compiled
-stage reads and writes. The floor of a stage is the longer of its FLOPs at the speed of a large matrix product
-and its bytes at the speed of a plain addition, both measured here; that one is its bound. The last row is the
-whole step, with Adam and moving averages, from feature images. --dry_run compiles and counts, and times
-nothing; so does --topology, for one chip of a TPU slice that need not be there (extra `tpu`).
+Each stage is compiled and timed alone, forward and backward, from random activations of its own shape. FLOPs
+are 2 per multiply-add and three times the forward pass. Bytes are XLA's estimate of what the compiled stage
+reads and writes. The floor of a stage is the longer of two times: its FLOPs at the speed of a large matrix
+product and its bytes at the speed of a plain addition, both measured here; `bound` names the longer one. The
+last row is the whole step from feature images, with Adam and moving averages. --dry_run compiles and counts
+but times nothing; so does --topology, for one chip of a TPU slice that need not be present (extra `tpu`).
 """
 
 import argparse
@@ -37,7 +37,7 @@ PACKAGES = ["jax", "jaxlib", "flax", "libtpu"]
 
 
 class Stage(nn.Module):
-    """The blocks of one stage, as `RANN.embed` strings them together."""
+    """The blocks of one stage, in the order of `RANN.embed`."""
 
     channels: int
     time_stride: int
@@ -47,7 +47,7 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(B, F, T, C) to (B, F / 2, T / stride, channels); the first stage keeps F and T."""
+        """Map (B, F, T, C) to (B, F / 2, T / stride, channels); the first stage keeps F and T."""
         for block in range(self.blocks):
             strides = (2, self.time_stride) if block == 0 and not self.first else (1, 1)
             x = ResidualBlock(self.channels, strides=strides, dtype=self.dtype)(x, train=True)
@@ -59,12 +59,12 @@ class Part:
     """A compiled piece of the step.
 
     Attributes:
-      name: as in the table.
-      output: shape of its activations, batch left out.
-      flops: two for each multiply-add, there and twice back, all examples.
+      name: its name in the table.
+      output: shape of its activations without the batch.
+      flops: two per multiply-add, counting the backward pass as two forward passes; all examples.
       compiled: the executable.
       arguments: shapes of its arguments.
-      carries: whether the first result takes the first argument's memory, and its place in the next call.
+      carries: whether the first result reuses the first argument's memory and is passed to the next call.
     """
 
     name: str
@@ -76,11 +76,11 @@ class Part:
 
     @property
     def bytes_accessed(self) -> float:
-        """What XLA counts of its own program."""
+        """Return the bytes that XLA counts for its own program."""
         return float(self.compiled.cost_analysis()["bytes accessed"])
 
     def median_seconds(self, repeats: int) -> float:
-        """Measured on random arguments."""
+        """Return the median time of a call on random arguments."""
         arguments = list(jax.tree.map(_random, self.arguments))
 
         def once() -> None:
@@ -107,7 +107,7 @@ def _there_and_back(forward: Callable, params: Any, x: jax.Array, cotangent: jax
 
 
 def compiled(function: jax.stages.Wrapped, arguments: Any, device: jax.Device | None) -> jax.stages.Compiled:
-    """For arguments of these shapes, on the default device or another, which need not be there."""
+    """Compile for arguments of these shapes, on the default device or one that need not be present."""
     if device is not None:
         place = SingleDeviceSharding(device)
         arguments = jax.tree.map(
@@ -117,7 +117,7 @@ def compiled(function: jax.stages.Wrapped, arguments: Any, device: jax.Device | 
 
 
 def stage_parts(model: RANN, x: jax.ShapeDtypeStruct, device: jax.Device | None) -> Iterator[Part]:
-    """The five stages, each from the shape that the one before it gives."""
+    """Yield the five stages; each takes the output shape of the one before it."""
     for number, time_stride in enumerate(temporal_strides(model.t_m)):
         channels = BASE_CHANNELS * model.width * 2**number
         stage = Stage(channels, time_stride, number == 0, model.blocks_per_stage, model.dtype)
@@ -135,7 +135,7 @@ def stage_parts(model: RANN, x: jax.ShapeDtypeStruct, device: jax.Device | None)
 
 
 def whole_step(workload: Workload, experiment: Experiment, device: jax.Device | None) -> Part:
-    """The training step behind the front end."""
+    """Return the whole training step, from feature images."""
     arguments = ours.argument_shapes(workload, experiment)
     program = compiled(ours.function(workload, experiment, device=device), arguments, device)
     classes = experiment.config.num_classes
@@ -143,7 +143,7 @@ def whole_step(workload: Workload, experiment: Experiment, device: jax.Device | 
 
 
 def row(part: Part, taken: float | None, flops: float | None, bandwidth: float | None) -> dict[str, Any]:
-    """What the table says of a part; without times where there are none."""
+    """Return a part's row of the table, without times if none were taken."""
     figures: dict[str, Any] = {
         "part": part.name,
         "output": " x ".join(map(str, part.output)),

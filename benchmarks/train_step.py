@@ -1,23 +1,25 @@
-"""A training step in JAX and in PyTorch on the same device, and how far it is from what the device can do.
+"""Time a training step in JAX and PyTorch on the same device, and compare it with the device's limits.
 
     python -m benchmarks.train_step --json benchmarks/results/train_step_cpu.json    # CPU: small networks
     python -m benchmarks.train_step --json benchmarks/results/train_step_gpu.json    # GPU: all of them
 
-On a GPU: RANN-8x4-6, 4x4-6, 8x4-4 and CNN14, bfloat16, batches of 32 to 256. From `waveform` both sides have
-int16 PCM on the device and do augmentation (mixup, SpecAugment), front end, network with dropout where it has
-any, loss, Adam and, for RANNs, moving averages of weights and statistics; from `features` the same behind the
-front end, without augmentation. benchmarks/twin.py says how PyTorch does it; the columns of torch.compile
-are the same with the network compiled by it.
+The defaults on a GPU are RANN-8x4-6, 4x4-6, 8x4-4 and CNN14 in bfloat16 with batches of 32 to 256. With
+`waveform`, both sides start from int16 PCM on the device and do augmentation (mixup, SpecAugment), front end,
+network (with dropout where it has any), loss, Adam and, for RANNs, moving averages of weights and statistics.
+With `features`, both start after the front end, without augmentation. benchmarks/twin.py describes the
+PyTorch side; the torch.compile columns are the same with a compiled network.
 
-Medians of all rounds; a ratio above 1 means that JAX is faster. JAX GB is the peak on an accelerator, tried
-algorithms included, and on a CPU what the compiled step holds; PyTorch GB is the peak on a GPU. FLOPs are
-those of the network, 6 for each multiply-add; bytes are what XLA counts of its own program; both are beside
-what the same device does in a large matrix product and a plain addition. `compiled` is tracing and compiling;
-`from cache` is the same in another process that finds the program compiled. `waits for the host` is how much
-of a step goes to waiting where the batch comes from there: 1 - (step on data that is on the device) / (step
-on fresh data), --steps of them dispatched without waiting for the one before (1 by default on a CPU).
+Times are medians over all rounds; a ratio above 1 means that JAX is faster. JAX GB is peak memory on an
+accelerator (including the algorithms that were tried), and on a CPU the memory of the compiled step; PyTorch
+GB is peak memory on a GPU. FLOPs are those of the network, 6 per multiply-add; bytes are XLA's count for its
+own program. Both are compared with a large matrix product and a plain addition on the same device. `compiled`
+is tracing and compiling; `from cache` is the same in a second process that finds the compiled program.
+`waits for the host` is the share of a step spent waiting when batches come from the host: 1 - (step on data
+on the device) / (step on fresh data). For this, --steps steps (1 by default on a CPU) are dispatched without
+waiting for each other.
 
---dry_run builds both sides, lowers ours for CUDA and runs theirs on the meta device; it allocates no batch.
+--dry_run builds both sides, lowers ours for CUDA and runs PyTorch's on the meta device, without allocating a
+batch.
 """
 
 from collections.abc import Sequence

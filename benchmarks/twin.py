@@ -1,13 +1,13 @@
-"""The PyTorch side of a paired benchmark: the same workload, as fast as PyTorch alone does it.
+"""The PyTorch side of a paired benchmark: the same workload, as fast as PyTorch alone computes it.
 
-Networks in channels_last (`network_of` has the exception), autocast where the workload is bfloat16,
-cudnn.benchmark, fused Adam, the network through torch.compile where asked; front ends in float32, as ours.
-RANN is the parity tests' twin behind torch.stft and a mel matrix; CNN14 is panns-inference's original behind
-torchlibrosa's layers. Mixup and SpecAugment do what ours do, for the whole batch on the device, where
-torchlibrosa's SpecAugmentation goes through it clip by clip. Adam's rate is constant here and follows the
-schedule in ours: two numbers a step.
+Networks use channels_last (`network_of` has the exception), autocast if the workload is bfloat16,
+cudnn.benchmark, fused Adam and, on request, torch.compile; front ends are in float32, as ours are. RANN is
+the parity tests' twin behind torch.stft and a mel matrix; CNN14 is panns-inference's original behind
+torchlibrosa's layers. Mixup and SpecAugment do what ours do, for the whole batch on the device;
+torchlibrosa's own SpecAugmentation would loop over clips. Adam's learning rate is constant here; in ours it
+follows the schedule, which costs two numbers per step.
 
-As a program it measures one workload, given as JSON, in a process of its own, and prints JSON.
+As a program, it measures one workload, given as JSON, in a process of its own, and prints JSON.
 """
 
 import json
@@ -36,12 +36,12 @@ from tests.parity.torch_rann import TorchRANN
 
 FLOOR = 1e-10  # of power, -100 dB
 
-# What PyTorch's errors say, and what is shown for it; the first is of the CPU's allocator.
+# What PyTorch's errors contain, and what is shown for them; the first is from the CPU allocator.
 FAILURES = {"can't allocate memory": "out of memory", "InvalidCxxCompiler": "no C++ compiler"}
 
 
 class TorchLogMel(nn.Module):
-    """The front end `log_mel`: waveforms (B, N) to dB (B, F, T)."""
+    """The front end `log_mel`, from waveforms (B, N) to dB (B, F, T)."""
 
     def __init__(self, front_end: LogMel):
         super().__init__()
@@ -56,7 +56,7 @@ class TorchLogMel(nn.Module):
         self.register_buffer("bank", torch.tensor(bank))
 
     def forward(self, wave: torch.Tensor) -> torch.Tensor:
-        """The image of a crop, as many frames as ours."""
+        """Return the images of crops, with as many frames as ours."""
         wave = functional.pad(wave, (0, self.padding))
         bins = torch.stft(
             wave,
@@ -72,7 +72,7 @@ class TorchLogMel(nn.Module):
 
 
 def panns_log_mel(front_end: PannsLogMel) -> nn.Module:
-    """The front end `panns_log_mel`: waveforms (B, N) to dB (B, T, F), by PANNs' own layers."""
+    """Build `panns_log_mel` from PANNs' own layers, from waveforms (B, N) to dB (B, T, F)."""
     spectrogram = Spectrogram(n_fft=front_end.n_fft, hop_length=front_end.hop_length, freeze_parameters=True)
     bank = LogmelFilterBank(
         sr=front_end.sample_rate,
@@ -88,12 +88,12 @@ def panns_log_mel(front_end: PannsLogMel) -> nn.Module:
 
 
 def front_end_of(front_end: FrontEnd) -> nn.Module:
-    """The same in PyTorch; of CNN14 frames come first."""
+    """Return the same front end in PyTorch; that of CNN14 puts frames before bins."""
     return TorchLogMel(front_end) if isinstance(front_end, LogMel) else panns_log_mel(front_end)
 
 
 class Cnn14(nn.Module):
-    """panns-inference's CNN14 behind its front end: images (B, T, F) to probabilities (B, C)."""
+    """panns-inference's CNN14 after its front end, from images (B, T, F) to probabilities (B, C)."""
 
     def __init__(self, num_classes: int):
         super().__init__()
@@ -103,15 +103,15 @@ class Cnn14(nn.Module):
             setattr(self.original, layer, nn.Identity())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Probabilities, as the original gives them."""
+        """Return probabilities, as the original does."""
         return self.original(images[:, None])["clipwise_output"]
 
 
 def network_of(experiment: Experiment, device: torch.device) -> nn.Module:
-    """The twin of the network on a device, with weights of its own, in channels_last.
+    """Return the network's twin on a device, in channels_last, with weights of its own.
 
-    But not RANNs of width 1 on a CPU: PyTorch 2.13 crashes in the gradient of their strided 1x1 convolution
-    from 8 channels.
+    The exception is a RANN of width 1 on a CPU, which keeps PyTorch's default layout: in channels_last,
+    PyTorch 2.13 crashes in the gradient of its strided 1x1 convolution from 8 channels.
     """
     torch.manual_seed(0)
     config = experiment.config
@@ -126,7 +126,7 @@ def network_of(experiment: Experiment, device: torch.device) -> nn.Module:
 
 
 def mixed(x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mixup with the next example as ours, with alpha 1: that Beta distribution is uniform."""
+    """Mix each example with the next, as ours does, with alpha 1: that Beta distribution is uniform."""
     ratio = torch.rand(len(x), device=x.device)
 
     def mix(values: torch.Tensor) -> torch.Tensor:
@@ -136,7 +136,7 @@ def mixed(x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Te
 
 
 def stripes(batch: int, size: int, count: int, share: float, device: torch.device) -> torch.Tensor:
-    """Which of `size` positions are hidden, bool (B, size)."""
+    """Return which of `size` positions are hidden, bool (B, size)."""
     width = round(share * size)
     widths = (torch.rand(batch, count, 1, device=device) * (width + 1)).floor()
     starts = (torch.rand(batch, count, 1, device=device) * (size - widths + 1)).floor()
@@ -145,7 +145,7 @@ def stripes(batch: int, size: int, count: int, share: float, device: torch.devic
 
 
 def spec_augmented(images: torch.Tensor, policy: SpecAugment, time_axis: int) -> torch.Tensor:
-    """Images (B, F, T), or (B, T, F), with stripes hidden by their mean, as ours."""
+    """Return images (B, F, T) or (B, T, F) with stripes replaced by each image's mean, as ours."""
     batch, device = len(images), images.device
     frames, bins = images.shape[time_axis], images.shape[3 - time_axis]
     frames = stripes(batch, frames, policy.time_stripes, policy.time_share, device)
@@ -155,7 +155,7 @@ def spec_augmented(images: torch.Tensor, policy: SpecAugment, time_axis: int) ->
 
 
 class Twin:
-    """A workload in PyTorch on one device; "meta" computes shapes alone."""
+    """A workload in PyTorch on one device; "meta" computes only shapes."""
 
     def __init__(self, workload: Workload, device: str):
         self.workload, self.device = workload, torch.device(device)
@@ -172,12 +172,12 @@ class Twin:
             self.prepare_training()
 
     def prepare_training(self) -> None:
-        """Adam, and the averages of what the config wants averaged."""
+        """Set up Adam and, if the config has moving averages, those of weights and statistics."""
         self.adam = torch.optim.Adam(
             self.network.parameters(),
             lr=self.config.optimizer.learning_rate,
             amsgrad=self.config.optimizer.get("amsgrad", False),
-            fused=self.device.type != "meta",  # which has no kernels at all
+            fused=self.device.type != "meta",  # the meta device has no kernels
         )
         statistics = [buffer for buffer in self.network.buffers() if buffer.is_floating_point()]
         self.followed = [parameter.detach() for parameter in self.network.parameters()] + statistics
@@ -187,12 +187,12 @@ class Twin:
             self.averages = [tensor.clone() for tensor in self.followed]
 
     def autocast(self) -> torch.autocast:
-        """Where the network runs: in bfloat16 where the workload has it."""
+        """Return the context that the network runs in: bfloat16 if the workload says so."""
         kind = "cuda" if self.device.type == "cuda" else "cpu"
         return torch.autocast(kind, torch.bfloat16, enabled=self.workload.dtype == "bfloat16")
 
     def images(self, audio: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the network sees, and the labels; augmented in training from sound."""
+        """Return the network's input and the labels, augmented in training from waveforms."""
         if self.workload.source != WAVEFORM:
             return audio.transpose(1, 2) if self.is_cnn14 else audio, labels
         wave = audio.float() / 32768
@@ -208,12 +208,12 @@ class Twin:
         return images, labels
 
     def train(self, audio: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """One step; its loss."""
+        """Do one training step and return its loss."""
         with torch.no_grad():
             images, labels = self.images(audio, labels)
         with self.autocast():
             out = self.applied(images)
-        if self.is_cnn14:  # whose original ends with probabilities
+        if self.is_cnn14:  # the original ends with probabilities
             loss = functional.binary_cross_entropy(out.float(), labels)
         else:
             loss = functional.binary_cross_entropy_with_logits(out.float(), labels)
@@ -226,14 +226,14 @@ class Twin:
 
     @torch.inference_mode()
     def infer(self, audio: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Probabilities (B, C)."""
+        """Return probabilities (B, C)."""
         images, _ = self.images(audio, labels)
         with self.autocast():
             out = self.applied(images)
         return out.float() if self.is_cnn14 else out.float().sigmoid()
 
     def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The first batch of ours, on the device."""
+        """Return the first batch of our side, on the device."""
         if self.device.type == "meta":
             shapes = self.workload.batch_shapes(self.experiment)
             dtypes = {np.dtype(np.int16): torch.int16, np.dtype(np.float32): torch.float32}
@@ -246,14 +246,14 @@ class Twin:
         return tuple(torch.from_numpy(host[key]).to(self.device) for key in ("audio", "labels"))
 
     def run(self) -> Callable[[], torch.Tensor]:
-        """One step on the batch, which is not waited for."""
+        """Return a call that does one step on the batch without waiting for it."""
         batch = self.batch()
         call = self.train if self.workload.kind == TRAINING else self.infer
         return lambda: call(*batch)
 
 
 def measure(workload: Workload, device: str) -> dict[str, Any]:
-    """Times and, on a GPU, the peak of memory behind the first steps; or that it does not fit."""
+    """Return times and, on a GPU, peak memory after the first steps; or the reason of a failure."""
     torch.backends.cudnn.benchmark = True
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     try:
@@ -266,7 +266,7 @@ def measure(workload: Workload, device: str) -> dict[str, Any]:
 
         block()
         if device == "cuda":
-            torch.cuda.reset_peak_memory_stats()  # cuDNN has tried its algorithms
+            torch.cuda.reset_peak_memory_stats()  # by now cuDNN has tried its algorithms
         blocks = machine.times({"": block}, workload.repeats)[""]
     except (torch.OutOfMemoryError, MemoryError):
         return {"failed": "out of memory"}
@@ -280,7 +280,7 @@ def measure(workload: Workload, device: str) -> dict[str, Any]:
 
 
 def dry_run(workload: Workload) -> dict[str, Any]:
-    """The step on PyTorch's meta device, which has shapes and no memory."""
+    """Run the step on PyTorch's meta device, which has shapes but no memory."""
     twin = Twin(workload, "meta")
     shape = tuple(twin.run()().shape)
     sizes = [math.prod(parameter.shape) for parameter in twin.network.parameters()]

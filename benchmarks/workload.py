@@ -1,7 +1,7 @@
-"""One thing that is timed on both sides: a training step or an inference of one network.
+"""A workload that is timed on both sides: a training step or an inference of one network.
 
-The config is that of AudioSet, 527 classes: a RANN's with mixup of the waveforms and SpecAugment, or PANNs'
-recipe of CNN14, mixup of the log-mel and SpecAugment, amsgrad, no moving average.
+The config is that of AudioSet with 527 classes. RANNs use mixup of waveforms and SpecAugment; CNN14 uses
+PANNs' recipe: mixup of the log-mel, SpecAugment, AMSGrad, no moving average.
 """
 
 import argparse
@@ -24,10 +24,10 @@ WAVEFORM, FEATURES = "waveform", "features"
 
 
 def network_name(text: str) -> str:
-    """A network that has a PyTorch twin here.
+    """Return the name of a network that has a PyTorch twin here.
 
     Raises:
-      argparse.ArgumentTypeError: it has none.
+      argparse.ArgumentTypeError: the network has no twin.
     """
     try:
         if text == "cnn14" or models.crop_seconds(text):
@@ -39,16 +39,16 @@ def network_name(text: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """What is done, on how many clips, and how often.
+    """What is computed, on how many clips, and how often.
 
     Attributes:
-      kind: "training", a whole step, or "inference".
+      kind: "training" (a whole step) or "inference".
       network: `rann-...` or cnn14.
-      source: "waveform", int16 PCM, or "features", images as the front end gives them, not augmented.
-      batch: clips.
-      dtype: "float32" or "bfloat16", of the network; front ends and parameters are float32.
-      seconds: length of a clip of CNN14; a RANN's name has its own.
-      steps: between two readings of the clock.
+      source: "waveform" (int16 PCM) or "features" (images from the front end, not augmented).
+      batch: clips in a batch.
+      dtype: "float32" or "bfloat16" for the network; front ends and parameters are float32.
+      seconds: length of CNN14's clips; a RANN's name determines its own.
+      steps: steps between two readings of the clock.
       repeats: readings of the clock.
       torch_compile: mode of torch.compile, or "none".
     """
@@ -64,7 +64,7 @@ class Workload:
     torch_compile: str = "none"
 
     def config(self) -> ConfigDict:
-        """What training would be given for it."""
+        """Return the config with which training would run this workload."""
         config = audioset.get_config("model=cnn14" if self.network == "cnn14" else None)
         config.model.name = self.network
         config.t_c = models.crop_seconds(self.network) or self.seconds
@@ -75,18 +75,18 @@ class Workload:
         return config
 
     def experiment(self) -> Experiment:
-        """Network, front end, optimiser and augmentation, as training has them."""
+        """Build network, front end, optimiser and augmentation as training does."""
         return build(self.config())
 
     def batch_shapes(self, experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
-        """`audio`, PCM (B, N) or images (B, F, T), and `labels` (B, 527)."""
+        """Return shapes of `audio`, PCM (B, N) or images (B, F, T), and of `labels` (B, 527)."""
         pcm = jax.ShapeDtypeStruct((self.batch, experiment.crop_samples), jnp.int16)
         images = jax.ShapeDtypeStruct((self.batch, *experiment.image_shape), jnp.float32)
         labels = jax.ShapeDtypeStruct((self.batch, experiment.config.num_classes), jnp.float32)
         return {"audio": pcm if self.source == WAVEFORM else images, "labels": labels}
 
     def host_batch(self, experiment: Experiment, seed: int) -> dict[str, np.ndarray]:
-        """Noise of these shapes in the host's memory; images as dB around -40."""
+        """Return noise of these shapes in host memory; images are in dB around -40."""
         shapes, rng = self.batch_shapes(experiment), np.random.default_rng(seed)
         audio, labels = shapes["audio"], shapes["labels"]
         if self.source == WAVEFORM:
@@ -96,7 +96,7 @@ class Workload:
         return {"audio": sound, "labels": (rng.random(labels.shape) < 0.01).astype(np.float32)}
 
     def flops(self, experiment: Experiment) -> float:
-        """Of the network alone: two for each multiply-add, three times the forward pass in training."""
+        """Count the network's FLOPs: two per multiply-add, and training as three forward passes."""
         images = jax.ShapeDtypeStruct((1, *experiment.image_shape), jnp.float32)
         state = experiment.shapes
         macs = count_macs(jax.make_jaxpr(experiment.model.apply)(state.ema_variables, images).jaxpr)
@@ -104,5 +104,5 @@ class Workload:
 
 
 def nbytes(tree) -> int:
-    """Bytes of the arrays of a tree, or of shapes that could be arrays."""
+    """Return the bytes of a tree of arrays or of shapes."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
