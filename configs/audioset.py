@@ -30,10 +30,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     """Return the config. Presets: size (deck, small), feature, model, classes (527, or the number in your own
     lists), valid (a list held out of training, as in valid=balanced; see `hold_out`).
 
-    The preset model applies to size=deck only. PANNs models bring their own feature.
+    Without the preset model the network is the size's own RANN. PANNs models bring their own size and feature.
     """
     preset = parse_arg(
-        arg, {"size": SIZES}, size="deck", feature="log_mel", model="rann-8x4-6", classes=527, valid=""
+        arg, {"size": SIZES}, size="deck", feature="log_mel", model="", classes=527, valid=""
     )
     config = base()
     # Videos vanish, so no copy is complete. Missing clips are counted, listed and reported at every run.
@@ -44,8 +44,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.task = "tagging"
     config.num_classes = preset["classes"]
     config.feature.name = preset["feature"]
-    config.model.name = preset["model"]
     SIZES[preset["size"]](config)
+    config.model.name = preset["model"] or config.model.name
     hold_out(config, preset["valid"])
     if preset["model"] in PANNS:
         if preset["size"] != "deck" or preset["feature"] != "log_mel":
@@ -82,6 +82,7 @@ def panns(config: ConfigDict) -> None:
 
 def deck(config: ConfigDict) -> None:
     """Set the deck's geometry, for accelerators."""
+    config.model.name = "rann-8x4-6"
     config.t_c = 8.0
     config.dtype = "bfloat16"
     config.total_steps = 600_000
