@@ -1,18 +1,18 @@
 # shellcheck shell=bash
-# What every launcher takes, written once; each sources this file from the root of the repository.
+# The interface that all launchers share. Each launcher sources this file from the root of the repository.
 #
 #   bash launch/NAME.sh [--dry-run] [--config.key=value ...]
 #
 #   RANN_CONFIG     the experiment, configs/NAME.py[:presets]
-#   RANN_WORKDIR    folder of the run; one that all processes see (a shared disk, or a mounted bucket)
+#   RANN_WORKDIR    folder of the run, visible to all processes (a shared disk or a mounted bucket)
 #
-# and what the head of the launcher names. They say where a run goes and end up as flags that a dry run shows;
-# what is trained is in the config and in the arguments alone. No launcher reads or keeps a credential: the
-# tools it calls (gcloud, kubectl, sky, srun) bring their own.
+# The head of each launcher lists its other variables. These variables say where a run goes and end up as flags
+# that a dry run shows; the config and the arguments alone decide what is trained. No launcher reads or keeps a
+# credential: the tools it calls (gcloud, kubectl, sky, srun) bring their own.
 #
-# The program's exit code where it was told to stop, and saved: the same command goes on. slurm.sbatch queues itself
-# again after it; what restarts by itself (GKE, XPK, SkyPilot) does after any failure; elsewhere start it again.
-# shellcheck disable=SC2034 # for those that source this
+# The program's exit code after it was told to stop and has saved; the same command resumes the run. slurm.sbatch
+# requeues itself on this code; GKE, XPK and SkyPilot restart after any failure; elsewhere start it again by hand.
+# shellcheck disable=SC2034 # used by the scripts that source this file
 PREEMPTED=75
 
 DRY_RUN=false
@@ -21,7 +21,7 @@ if [ "${1:-}" = "--dry-run" ]; then
   shift
 fi
 
-# Stop with one line where a variable is missing.
+# Exit with a one-line error if a variable is not set.
 required() {
   local name
   for name in "$@"; do
@@ -32,14 +32,14 @@ required() {
   done
 }
 
-# The words of a command, quoted for a shell.
+# Print the words of a command, quoted for a shell.
 quoted() {
   local words
   printf -v words '%q ' "$@"
   printf '%s' "${words% }"
 }
 
-# Do a command, or say it.
+# Run a command, or print it in a dry run.
 run() {
   if $DRY_RUN; then
     quoted "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build the image that gke.sh and xpk.sh run. Takes no RANN_CONFIG: the image holds every experiment.
 #
-#   RANN_IMAGE    its name, with the registry it is pushed to
+#   RANN_IMAGE    name of the image, with the registry that it will be pushed to
 #   ACCELERATOR   cpu, cuda or tpu
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Several processes on this machine: one a GPU, or with CPU devices to rehearse a cluster.
+# Several processes on this machine: one per GPU, or on simulated CPU devices to rehearse a cluster.
 #
 #   RANN_CONFIG=configs/quickstart.py RANN_WORKDIR=runs/local RANN_PROCESSES=2 RANN_CPU_DEVICES=2 bash launch/local.sh
 #
-#   RANN_PROCESSES    how many; without RANN_CPU_DEVICES process K takes GPU K
-#   RANN_CPU_DEVICES  simulated CPU devices of each process; unset: GPUs
-#   RANN_PORT         free TCP port (default 29500)
+#   RANN_PROCESSES    number of processes; without RANN_CPU_DEVICES process K uses GPU K
+#   RANN_CPU_DEVICES  simulated CPU devices per process; if unset, the processes use GPUs
+#   RANN_PORT         a free TCP port (default 29500)
 #
-# SIGTERM and Ctrl-C reach all processes: they save and leave. The exit code is that of the first that failed.
+# SIGTERM and Ctrl-C are forwarded to all processes, which save and exit. The exit code is the first nonzero one in
+# the order of the processes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=launch/contract.sh
@@ -37,7 +38,7 @@ status=0
 for pid in "${pids[@]}"; do
   code=0
   wait "$pid" || code=$?
-  while kill -0 "$pid" 2>/dev/null; do # the wait was interrupted by a signal, the process goes on
+  while kill -0 "$pid" 2>/dev/null; do # a signal interrupted the wait; the process still runs
     code=0
     wait "$pid" || code=$?
   done

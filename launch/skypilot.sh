@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# GPUs of any cloud by SkyPilot, as a managed job: what is preempted is started again elsewhere.
+# GPUs of any cloud, as a managed SkyPilot job: SkyPilot restarts a preempted job elsewhere.
 #
-#   RANN_NODES          machines (default 1)
-#   RANN_ACCELERATORS   of each (default H100:8)
+#   RANN_NODES          number of machines (default 1)
+#   RANN_ACCELERATORS   accelerators of each machine (default H100:8)
 #
-# RANN_WORKDIR is a mounted bucket there (file_mounts of your own SkyPilot config), or it is lost with the machine.
+# RANN_WORKDIR must be in a mounted bucket (file_mounts in your own SkyPilot config); otherwise it is lost with the
+# machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=launch/contract.sh

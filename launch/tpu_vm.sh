@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# All hosts of a Cloud TPU slice, by gcloud; the repository is in ~/rann-jax on each, with the extra `tpu`.
+# All hosts of a Cloud TPU slice, by gcloud. Each host has the repository in ~/rann-jax, installed with the extra `tpu`.
 #
 #   RANN_TPU    name of the TPU VM
 #   RANN_ZONE   its zone
 #
-# JAX finds the hosts by itself. A slice that was preempted and made again goes on by the same command.
+# JAX finds the hosts by itself. After a preempted slice has been recreated, the same command resumes the run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=launch/contract.sh

@@ -3,7 +3,7 @@
 #
 #   RANN_CLUSTER    the cluster
 #   RANN_ZONE       its zone
-#   RANN_TPU_TYPE   as v5litepod-16 or v6e-16
+#   RANN_TPU_TYPE   such as v5litepod-16 or v6e-16
 #   RANN_IMAGE      the image of launch/docker.sh, ACCELERATOR=tpu
 #   RANN_NAME       name of the workload (default rann-jax)
 set -euo pipefail
