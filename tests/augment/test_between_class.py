@@ -13,11 +13,11 @@ from rann_jax import augment
 from rann_jax.augment.between_class import mix_ratio
 
 KEY = jax.random.key(7)
-WINDOWS = {8000: 1024, 16000: 2048, 44100: 4096}  # 16 and 44.1 kHz: of the authors' code
+WINDOWS = {8000: 1024, 16000: 2048, 44100: 4096}  # 16 and 44.1 kHz: from the authors' code
 
 
 def level(sound: np.ndarray, rate: int) -> float:
-    """G of Tokozume et al.: maximum over windows of the A-weighted sound pressure level, float64."""
+    """Return G of Tokozume et al. in float64: the maximum A-weighted sound pressure level of any window."""
     n = WINDOWS[rate]
     f2 = np.linspace(0, rate / 2, n // 2 + 1) ** 2
     with np.errstate(divide="ignore"):
@@ -41,7 +41,7 @@ def transcription(x1, x2, r: float, rate: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def clips(data_dir) -> np.ndarray:
-    """Eight clips of 2 s at 16 kHz, of levels 80 dB apart; one padded from 0.5 s on, one silent."""
+    """Eight 2 s clips at 16 kHz with gains from -80 to 0 dB; one is zero after 0.5 s, one is silent."""
     files = sorted((data_dir / "esc50_16k" / "audio").glob("1-*.ogg"))[::50][:8]
     audio = np.stack([soundfile.read(file, frames=32000, dtype="float32")[0] for file in files])
     audio *= 10 ** np.linspace(-4, 0, 8, dtype=np.float32)[:, None]
@@ -51,7 +51,7 @@ def clips(data_dir) -> np.ndarray:
 
 
 def check_mixed(audio: np.ndarray, rate: int) -> None:
-    """Each output is the transcription's, of the partner and ratio that its label tells."""
+    """Compare each output with the transcription, for the partner and ratio that its label shows."""
     identity = jnp.eye(len(audio), dtype=jnp.float32)
     mixed, labels = jax.jit(lambda x, y: augment.between_class(KEY, x, y, sample_rate=rate))(audio, identity)
     mixed, labels = np.asarray(mixed), np.asarray(labels)
@@ -75,7 +75,7 @@ def test_noise_is_mixed_as_the_formula_says(rate):
 
 
 @pytest.mark.fast
-def test_sound_in_whole_numbers_is_mixed_as_float32():
+def test_integer_sound_is_mixed_as_float32():
     audio = np.random.default_rng(1).normal(0, 3000, (6, 4000)).astype(np.int16)
     check_mixed(audio, 8000)
     for count in (1, 6):
@@ -112,7 +112,7 @@ def test_a_weighting_is_that_of_the_standard():
 
 
 @pytest.mark.fast
-def test_equal_levels_mix_as_the_labels():
+def test_equal_levels_mix_at_the_ratio_of_the_labels():
     r = jnp.asarray([0.0, 0.25, 0.5, 1.0])
     level_db = jnp.asarray([10.0, 10.0, 10.0, 10.0])
     np.testing.assert_allclose(mix_ratio(r, level_db, level_db), r, rtol=1e-6)

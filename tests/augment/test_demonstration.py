@@ -1,4 +1,4 @@
-"""The program that writes every augmentation of a recording: its sounds, its picture, and users' mistakes."""
+"""The program that demonstrates every augmentation on a recording: its sounds, its picture, user errors."""
 
 import io
 import os
@@ -19,7 +19,7 @@ EVERY = {"original", "partner", *augment.AUGMENTATIONS}
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory):
-    """Half a second of A4 in stereo at 8 kHz, its end silent; beside it noise, a quarter long, at 16 kHz."""
+    """Half a second of A4, stereo at 8 kHz, with a silent end; noise.wav beside it lasts 0.25 s at 16 kHz."""
     folder = tmp_path_factory.mktemp("sound")
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(SAMPLES) / RATE)
     tone[3600:] = 0
@@ -30,7 +30,7 @@ def recording(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def written(recording, tmp_path_factory):
-    """The program's folder, in which it found the folder missing."""
+    """The program's output folder, which did not exist before."""
     out = tmp_path_factory.mktemp("out") / "made"
     partner = str(recording.parent / "noise.wav")
     assert main([str(recording), "--with", partner, "--out", str(out), "--seed", "3"]) == 0
@@ -50,7 +50,7 @@ def test_every_augmentation_is_written_as_long_as_the_recording(recording, writt
     np.testing.assert_array_equal(original, soundfile.read(recording)[0][:, 0])
     for name in EVERY - {"original"}:
         assert (sounds[name] != original).any(), name
-    assert not sounds["partner"][2000:].any()  # it was resampled, and is shorter
+    assert not sounds["partner"][2000:].any()  # resampled, and shorter than the recording
     louder = sounds["gain"][103] / original[103]
     np.testing.assert_allclose(sounds["gain"], louder * original, atol=1e-6)
     assert (written / "augmentations.png").read_bytes().startswith(b"\x89PNG")
@@ -66,7 +66,7 @@ def test_the_same_seed_writes_the_same_bytes(recording, written, tmp_path, capsy
         assert str(tmp_path / file.name) in listed
 
 
-def test_another_seed_draws_anew(recording):
+def test_another_seed_draws_other_values(recording):
     tone = soundfile.read(recording, dtype="float32")[0][:, 0]
     first, second = ({e.name: e for e in demonstrate(tone, tone[::-1], RATE, seed)} for seed in (3, 4))
     for name in augment.AUGMENTATIONS:
@@ -77,7 +77,7 @@ def test_another_seed_draws_anew(recording):
 
 @pytest.mark.fast
 def test_the_recording_and_its_partner_are_all_that_is_processed(monkeypatch):
-    """An example is mixed with the next one of its batch, so that a batch of two has all there is to show."""
+    """Each example is mixed with the next one of its batch, so a batch of two is enough."""
     batches = []
 
     def run(augmentation, key, x, labels):
@@ -90,8 +90,8 @@ def test_the_recording_and_its_partner_are_all_that_is_processed(monkeypatch):
     assert batches == [2] * len(augment.AUGMENTATIONS)
 
 
-def test_what_changes_in_the_image_alone_is_heard():
-    """A gain of the image, in dB, is that of the sound: of frames of 128 samples, and of bins."""
+def test_a_change_of_the_image_is_made_audible():
+    """A gain of the image in dB is applied to the sound, in frames of 128 samples and in bins."""
     tone = np.sin(2 * np.pi * 440 * np.arange(SAMPLES) / RATE).astype(np.float32)
     gain = np.zeros((128, 1 + SAMPLES // 128))
     gain[:, 10:22] = -60.0
@@ -106,7 +106,7 @@ def test_what_changes_in_the_image_alone_is_heard():
 
 
 def test_panels_are_labelled_in_hertz_and_seconds():
-    """A row of 1 kHz is bright where the axis says 1 kHz; a file's name is no formula."""
+    """Axes are in Hz and seconds, and a `$` in a file's name is not parsed as a formula."""
     image = np.full((128, 10), -60.0)
     image[50] = 0
     sound = np.zeros(RATE, np.float32)
@@ -135,7 +135,7 @@ def test_panels_are_labelled_in_hertz_and_seconds():
         (["{folder}/a4.wav", "--seed", "-1"], "--seed=-1: it must be between 0 and 4294967295"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_code_2(recording, arguments, message, capsys):
+def test_user_errors_are_one_line_and_exit_code_2(recording, arguments, message, capsys):
     folder = recording.parent
     (folder / "text.wav").write_text("not sound")
     (folder / "a.raw").write_bytes(bytes(8000))
@@ -173,7 +173,7 @@ def test_names_that_are_not_utf_8(recording, tmp_path, capsys, monkeypatch):
     ],
 )
 def test_a_recording_is_not_replaced(name, arguments, recording, tmp_path, capsys, monkeypatch):
-    """What is written takes names that an earlier run's sounds have, or the user's own."""
+    """Output names may equal those of an earlier run's sounds, or of the user's own files."""
     monkeypatch.setattr("rann_jax.augment.__main__.demonstrate", None)
     folder = tmp_path / "new"
     folder.mkdir()
@@ -187,7 +187,7 @@ def test_a_recording_is_not_replaced(name, arguments, recording, tmp_path, capsy
     assert [path.read_bytes() for path in folder.iterdir()] == [content]
 
 
-def test_help_teaches(capsys):
+def test_help_explains_options_and_outputs(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
     assert stopped.value.code == 0

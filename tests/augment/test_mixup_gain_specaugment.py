@@ -1,4 +1,4 @@
-"""Augmentations: distributions, labels, and that nothing but the key decides."""
+"""Mixup, gain and SpecAugment: distributions, labels, and traffic between devices."""
 
 import functools
 
@@ -28,7 +28,7 @@ def test_mixup_mixes_sound_and_labels_alike():
     "mix",
     [functools.partial(augment.mixup, alpha=1.0), functools.partial(augment.between_class, sample_rate=640)],
 )
-def test_labels_of_whole_numbers_are_shared_too(mix, dtype):
+def test_integer_labels_are_mixed_like_float_labels(mix, dtype):
     mix = jax.jit(mix)
     audio = np.random.default_rng(0).normal(size=(4, 200)).astype(np.float32)
     labels = np.eye(4, dtype=dtype)
@@ -44,7 +44,7 @@ def test_mixup_ratio_is_beta_distributed():
 
 @pytest.mark.fast
 @pytest.mark.parametrize("name", ["mixup", "between_class"])
-def test_mixing_sends_one_example_of_each_device(name):
+def test_mixing_sends_one_example_per_device(name):
     options = {"mixup": {"alpha": 1.0}, "between_class": {"sample_rate": 640}}[name]
     split = distributed.split_batch(distributed.data_mesh())
     audio = jax.ShapeDtypeStruct((16, 640), jnp.float32, sharding=split)
@@ -54,12 +54,12 @@ def test_mixing_sends_one_example_of_each_device(name):
     sent = collectives.traffic(compiled.as_text())
     levels = 2 * 4 if name == "between_class" else 0
     assert sent["collective-permute"].bytes == 4 * 640 + 4 * 3 + levels
-    # All agree on whether every ratio is drawn: a bit at each of the loops of the Beta distribution.
+    # Devices agree on whether every ratio has been drawn: one bit per loop of the Beta sampler.
     assert sent.keys() <= {"collective-permute", "all-reduce"}
     assert sent.get("all-reduce", collectives.Traffic(0, 0)).bytes <= 4
 
 
-def test_spec_augment_hides_as_many_as_drawn():
+def test_widths_of_hidden_stripes_are_uniform():
     images = jax.random.normal(KEY, (500, 32, 64), jnp.float32)
     stripes = {"time_stripes": 1, "time_width": 10, "frequency_stripes": 1, "frequency_width": 4}
     hidden = jax.jit(functools.partial(augment.spec_augment, **stripes))(KEY, images)
@@ -74,8 +74,8 @@ def test_spec_augment_hides_as_many_as_drawn():
 
 
 @pytest.mark.fast
-def test_two_stripes_hide_what_their_widths_and_places_make():
-    """Hidden frames of 12 under two stripes of up to 3, which may overlap: every pair of them counted."""
+def test_two_stripes_hide_the_expected_frames():
+    """Two stripes of up to 3 of 12 frames may overlap; the expected counts enumerate all pairs of stripes."""
     size, width = 12, 3
     stripes = [
         (frozenset(range(start, start + w)), 1 / (width + 1) / (size - w + 1))
@@ -92,7 +92,7 @@ def test_two_stripes_hide_what_their_widths_and_places_make():
     frames = np.asarray(hidden != images).all(axis=1)
     seen = np.bincount(frames.sum(axis=1), minlength=2 * width + 1)
     assert stats.chisquare(seen, 4000 * expected).pvalue > 1e-3
-    # And where: the first and the last frame too, each as often as the stripes that cover it.
+    # Each frame, including the first and last, is hidden as often as the stripes that cover it are drawn.
     by_one = np.array([sum(p for stripe, p in stripes if frame in stripe) for frame in range(size)])
     np.testing.assert_allclose(frames.mean(axis=0), 1 - (1 - by_one) ** 2, atol=0.03)
 

@@ -1,4 +1,4 @@
-"""Noise, crops and rolls: levels and places as drawn; padding and silence stay what they are."""
+"""Noise, crops and rolls: levels and positions as drawn; padding and silence stay unchanged."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ KEY = jax.random.key(7)
 
 @pytest.fixture(scope="module")
 def padded() -> tuple[np.ndarray, np.ndarray]:
-    """Sounds of many levels and lengths, with zeros inside, and how long they are; the first is silence."""
+    """Zero-padded sounds of many levels, with zeros inside, and their lengths; the first sound is silent."""
     rng = np.random.default_rng(0)
     audio = rng.standard_normal((64, 3000)).astype(np.float32) * 10 ** rng.uniform(-4, 0, (64, 1))
     lengths = rng.integers(100, 3001, 64)
@@ -28,7 +28,7 @@ def padded() -> tuple[np.ndarray, np.ndarray]:
     return audio.astype(np.float32), lengths
 
 
-def test_sound_ends_at_its_last_sample_that_is_not_zero(padded):
+def test_sound_ends_at_its_last_nonzero_sample(padded):
     audio, lengths = padded
     np.testing.assert_array_equal(sound_length(jnp.asarray(audio)), lengths)
 
@@ -57,7 +57,7 @@ def test_snr_is_met_in_float16(peak):
 
 
 def test_the_gradient_at_silence_is_finite():
-    """What follows an augmentation may be differentiated with respect to the sound."""
+    """A caller may differentiate through an augmentation with respect to the sound."""
 
     def noisy(audio):
         return jnp.sum(augment.white_noise(KEY, audio, low_snr=10.0, high_snr=10.0))
@@ -121,6 +121,6 @@ def test_a_crop_in_a_policy_keeps_the_length():
 
 
 @pytest.mark.parametrize("samples", [0, 1001])
-def test_crops_that_cannot_be_cut(samples):
+def test_impossible_crops_are_refused(samples):
     with pytest.raises(ValueError, match=f"{samples} samples"):
         augment.crop(KEY, jnp.ones((2, 1000), jnp.float32), samples=samples)

@@ -21,7 +21,7 @@ resampled = jax.jit(resample_each, static_argnames="samples")
 
 
 @pytest.mark.fast
-def test_a_tone_lands_where_it_must_and_lasts_as_long():
+def test_a_tone_has_the_shifted_pitch_and_the_same_duration():
     out = np.asarray(shifted(in_room(*[tone()] * 4), jnp.asarray(SEMITONES, jnp.float32)))
     for y, semitones in zip(out, SEMITONES, strict=True):
         assert abs(cents(y[: len(tone())], 440 * 2 ** (semitones / 12))) < 5
@@ -36,11 +36,11 @@ def by_librosa_shifted(y: np.ndarray, semitones: float, *, clamp: bool) -> np.nd
     )
 
 
-# librosa 1.0 calls itself with arguments that it deprecates, and its numba kernel of phases warns of a cast.
+# librosa 1.0 passes deprecated arguments to its own functions, and its numba phase kernel warns about a cast.
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:The `.*` parameter is deprecated:FutureWarning")
 def test_real_clips_are_nearer_to_librosa_than_its_versions_are(data_dir):
-    """Means over clips. Seen: 0.038 to 0.063 dB where librosa 0.11 and 1.0 are 0.09 to 0.13 dB apart."""
+    """Means over clips. Seen: 0.038 to 0.063 dB, while librosa 0.11 and 1.0 are 0.09 to 0.13 dB apart."""
     clips = real_clips(data_dir)
     for semitones in SEMITONES:
         out = np.asarray(shifted(in_room(*clips), jnp.full(len(clips), semitones, jnp.float32)))
@@ -56,21 +56,21 @@ def test_real_clips_are_nearer_to_librosa_than_its_versions_are(data_dir):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("step", [0.9375, 1.125])
-def test_resampling_is_libsoxr_s(step):
-    """Noise, so every frequency; ratios that float32 holds exactly, or the two would drift apart."""
+def test_resampling_equals_libsoxr(step):
+    """Noise covers every frequency. float32 holds the ratios exactly; otherwise the two would drift apart."""
     y = np.random.default_rng(0).standard_normal(9000).astype(np.float32)
     y[6000:] = 0
     samples = round(9000 / step)
     ours = np.asarray(resampled(y[None], jnp.asarray([step], jnp.float32), samples=samples))[0]
     theirs = soxr.resample(y, 16000 * step, 16000)
     assert len(theirs) == samples
-    # libsoxr's own beginning differs by up to 0.02: its stages start anew.
+    # The beginning differs by up to 0.02, where libsoxr's stages start up.
     assert np.std(ours - theirs) < 2e-3
 
 
 @pytest.mark.fast
-def test_nothing_folds_back_when_the_pitch_goes_up():
-    """A tone at 0.95 of the Nyquist frequency leaves the band, and must not come back below it."""
+def test_raising_the_pitch_does_not_alias():
+    """A tone at 0.95 of the Nyquist frequency leaves the band and must not fold back below it."""
     wave = np.sin(0.95 * np.pi * np.arange(20000)).astype(np.float32)
     up, down = np.asarray(
         shifted(jnp.asarray(np.stack([wave, wave])), jnp.asarray([2.0, -2.0], jnp.float32))
@@ -80,8 +80,8 @@ def test_nothing_folds_back_when_the_pitch_goes_up():
 
 
 @pytest.mark.fast
-def test_positions_keep_their_rests_to_the_end():
-    """In float32 alone they would be rounded to 1/16 of a sample here."""
+def test_resampling_positions_keep_their_fractions_to_the_end():
+    """Plain float32 would round the positions to 1/16 of a sample here."""
     length, step = 300_000, 1.0 + 2**-20
     angle = 2 * np.pi * 0.2
     y = np.cos(angle * np.arange(length)).astype(np.float32)
@@ -94,8 +94,8 @@ def test_positions_keep_their_rests_to_the_end():
 
 
 @pytest.mark.fast
-def test_padding_is_not_sound():
-    """A clip in a longer batch sounds as alone, and what follows it is zero."""
+def test_padding_does_not_change_the_sound():
+    """A clip sounds the same with and without padding, and zeros follow it."""
     y = np.random.default_rng(0).standard_normal(9001).astype(np.float32)
     semitones = jnp.asarray([1.5, -1.5], jnp.float32)
     alone, padded = (

@@ -1,4 +1,4 @@
-"""Which augmentations, how often, until when; and that nothing but the key decides."""
+"""Policies: which augmentations run, how often and until which step, and that only the key decides."""
 
 from functools import partial
 
@@ -46,18 +46,18 @@ def test_policy_follows_the_registry_and_the_key():
 
 
 @pytest.mark.fast
-def test_options_of_a_config_are_taken_as_they_are():
+def test_a_config_dict_gives_the_same_policy_as_a_dict():
     options = {"gain": {}, "mixup": {"alpha": 0.5}}
     assert policy(ConfigDict(options)) == policy(options)
 
 
 @pytest.mark.fast
-def test_as_many_examples_are_drawn_as_the_probability_says():
+def test_examples_are_augmented_with_the_given_probability():
     audio, labels = noise(4000, 2)
     louder, _ = policy({"gain": {"probability": 0.3}}).on_audio(KEY, audio, labels)
     changed = (np.asarray(louder) != np.asarray(audio)).any(axis=1)
     assert stats.binomtest(int(changed.sum()), 4000, 0.3).pvalue > 0.01
-    # Which are drawn says nothing of what is done to them: their levels are from the whole range.
+    # The choice of examples does not affect their values: the levels cover the whole range.
     level = 20 * np.log10(np.asarray(louder / audio)[changed, 0])
     assert stats.kstest(level, stats.uniform(-6, 12).cdf).pvalue > 0.01
     never, _ = policy({"gain": {"probability": 0.0}}).on_audio(KEY, audio, labels)
@@ -75,7 +75,7 @@ def test_an_example_that_is_not_mixed_keeps_its_label():
 
 
 @pytest.mark.fast
-def test_mixup_stops_where_the_config_says():
+def test_mixup_stops_at_the_configured_step():
     chosen = policy({"mixup": {"until": 0.75}}, total_steps=100)
     audio, labels = noise(8)
 
@@ -89,7 +89,7 @@ def test_mixup_stops_where_the_config_says():
 
 
 def test_eight_devices_augment_as_one():
-    """All of them, half of the examples each, batch and padding of different lengths, silence among them."""
+    """Every augmentation at probability 0.5, on clips with different padding, one of them silent."""
     chosen = policy(EVERYTHING)
     rng = np.random.default_rng(0)
     audio = rng.uniform(-1, 1, (16, 4000)).astype(np.float32)
@@ -119,7 +119,7 @@ def test_eight_devices_augment_as_one():
 )
 @pytest.mark.parametrize("probability", [0.5, 1.0])
 @pytest.mark.parametrize("name", ["stretch", "pitch"])
-def test_what_is_done_one_by_one_keeps_the_type_of_the_sound(name, probability, dtype, becomes):
+def test_stretch_and_pitch_keep_the_floating_type_of_the_sound(name, probability, dtype, becomes):
     audio, labels = noise(8, 1000)
     audio = (100 * audio).astype(dtype)
     chosen = policy({name: {"probability": probability}})
@@ -173,13 +173,13 @@ def test_wrong_options_are_refused(options, says):
         (augment.Roll, "share"),
     ],
 )
-def test_options_that_are_no_finite_number_are_refused(augmentation, name, value):
+def test_options_that_are_not_finite_are_refused(augmentation, name, value):
     with pytest.raises(ValueError, match=rf"{value}|spec_augment.*{name}"):
         augmentation(**{name: value})
 
 
 @pytest.mark.fast
-def test_images_are_not_mixed_beside_waveforms_that_are_not():
+def test_feature_mixup_refuses_images_beside_waveforms():
     audio, labels = noise(4)
     chosen = policy({"feature_mixup": {}})
     mixed, _ = chosen.on_features(KEY, audio[:, None], labels)
@@ -188,7 +188,7 @@ def test_images_are_not_mixed_beside_waveforms_that_are_not():
         chosen.on_features(KEY, {"image": audio[:, None], "waveform": audio}, labels)
 
 
-def test_an_experiment_names_the_key():
+def test_an_experiment_names_the_config_key():
     config = tiny.get_config()
     config.augment = {"feature_mixup": {}}
     config.feature.name = "log_mel+wavegram"

@@ -1,4 +1,4 @@
-"""A run with all augmentations of configs/esc50.py, interrupted and gone on with, ends with the same bits."""
+"""A run with all augmentations of configs/esc50.py, interrupted and resumed, ends with identical bits."""
 
 import shutil
 from contextlib import closing
@@ -21,7 +21,7 @@ TOTAL, INTERRUPTED = 4, 2
 
 
 def trained(config, prepared, workdir):
-    """Trains with nothing of an earlier call but the workdir; the arrays of the last checkpoint, by name."""
+    """Train from the workdir alone, as a new process would; return the last checkpoint's arrays by name."""
     experiment = build(config)
     train(experiment, prepared, workdir, show_progress=False)
     with closing(Checkpoints(workdir, config.best_metric)) as checkpoints:
@@ -30,21 +30,21 @@ def trained(config, prepared, workdir):
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(state)}
 
 
-def test_an_interrupted_run_ends_with_the_bits_of_a_whole_one(tmp_path, monkeypatch):
+def test_an_interrupted_run_ends_bit_identical(tmp_path, monkeypatch):
     config = two_blocks.get_config(f"steps={TOTAL}")
     config.augment = AUGMENT["all"]
     config.prepared_dir = str(tmp_path / "prepared")
     config.save_every = INTERRUPTED
     config.eval.splits = ()
     prepared = prepare(**data_options(config), progress=False)
-    # A pure function, which takes ten seconds to compile.
+    # The step is a pure function, so all calls can share it; compiling it takes ten seconds.
     step = compiled_step(build(config), distributed.data_mesh())
     monkeypatch.setattr("rann_jax.train.compiled_step", lambda experiment, mesh: step)
     whole = trained(config, prepared, tmp_path / "whole")
 
     last = tmp_path / "cut" / "checkpoints" / str(TOTAL)
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
-    shutil.rmtree(last)  # as a kill before the last step leaves it
+    shutil.rmtree(last)  # the state after a kill before the last step
     assert [path.name for path in last.parent.iterdir()] == [str(INTERRUPTED)]
     resumed = trained(config, prepared, tmp_path / "cut")
 

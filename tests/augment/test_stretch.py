@@ -21,7 +21,7 @@ def clips(data_dir) -> list[np.ndarray]:
 
 
 @pytest.mark.fast
-def test_a_tone_keeps_its_pitch_and_lasts_as_long_as_it_must():
+def test_a_tone_keeps_its_pitch_and_has_the_stretched_duration():
     out = np.asarray(stretched(in_room(*[tone()] * 4), jnp.asarray(RATES, jnp.float32)))
     for y, rate in zip(out, RATES, strict=True):
         length = round(2 * RATE / rate)
@@ -29,11 +29,11 @@ def test_a_tone_keeps_its_pitch_and_lasts_as_long_as_it_must():
         assert abs(cents(y[:length], 440)) < 5
 
 
-# librosa 1.0 calls itself with arguments that it deprecates, and its numba kernel of phases warns of a cast.
+# librosa 1.0 passes deprecated arguments to its own functions, and its numba phase kernel warns about a cast.
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:The `.*` parameter is deprecated:FutureWarning")
 def test_real_clips_are_as_near_to_librosa_as_its_versions_are(clips):
-    """Mean over clips and rates. What is left at 1.1 is the rounding of 0.11's phases: both are 0.034 dB."""
+    """Means over clips and rates. At rate 1.1 only 0.11's rounding of phases remains: both are 0.034 dB."""
     found, bound = [], []
     for rate in RATES:
         out = np.asarray(stretched(in_room(*clips), jnp.full(len(clips), rate, jnp.float32)))
@@ -47,8 +47,8 @@ def test_real_clips_are_as_near_to_librosa_as_its_versions_are(clips):
 
 
 @pytest.mark.fast
-def test_padding_is_not_sound():
-    """A clip in a longer batch sounds as alone, and what follows it is zero."""
+def test_padding_does_not_change_the_sound():
+    """A clip sounds the same with and without padding, and zeros follow it."""
     y = np.random.default_rng(0).standard_normal(9001).astype(np.float32)
     rate = jnp.asarray([1.2], jnp.float32)
     alone = np.asarray(stretched(jnp.asarray(y[None]), rate, n_fft=512))[0]
@@ -61,7 +61,7 @@ def test_padding_is_not_sound():
 
 @pytest.mark.fast
 @pytest.mark.parametrize("n_fft", [6, 0])
-def test_a_window_that_has_no_quarter_is_refused(n_fft):
+def test_a_window_not_divisible_by_four_is_refused(n_fft):
     audio, rate = jnp.ones((1, 100)), jnp.ones(1)
     for function in (
         augment.stretch,

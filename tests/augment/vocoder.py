@@ -1,4 +1,4 @@
-"""What the tests of stretching and of pitch shifting hear by: librosa's two versions, distances, a tone."""
+"""Helpers for the tests of stretching and pitch shifting: librosa's two vocoders, a distance, test sounds."""
 
 import functools
 from pathlib import Path
@@ -13,9 +13,10 @@ RATE, ROOM = 22050, 60000
 
 
 def by_librosa(y: np.ndarray, rate: float, *, clamp: bool) -> np.ndarray:
-    """Transcription: behind the last frame, 0.11 sees zeros, 1.0 that frame again, magnitudes going on.
+    """Stretch with a transcription of librosa's vocoder: version 1.0 if `clamp`, else 0.11.
 
-    0.11 also adds each bin's own turns to its phase, which grows large and is rounded to float32.
+    After the last frame, 0.11 sees zeros; 1.0 repeats the last phase and extrapolates the magnitudes.
+    0.11 also adds each bin's own rotations to its phase, which grows large and is rounded to float32.
     """
     spectra = librosa.stft(y)
     last = spectra.shape[1] - 1
@@ -37,7 +38,7 @@ def by_librosa(y: np.ndarray, rate: float, *, clamp: bool) -> np.ndarray:
 
 
 def log_spectral_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """RMS over bins, mean over frames, in dB; the loudest 80 dB count."""
+    """Return the log-spectral distance in dB: RMS over bins, mean over frames, of the loudest 80 dB."""
     power = [np.abs(librosa.stft(x.astype(np.float32))) ** 2 for x in (a, b)]
     floor = 1e-8 * max(p.max() for p in power)
     first, second = (10 * np.log10(np.maximum(p, floor)) for p in power)
@@ -49,7 +50,7 @@ def in_room(*sounds: np.ndarray) -> jax.Array:
 
 
 def real_clips(data_dir: Path) -> list[np.ndarray]:
-    """Four clips of real sound of 1.5 s or more that end in sound."""
+    """Return four real clips, each longer than 24,000 samples and without silence at its end."""
     files = sorted((data_dir / "esc50_16k" / "audio").glob("2-*.ogg"))[::40]
     sounds = [soundfile.read(file, frames=45000, dtype="float32")[0] for file in files]
     return [y for y in (np.trim_zeros(y, "b") for y in sounds) if len(y) > 24000][:4]
@@ -57,11 +58,11 @@ def real_clips(data_dir: Path) -> list[np.ndarray]:
 
 @functools.cache
 def tone() -> np.ndarray:
-    """Two seconds of 440 Hz."""
+    """Return two seconds of a 440 Hz tone."""
     return (0.5 * np.sin(2 * np.pi * 440 * np.arange(2 * RATE) / RATE)).astype(np.float32)
 
 
 def cents(sound: np.ndarray, frequency: float) -> float:
-    """How far the loudest frequency is above `frequency` in Hz."""
+    """Return how far, in cents, the loudest frequency lies above `frequency` in Hz."""
     spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound)), 2**19))
     return float(1200 * np.log2(np.argmax(spectrum) * RATE / 2**19 / frequency))

@@ -1,4 +1,4 @@
-"""The benchmark of features: what a line measures, with a GPU and without."""
+"""The benchmark of features: what one line measures, with and without a known memory bandwidth."""
 
 from types import SimpleNamespace
 
@@ -23,7 +23,7 @@ TWICE = Case(
 
 @pytest.mark.fast
 @pytest.mark.parametrize("bandwidth", [None, 1e9])
-def test_a_line(bandwidth):
+def test_a_line_has_errors_times_and_bandwidth(bandwidth):
     line = features.measure(TWICE, 1, 2, list(TWICE.peers), bandwidth)
     measured = line["contenders"]
     assert {name: of["error"] for name, of in measured.items()} == {
@@ -41,7 +41,7 @@ def test_a_line(bandwidth):
 
 @pytest.mark.fast
 @pytest.mark.parametrize(("seconds", "calls"), [(1.0, 1), (0.005, 4), (1e-6, features.QUEUED)])
-def test_a_turn_has_as_many_calls_as_fill_it(monkeypatch, seconds, calls):
+def test_a_turn_makes_enough_calls_to_fill_its_time(monkeypatch, seconds, calls):
     clock = iter([7.0, 7.0 + seconds])
     monkeypatch.setattr(features, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     assert features.turn(lambda: None) == calls

@@ -1,4 +1,4 @@
-"""Paired benchmarks without their measurements: figures of given times, what does not fit, who is asked."""
+"""Paired benchmarks without measurements: figures from given times, workloads that do not fit, options."""
 
 import json
 
@@ -25,27 +25,27 @@ FULL = {"failed": "out of memory"}
 
 
 def cells(columns, row) -> list[str]:
-    """The last line of a table, cell by cell."""
+    """Return the cells of the table's last line."""
     return [cell.strip() for cell in paired.table(columns, [row]).splitlines()[-1].strip("|").split("|")]
 
 
-def test_figures_of_given_times():
+def test_figures_from_given_times():
     seen = {
         "jax": [OURS, {**OURS, "compile_seconds": 3.0}],
         "torch": [THEIRS, {**THEIRS, "seconds": [0.4]}],
         "compiled": [{"seconds": [0.15], "memory_bytes": 5.5e9}],
     }
     row = paired.row(WORKLOAD, seen, CEILINGS)
-    # Medians 0.2, 0.3 and 0.15 s of 32 clips.
+    # Medians of 0.2, 0.3 and 0.15 s for 32 clips.
     assert cells(paired.SPEED, row)[:4] == ["rann-8x4-6", "waveform", "32", "160.0"]
     speed = ["200.0", "300.0", "1.50", "150.0", "0.75", "5.00", "6.00", "5.50"]
     assert cells(paired.SPEED, row)[4:] == speed
-    # 2.5e11 FLOP/s of 1e12; 2e10 bytes/s of 1e11; 0.2 s where fresh batches take 0.25.
+    # 2.5e11 of 1e12 FLOP/s; 2e10 of 1e11 bytes/s; 0.2 s, or 0.25 s with fresh batches.
     cost = ["40.0", "3.0", "0.250", "25%", "4.00", "20%", "20.0%"]
     assert cells(paired.COST, row)[3:] == cost
 
 
-def test_a_row_without_what_is_not_known():
+def test_unknown_figures_are_dashes():
     faster_when_fed = {**OURS, "fed_seconds": [0.19]}
     row = paired.row(WORKLOAD, {"jax": [faster_when_fed]}, CEILINGS)
     assert cells(paired.SPEED, row)[3:] == ["160.0", "200.0", *4 * ["-"], "5.00", "-", "-"]
@@ -66,7 +66,7 @@ def test_a_row_without_what_is_not_known():
         ),
     ],
 )
-def test_what_does_not_fit_is_said_and_not_tried_again(runs, speed):
+def test_out_of_memory_is_shown_and_not_retried(runs, speed):
     asked = []
 
     def side(name):
@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_said_and_not_tried_again(runs, speed):
     assert cells(paired.SPEED, paired.row(WORKLOAD, seen, CEILINGS))[3:] == speed
 
 
-def test_the_compilers_refusal_is_out_of_memory(monkeypatch):
+def test_a_compile_error_about_memory_is_out_of_memory(monkeypatch):
     monkeypatch.setattr(Workload, "experiment", lambda workload: None)
 
     def refuse(message):
@@ -93,7 +93,7 @@ def test_the_compilers_refusal_is_out_of_memory(monkeypatch):
         refuse("INTERNAL: a driver is missing")
 
 
-def test_processes(monkeypatch, tmp_path):
+def test_a_measuring_process_returns_its_json_or_its_failure(monkeypatch, tmp_path):
     programs = {
         "says": "import os, sys; print('noise'); print('{\"at\": \"%s\"}' % os.environ[sys.argv[1]])",
         "dies": "import os; os.kill(os.getpid(), 9)",
@@ -103,12 +103,12 @@ def test_processes(monkeypatch, tmp_path):
         (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert paired.in_process("says", "JAX_COMPILATION_CACHE_DIR", cache="here") == {"at": "here"}
-    assert paired.in_process("dies") == FULL  # as the system kills what takes all memory
+    assert paired.in_process("dies") == FULL  # the system kills a process that takes all memory
     with pytest.raises(SystemExit, match=r"fails  failed:\nthere is no such device"):
         paired.in_process("fails")
 
 
-def test_whose_sides_are_measured_on_what(monkeypatch):
+def test_sides_are_measured_on_the_right_devices(monkeypatch):
     asked = []
 
     def in_process(module, *rest, **_):
@@ -124,7 +124,7 @@ def test_whose_sides_are_measured_on_what(monkeypatch):
     assert asked == [mine, cpu, mine, cpu, compiled[0], mine, gpu, compiled[1], mine]
 
 
-def test_defaults_are_the_devices():
+def test_defaults_depend_on_the_device():
     def of(platform, *arguments):
         options = paired.with_defaults(paired.parser("").parse_args(arguments), platform)
         return list(paired.workloads(TRAINING, options))
@@ -142,7 +142,7 @@ def test_defaults_are_the_devices():
 @pytest.mark.parametrize(
     ("name", "says"), [("resnet38", "'resnet38' has no twin"), ("rann-8x3-6", "t_m must be one of")]
 )
-def test_a_network_without_a_twin(program, name, says, capsys):
+def test_a_network_without_a_twin_is_refused(program, name, says, capsys):
     with pytest.raises(SystemExit) as stop:
         program.main(["--networks", name])
     assert stop.value.code == 2

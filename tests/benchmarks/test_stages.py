@@ -1,4 +1,4 @@
-"""The table of stages: every part is timed, the whole step too, which takes its state's memory."""
+"""The table of stages: every stage is timed, and so is the whole step, which donates its state."""
 
 import json
 
@@ -26,7 +26,7 @@ def test_every_part_is_timed(tmp_path, monkeypatch, capsys):
     rows = json.loads(file.read_text())["rows"]
     assert [row["part"] for row in rows] == [*(f"stage {number}" for number in range(5)), "whole step"]
     assert all(row["ms"] > 0 and row["gbyte"] > 0 for row in rows)
-    # Stages are the network but for its head and first BatchNorm; a step is three times the forward pass.
+    # The stages are the network without its head and first BatchNorm; a step is three times the forward pass.
     assert sum(row["gflop"] for row in rows[:5]) == pytest.approx(rows[5]["gflop"], rel=0.01)
     assert rows[0]["floor ms"] == pytest.approx(1e3 * max(rows[0]["gflop"], rows[0]["gbyte"]))
     assert "| whole step" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The PyTorch side of the paired benchmarks does our work: same images, same probabilities, same sizes."""
+"""The PyTorch side of the paired benchmarks does the same work: same images, probabilities and sizes."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ TINY = Workload(INFERENCE, "rann-0.5x4-1", WAVEFORM, 2, steps=1, repeats=1)
 @pytest.mark.parametrize(
     ("name", "sample_rate", "frames_per_second"), [("log_mel", 44100, 128), ("panns_log_mel", 32000, 100)]
 )
-def test_images_are_ours(name, sample_rate, frames_per_second):
+def test_images_equal_ours(name, sample_rate, frames_per_second):
     n_bins = 128 if name == "log_mel" else 64
     made = front_end(
         name, sample_rate=sample_rate, seconds=1.0, frames_per_second=frames_per_second, n_bins=n_bins
@@ -38,17 +38,17 @@ def test_images_are_ours(name, sample_rate, frames_per_second):
 
 @pytest.fixture
 def quickly_compiled():
-    """Without optimisations, which would take longer than they save."""
+    """Compile without optimisations, which would take longer than they save."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.usefixtures("quickly_compiled")
-def test_probabilities_are_ours_and_are_timed():
+def test_probabilities_equal_ours_and_are_timed():
     experiment = TINY.experiment()
     variables = experiment.create().ema_variables
-    # dB that nothing has normalised yet make logits of hundreds.
+    # Nothing has normalised the dB values yet, so the logits would be in the hundreds.
     variables["params"]["fc2"]["kernel"] *= 0.01
     theirs = twin.Twin(TINY, "cpu")
     load_into(theirs.network, variables, TINY.network)
@@ -62,12 +62,12 @@ def test_probabilities_are_ours_and_are_timed():
     assert min(taken["seconds"] + taken["fed_seconds"]) > 0
 
 
-def test_a_training_step_follows_the_weights_with_an_average():
+def test_a_training_step_averages_the_weights():
     workload = dataclasses.replace(TINY, kind=TRAINING)
     made = twin.Twin(workload, "cpu")
     before = [tensor.clone() for tensor in made.followed]
     loss = made.run()()
-    assert 0.3 < float(loss) < 2  # near log 2: of 527 classes, half right
+    assert 0.3 < float(loss) < 2  # near log 2: every one of 527 classes is undecided
     for old, new, average in zip(before, made.followed, made.averages, strict=True):
         assert not torch.equal(old, new)
         torch.testing.assert_close(average, 0.999 * old + 0.001 * new)
@@ -81,19 +81,19 @@ def test_mixing_keeps_labels_with_their_sound():
 
 
 @pytest.mark.parametrize("time_axis", [1, 2])
-def test_stripes_hide_with_the_mean(time_axis):
+def test_stripes_are_filled_with_the_mean(time_axis):
     policy = SpecAugment(time_stripes=1, time_share=0.25, frequency_stripes=1, frequency_share=0.5)
     images = torch.arange(64 * 8 * 40.0).reshape(64, 40, 8)
     if time_axis == 2:
         images = images.transpose(1, 2)
     hidden = twin.spec_augmented(images, policy, time_axis) == images.mean((1, 2), keepdim=True)
-    # Stripes of up to 10 frames and 4 bins, which all examples together reach.
+    # Stripes of up to 10 frames and 4 bins; among all examples both extremes occur.
     whole_frames, whole_bins = hidden.all(3 - time_axis).sum(1), hidden.all(time_axis).sum(1)
     assert (int(whole_frames.min()), int(whole_frames.max())) == (0, 10)
     assert (int(whole_bins.min()), int(whole_bins.max())) == (0, 4)
 
 
-def test_why_there_is_no_figure(monkeypatch):
+def test_failures_of_a_twin_are_named(monkeypatch):
     def refuse(error):
         monkeypatch.setattr(twin.Twin, "run", lambda _: (_ for _ in ()).throw(error))
         return twin.measure(TINY, "cpu")
@@ -111,13 +111,13 @@ def test_why_there_is_no_figure(monkeypatch):
 @pytest.mark.parametrize(
     ("program", "network", "source", "parameters", "tflop"),
     [
-        # The deck's parameters; 256 clips, 47.137e9 multiply-adds there and twice back.
+        # The deck's parameter count; 256 clips with 47.137e9 multiply-adds forward and twice that backward.
         (train_step, "rann-8x4-6", WAVEFORM, "54,919,313", "72.402"),
-        # 20.042e9 multiply-adds of 10 s, without the STFT.
+        # 20.042e9 multiply-adds for 10 s, without the STFT.
         (inference, "cnn14", FEATURES, "80,753,615", "10.261"),
     ],
 )
-def test_dry_run_of_a_gpus_work(program, network, source, parameters, tflop, capsys):
+def test_dry_run_of_a_gpu_workload(program, network, source, parameters, tflop, capsys):
     arguments = ["--dry_run", "--networks", network, "--sources", source, "--batch", "256"]
     program.main([*arguments, "--dtype", "bfloat16", "--seconds", "10"])
     last = capsys.readouterr().out.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Real clips at every supported rate, and the sounds that break features."""
+"""Real clips at every supported rate, and synthetic signals that tend to break features."""
 
 import functools
 
@@ -9,7 +9,7 @@ import soxr
 
 RATES = (8000, 16000, 22050, 32000, 44100, 48000)
 
-# One recording per rate, at its own rate or brought to it: dog, speech, digit, rooster.
+# One recording per rate, resampled where its own rate differs.
 SOURCES = {
     8000: "fsdd/audio/0_george_0.flac",
     16000: "esc50_16k/audio/1-100032-A-0.ogg",
@@ -22,7 +22,7 @@ SOURCES = {
 
 @pytest.fixture(scope="session")
 def clip(data_dir):
-    """A function of a rate (and seconds): one real mono clip at that rate, float32 `(N,)`.
+    """A function that takes a rate (and seconds) and returns one real mono clip at that rate, float32 `(N,)`.
 
     `clip(16000)` lasts about a second and has an odd number of samples.
     """
@@ -31,7 +31,7 @@ def clip(data_dir):
     def load(rate: int, seconds: float = 1.0) -> np.ndarray:
         y, native = soundfile.read(data_dir / SOURCES[rate], dtype="float32", always_2d=True)
         y = soxr.resample(y.mean(axis=1), native, rate).astype(np.float32)
-        # From the loudest sample's neighbourhood, so that no clip is silence.
+        # Cut around the loudest sample, so that no clip is silent.
         length = int(rate * seconds) // 2 * 2 - 1
         start = max(0, min(int(np.argmax(np.abs(y))) - length // 4, len(y) - length))
         y = np.ascontiguousarray(y[start : start + length])
@@ -43,7 +43,7 @@ def clip(data_dir):
 
 @pytest.fixture(scope="session")
 def hostile():
-    """A function of a length: named synthetic signals `(N,)` float32 that break features."""
+    """A function that takes a length and returns named signals, float32 `(N,)`, that may break features."""
 
     @functools.cache
     def make(length: int = 9001) -> dict[str, np.ndarray]:
@@ -62,7 +62,7 @@ def hostile():
 
 
 def relative_error(ours, reference) -> float:
-    """Maximum absolute error over maximum absolute reference (or over 1 where that is zero)."""
+    """Return the maximum absolute error over the maximum absolute reference (over 1 if that is zero)."""
     ours, reference = np.asarray(ours), np.asarray(reference)
     assert ours.shape == reference.shape
     assert np.all(np.isfinite(ours))
@@ -72,5 +72,5 @@ def relative_error(ours, reference) -> float:
 
 @pytest.fixture(scope="session", name="relative_error")
 def relative_error_fixture():
-    """The measure of parity, as a fixture: `relative_error(ours, reference)`."""
+    """The function `relative_error(ours, reference)`, which measures parity."""
     return relative_error

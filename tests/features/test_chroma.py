@@ -8,7 +8,7 @@ import pytest
 
 from rann_jax.features import chroma_cens, chroma_cqt, chroma_stft
 
-# librosa warns where a decimated signal is shorter than its filters.
+# librosa warns when a decimated signal is shorter than its filters.
 pytestmark = pytest.mark.filterwarnings("ignore:n_fft=:UserWarning")
 
 REFERENCES = {
@@ -17,7 +17,7 @@ REFERENCES = {
     chroma_cens: librosa.feature.chroma_cens,
 }
 
-# Few octaves, so that clips of a second suit them and nothing takes long.
+# Few octaves, so that one-second clips are long enough and tests stay fast.
 FEW = {"fmin": 130.8, "n_octaves": 4}
 
 CASES = [
@@ -37,7 +37,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def dithered(clip):
-    """A clip without digital silence: columns of silence are rounding noise, made large by `norm`."""
+    """A function that returns a clip without digital silence, where `norm` would amplify rounding noise."""
 
     def make(rate: int, seconds: float = 1.0) -> np.ndarray:
         y = clip(rate, seconds)
@@ -48,7 +48,7 @@ def dithered(clip):
 
 @pytest.mark.fast
 @pytest.mark.parametrize(("feature", "arguments"), CASES)
-def test_equals_librosas(feature, arguments, dithered, relative_error):
+def test_chroma_equals_librosa(feature, arguments, dithered, relative_error):
     y = dithered(22050)
     theirs = REFERENCES[feature](y=y, **{"tuning": 0.0, **arguments})
     assert relative_error(feature(y, **arguments), theirs) < 1e-5
@@ -109,13 +109,13 @@ def test_silence_is_zero_and_its_gradient_finite(feature, norm):
         (chroma_cens, {"win_len_smooth": 0}, "win_len_smooth"),
     ],
 )
-def test_arguments_that_cannot_work_are_refused(feature, change, named):
+def test_impossible_arguments_are_refused(feature, change, named):
     with pytest.raises(ValueError, match=named):
         feature(np.zeros(1000, np.float32), **change)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("name", ["sr", "tuning", "ctroct"])
-def test_arguments_that_are_no_finite_number(name, value):
+def test_arguments_that_are_not_finite_are_refused(name, value):
     with pytest.raises(ValueError, match=f"^{name}"):
         chroma_stft(np.zeros(1000, np.float32), **{name: value})

@@ -1,4 +1,4 @@
-"""One clip after another on a CPU gives what the whole batch gives."""
+"""Work clip by clip on a CPU, and per device on sharded batches, gives the results of the whole batch."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def test_leading_axes_are_kept(leading):
     np.testing.assert_allclose(gradient, 2 * y)
 
 
-def test_on_a_cpu_only_one_clip_is_at_work():
+def test_a_cpu_works_on_one_clip_at_a_time():
     y = jnp.ones((5, 6))
     lowered = jax.jit(lambda y: clipwise(halves, y)).lower(y).as_text()
     assert "while" in lowered
@@ -34,7 +34,7 @@ def test_on_a_cpu_only_one_clip_is_at_work():
 
 
 def spectra(clips, keys):
-    """What XLA's partitioner would compute of the whole batch on every device, and a loop over clips."""
+    """Return spectra of noisy clips in a loop; XLA's partitioner would compute the whole batch per device."""
     noise = jax.vmap(lambda key: jax.random.normal(key, (6,)))(keys)
     return jax.lax.map(jnp.fft.rfft, clips + noise)
 
@@ -64,12 +64,12 @@ SHARED = [
 
 
 @pytest.mark.parametrize(("name", "arguments"), SHARED)
-def test_features_of_a_shared_batch_are_computed_where_its_clips_are(name, arguments):
+def test_features_of_a_sharded_batch_need_no_traffic(name, arguments):
     assert_computed_where_clips_are(getattr(features, name), 800, arguments)
 
 
-def test_a_shared_batch_is_decimated_where_its_clips_are_as_accelerators_do_it(monkeypatch):
-    """Through spectra. The length is one that nothing was compiled for before."""
+def test_decimation_on_accelerators_needs_no_traffic(monkeypatch):
+    """Accelerators decimate through spectra. The length is new, so that no compiled program is reused."""
     monkeypatch.setattr(jax.lax, "platform_dependent", lambda y, *, cpu, default: default(y))
     assert_computed_where_clips_are(features.resample, 810, {"orig_sr": 8000, "target_sr": 4000})
 
@@ -85,7 +85,7 @@ def assert_computed_where_clips_are(function, samples, arguments):
     assert traffic(feature.lower(placed).compile().as_text()) == {}
 
 
-def test_within_a_device_nothing_is_split_again():
+def test_devicewise_inside_shard_map_does_not_split_again():
     mesh = distributed.data_mesh()
     y = jax.device_put(jnp.ones((8, 6)), distributed.split_batch(mesh))
     spec = jax.sharding.PartitionSpec(mesh.axis_names)

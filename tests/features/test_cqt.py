@@ -8,14 +8,14 @@ import pytest
 
 from rann_jax.features import band, cqt, vqt
 
-# librosa warns where a decimated signal is shorter than its filters.
+# librosa warns when a decimated signal is shorter than its filters.
 pytestmark = pytest.mark.filterwarnings("ignore:n_fft=:UserWarning")
 
-# Of the peak. What is left is libsoxr's rounding, 1e-7 of the loudest input: it shows most where a
-# clip is loud above the highest bin.
+# Relative to the peak. The remaining error is libsoxr's rounding, 1e-7 of the loudest input; it is largest if
+# a clip is loud above the highest bin.
 TOLERANCE = 1e-5
 
-# Arguments that change the rates, the hops, the filters or what follows them.
+# Arguments that change the rates, the hops, the filters or the steps after them.
 VARIANTS = [
     {},
     {"hop_length": 256},
@@ -31,7 +31,7 @@ VARIANTS = [
 
 @pytest.mark.fast
 @pytest.mark.parametrize("arguments", VARIANTS, ids=str)
-def test_cqt_equals_librosas(arguments, clip, relative_error):
+def test_cqt_equals_librosa(arguments, clip, relative_error):
     y = clip(22050)
     assert relative_error(cqt(y, **arguments), librosa.cqt(y, **arguments)) < TOLERANCE
 
@@ -54,7 +54,7 @@ def test_decimation_by_several_octaves_at_once(clip, relative_error):
     [{}, {"gamma": 20.0}, {"intervals": "ji5", "n_bins": 36}, {"intervals": [1, 4 / 3, 3 / 2]}],
     ids=str,
 )
-def test_vqt_equals_librosas(arguments, clip, relative_error):
+def test_vqt_equals_librosa(arguments, clip, relative_error):
     arguments = {"n_bins": 21, "fmin": 65.4, **arguments}
     y = clip(22050)
     assert relative_error(vqt(y, **arguments), librosa.vqt(y, **arguments)) < TOLERANCE
@@ -75,7 +75,7 @@ def test_clips_shorter_than_a_filter(n, hostile, relative_error):
 
 
 def test_bins_near_nyquist_follow_librosa_1(hostile, relative_error):
-    """The octave below a top above 0.4 sr is not decimated: librosa 0.11 would lose 5% of it."""
+    """If the top bin is above 0.4 sr, the octave below is not decimated; librosa 0.11 would lose 5% of it."""
     y = hostile(9001)["noise"]
     theirs = librosa.cqt(y, n_bins=98)
     tolerance = TOLERANCE if librosa.__version__ >= "1" else 0.1
@@ -98,7 +98,7 @@ def test_jit_vmap_and_gradients(hostile):
 
     slope = jax.jit(jax.grad(energy))
     assert np.all(np.asarray(slope(jnp.zeros_like(y))) == 0)
-    # The energy is quadratic: its derivative along y is twice itself.
+    # The energy is quadratic, so its derivative along y is twice the energy.
     np.testing.assert_allclose(jnp.vdot(slope(y), y), 2 * energy(y), rtol=1e-4)
 
 
@@ -123,7 +123,7 @@ def test_jit_vmap_and_gradients(hostile):
         ({"y": np.zeros((2, 0), np.float32)}, "y must hold samples"),
     ],
 )
-def test_arguments_that_cannot_work_are_refused(change, named):
+def test_impossible_arguments_are_refused(change, named):
     arguments = {"y": np.zeros(1000, np.float32), **change}
     with pytest.raises(ValueError, match=named):
         cqt(arguments.pop("y"), **arguments)
@@ -132,7 +132,7 @@ def test_arguments_that_cannot_work_are_refused(change, named):
 @pytest.mark.fast
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("name", ["sr", "fmin", "filter_scale", "tuning", "gamma"])
-def test_arguments_that_are_no_finite_number(name, value):
+def test_arguments_that_are_not_finite_are_refused(name, value):
     with pytest.raises(ValueError, match=f"^{name}"):
         vqt(np.zeros(1000, np.float32), **{name: value})
 
@@ -148,7 +148,7 @@ def test_arguments_that_are_no_finite_number(name, value):
         ({"intervals": [1, 2.0]}, "below 2"),
     ],
 )
-def test_bands_that_cannot_be_are_refused(change, named):
+def test_impossible_vqt_bands_are_refused(change, named):
     with pytest.raises(ValueError, match=named):
         vqt(np.zeros(1000, np.float32), **change)
 
@@ -157,13 +157,13 @@ def test_bands_that_cannot_be_are_refused(change, named):
 @pytest.mark.parametrize(
     ("n_bins", "n", "frames"), [(84, 510, 1), (84, 511, 2), (84, 1023, 3), (12, 384, 1), (12, 385, 2)]
 )
-def test_a_sample_that_early_decimation_starts_counts(n_bins, n, frames):
-    """As in librosa: 84 bins of 44.1 kHz are decimated by 2 first, 12 by 128, and a hop of 512 with them."""
+def test_early_decimation_rounds_the_number_of_samples_up(n_bins, n, frames):
+    """As in librosa, 44.1 kHz and the hop of 512 are first divided by 2 for 84 bins and by 128 for 12."""
     y = np.zeros(n, np.float32)
     arguments = {"sr": 44100, "n_bins": n_bins}
     assert jax.eval_shape(lambda y: cqt(y, **arguments), y).shape == (n_bins, frames)
     assert librosa.cqt(y, **arguments).shape == (n_bins, frames)
 
 
-def test_the_lowest_note_is_librosas():
+def test_the_lowest_note_equals_librosa():
     assert librosa.note_to_hz("C1") == band.C1

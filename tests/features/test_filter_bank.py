@@ -1,4 +1,4 @@
-"""Filter banks that are taken band by band."""
+"""Filter banks that are applied band by band."""
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +19,11 @@ from rann_jax.features.power import to_exponent
         {"sr": 44100, "n_fft": 2048},
         {"sr": 44100, "n_fft": 1380, "fmin": 50, "fmax": 14000},
         {"sr": 32000, "n_fft": 1024, "n_mels": 64, "norm": None},
-        {"sr": 16000, "n_fft": 512, "htk": True},  # with bands between two bins, which hear nothing
+        {"sr": 16000, "n_fft": 512, "htk": True},  # some bands lie between two bins and are empty
     ],
     ids=str,
 )
-def test_sums_are_those_of_the_matrix(arguments, power):
+def test_band_sums_equal_the_matrix_product(arguments, power):
     bank = librosa.filters.mel(**arguments)
     bands = narrow_bands(bank)
     assert sum(len(group.starts) for group in bands) == len(bank)
@@ -35,18 +35,18 @@ def test_sums_are_those_of_the_matrix(arguments, power):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("bank", [np.ones((12, 65)), librosa.filters.chroma(sr=22050, n_fft=2048)])
-def test_wide_bands_are_left_to_the_matrix(bank):
+def test_wide_bands_use_the_matrix(bank):
     assert not narrow_bands(bank)
 
 
 @pytest.mark.fast
-def test_a_bank_that_hears_nothing():
+def test_an_empty_bank_gives_zeros():
     y, window = jnp.ones((1, 256)), np.hanning(64)
     assert not np.any(filtered(y, window, 64, 16, np.zeros((4, 33), np.float32)))
 
 
-def test_what_a_gpu_is_told():
-    """Its program has sums and no product; its derivative, and other devices, have the product."""
+def test_only_gpus_use_band_sums():
+    """A GPU's program has sums and no matrix product; its derivative and other devices use the product."""
     bank = librosa.filters.mel(sr=8000, n_fft=256, n_mels=8)
 
     def power(y):

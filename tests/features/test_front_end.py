@@ -17,14 +17,14 @@ RATES = (8000, 16000, 22050, 32000, 44100, 48000)
 
 
 def parts(inputs) -> dict:
-    """What a front end gives, by name: most give an image alone."""
+    """Return a front end's outputs by name; most return only an image."""
     return inputs if isinstance(inputs, dict) else {"image": inputs}
 
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("name", sorted(FRONT_ENDS))
 def test_shape_at_every_rate(name, rate):
-    # Shapes are known without computing: making the front end and tracing it is enough.
+    # Tracing the front end is enough to know its shapes.
     made = front_end(name, sample_rate=rate, seconds=2.0)
     frames = 2 * rate // made.hop_length + 1 if name.startswith("panns") else 256
     assert (made.name, made.sample_rate, made.n_frames) == (name, rate, frames)
@@ -57,7 +57,7 @@ def test_real_sound_and_silence_give_finite_images(clip, name):
 
 
 @pytest.mark.parametrize("name", sorted(FRONT_ENDS))
-def test_is_a_value(name):
+def test_front_ends_compare_and_hash_by_value(name):
     made = front_end(name, sample_rate=16000, seconds=1.0, frames_per_second=32)
     again = front_end(name, **dataclasses.asdict(made))
     assert again == made
@@ -65,7 +65,7 @@ def test_is_a_value(name):
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_log_mel_is_the_papers(clip, rate):
+def test_log_mel_equals_the_paper(clip, rate):
     made = front_end("log_mel", sample_rate=rate, seconds=1.0)
     y = np.resize(clip(rate), rate)
     hop = {8000: 63, 16000: 125, 22050: 172, 32000: 250, 44100: 345, 48000: 375}[rate]
@@ -82,8 +82,8 @@ def test_log_mel_is_the_papers(clip, rate):
     np.testing.assert_allclose(made(y), expected, atol=2e-3, rtol=0)
 
 
-def test_panns_log_mel_is_librosas(clip):
-    """1001 frames of 10 s at 32 kHz; the settings are those of the published code."""
+def test_panns_log_mel_equals_librosa(clip):
+    """10 s at 32 kHz give 1001 frames; the settings are those of the published code."""
     y = np.resize(clip(32000), 320_000)
     mel = librosa.feature.melspectrogram(
         y=y, sr=32000, n_fft=1024, hop_length=320, n_mels=64, fmin=50, fmax=14000, pad_mode="reflect"
@@ -95,7 +95,7 @@ def test_panns_log_mel_is_librosas(clip):
 
 @pytest.mark.parametrize("rate", RATES)
 def test_panns_frames_reach_the_end_of_the_clip(rate):
-    """Its hop divides the clip, so that the last frame is centred on the sample after it."""
+    """The hop divides the clip, so the last frame is centred on the sample after it."""
     made = front_end("panns_log_mel", rate, 0.4, 50)
     assert made.n_samples % made.hop_length == 0
     assert made(np.zeros(made.n_samples, np.float32)).shape == (64, 21)
@@ -103,22 +103,22 @@ def test_panns_frames_reach_the_end_of_the_clip(rate):
 
 @pytest.fixture(scope="module")
 def second(clip):
-    """One second at 22.05 kHz and, as the front ends see it, with zeros after it."""
+    """One second at 22.05 kHz, and the same followed by zeros, as the front ends see it."""
     y = np.resize(clip(22050), 22050)
     return y, np.pad(y, (0, 1000))
 
 
-def test_mfcc_is_librosas(second, relative_error):
+def test_mfcc_equals_librosa(second, relative_error):
     y, padded = second
     expected = librosa.feature.mfcc(
         y=padded, sr=22050, n_mfcc=40, n_mels=40, n_fft=690, hop_length=172, fmin=50
     )
     image = front_end("mfcc", sample_rate=22050, seconds=1.0, n_bins=40)(y)
-    # The floor of 80 dB is under the same peak: the zeros after the clip are no louder.
+    # The zeros after the clip do not change the peak, so the floor 80 dB below it is the same.
     assert relative_error(image, expected[:, :128]) < 2e-6
 
 
-def test_gfcc_is_spafes(second, relative_error):
+def test_gfcc_equals_spafe(second, relative_error):
     gfcc = pytest.importorskip("spafe.features.gfcc").gfcc
     window = pytest.importorskip("spafe.utils.preprocessing").SlidingWindow
     y, padded = second
@@ -138,32 +138,32 @@ def test_gfcc_is_spafes(second, relative_error):
     assert relative_error(made(y)[:, :126], expected[:, :126]) < 1e-5
 
 
-def test_chroma_is_librosas(second, relative_error):
+def test_chroma_equals_librosa(second, relative_error):
     y, padded = second
     expected = librosa.feature.chroma_stft(y=padded, sr=22050, hop_length=172, tuning=0.0)
     image = front_end("chroma", sample_rate=22050, seconds=1.0)(y)
     assert relative_error(image, expected[:, :128]) < 5e-5
 
 
-def test_cqt_is_librosas_at_a_rate_with_such_a_hop(second, relative_error):
+def test_cqt_equals_librosa_at_the_resampled_rate(second, relative_error):
     y, padded = second
     made = front_end("cqt", sample_rate=22050, seconds=1.0, n_bins=60, bins_per_octave=12)
-    # Five octaves, up to 987.8 Hz: the hop is a multiple of 16, so the rate is one of 16 * 128 Hz.
+    # Five octaves, up to 987.8 Hz: the hop is a multiple of 16, so the rate is a multiple of 16 * 128 Hz.
     slower = librosa.resample(padded, orig_sr=22050, target_sr=4096, scale=True)
     magnitude = np.abs(librosa.cqt(slower, sr=4096, hop_length=32, n_bins=60, tuning=0.0))
     amplitude = 10 ** (np.asarray(made(y)) / 20)
     assert relative_error(amplitude[:, :120], np.maximum(magnitude, 1e-5)[:, :120]) < 2e-5
 
 
-def test_cqt_of_low_notes_keeps_to_a_rate_that_can_be_resampled_to():
-    """An octave needs 138 Hz, hops of 64 a second 192 Hz: 256 Hz is the lowest within a factor of 128."""
+def test_cqt_of_low_notes_uses_a_reachable_rate():
+    """An octave needs 138 Hz, 64 hops a second need 192 Hz; 256 Hz is the lowest within a factor of 128."""
     made = front_end("cqt", 32768, 1.0, 64, n_bins=12, bins_per_octave=12)
     image = jax.eval_shape(made, jax.ShapeDtypeStruct((1, 32768), np.float32))
     assert image.shape == (1, 12, 64)
 
 
-def test_cqt_is_librosas_at_an_odd_hop(clip):
-    """Up to what the rates of the octaves change: at hop 125 librosa computes them all at 16 kHz."""
+def test_cqt_is_close_to_librosa_at_an_odd_hop(clip):
+    """The octaves' rates differ, because librosa computes all octaves at 16 kHz for a hop of 125."""
     y = np.resize(clip(16000), 16000)
     made = front_end("cqt", sample_rate=16000, seconds=1.0, n_bins=72)
     ours = np.asarray(made(y))
@@ -177,7 +177,7 @@ def test_cqt_is_librosas_at_an_odd_hop(clip):
     assert np.quantile(error, 0.99) < 1.5
 
 
-def test_tempogram_is_librosas(second, relative_error):
+def test_tempogram_equals_librosa(second, relative_error):
     y, padded = second
     padded = padded[: 127 * 172 + 1] if len(y) < 127 * 172 + 1 else y
     expected = librosa.feature.tempogram(y=padded, sr=22050, hop_length=172, win_length=100)
@@ -185,7 +185,7 @@ def test_tempogram_is_librosas(second, relative_error):
     assert relative_error(made(y)[:, :128], expected[:80, :128]) < 2e-5
 
 
-def test_short_and_long_clips_are_fitted(clip):
+def test_short_and_long_clips_are_padded_and_cut(clip):
     made = front_end("log_mel", sample_rate=16000, seconds=1.0)
     y = clip(16000)[:9000]
     padded = np.pad(y, (0, 7000))
@@ -229,7 +229,7 @@ def test_options_reach_the_feature(clip):
         ("cqt", {"sample_rate": 8000, "fmin": 3200.0}, "below 3200 Hz"),
     ],
 )
-def test_what_cannot_work_is_refused_at_once(name, options, message):
+def test_impossible_options_are_refused_at_once(name, options, message):
     with pytest.raises(ValueError, match=message) as error:
         front_end(name, **options)
     assert "\n" not in str(error.value)

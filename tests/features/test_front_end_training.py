@@ -1,4 +1,4 @@
-"""Every front end trains a network: a few steps from sound to a smaller loss."""
+"""A network trains on every front end: a few steps on sound reduce the loss."""
 
 import jax
 import numpy as np
@@ -14,12 +14,12 @@ from rann_jax.steps import make_train_step
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 RATE, SECONDS, STEPS = 16000, 0.5, 8
-# Those that hand the waveform on are trained where the network learns from it, with the wavegram.
+# Front ends that pass on the waveform are trained in tests/models/test_wavegram.py.
 IMAGES = sorted(name for name in FRONT_ENDS if "wavegram" not in name)
 
 
 class TinyNetwork(nn.Module):
-    """Small enough that compiling it costs nothing: the bins normalised, one convolution, one layer."""
+    """A network that compiles fast: it normalises the bins and has one convolution and one dense layer."""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -29,7 +29,7 @@ class TinyNetwork(nn.Module):
 
 
 def two_classes(clip) -> tuple[np.ndarray, np.ndarray]:
-    """Four excerpts of a real recording and four of noise, int16 (8, N), and their labels (8, 2)."""
+    """Return four excerpts of a real recording and four of noise, int16 (8, N), and their labels (8, 2)."""
     length = int(RATE * SECONDS)
     recording = clip(RATE)
     sounds = [np.resize(recording[start:], length) for start in (0, 500, 1000, 1500)]

@@ -12,7 +12,7 @@ preprocessing = pytest.importorskip("spafe.utils.preprocessing")
 
 
 def spafe_arguments(rate, n_filters, n_fft, win_length, hop_length, fmin=50.0, fmax=None):
-    # spafe takes seconds and rounds down; half a sample keeps the lengths meant.
+    # spafe takes seconds and rounds down to samples; half a sample more keeps the intended lengths.
     window = preprocessing.SlidingWindow((win_length + 0.5) / rate, (hop_length + 0.5) / rate, "hamming")
     return {
         "fs": rate,
@@ -49,7 +49,7 @@ def test_hostile_signals_and_other_arguments(hostile, relative_error, name):
     assert relative_error(features.gammatonegram(y, pre_emphasis=0.0, **ours), power) < 1e-5
 
 
-def test_centred_frames_are_spafes_of_the_padded_signal(clip, relative_error):
+def test_centred_frames_equal_spafe_on_the_padded_signal(clip, relative_error):
     y = clip(16000)
     emphasised = np.append(y[0], y[1:] - np.float32(0.97) * y[:-1])
     padded = np.pad(emphasised, 300).astype(np.float64)
@@ -89,6 +89,6 @@ def test_short_clips_batches_silence():
         ({"y": np.zeros(0)}, "at least one sample"),
     ],
 )
-def test_arguments_that_cannot_work(arguments, message):
+def test_impossible_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         features.gfcc(**{"y": np.zeros(1000), "sr": 16000, **arguments})

@@ -28,7 +28,7 @@ def test_mfcc_equals_librosa_on_real_clips(clip, relative_error, rate):
     ids=lambda arguments: ",".join(arguments),
 )
 def test_mfcc_arguments(hostile, relative_error, arguments):
-    # A lifter of 22 weighs coefficient 10 twelvefold, and with it the float32 noise of quiet bands.
+    # A lifter of 22 multiplies coefficient 10 by twelve, and with it the float32 noise of quiet bands.
     tolerance = 3e-6 if "lifter" in arguments else 1e-6
     for y in hostile().values():
         expected = librosa.feature.mfcc(y=y, sr=16000, **arguments)
@@ -64,7 +64,7 @@ def test_delta_equals_librosa(relative_error, arguments):
 
 @pytest.mark.fast
 def test_a_call_is_one_program():
-    """Not one for each of its parts, which a host may take longer to start than a GPU to run."""
+    """Separate programs for its parts might take the host longer to start than a GPU to run."""
     traced = jax.make_jaxpr(lambda y: features.mfcc(y, sr=8000, n_fft=256, n_mels=20, n_mfcc=13))(
         jnp.ones(900)
     )
@@ -97,7 +97,7 @@ def test_gradients_at_silence_and_jit():
         ({"y": np.zeros(3000, np.int32)}, "floating"),
     ],
 )
-def test_arguments_that_cannot_work(arguments, message):
+def test_impossible_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         features.mfcc(**{"y": np.zeros(3000), **arguments})
 
@@ -114,6 +114,6 @@ def test_arguments_that_cannot_work(arguments, message):
         ({"axis": -3}, "axis=-3"),
     ],
 )
-def test_delta_arguments_that_cannot_work(arguments, message):
+def test_impossible_delta_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         features.delta(np.zeros((3, 31)), **arguments)

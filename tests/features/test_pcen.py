@@ -32,7 +32,7 @@ def spectrograms(clip):
 )
 def test_pcen_equals_librosa(spectrograms, relative_error, arguments):
     for S in spectrograms.values():
-        # Zeros under bias=0 are log(0) to librosa, which NumPy warns about.
+        # With bias=0, zeros are log(0) in librosa, and NumPy warns about that.
         with np.errstate(divide="ignore"):
             expected = librosa.pcen(S.astype(np.float64), **arguments)
         assert relative_error(features.pcen(S, **arguments), expected) < 5e-6
@@ -48,7 +48,7 @@ def test_any_number_of_frames(relative_error, frames):
 @pytest.mark.fast
 @pytest.mark.parametrize(("time_constant", "b"), [(1e-9, 1.0), (1e160, 1e-30)])
 def test_extreme_time_constants(time_constant, b):
-    """Of 1e-9 s and 1e160 s librosa computes no filter: one is that without memory, one forgets nothing."""
+    """librosa cannot compute these filters: 1e-9 s is one without memory, 1e160 s one that never forgets."""
     S = np.random.default_rng(0).uniform(0, 1e6, (4, 50)).astype(np.float32)
     np.testing.assert_array_equal(features.pcen(S, time_constant=time_constant), features.pcen(S, b=b))
 
@@ -62,7 +62,7 @@ def test_silence(arguments):
 
 
 def test_the_least_eps_keeps_long_silence_finite():
-    """The average of a thousand silent frames is zero to float32: nothing but eps is left."""
+    """In float32 the average of a thousand silent frames is zero, so only eps is left."""
     assert not np.any(features.pcen(np.zeros((2, 1000)), b=0.5, eps=1.2e-38))
 
 
@@ -89,13 +89,13 @@ def test_jit_and_vmap():
         ({"S": np.zeros((3, 2), int)}, "floating"),
     ],
 )
-def test_arguments_that_cannot_work(arguments, message):
+def test_impossible_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         features.pcen(**{"S": np.ones((3, 4)), **arguments})
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("name", ["gain", "bias", "power", "eps", "time_constant", "sr", "b"])
-def test_arguments_that_are_no_finite_number(name, value):
+def test_arguments_that_are_not_finite_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name}={value}"):
         features.pcen(np.ones((3, 4)), **{name: value})

@@ -1,4 +1,4 @@
-"""The program that draws a recording: what is on its axes, and what it says when it cannot."""
+"""The program that draws a recording: its axes, and its error messages."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory):
-    """Half a second of A4 in stereo at 8 kHz."""
+    """A file with half a second of A4 in stereo at 8 kHz."""
     file = tmp_path_factory.mktemp("sound") / "a4.wav"
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(4000) / 8000)
     soundfile.write(file, np.stack([tone, tone], axis=1), 8000)
@@ -40,12 +40,12 @@ def test_axes_are_labelled_and_show_the_tone():
         return int(np.argmax(np.mean(panels[name].images[0].get_array(), axis=1)))
 
     assert loudest_row("Chromagram") == 9
-    # 440 Hz is nine semitones over C4, and a semitone is two rows.
+    # 440 Hz is nine semitones above C4, and a semitone is two rows.
     assert loudest_row("Constant-Q transform") == 3 * 24 + 18
 
 
 def test_writes_a_picture(recording, tmp_path, capsys):
-    """A name is a name: between dollars is no formula, and not every byte is UTF-8."""
+    """File names may contain `$`, which is not parsed as a formula, and bytes that are not UTF-8."""
     file, out = (tmp_path / os.fsdecode(name) for name in (b"$_$ caf\xe9.wav", b"caf\xe9.png"))
     file.symlink_to(recording)
     assert main([str(file), "--out", str(out), "--seconds", "0.25"]) == 0
@@ -70,7 +70,7 @@ def test_writes_a_picture(recording, tmp_path, capsys):
         (["{folder}/a4.wav", "--out", "{folder}/no/a.png"], "there is no folder"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_code_2(recording, arguments, message, capsys):
+def test_user_errors_are_one_line_and_exit_code_2(recording, arguments, message, capsys):
     folder = recording.parent
     (folder / "text.wav").write_text("not sound")
     (folder / "a.raw").write_bytes(bytes(8000))
@@ -80,8 +80,8 @@ def test_mistakes_are_one_line_and_exit_code_2(recording, arguments, message, ca
     assert error.count("\n") == 1
 
 
-def test_a_picture_that_cannot_be_written_leaves_the_last_one(recording, tmp_path, monkeypatch, capsys):
-    """As on a full disk: half a picture would take its place."""
+def test_a_failed_write_keeps_the_previous_picture(recording, tmp_path, monkeypatch, capsys):
+    """On a full disk, half a picture would otherwise replace it."""
     out = tmp_path / "features.png"
     out.write_bytes(b"the last one")
 

@@ -1,4 +1,4 @@
-"""Power spectra in double precision, under every transformation of JAX."""
+"""Power spectra in double precision, under JAX's transformations."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ WINDOW = np.hanning(250)
 
 @pytest.fixture(scope="module")
 def frames():
-    """Noise over a hum a million times as strong, `(2, 3, 250)`: its upper bins lie 120 dB under the peak."""
+    """Noise plus a hum a million times as strong, `(2, 3, 250)`: upper bins lie 120 dB below the peak."""
     noise = np.random.default_rng(0).normal(size=(2, 3, 250))
     return jnp.asarray(noise + 1e6 * np.sin(np.arange(250) / 9), jnp.float32)
 
@@ -37,13 +37,13 @@ def spectrum(frames):
     ],
     ids=["eager", "jit", "vmap", "second axis", "vmap twice", "vmap in map", "map in vmap", "remat", "jvp"],
 )
-def test_it_is_numpys_in_float64(frames, transformed):
+def test_it_equals_numpy_in_float64(frames, transformed):
     expected = np.abs(np.fft.rfft(np.asarray(frames, np.float64) * WINDOW, n=256)) ** 2
     np.testing.assert_allclose(transformed(frames), expected, rtol=1e-6)
 
 
 @pytest.mark.fast
-def test_its_derivatives_are_those_of_the_float32_transform():
+def test_its_derivatives_equal_those_of_the_float32_transform():
     frames = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3, 250)), jnp.float32)
 
     def loss(kind, frames):

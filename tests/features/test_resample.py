@@ -12,7 +12,7 @@ from rann_jax.features.resample import impulse_response
 
 pytestmark = pytest.mark.fast
 
-# Whole and fractional, up and down, several stages of libsoxr and one, a ratio of four digits.
+# Whole and fractional ratios, up and down, one and several stages of libsoxr, a ratio of four digits.
 RATES = [
     (44100, 22050),
     (44100, 11025),
@@ -35,7 +35,7 @@ def test_white_noise_with_a_hard_start(orig_sr, target_sr, res_type, hostile, re
 
 @pytest.mark.parametrize("n", [1, 3, 100, 1000])
 @pytest.mark.parametrize(("orig_sr", "target_sr"), [(48000, 16000), (44100, 11025), (3, 7)])
-def test_short_signals_round_as_librosa(n, orig_sr, target_sr, hostile, relative_error):
+def test_short_signals_have_librosas_length(n, orig_sr, target_sr, hostile, relative_error):
     y = hostile(9001)["noise"][:n]
     rates = {"orig_sr": orig_sr, "target_sr": target_sr}
     assert relative_error(resample(y, **rates), librosa.resample(y, **rates)) < 2e-6
@@ -51,7 +51,7 @@ def test_other_qualities_on_a_real_clip(res_type, tolerance, clip, relative_erro
     assert error < tolerance
 
 
-def test_without_fix_the_length_is_libsoxrs(hostile, relative_error):
+def test_without_fix_the_length_is_that_of_libsoxr(hostile, relative_error):
     y = hostile(9001)["noise"]
     ours = resample(y, orig_sr=44100, target_sr=11025, fix=False)
     assert relative_error(ours, soxr.resample(y, 4, 1, quality="soxr_hq")) < 2e-6
@@ -62,7 +62,7 @@ def test_the_decimator_by_two_is_a_symmetric_fir_of_367_taps():
     pulse[2000] = 1
     answer = soxr.resample(pulse, 2, 1, quality="soxr_hq")[900:1101]
     np.testing.assert_allclose(impulse_response(1, 2, "soxr_hq"), answer, atol=1e-7)
-    # Every other of the taps -183 .. 183, so 91 of these on either side, is all there is.
+    # The output holds every other tap of -183 .. 183, so at most 91 on either side.
     heard = np.flatnonzero(np.abs(answer) > 5e-7) - 100
     assert (heard.min(), heard.max()) == (-heard.max(), heard.max())
     assert 88 <= heard.max() <= 91
@@ -78,7 +78,7 @@ def test_leading_axes_jit_vmap_and_gradient(hostile):
     assert eager.shape == (1, 2, 1001)
     np.testing.assert_array_equal(jax.jit(halve)(y), eager)
     np.testing.assert_allclose(jax.vmap(jax.vmap(halve))(y), eager, atol=1e-6)
-    # The gradient of the sum is the filter's response at zero frequency, one half a sample.
+    # The gradient of the sum is the filter's response at zero frequency: one half per sample.
     gradient = jax.jit(jax.grad(lambda y: jnp.sum(halve(y))))(jnp.zeros_like(y))
     np.testing.assert_allclose(gradient[..., 400:-400], 0.5, atol=1e-5)
 
@@ -98,7 +98,7 @@ def test_leading_axes_jit_vmap_and_gradient(hostile):
         ({"y": np.zeros(1, np.float32), "fix": False}, "give a longer y"),
     ],
 )
-def test_arguments_that_cannot_work_are_refused(change, named):
+def test_impossible_arguments_are_refused(change, named):
     arguments = {"y": np.zeros(100, np.float32), "orig_sr": 44100, "target_sr": 16000, **change}
     with pytest.raises(ValueError, match=named):
         resample(arguments.pop("y"), **arguments)

@@ -10,7 +10,7 @@ from rann_jax import features
 
 
 def wavelet_power(y, frequencies, sr, bandwidth, center):
-    """|CWT|**2 at every sample, by the Fourier transform of the complex Morlet wavelet."""
+    """Return |CWT|**2 at every sample, from the Fourier transform of the complex Morlet wavelet."""
     n = 4 * len(y)
     spectrum = np.fft.fft(y.astype(np.float64), n)
     power = []
@@ -22,7 +22,7 @@ def wavelet_power(y, frequencies, sr, bandwidth, center):
 
 
 def averaged(power, hop):
-    """Mean over each hop, which lies around its frame."""
+    """Return the mean over each hop, centred on its frame."""
     frames = 1 + power.shape[-1] // hop
     padded = np.pad(power, ((0, 0), (hop // 2, hop)))[:, : frames * hop]
     return padded.reshape(len(power), frames, hop).mean(axis=-1)
@@ -30,14 +30,14 @@ def averaged(power, hop):
 
 @pytest.mark.parametrize("hop", [64, 105, 345])
 @pytest.mark.parametrize("wavelet", ["cmor1.5-1.0", "cmor6-1.5"])
-def test_is_the_mean_power_of_the_morlet_transform(clip, relative_error, hop, wavelet):
+def test_it_is_the_mean_power_of_the_morlet_transform(clip, relative_error, hop, wavelet):
     y, sr = clip(22050)[:15000], 22050
     parsed = pywt.ContinuousWavelet(wavelet)
     frequencies = np.geomspace(50, 8000, 12)
     power = wavelet_power(y, frequencies, sr, parsed.bandwidth_frequency, parsed.center_frequency)
     image = features.scalogram(y, sr=sr, hop_length=hop, n_bins=12, fmin=50.0, fmax=8000.0, wavelet=wavelet)
     expected = averaged(power, hop)
-    # Outside the clip the coefficients are not zero, which the frames at its ends see.
+    # Coefficients outside the clip are not zero, which affects the frames at its ends.
     errors = [relative_error(a[1:-2], b[1:-2]) for a, b in zip(image, expected, strict=True)]
     assert max(errors) < 0.01
 
@@ -51,7 +51,7 @@ def test_a_click_is_at_the_same_time_in_every_row(hop):
     np.testing.assert_allclose(centre, 100, atol=0.01)
 
 
-def test_agrees_with_pywt_on_noise(hostile):
+def test_it_agrees_with_pywt_on_noise(hostile):
     y = hostile()["noise"]
     frequencies = np.geomspace(100, 1500, 12)
     coefficients, _ = pywt.cwt(
@@ -59,7 +59,7 @@ def test_agrees_with_pywt_on_noise(hostile):
     )
     expected = averaged(np.abs(coefficients) ** 2, 160)
     image = features.scalogram(y, sr=16000, hop_length=160, n_bins=12, fmin=100.0, fmax=1500.0)
-    # PyWavelets samples the wavelet's integral: near Nyquist that damps it by a few per cent.
+    # PyWavelets samples the wavelet's integral, which damps it by a few per cent near Nyquist.
     ratio = np.mean(image, axis=-1) / np.mean(expected, axis=-1)
     np.testing.assert_allclose(ratio, 1, atol=0.05)
 
@@ -89,6 +89,6 @@ def test_batches_jit_silence_and_gradients():
         ({"hop_length": 0}, "hop_length"),
     ],
 )
-def test_arguments_that_cannot_work(arguments, message):
+def test_impossible_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         features.scalogram(np.zeros(1000), sr=8000, **arguments)

@@ -13,7 +13,7 @@ from rann_jax.features.stft import _stft
 
 
 def librosa_quietly(function, *args, **kwargs):
-    """Librosa warns about clips shorter than a frame; we compute them without comment."""
+    """Call a function of librosa without its warnings about clips shorter than a frame."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return function(*args, **kwargs)
@@ -42,14 +42,14 @@ def test_stft_arguments(hostile, relative_error, arguments):
         assert relative_error(features.stft(y, **arguments), librosa.stft(y, **arguments)) < 1e-6
 
 
-def test_a_window_with_a_list_of_parameters_and_a_new_function_each_time():
+def test_equal_windows_share_one_compilation():
     y = np.random.default_rng(0).normal(size=500).astype(np.float32)
     expected = features.stft(y, n_fft=128)
     cosine = features.stft(y, n_fft=128, window=("general_cosine", [0.5, 0.5]))
     np.testing.assert_allclose(cosine, expected, atol=1e-5)
     made = []
     for _ in range(3):
-        # The periodic Hann window: compiled for its samples, once, and not for each function.
+        # The periodic Hann window is compiled once, for its samples, not once for each new function.
         spectra = features.stft(y, n_fft=128, window=lambda n: np.hanning(n + 1)[:n])
         made.append(_stft._cache_size())
         np.testing.assert_allclose(spectra, expected, atol=1e-5)
@@ -78,7 +78,7 @@ def test_istft_equals_librosa(hostile, relative_error, arguments):
     y = np.stack([hostile()["noise"], hostile()["chirp"]])
     forward = {key: value for key, value in arguments.items() if key != "length"}
     matrix = librosa.stft(y, **forward)
-    # In double: near the ends, where windows hardly overlap, librosa's own float32 loses digits.
+    # In double precision: librosa's float32 loses digits near the ends, where windows hardly overlap.
     expected = librosa.istft(matrix.astype(np.complex128), **arguments)
     assert relative_error(features.istft(matrix, **arguments), expected) < 3e-6
 
@@ -164,7 +164,7 @@ def test_gradients_at_silence_are_finite():
         (np.zeros(500), {"window": lambda n: np.ones(n + 1)}, r"shape \(2049,\)"),
     ],
 )
-def test_arguments_that_cannot_work(y, arguments, message):
+def test_impossible_arguments_are_refused(y, arguments, message):
     with pytest.raises(ValueError, match=message):
         features.stft(y, **arguments)
 
@@ -183,7 +183,7 @@ def test_arguments_that_cannot_work(y, arguments, message):
         ({"top_db": float("nan")}, "top_db"),
     ],
 )
-def test_decibel_arguments_that_cannot_work(arguments, message):
+def test_impossible_decibel_arguments_are_refused(arguments, message):
     for function in (features.power_to_db, features.amplitude_to_db):
         with pytest.raises(ValueError, match=message):
             function(np.ones((2, 2)), **arguments)
@@ -197,7 +197,7 @@ def test_decibels_of_the_least_amplitude_and_of_a_list():
         features.amplitude_to_db([[0.0, 1.0]], amin=1e-20)
 
 
-def test_istft_of_a_batch_that_is_not_known_yet():
+def test_istft_of_a_symbolic_batch():
     (batch,) = jax.export.symbolic_shape("batch")
     shape = jax.ShapeDtypeStruct((batch, 129, 9), jnp.complex64)
     exported = jax.export.export(jax.jit(features.istft))(shape)
@@ -205,7 +205,7 @@ def test_istft_of_a_batch_that_is_not_known_yet():
     np.testing.assert_allclose(exported.call(matrix), features.istft(matrix), atol=1e-6)
 
 
-def test_istft_refuses_what_is_no_stft():
+def test_istft_refuses_invalid_input():
     with pytest.raises(ValueError, match="complex"):
         features.istft(np.ones((129, 5), np.float32))
     with pytest.raises(ValueError, match="bins"):

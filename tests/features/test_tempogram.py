@@ -1,4 +1,4 @@
-"""Onset strength and tempograms against librosa's; the cyclic one against its definition."""
+"""Onset strength and tempograms against librosa's, and the cyclic tempogram against its definition."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ TOLERANCE = 3e-6
     ],
     ids=["defaults", "lag", "mel", "detrend", "not_centred", "odd", "median"],
 )
-def test_onset_strength_equals_librosas(arguments, clip, relative_error):
+def test_onset_strength_equals_librosa(arguments, clip, relative_error):
     theirs = librosa.onset.onset_strength(y=clip(22050), **arguments)
     if "aggregate" in arguments:
         arguments = {"aggregate": jnp.median}
@@ -64,20 +64,20 @@ def test_onset_strength_of_short_clips(n, hostile, relative_error):
     ],
     ids=str,
 )
-def test_tempogram_equals_librosas(arguments, clip, relative_error):
+def test_tempogram_equals_librosa(arguments, clip, relative_error):
     theirs = librosa.feature.tempogram(y=clip(22050), **arguments)
     assert relative_error(tempogram(clip(22050), **arguments), theirs) < TOLERANCE
 
 
 @pytest.mark.filterwarnings("ignore:n_fft=:UserWarning")
 @pytest.mark.parametrize("arguments", [{}, {"win_length": 31}, {"win_length": 20, "center": False}])
-def test_fourier_tempogram_equals_librosas(arguments, clip, relative_error):
+def test_fourier_tempogram_equals_librosa(arguments, clip, relative_error):
     theirs = librosa.feature.fourier_tempogram(y=clip(22050), **arguments)
     assert relative_error(fourier_tempogram(clip(22050), **arguments), theirs) < TOLERANCE
 
 
 def cyclic_by_definition(envelope, frame_rate, win_length, tempo_ref, octave_bin, octave_num):
-    """Grosche et al. 2010, in float64, one frame and one tempo at a time."""
+    """Return the tempogram of Grosche et al. 2010 in float64, one frame and one tempo at a time."""
     padded = np.pad(envelope.astype(np.float64), win_length // 2)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(win_length) / win_length)
     tempi = np.array([60 * frame_rate * k / win_length for k in range(win_length // 2 + 1)])
@@ -143,7 +143,7 @@ def test_batches_jit_and_gradients(feature, hostile):
         (cyclic_tempogram, {"sr": 8000, "hop_length": 1024}, "shorter hop_length"),
     ],
 )
-def test_arguments_that_cannot_work_are_refused(feature, change, named):
+def test_impossible_arguments_are_refused(feature, change, named):
     arguments = {"y": np.zeros(4000, np.float32), **change}
     with pytest.raises(ValueError, match=named):
         feature(arguments.pop("y"), **arguments)
@@ -151,6 +151,6 @@ def test_arguments_that_cannot_work_are_refused(feature, change, named):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("name", ["tempo_ref", "sr"])
-def test_arguments_that_are_no_finite_number(name, value):
+def test_arguments_that_are_not_finite_are_refused(name, value):
     with pytest.raises(ValueError, match=f"^{name} must be"):
         cyclic_tempogram(onset_envelope=np.ones(500, np.float32), **{name: value})

@@ -105,7 +105,7 @@ def test_jit_vmap_and_gradients():
         ((1.0,), "db4", "unknown wavelet 'db4'"),
     ],
 )
-def test_cwt_arguments_that_cannot_work(scales, wavelet, message):
+def test_impossible_cwt_arguments_are_refused(scales, wavelet, message):
     with pytest.raises(ValueError, match=message):
         features.cwt(np.zeros(100), scales, wavelet)
 
@@ -119,6 +119,6 @@ def test_cwt_arguments_that_cannot_work(scales, wavelet, message):
         ({"y": np.zeros(0)}, "at least one sample"),
     ],
 )
-def test_wavedec_arguments_that_cannot_work(arguments, message):
+def test_impossible_wavedec_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         features.wavedec(**{"y": np.zeros(100), "wavelet": "db4", **arguments})

@@ -1,4 +1,4 @@
-"""Convolutions in forms for CPUs and GPUs, beside XLA's own, JAX's gradients of it, and PyTorch's."""
+"""Our forms of convolutions for CPUs and GPUs, against XLA's, JAX's gradients of them, and PyTorch's."""
 
 from functools import partial
 
@@ -50,20 +50,20 @@ def arrays(size, channels, features, kernel, strides, padding):
 
 
 def on_gpu(x, kernel, strides, padding):
-    """The form that a GPU gets, computed here."""
+    """Compute the form that a GPU gets, on this machine."""
     return gpu.form(x, kernel, strides, padding)(x, kernel, strides, padding)
 
 
 @partial(jax.jit, static_argnums=(0, 4, 5))
 def with_slopes(function, x, kernel, slope, strides, padding):
-    """The result, and the slopes of the input and of the kernel."""
+    """Return the result and the gradients for the input and the kernel."""
     y, back = jax.vjp(lambda x, kernel: function(x, kernel, strides, padding), x, kernel)
     return y, *back(slope)
 
 
 @pytest.mark.parametrize("form", [convolved, on_gpu], ids=["here", "gpu"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_values_and_gradients_are_those_of_xla(case, form):
+def test_values_and_gradients_equal_xla(case, form):
     *_, strides, padding = case
     operands = arrays(*case)
     for ours, theirs in zip(
@@ -77,7 +77,7 @@ def test_values_and_gradients_are_those_of_xla(case, form):
 
 @pytest.mark.parametrize("form", [convolved, on_gpu], ids=["here", "gpu"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_values_and_gradients_are_those_of_torch(case, form):
+def test_values_and_gradients_equal_torch(case, form):
     torch = pytest.importorskip("torch")
     *_, strides, ((top, bottom), (left, right)) = case
     x, kernel, slope = arrays(*case)
@@ -100,13 +100,13 @@ def test_values_and_gradients_are_those_of_torch(case, form):
     ("case", "times"),
     [
         ("16 to 16", (1.1, 1.1, 2)),
-        # Of the kernel a matrix product, which not every CPU's JAX adds up in float32, as GPUs do.
+        # The kernel's gradient is a matrix product. GPUs sum it in float32, JAX on some CPUs does not.
         ("one input channel", (1.1, 4, 20)),
         ("one channel, one position", (1.1, 1.1, 1.1)),
     ],
 )
-def test_in_bfloat16_a_gpus_form_is_about_as_exact(case, times):
-    """So many times as far from float32 as XLA's own, in the root mean square: the result, each gradient."""
+def test_the_gpu_form_is_about_as_exact_in_bfloat16(case, times):
+    """`times` bounds the RMS error relative to XLA's, for the result and each gradient."""
     (_, *channels, kernel, strides, padding) = CASES[case]
     exact = arrays((64, 64), *channels, kernel, strides, padding)
     rounded = [jnp.asarray(array, jnp.bfloat16) for array in exact]
@@ -125,7 +125,7 @@ def test_in_bfloat16_a_gpus_form_is_about_as_exact(case, times):
 
 
 def lowered(function, case, platform) -> list[str]:
-    """Types of the convolutions of a way there and back, compiled for a platform that need not be there."""
+    """Return the types of the convolutions in a forward and backward pass, lowered for any platform."""
     *_, strides, padding = CASES[case]
     operands = arrays(*CASES[case])
     step = jax.jit(lambda *operands: with_slopes(function, *operands, strides, padding))
@@ -135,17 +135,17 @@ def lowered(function, case, platform) -> list[str]:
 
 @pytest.mark.parametrize("platform", ["tpu", "rocm"])
 @pytest.mark.parametrize("case", ["16 to 16", "one input channel", "strides of a stage"])
-def test_other_accelerators_get_the_convolutions_that_jax_has(case, platform):
+def test_other_accelerators_get_jaxs_convolutions(case, platform):
     assert len(lowered(plain, case, platform)) == 3
     assert lowered(convolved, case, platform) == lowered(plain, case, platform)
 
 
 @pytest.mark.parametrize("case", ["strides of a stage", "more channels"])
-def test_gpus_get_them_too_where_there_are_strides_or_channels_enough(case):
+def test_gpus_get_jaxs_convolutions_for_strides_or_many_channels(case):
     assert lowered(convolved, case, "cuda") == lowered(plain, case, "cuda")
 
 
-def test_gpus_get_few_channels_two_columns_at_a_time():
+def test_gpus_take_two_columns_at_a_time_for_few_channels():
     images, kernel, results = "tensor<2x6x9x32xf32>", "tensor<3x2x32x32xf32>", "tensor<2x6x8x32xf32>"
     assert lowered(convolved, "16 to 16", "cuda") == sorted(
         [
@@ -157,17 +157,17 @@ def test_gpus_get_few_channels_two_columns_at_a_time():
 
 
 @pytest.mark.parametrize("case", ["one input channel", "two channels, one position"])
-def test_gpus_convolve_no_image_of_one_channel_or_two(case):
+def test_gpus_use_no_convolution_for_one_or_two_channels(case):
     assert lowered(convolved, case, "cuda") == []
 
 
-def test_one_program_for_all_where_none_has_another_form():
+def test_one_program_serves_all_platforms_without_special_forms():
     x, kernel, _ = arrays((128, 128), 64, 64, (3, 3), (1, 1), ((1, 1), (1, 1)))
     assert "cond" not in str(jax.make_jaxpr(lambda x: convolved(x, kernel, (1, 1), ((1, 1), (1, 1))))(x))
 
 
 @pytest.mark.parametrize("function", [added, gpu.added])
-def test_a_sum_in_the_shape_of_a_gpus_convolution_is_the_sum(function):
+def test_added_is_the_sum(function):
     x, y, slope = np.random.default_rng(0).standard_normal((3, 2, 128, 130, 8)).astype(np.float32)
     total, back = jax.vjp(function, x, y)
     np.testing.assert_array_equal(total, x + y)
@@ -175,7 +175,7 @@ def test_a_sum_in_the_shape_of_a_gpus_convolution_is_the_sum(function):
 
 
 @pytest.mark.parametrize(("width", "channels"), [(129, 8), (128, 64)])
-def test_what_is_no_pairs_is_added_as_it_is(width, channels):
+def test_arrays_that_cannot_be_paired_are_added_directly(width, channels):
     x = np.ones((1, 128, width, channels), np.float32)
     assert "cond" not in str(jax.make_jaxpr(added)(x, x))
 
@@ -191,12 +191,12 @@ def test_a_gpu_adds_pairs_of_columns(platform, shape):
     ("width", "features", "columns"),
     [(512, 8, 4), (512, 16, 2), (512, 24, 2), (512, 32, 1), (511, 8, 1), (6, 8, 2), (512, 1, 32)],
 )
-def test_as_many_columns_as_make_32_results(width, features, columns):
+def test_number_of_columns_at_a_time(width, features, columns):
     assert columns_at_a_time(width, features) == columns
 
 
 @pytest.mark.parametrize("size", [(6, 16), (128, 128)])
-def test_in_a_layer_of_flax_it_is_what_the_layer_has_by_itself(size):
+def test_it_equals_the_default_convolution_in_a_flax_layer(size):
     x = arrays(size, *CASES["16 to 16"][1:])[0]
     options = {"features": 16, "kernel_size": (3, 3), "padding": 1, "use_bias": True, "dtype": jnp.bfloat16}
     layer = nn.Conv(**options)
@@ -217,7 +217,7 @@ def test_small_images_are_left_to_xla(size, forms):
 @pytest.mark.parametrize(
     "options", [{"kernel_dilation": (1, 2)}, {"feature_group_count": 2}, {"precision": "highest"}]
 )
-def test_what_it_has_not_it_says(options):
+def test_unsupported_options_are_refused(options):
     x = arrays(*CASES["16 to 16"])[0]
     layer = nn.Conv(16, (3, 3), padding=1, conv_general_dilated=convolution, **options)
     with pytest.raises(ValueError, match="convolution has no"):

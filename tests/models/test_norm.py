@@ -1,4 +1,4 @@
-"""Batch normalisation with its activation, beside PyTorch's and beside what JAX derives of flax's."""
+"""Batch normalisation with its activation, against PyTorch's and against JAX's gradients of flax's."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ def batch(seed: int, shape=SHAPE, mean: float = 0.0) -> np.ndarray:
 
 @partial(jax.jit, static_argnums=0, static_argnames="train")
 def with_slopes(layer: nn.Module, variables, x, cotangent, **call):
-    """The result, the new statistics, and the gradients for parameters and input."""
+    """Return the result, the new statistics, and the gradients for parameters and input."""
 
     def forward(params, x):
         return layer.apply({**variables, "params": params}, x, mutable=["batch_stats"], **call)
@@ -31,7 +31,7 @@ def with_slopes(layer: nn.Module, variables, x, cotangent, **call):
 
 @pytest.mark.parametrize("axis", [-1, 1])
 @pytest.mark.parametrize("slope", [0.0, 0.01, 1.0])
-def test_values_statistics_and_gradients_are_those_of_flax(axis, slope):
+def test_values_statistics_and_gradients_equal_flax(axis, slope):
     size = SHAPE[axis]
     variables = {
         "params": {"scale": batch(1, (size,)), "bias": batch(2, (size,))},
@@ -55,7 +55,7 @@ def test_values_statistics_and_gradients_are_those_of_flax(axis, slope):
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.01, 1.0])
-def test_training_and_inference_are_those_of_torch(slope):
+def test_training_and_inference_equal_torch(slope):
     torch = pytest.importorskip("torch")
     layer, x, cotangent = BatchNorm(slope=slope), batch(0, mean=-4.0), batch(1)
     variables = layer.init(jax.random.key(0), x, train=True)
@@ -71,7 +71,7 @@ def test_training_and_inference_are_those_of_torch(slope):
     np.testing.assert_allclose(d_params["scale"], twin.weight.grad, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(d_params["bias"], twin.bias.grad, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(moved["mean"], twin.running_mean, rtol=1e-5)
-    values = x.size // SHAPE[-1]  # torch's running variance is the unbiased one
+    values = x.size // SHAPE[-1]  # torch's running variance is unbiased
     unbiased = 0.9 + (moved["var"] - 0.9) * values / (values - 1)
     np.testing.assert_allclose(unbiased, twin.running_var, rtol=1e-5)
 
@@ -83,8 +83,8 @@ def test_training_and_inference_are_those_of_torch(slope):
     np.testing.assert_allclose(inferred, expected, atol=1e-5)
 
 
-def test_only_the_input_waits_for_the_backward_pass_in_its_own_type():
-    """Nothing else of its size: two bytes a value where the network computes in bfloat16."""
+def test_only_the_input_is_kept_for_the_backward_pass():
+    """It keeps its own type: two bytes a value if the network computes in bfloat16."""
     layer, x = BatchNorm(slope=0.01, dtype=jnp.bfloat16), jnp.zeros((2, 64, 64, 8), jnp.bfloat16)
     variables = layer.init(jax.random.key(0), x, train=True)
     forward = lambda x: layer.apply(variables, x, train=True, mutable=["batch_stats"])  # noqa: E731
@@ -93,7 +93,7 @@ def test_only_the_input_waits_for_the_backward_pass_in_its_own_type():
     assert x.nbytes <= kept < x.nbytes + 1000
 
 
-def test_constant_input_is_the_bias_with_finite_slopes():
+def test_constant_input_gives_the_bias_and_finite_gradients():
     layer, x = BatchNorm(slope=0.01), jnp.full(SHAPE, -100.0)
     variables = layer.init(jax.random.key(0), x, train=True)
     y, _, *slopes = with_slopes(layer, variables, x, jnp.ones(SHAPE), train=True)
@@ -102,6 +102,6 @@ def test_constant_input_is_the_bias_with_finite_slopes():
 
 
 @pytest.mark.parametrize("slope", [-0.1, 1.5])
-def test_a_slope_that_is_none_is_said(slope):
+def test_an_invalid_slope_is_refused(slope):
     with pytest.raises(ValueError, match=f"from 0 to 1, not {slope}"):
         BatchNorm(slope=slope).init(jax.random.key(0), batch(0), train=True)

@@ -1,4 +1,4 @@
-"""CNN14, ResNet38, Wavegram-Logmel-CNN: counts to the last digit, shapes, and what they refuse."""
+"""CNN14, ResNet38, Wavegram-Logmel-CNN: exact parameter and operation counts, shapes, and refused inputs."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from rann_jax.models.panns import NETWORKS
 
 pytestmark = pytest.mark.fast
 
-# True multiply-adds of 10 s in 1e9, of which the STFT has 1.0517 (counted by hand from the layers).
+# True multiply-adds for 10 s in 1e9, including 1.0517 for the STFT (counted by hand from the layers).
 TRUE_GIGA_MACS = {"cnn14": 21.094, "resnet38": 24.443, "wavegram_logmel_cnn14": 26.717}
 
 
@@ -58,7 +58,7 @@ def test_the_wrong_input_is_refused(name):
 
 
 @pytest.mark.parametrize(("bins", "width"), [(40, 1), (130, 1), (64, 16)])
-def test_bins_that_a_wavegram_does_not_fold_to_are_refused(bins, width):
+def test_bins_that_do_not_match_the_wavegram_are_refused(bins, width):
     model = models.create("wavegram_logmel_cnn14", num_classes=7, width=width)
     x = {"image": jnp.ones((1, bins, 64)), "waveform": jnp.ones((1, 6400))}
     with pytest.raises(
@@ -69,7 +69,7 @@ def test_bins_that_a_wavegram_does_not_fold_to_are_refused(bins, width):
 
 @pytest.mark.parametrize("name", ["cnn14", "resnet38"])
 @pytest.mark.parametrize(("bins", "frames"), [(31, 64), (64, 31)])
-def test_images_of_which_nothing_would_be_left_are_refused(name, bins, frames):
+def test_images_too_small_for_the_pooling_are_refused(name, bins, frames):
     """The mean over no bins would be NaN."""
     model = models.create(name, num_classes=7, width=16)
     least, x = (jax.ShapeDtypeStruct((1, *size), jnp.float32) for size in [(32, 32), (bins, frames)])
@@ -93,7 +93,7 @@ def test_the_program_refuses_an_unknown_name(capsys):
 
 
 @pytest.mark.fast
-def test_the_program_refuses_a_number_of_classes_that_no_network_has(capsys):
+def test_the_program_refuses_an_invalid_number_of_classes(capsys):
     for number in ("0", "-5"):
         assert complexity.main(["rann-4x4-1", "--num_classes", number]) == 2
         assert capsys.readouterr().err == f"error: --num_classes={number}: it must be at least 1\n"

@@ -1,4 +1,4 @@
-"""The maximum over positions, and where its gradient goes."""
+"""The maximum over positions, and its gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.fast
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_the_gradient_goes_to_the_largest(dtype):
     x = jax.random.normal(jax.random.key(0), (3, 20, 5), dtype)
-    x = x.at[1, 4:6, 2].set(jnp.asarray(9, dtype))  # two are the largest: the first has it
+    x = x.at[1, 4:6, 2].set(jnp.asarray(9, dtype))  # a tie: the first position gets the gradient
     weights = jax.random.normal(jax.random.key(1), (3, 5), dtype)
     value, slope = jax.jit(jax.value_and_grad(lambda x: jnp.sum(weights * largest(x))))(x)
     array = np.asarray(x, np.float64)
@@ -24,8 +24,8 @@ def test_the_gradient_goes_to_the_largest(dtype):
     assert value.dtype == dtype
 
 
-def test_no_value_is_compared_and_nothing_is_divided():
-    """What could be computed twice and differ: equality with the maximum, and a count that is then zero."""
+def test_the_gradient_compares_indices_and_never_divides():
+    """Recomputed values may differ from the maximum, and then a count of equal values would be zero."""
     gradient = jax.jit(jax.grad(lambda x: jnp.sum(largest(x))))
     lines = gradient.lower(jax.ShapeDtypeStruct((2, 3, 4), jnp.float32)).as_text().splitlines()
     assert not any("divide" in line for line in lines)

@@ -1,4 +1,4 @@
-"""RANN: the deck's counts to the last digit, shapes, and what it refuses."""
+"""RANN: the deck's exact counts, shapes, and refused options and inputs."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ TABLE_XII = [
 
 
 def macs_by_hand(t_c: int, t_m: int, width: int, num_classes: int, blocks: int = 4) -> int:
-    """Multiply-adds from the layer table alone: output positions times kernel times channels."""
+    """Return the multiply-adds from the layer table alone: output positions times kernel times channels."""
     bins, frames, inputs, total = 128, 128 * t_c, 1, 0
     for stage in range(5):
         channels = 8 * width * 2**stage
@@ -69,7 +69,7 @@ def test_last_feature_map_has_the_decks_size(name, out):
 
 @pytest.mark.parametrize("t_m", [1, 2, 4, 8])
 @pytest.mark.parametrize(("bins", "width"), [(128, 1), (12, 3), (84, 2), (1, 1)])
-def test_any_bins_any_width(t_m, bins, width):
+def test_any_number_of_bins_and_any_width(t_m, bins, width):
     model = models.create(f"rann-1x{t_m}-{width}", num_classes=5)
     x = jax.ShapeDtypeStruct((2, bins, 128), jnp.float32)
     logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), x)
@@ -91,7 +91,7 @@ def test_bfloat16_keeps_parameters_and_logits_float32():
     assert {leaf.dtype for leaf in jax.tree.leaves(updated)} == {jnp.dtype("float32")}
 
 
-def test_embedding_is_what_the_last_layer_sees():
+def test_embedding_has_the_size_of_the_last_layers_input():
     model = models.create("rann-1x4-1", num_classes=5)
     x = jax.ShapeDtypeStruct((2, 16, 64), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
@@ -164,7 +164,7 @@ def test_inputs_of_other_names_are_refused(names, says):
 
 @pytest.mark.fast
 @pytest.mark.parametrize(("strides", "frames"), [((1, 1), 9), ((2, 2), 5)])
-def test_a_block_rounds_an_odd_number_of_frames_up(strides, frames):
+def test_a_block_rounds_odd_sizes_up(strides, frames):
     x = jax.ShapeDtypeStruct((1, 7, 9, 3), jnp.float32)
     block = ResidualBlock(4, strides)
     out, _ = jax.eval_shape(lambda key, x: block.init_with_output(key, x, train=False), jax.random.key(0), x)
@@ -180,8 +180,8 @@ def test_wrong_shapes_are_refused(shape):
 
 
 @pytest.mark.usefixtures("quickly_compiled")
-def test_a_block_of_large_images_shared_and_rematerialised_is_the_same():
-    """Large: convolutions, their gradients and the sum have forms of the platform's own."""
+def test_a_sharded_rematerialised_block_has_the_same_gradients():
+    """The images are large enough for the platform's own forms of convolutions, gradients and sums."""
     x = jnp.asarray(np.random.default_rng(0).standard_normal((8, 128, 128, 8)), jnp.float32)
     variables = jax.jit(ResidualBlock(8).init, static_argnums=2)(jax.random.key(0), x, True)
 

@@ -1,4 +1,4 @@
-"""Wavegram: sizes, gradients, and training by it alone and beside log-mel."""
+"""Wavegram: sizes, gradients, and training with it alone and beside log-mel."""
 
 import math
 
@@ -43,7 +43,7 @@ def test_any_rate_gives_exactly_the_frames(samples, bins, frames):
 
 
 def test_the_published_layer():
-    """32 kHz, 100 frames a second: kernel 11, and the parameters of the layers in the paper's code."""
+    """32 kHz and 100 frames a second give a kernel of 11 and the parameters of the paper's code."""
     model = models.Wavegram(128, 1000)
     wave = jax.ShapeDtypeStruct((1, 320_000), jnp.float32)
     variables = shapes_of(model, wave)
@@ -65,7 +65,7 @@ def test_adaptive_windows(length, size):
 
 @pytest.mark.fast
 def test_a_later_sound_moves_in_the_image():
-    """Frame t is of the samples around t N / T: a click is found where it is."""
+    """Frame t covers the samples around t N / T, so a click appears at its time."""
     model = models.Wavegram(8, 64)
     wave = np.zeros((1, 22050), np.float32)
     variables = filled(shapes_of(model, wave), 0)
@@ -105,7 +105,7 @@ def test_two_branches_are_two_channels():
 
 
 @pytest.mark.fast
-def test_spec_augment_hides_the_image_alone():
+def test_spec_augment_changes_only_the_image():
     policy = augment.policy({"spec_augment": {"time_share": 1.0}}, sample_rate=16000)
     key, labels = jax.random.key(0), jnp.ones((8, 2), jnp.float32)
     image, wave = jax.random.normal(key, (8, 16, 32)), jax.random.normal(key, (8, 500))
@@ -117,9 +117,9 @@ def test_spec_augment_hides_the_image_alone():
     assert alone["waveform"] is wave
 
 
-@pytest.mark.usefixtures("quickly_compiled")  # where the gradients of plain maxima were NaN
+@pytest.mark.usefixtures("quickly_compiled")  # with which gradients of a plain maximum were NaN
 def test_a_few_sounds_are_learned():
-    """Tones of different pitch, the same batch again and again: the loss falls by half, all weights move."""
+    """On one repeated batch of tones with different pitches, the loss halves and all weights change."""
     config = tiny("log_mel+wavegram")
     config.augment = {}
     config.optimizer = {"schedule": "constant", "learning_rate": 1e-3}
@@ -146,7 +146,7 @@ def test_a_few_sounds_are_learned():
 
 
 @pytest.mark.usefixtures("quickly_compiled", "one_device")
-def test_the_program_trains_and_scores_it(tmp_path):
+def test_the_program_trains_and_evaluates_it(tmp_path):
     config = tiny("wavegram")
     config.total_steps = 2
     config.prepared_dir = str(tmp_path / "prepared")
@@ -160,7 +160,7 @@ def test_the_program_trains_and_scores_it(tmp_path):
     ("shape", "bins", "says"),
     [((100,), 128, "waveforms"), ((1, 1000), 5, "even"), ((1, 15), 128, "15 samples")],
 )
-def test_what_cannot_work_is_refused(shape, bins, says):
+def test_impossible_inputs_are_refused(shape, bins, says):
     wave = jax.ShapeDtypeStruct(shape, jnp.float32)
     with pytest.raises(ValueError, match=says):
         jax.eval_shape(lambda x: models.Wavegram(bins, 32).init(jax.random.key(0), x, train=False), wave)

@@ -1,4 +1,4 @@
-"""How a network and its PyTorch twin are set equal and compared."""
+"""Helpers that give a network and its PyTorch twin equal weights and compare them."""
 
 import numpy as np
 import torch
@@ -7,13 +7,13 @@ from rann_jax.interop import to_state_dict
 
 
 def relative(a, b) -> float:
-    """max |a - b| / max |b|."""
+    """Return max |a - b| / max |b|."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     return float(np.abs(a - b).max() / np.abs(b).max())
 
 
 def randomise(network: torch.nn.Module) -> None:
-    """Weights that keep the signal's size through the layers, and statistics unlike a fresh network's."""
+    """Set weights that preserve the signal's scale, and statistics that differ from a fresh network's."""
     generator = torch.Generator().manual_seed(0)
 
     def uniform(tensor, low, high):
@@ -24,27 +24,27 @@ def randomise(network: torch.nn.Module) -> None:
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
             uniform(module.weight, 0.5, 1.5)
             uniform(module.bias, -0.5, 0.5)
-            # The first one sees dB.
+            # The first BatchNorm sees dB.
             uniform(module.running_mean, *((-60, -30) if name == "bn0" else (-0.2, 0.2)))
             uniform(module.running_var, *((100, 400) if name == "bn0" else (0.5, 1.5)))
         elif hasattr(module, "weight") and module.weight.requires_grad:
-            bound = (6 / module.weight[0].numel()) ** 0.5  # He's
+            bound = (6 / module.weight[0].numel()) ** 0.5  # He's initialisation
             uniform(module.weight, -bound, bound)
 
 
 def load_into(network: torch.nn.Module, variables, name: str) -> None:
-    """Give a twin of the network `name` its weights and statistics, every one of them."""
+    """Load all weights and statistics of the network `name` into its twin."""
     entries = {entry: torch.tensor(array) for entry, array in to_state_dict(variables, name).items()}
     missing, unexpected = network.load_state_dict(entries, strict=False)
     assert not unexpected
-    # The counters alone have no counterpart.
+    # Only the batch counters have no counterpart.
     assert all(entry.endswith("num_batches_tracked") for entry in missing)
 
 
 def biased_statistics(network: torch.nn.Module, before, *inputs: torch.Tensor) -> dict[str, np.ndarray]:
-    """Running statistics of a twin after one training step from `before`, as flax keeps them.
+    """Return a twin's running statistics after one training step from `before`, as flax keeps them.
 
-    torch stores the unbiased batch variance, n / (n - 1) of the biased one that flax stores.
+    torch stores the unbiased batch variance, n / (n - 1) times the biased variance that flax stores.
     """
     sizes = _values_per_statistic(network, *inputs)
     after = {}
@@ -59,7 +59,7 @@ def biased_statistics(network: torch.nn.Module, before, *inputs: torch.Tensor) -
 
 
 def _values_per_statistic(network: torch.nn.Module, *inputs: torch.Tensor) -> dict[str, int]:
-    """How many values each BatchNorm of a twin averages over."""
+    """Return how many values each BatchNorm of a twin averages over."""
     sizes = {}
     hooks = [
         module.register_forward_hook(

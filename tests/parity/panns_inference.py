@@ -1,4 +1,4 @@
-"""CNN14 of the PyPI package panns-inference, loaded without the package's download of a file on import."""
+"""CNN14 of the PyPI package panns-inference, loaded without the download that its import starts."""
 
 import importlib
 import importlib.util
@@ -10,7 +10,7 @@ from types import ModuleType
 
 @contextmanager
 def panns_models() -> Iterator[ModuleType]:
-    """The module panns_inference.models alone.
+    """Yield the module panns_inference.models, without importing the package itself.
 
     Raises:
       ModuleNotFoundError: panns-inference or torchlibrosa is not installed.

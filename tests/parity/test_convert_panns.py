@@ -1,6 +1,6 @@
-"""A file that panns-inference's own CNN14 wrote, through the converter, against that network.
+"""Convert a file that panns-inference's own CNN14 wrote, and compare the result with that network.
 
-The channels are divided by 16, which the original has no option for; all else is its own code.
+The channels are divided by 16, for which the original has no option; everything else is its own code.
 """
 
 import importlib.util
@@ -28,7 +28,7 @@ CLASSES = 527
 def network():
     """panns-inference's CNN14, narrow, with random weights."""
     with panns_models() as module:
-        build = module.ConvBlock.__init__  # the module is loaded for this test alone
+        build = module.ConvBlock.__init__  # only this test uses the loaded module
 
         def narrow(block, in_channels, out_channels):
             build(block, max(1, in_channels // WIDTH), out_channels // WIDTH)
@@ -43,7 +43,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def published(network, tmp_path_factory):
-    """The file as PANNs publishes it, the class list beside it."""
+    """A folder with the file as PANNs publishes it and the class list."""
     folder = tmp_path_factory.mktemp("published")
     torch.save({"iteration": 600000, "model": network.state_dict()}, folder / "Cnn14_mAP=0.431.pth")
     rows = [f'{number},/m/{number},"Sound {number}, loud"' for number in range(CLASSES)]
@@ -57,7 +57,7 @@ def converted(published, workdir, *more: str) -> int:
     return convert.main([path, "--config", config, "--workdir", str(workdir), *more])
 
 
-def test_the_workdir_says_what_the_original_says(network, published, tmp_path, capsys):
+def test_the_workdir_gives_the_results_of_the_original(network, published, tmp_path, capsys):
     assert converted(published, tmp_path / "w", "--config.task=tagging") == 0
     lines = capsys.readouterr().out.splitlines()
     entries = network.state_dict()
@@ -91,7 +91,7 @@ def test_the_workdir_says_what_the_original_says(network, published, tmp_path, c
     ],
     ids=["rate", "network", "classes", "labels", "flag"],
 )
-def test_what_cannot_be_converted_is_one_line(published, tmp_path, capsys, more, says):
+def test_conversion_errors_are_one_line(published, tmp_path, capsys, more, says):
     assert converted(published, tmp_path / "w", *more) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")

@@ -28,7 +28,7 @@ TWINS = {
 
 @pytest.fixture(scope="module")
 def waves(data_dir) -> np.ndarray:
-    """Four successive pieces of a rooster and of speech, (4, N) float32 at 32 kHz."""
+    """Two successive pieces each of a rooster and of speech, (4, N) float32 at 32 kHz."""
     pieces = []
     for name in ("esc10_44k1/audio/1-26806-A-1.ogg", "ravdess/audio/03-01-01-01-01-01-01.ogg"):
         y, native = soundfile.read(data_dir / name, dtype="float32", always_2d=True)
@@ -39,7 +39,7 @@ def waves(data_dir) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def panns_models():
-    """The module panns_inference.models alone."""
+    """The module panns_inference.models."""
     pytest.importorskip("torchlibrosa", reason="panns-inference is in the extra `parity`")
     if importlib.util.find_spec("panns_inference") is None:
         pytest.skip("panns-inference is in the extra `parity`")
@@ -66,14 +66,14 @@ def test_cnn14_equals_panns_inference(panns_models, waves, tmp_path):
 
     logits, embedding = ours(variables, jnp.asarray(waves))
     probabilities = expected["clipwise_output"].numpy()
-    assert probabilities.std() > 0.05  # or anything would agree
+    assert probabilities.std() > 0.05  # else the comparison would be trivial
     np.testing.assert_allclose(jax.nn.sigmoid(logits), probabilities, rtol=0, atol=1e-5)
     assert relative(embedding, expected["embedding"].numpy()) < 1e-5
 
 
 @pytest.fixture(scope="module", params=sorted(TWINS))
 def pair(request, waves):
-    """Name, twin, our module and variables, and the same inputs of both."""
+    """Name, twin, our module and variables, and the same inputs for both."""
     name = request.param
     network = TWINS[name](CLASSES, WIDTH)
     randomise(network)
@@ -96,7 +96,7 @@ def test_forward(pair):
 
 
 def test_training_mode(pair, monkeypatch):
-    """By the statistics of the batch, and the running ones after it; dropout is off."""
+    """Compares outputs with batch statistics and the updated running statistics, without dropout."""
     name, network, model, variables, x, inputs = pair
     for rate in ("BLOCK_DROPOUT", "RESIDUAL_DROPOUT", "HEAD_DROPOUT"):
         monkeypatch.setattr(models.panns, rate, 0.0)

@@ -18,12 +18,12 @@ from tests.parity.compare import biased_statistics, load_into, relative  # noqa:
 from tests.parity.torch_rann import TorchRANN  # noqa: E402
 
 BATCH, BINS, FRAMES, CLASSES, STEPS = 4, 32, 64, 5, 20
-RANN = "rann-1x1-1"  # the names are those of every RANN
+RANN = "rann-1x1-1"  # every RANN has the same entry names
 TASKS = ("classification", "tagging")
 
 
 def features(rng: np.random.Generator) -> np.ndarray:
-    """Images (B, F, T) in dB, as a front end gives them."""
+    """Return images (B, F, T) in dB, as a front end gives them."""
     return rng.normal(-40, 15, (BATCH, BINS, FRAMES)).astype(np.float32)
 
 
@@ -39,12 +39,12 @@ def make_state(t_m: int, tx) -> tuple:
 
 
 def initial(model, image) -> dict:
-    """Weights drawn by NumPy: compiling the random numbers of twenty blocks takes longer than most tests."""
+    """Return weights drawn by NumPy; compiling twenty blocks' random numbers would take too long."""
     rng = np.random.default_rng(0)
 
     def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
         if name == "kernel":
-            return rng.normal(0, (2 / np.prod(shape[:-1])) ** 0.5, shape)  # He's
+            return rng.normal(0, (2 / np.prod(shape[:-1])) ** 0.5, shape)  # He's initialisation
         return np.full(shape, name in ("scale", "var"))
 
     shapes = flatten_dict(jax.eval_shape(model.init, jax.random.key(0), image))
@@ -70,7 +70,7 @@ def torch_loss(task: str):
 
 @pytest.fixture(scope="module", params=[1, 2, 4, 8])
 def pair(request):
-    """A network with running statistics that are not those of a fresh one, its twin, and its way back."""
+    """A network, its state with modified running statistics, its twin, and its forward and backward pass."""
     t_m = request.param
     tx = optimizer.adam(schedule="constant", learning_rate=1e-3, total_steps=STEPS)
     model, state = make_state(t_m, tx)
@@ -84,7 +84,7 @@ def pair(request):
 
 
 def there_and_back(model):
-    """(variables, x, slope of the loss at the logits) -> logits, new statistics, gradients: any loss's."""
+    """Return a function for any loss: (variables, x, dloss/dlogits) -> logits, new statistics, gradients."""
 
     @jax.jit
     def program(variables, x, slope):
@@ -124,7 +124,7 @@ def test_loss_gradients_and_batch_statistics(pair, task):
     expected.backward()
     assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
 
-    # BatchNorms make gradients of single arrays arbitrarily small, so the scale is that of the largest.
+    # BatchNorms make gradients of single arrays arbitrarily small, so the largest gradient sets the scale.
     theirs = {name: p.grad.numpy() for name, p in network.named_parameters()}
     scale = max(np.abs(g).max() for g in theirs.values())
     mine = to_state_dict({"params": gradients}, RANN)
@@ -140,9 +140,9 @@ def test_loss_gradients_and_batch_statistics(pair, task):
         assert relative(value, theirs[name]) < 1e-4, name
 
 
-# float32 rounding grows about tenfold a step at the rates of real training, whoever computes it: after 20
-# steps at a peak of 1e-3 the losses of two implementations differ in the third digit. So float32 is compared
-# at a small rate, and the real rate in float64, where only a difference in the mathematics could show.
+# At real learning rates float32 rounding grows about tenfold a step in any implementation: after 20 steps
+# at a peak of 1e-3 the losses of two implementations differ in the third digit. So float32 is compared at a
+# small rate, and the real rate in float64, where only a difference in the mathematics could show.
 @pytest.mark.parametrize(
     ("task", "peak", "dtype"),
     [
@@ -152,8 +152,8 @@ def test_loss_gradients_and_batch_statistics(pair, task):
     ],
 )
 def test_twenty_training_steps(task, peak, dtype):
-    """Adam and one cycle with its beta1, on changing batches: losses and weights stay together."""
-    # The schedule stays float32, which strict promotion would not let meet float64 weights.
+    """Adam and one cycle, including its beta1, on changing batches: losses and weights stay equal."""
+    # The schedule stays float32, which strict promotion would not allow to combine with float64 weights.
     with jax.enable_x64(dtype == "float64"), jax.numpy_dtype_promotion("standard"):
         tx = optimizer.adam(schedule="one_cycle", learning_rate=peak, total_steps=STEPS)
         model, state = make_state(4, tx)
@@ -191,7 +191,7 @@ def test_twenty_training_steps(task, peak, dtype):
             np.concatenate([tree[name].ravel() for name in names]) for tree in (mine, theirs, before)
         )
         assert relative(ours, expected) < 1e-4
-        # At this rate that alone would be easy, so the distance travelled is compared too.
+        # At this rate the check above is easy to pass, so the distance travelled is compared too.
         assert np.linalg.norm(ours - expected) < 0.05 * np.linalg.norm(expected - begin)
 
 
@@ -207,8 +207,10 @@ def cast(state: TrainState, tx, dtype: str) -> TrainState:
 
 
 def has_no_effect(name: str) -> bool:
-    """The shift after a shortcut is taken out again by every BatchNorm that follows, except at the last
-    stage, where the pooling sees it: its gradient is rounding alone, which Adam scales up to full steps.
+    """Return whether a parameter has no effect, so that its gradient is only rounding.
+
+    Every following BatchNorm removes the shift after a shortcut, except in the last stage, where the pooling
+    sees it. Adam scales the rounding up to full steps.
     """
     return name.endswith("shortcut_norm.bias") and not name.startswith("stage4")
 

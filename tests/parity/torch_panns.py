@@ -1,4 +1,4 @@
-"""ResNet38 and Wavegram-Logmel-CNN14 in PyTorch, written from their description: the parity tests' oracles.
+"""ResNet38 and Wavegram-Logmel-CNN14 in PyTorch, written from their descriptions: oracles of parity tests.
 
 They take images (B, 1, T, F) and waveforms (B, N) and have no dropout, so that training is comparable.
 Modules have the published names. `width` divides the channels.
@@ -58,7 +58,7 @@ class WaveBlock(nn.Module):
 
 
 class Pann(nn.Module):
-    """The first normalisation, the pooling and the head."""
+    """The parts that both networks share: first normalisation, pooling and head."""
 
     def __init__(self, num_classes: int, width: int):
         super().__init__()

@@ -1,6 +1,6 @@
-"""RANN in PyTorch, written from the tables of the deck alone: the oracle of the parity tests.
+"""RANN in PyTorch, written from the deck's tables alone: the oracle of the parity tests.
 
-Layout (B, 1, F, T). Its entries are named as the flax module's, so that weights can be carried over by name.
+The layout is (B, 1, F, T). Entries have the names of the flax module, so that weights transfer by name.
 """
 
 from torch import nn
