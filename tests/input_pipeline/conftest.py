@@ -1,4 +1,4 @@
-"""Tiny data sets on disk, noise bursts in the layouts that users have, and what is prepared of them."""
+"""Tiny data sets of noise on disk, in the layouts that users have, and helpers to prepare and check them."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ def noise(samples: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture
 def write_sounds(tmp_path: Path) -> Callable[[Mapping[str, int]], Path]:
-    """Writes 8 kHz noise into a folder: name and length in samples of each file."""
+    """A function that writes 8 kHz noise into a folder, given each file's name and length in samples."""
 
     def write(lengths: Mapping[str, int]) -> Path:
         folder = tmp_path / "sounds"
@@ -38,13 +38,13 @@ def write_sounds(tmp_path: Path) -> Callable[[Mapping[str, int]], Path]:
 
 @pytest.fixture
 def animals(write_sounds) -> Path:
-    """Ten cats and ten dogs of 0.1 s, a folder each."""
+    """A folder with ten clips each of cats and dogs, 0.1 s long, in one subfolder per class."""
     return write_sounds({f"{kind}/{i}.wav": 800 for kind in ("cat", "dog") for i in range(10)})
 
 
 @pytest.fixture(scope="session")
 def quickstart(tmp_path_factory) -> Prepared:
-    """A small quickstart set: clips of 8000 to 16000 samples at 8 kHz."""
+    """A small prepared quickstart set: clips of 8000 to 16000 samples at 8 kHz."""
     root = str(tmp_path_factory.mktemp("prepared"))
     return prepare(
         "quickstart",
@@ -66,7 +66,7 @@ def ids(prepared, split):
 
 
 def assert_left_out(prepared, files, capsys):
-    """What is in no split is listed beside the copy, and said at every preparation."""
+    """Check that files in no split are listed beside the copy and reported on stderr."""
     listed = (prepared.folder / "unlisted.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in listed] == [{"id": file, "reason": "in no split"} for file in files]
     said = capsys.readouterr().err
@@ -74,12 +74,12 @@ def assert_left_out(prepared, files, capsys):
     assert f"note: {prepared.name}: {expected}, listed in {prepared.folder}/unlisted.jsonl" in said
 
 
-# Warnings are errors, but for TFDS' with the protobuf that Apache Beam asks for.
+# Warnings are errors, except the one that TFDS raises with the protobuf that Apache Beam requires.
 STRICT = ("-W", "error", "-W", "ignore:label() is deprecated:DeprecationWarning")
 
 
 def run(script: str, *arguments: object, **options) -> subprocess.Popen:
-    """Starts Python on a script, strictly."""
+    """Start Python on a script, with warnings as errors."""
     return subprocess.Popen(
         [sys.executable, *STRICT, "-c", textwrap.dedent(script), *map(str, arguments)],
         cwd=REPOSITORY,
@@ -96,7 +96,7 @@ def prepare_folder(folder, root, **options):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The ids of the clips that were decoded, in order."""
+    """The ids of the clips decoded so far, in order."""
     ids = []
     original = Recipe.convert
     monkeypatch.setattr(Recipe, "convert", lambda self, clip: (ids.append(clip.id), original(self, clip))[1])
@@ -105,12 +105,12 @@ def decoded(monkeypatch):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    """Shards of three clips: two a fold of the animals, of three clips and one."""
+    """Put three clips in a shard, so that each fold of `animals` has two shards: three clips and one."""
     monkeypatch.setattr(shards, "CLIPS_PER_SHARD", 3)
 
 
 def assert_same_copy(one, other):
-    """Byte for byte, all files but those that TFDS writes about the copy's own place."""
+    """Compare all files byte for byte, except those in which TFDS writes the copy's own path."""
     files = {path.name for path in one.folder.iterdir()}
     assert files == {path.name for path in other.folder.iterdir()}
     for name in files - {"dataset_info.json", "metadata.json"}:

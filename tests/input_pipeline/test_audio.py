@@ -1,4 +1,4 @@
-"""Decoding, against soundfile and soxr called on their own."""
+"""Decoding, compared with direct calls of soundfile and soxr."""
 
 import io
 
@@ -19,7 +19,7 @@ from tests.input_pipeline.conftest import noise
         "ravdess/audio/03-01-01-01-01-01-01.ogg",
     ],
 )
-def test_real_clip_is_what_soundfile_and_soxr_give(data_dir, clip):
+def test_a_real_clip_equals_soundfile_and_soxr(data_dir, clip):
     samples, rate = soundfile.read(data_dir / clip, dtype="float32")
     expected = soxr.resample(samples, rate, 16000, "HQ")
     got = audio.resample(audio.decode(data_dir / clip), 16000)
@@ -27,7 +27,7 @@ def test_real_clip_is_what_soundfile_and_soxr_give(data_dir, clip):
     assert (got.rate, got.source_rate, got.channels) == (16000, rate, 1)
 
 
-def test_real_stereo_clip_is_averaged(data_dir):
+def test_a_real_stereo_clip_is_averaged(data_dir):
     stereo = [
         path
         for path in sorted((data_dir / "ravdess" / "audio").iterdir())
@@ -84,7 +84,7 @@ def test_six_channels_and_a_wrong_suffix(tmp_path):
 def test_rounding_and_clipping():
     samples, clipped = audio.to_int16(np.float32([0, 0.5 / 32768, 1.5 / 32768, -1, 1, 1.5, -2]))
     np.testing.assert_array_equal(samples, [0, 0, 2, -32768, 32767, 32767, -32768])
-    assert clipped == 3  # 1.0 too: int16 ends one step below it
+    assert clipped == 3  # includes 1.0: int16 ends one step below it
 
 
 def encoded(samples: np.ndarray, rate: int = 8000, **options) -> bytes:
@@ -94,7 +94,7 @@ def encoded(samples: np.ndarray, rate: int = 8000, **options) -> bytes:
 
 
 def heard(content: bytes) -> np.ndarray:
-    """As a program takes it that decodes while it listens."""
+    """Return the samples as a program that decodes while listening gets them."""
     with audio.stream(content) as opened:
         return np.concatenate(list(opened.blocks))
 
@@ -134,7 +134,7 @@ def test_reasons_for_rejection(content, reason):
     ],
     ids=["float", "double", "silent_else", "absurd", "rate"],
 )
-def test_what_training_and_use_both_refuse(take, content, reason):
+def test_rejected_in_training_and_in_use(take, content, reason):
     with pytest.raises(audio.AudioError, match=reason) as caught:
         take(content)
     assert "\n" not in str(caught.value)
@@ -142,8 +142,8 @@ def test_what_training_and_use_both_refuse(take, content, reason):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("take", [audio.decode, heard])
-def test_a_loud_master_is_taken(take):
-    """A tenth of what is not silent is beyond full scale, and no more."""
+def test_a_loud_master_is_accepted(take):
+    """Up to a tenth of the samples that are not silent may lie beyond full scale."""
     loud = np.zeros(8000, np.float32)
     loud[:1000], loud[:100] = 0.5, -1.5
     got = take(encoded(loud, subtype="FLOAT"))

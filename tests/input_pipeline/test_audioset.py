@@ -1,4 +1,4 @@
-"""AudioSet's official lists, with real sound under the names that people's copies have."""
+"""AudioSet's official lists, with real sound under the names that existing copies use."""
 
 import csv
 import shutil
@@ -27,14 +27,14 @@ def prepare_audioset(folder, root, max_failed_share=0.5):
 
 
 def rows_of(lines):
-    """The rows of a segment list, read without a csv parser."""
+    """Return the labels by id of a segment list, read without a csv parser."""
     rows = [line.rstrip().split(", ", 3) for line in lines if not line.startswith("#")]
     return {youtube_id: labels.strip('"').split(",") for youtube_id, _, _, labels in rows}
 
 
 @pytest.fixture
 def audioset(data_dir, tmp_path):
-    """Eight rows of two official lists, and ESC-10's sound for seven of them; the last one lacks it."""
+    """Four rows each of two official lists, with ESC-10's sound for all rows but the last."""
     folder, meta = tmp_path / "audioset", data_dir / "audioset_meta"
     sounds = sorted((data_dir / "esc10_44k1" / "audio").iterdir())
     (folder / "metadata").mkdir(parents=True)
@@ -49,7 +49,7 @@ def audioset(data_dir, tmp_path):
     nested.mkdir(parents=True)
     for youtube_id, sound in zip(listed["balanced_train"], sounds, strict=False):
         samples, rate = soundfile.read(sound)
-        soundfile.write(nested / f"Y{youtube_id}.wav", samples, rate)  # as PANNs names them
+        soundfile.write(nested / f"Y{youtube_id}.wav", samples, rate)  # the names that PANNs uses
     for youtube_id, sound in zip(list(listed["eval"])[:-1], sounds[10:], strict=False):
         shutil.copy(sound, folder / f"{youtube_id}.ogg")
     return folder, listed
@@ -97,12 +97,12 @@ def test_the_config_reads_it_class_balanced(audioset, tmp_path):
     first = next(batches)
     batches.close()
     assert first["audio"].shape == (len(classes), 64000)
-    assert np.count_nonzero(first["labels"].any(axis=0)) == len(classes)  # a round has every class
+    assert np.count_nonzero(first["labels"].any(axis=0)) == len(classes)  # every round has every class
 
 
 @pytest.fixture
 def tiny(data_dir, tmp_path):
-    """One list of three rows, each with 0.1 s of sound; returns the folder and a function that lists."""
+    """A folder with three sounds of 0.1 s and a list, and a function that writes lists."""
     folder = tmp_path / "tiny"
     folder.mkdir()
     shutil.copy(data_dir / "audioset_meta" / CLASSES_FILE, folder)
@@ -117,8 +117,8 @@ def tiny(data_dir, tmp_path):
     return folder, write
 
 
-def test_an_id_that_begins_with_y_is_no_prefix(tiny, tmp_path, capsys):
-    """Ids of 11 characters that begin with Y: 'Yid_-034567' is in Y + 'id_-0345678' only by mistake."""
+def test_ids_that_begin_with_y_are_not_confused(tiny, tmp_path, capsys):
+    """An 11-character id may begin with Y: 'Yid_-034567' must not match 'Y' + 'id_-0345678'."""
     folder, write = tiny
     write('Yid_-034567, 0.000, 10.000, "/m/09x0r"', 'id_-0345678, 0.000, 10.000, "/m/09x0r"')
     manifest = prepare_audioset(folder, tmp_path / "p").manifest("eval")
@@ -127,7 +127,7 @@ def test_an_id_that_begins_with_y_is_no_prefix(tiny, tmp_path, capsys):
     assert [source.id for source in manifest.rejected] == ["Yid_-034567"]
 
 
-def test_what_is_wrong_with_a_row_is_its_reason(tiny, tmp_path):
+def test_rejected_rows_have_their_reasons(tiny, tmp_path):
     folder, write = tiny
     write('id_-0345678, 30.000, 40.000, "/m/09x0r,/m/05zppz,/m/09x0r"')
     write(
@@ -163,7 +163,7 @@ def test_what_is_wrong_with_a_row_is_its_reason(tiny, tmp_path):
     ],
     ids=["three_values", "backwards", "no_number", "open_quote"],
 )
-def test_broken_lists(tiny, tmp_path, row, says):
+def test_broken_lists_are_refused(tiny, tmp_path, row, says):
     folder, write = tiny
     write(row)
     with pytest.raises(DataError, match=says) as caught:
@@ -171,7 +171,7 @@ def test_broken_lists(tiny, tmp_path, row, says):
     assert "\n" not in str(caught.value)
 
 
-def test_lists_that_are_absent_or_not_the_official_ones(tiny, tmp_path):
+def test_missing_or_changed_lists_are_refused(tiny, tmp_path):
     folder, _ = tiny
     (folder / "copy").mkdir()
     shutil.copy(folder / "eval_segments.csv", folder / "copy")
@@ -191,7 +191,7 @@ def test_lists_that_are_absent_or_not_the_official_ones(tiny, tmp_path):
 
 
 @pytest.mark.fast
-def test_a_class_list_with_one_name_twice(tmp_path):
+def test_a_class_list_with_a_duplicate_name_is_refused(tmp_path):
     (tmp_path / CLASSES_FILE).write_text("index,mid,display_name\n0,/m/0,Dog\n1,/m/1,Dog\n")
     with pytest.raises(DataError, match=rf"{CLASSES_FILE}, column display_name: 'Dog' names two") as caught:
         class_names(tmp_path / CLASSES_FILE, 2)

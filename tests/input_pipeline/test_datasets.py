@@ -1,4 +1,4 @@
-"""Data sets in their official layouts: what is read, and what is said of the rest."""
+"""Data sets in their official layouts: what is read, and how the rest is reported."""
 
 import collections
 import csv
@@ -33,7 +33,7 @@ class TestQuickstart:
         assert len(set(hashes)) == 80
 
     @pytest.mark.fast
-    def test_ten_classes_in_equal_shares_of_1_to_2_s(self, quickstart):
+    def test_ten_equal_classes_of_clips_of_1_to_2_s(self, quickstart):
         assert len(quickstart.labels) == 10
         assert quickstart.splits == ("train", "test")
         np.testing.assert_array_equal(quickstart.targets("train").sum(axis=0), 5)
@@ -77,15 +77,17 @@ class TestFsdd:
         assert prepared.labels[7] == "seven"
         np.testing.assert_array_equal(prepared.targets("test").argmax(axis=1), [0, 0, 7, 7])
 
-    def test_a_name_of_another_kind(self, write_sounds, tmp_path, capsys):
+    def test_unknown_file_names_are_left_out(self, write_sounds, tmp_path, capsys):
         folder = write_sounds({"recordings/0_theo_0.wav": 100, "recordings/hello.wav": 100})
         assert_left_out(prepare_quietly("fsdd", folder, tmp_path), ["recordings/hello.wav"], capsys)
-        assert_left_out(prepare_quietly("fsdd", folder, tmp_path), ["recordings/hello.wav"], capsys)  # reused
+        assert_left_out(
+            prepare_quietly("fsdd", folder, tmp_path), ["recordings/hello.wav"], capsys
+        )  # the copy is reused
         (folder / "recordings" / "0_theo_0.wav").unlink()
         with pytest.raises(DataError, match="lists no clips"):
             prepare_quietly("fsdd", folder, tmp_path)
 
-    def test_the_same_clip_twice(self, write_sounds, tmp_path):
+    def test_a_duplicate_clip_is_refused(self, write_sounds, tmp_path):
         folder = write_sounds({"recordings/0_theo_0.wav": 100, "audio/0_theo_0.flac": 100})
         with pytest.raises(DataError, match=r"1 of 2 files .*0_theo_0: listed a second time"):
             prepare_quietly("fsdd", folder, tmp_path)
@@ -93,7 +95,7 @@ class TestFsdd:
 
 @pytest.fixture
 def esc(data_dir, tmp_path):
-    """The first five clips of each class and fold of ESC-10 in the official layout, table and all."""
+    """The first two clips of each class and fold of ESC-10, in the official layout with its table."""
     folder, taken = tmp_path / "ESC-50-master", collections.Counter()
     (folder / "audio").mkdir(parents=True)
     (folder / "meta").mkdir()
@@ -112,7 +114,7 @@ def esc(data_dir, tmp_path):
 
 
 class TestEsc50:
-    def test_official_table_names_wav_where_files_are_ogg(self, esc, tmp_path, data_dir):
+    def test_a_table_with_wav_names_finds_ogg_files(self, esc, tmp_path, data_dir):
         prepared = prepare_quietly("esc50", esc, tmp_path / "p", subset="esc10", sample_rate=16000)
         assert prepared.splits == ("fold1", "fold2", "fold3", "fold4", "fold5")
         assert prepared.labels[:3] == ("dog", "rooster", "rain")
@@ -134,7 +136,7 @@ class TestEsc50:
             np.testing.assert_array_equal(record["audio"], expected)
         assert True in lengths
 
-    def test_the_whole_set_is_asked_for_where_the_subset_is_there(self, esc, tmp_path):
+    def test_esc50_with_only_the_subset_present_is_refused(self, esc, tmp_path):
         with pytest.raises(DataError, match=r"has 10 classes, esc50 has 50.*config.dataset.subset"):
             prepare_quietly("esc50", esc, tmp_path / "p")
 
@@ -142,7 +144,7 @@ class TestEsc50:
         with pytest.raises(DataError, match="'esc20' must be 'esc50' or 'esc10'"):
             prepare_quietly("esc50", esc, tmp_path / "p", subset="esc20")
 
-    def test_a_file_is_absent(self, esc, tmp_path):
+    def test_a_missing_file_is_rejected(self, esc, tmp_path):
         removed = sorted((esc / "audio").iterdir())[0]
         removed.unlink()
         prepared = prepare_quietly("esc50", esc, tmp_path / "p", subset="esc10")
@@ -152,7 +154,7 @@ class TestEsc50:
         with pytest.raises(DataError, match=r"1 of 20 files .*no sound file audio/.*max_failed_share=0"):
             prepare_quietly("esc50", esc, tmp_path / "p", subset="esc10", max_failed_share=0.0)
 
-    def test_the_rest_of_the_set_is_not_amiss_beside_the_subset(self, esc, tmp_path):
+    def test_files_outside_the_subset_are_not_reported(self, esc, tmp_path):
         first = sorted((esc / "audio").iterdir())[0]
         for name in ("1-0-A-49", "unheard-of"):
             shutil.copy(first, esc / "audio" / f"{name}.ogg")
@@ -162,7 +164,7 @@ class TestEsc50:
         assert [left_out.id for left_out in prepared.unlisted()] == ["audio/unheard-of.ogg"]
 
     @pytest.mark.fast
-    def test_no_table(self, write_sounds, tmp_path):
+    def test_a_missing_table_is_refused(self, write_sounds, tmp_path):
         folder = write_sounds({"audio/1-100032-A-0.wav": 100})
         with pytest.raises(DataError, match=r"has neither meta/esc50.csv nor meta.csv"):
             prepare_quietly("esc50", folder, tmp_path / "p")
@@ -170,7 +172,7 @@ class TestEsc50:
 
 class TestRavdess:
     def test_real_copy_is_split_by_actor(self, data_dir, tmp_path):
-        """A sixth of it: the folds, labels and content that the data set's own table gives."""
+        """A part of six actors has the folds, labels and rates that the data set's own table gives."""
         with (data_dir / "ravdess" / "meta.csv").open() as file:
             table = [row for row in csv.DictReader(file) if row["statement"] + row["repetition"] == "11"]
         table = [row for row in table if row["actor"] in ("1", "6", "7", "12", "13", "24")]
@@ -188,7 +190,7 @@ class TestRavdess:
             assert {row.source_rate for row in rows} == {48000}
 
     @pytest.mark.fast
-    def test_speakers_are_in_one_fold_each_and_sexes_even(self, write_sounds, tmp_path, capsys):
+    def test_each_speaker_is_in_one_fold_with_even_sexes(self, write_sounds, tmp_path, capsys):
         names = [f"Actor_{a:02}/03-01-0{e}-01-01-01-{a:02}.wav" for a in range(1, 25) for e in (1, 8)]
         folder = write_sounds(dict.fromkeys([*names, "song/03-02-01-01-01-01-01.wav"], 100))
         prepared = prepare_quietly("ravdess", folder, tmp_path / "p")
@@ -201,7 +203,7 @@ class TestRavdess:
         with pytest.raises(DataError, match=r"config.dataset.folds=5 must divide"):
             prepare_quietly("ravdess", folder, tmp_path / "p", folds=5)
 
-    def test_a_name_of_another_kind(self, write_sounds, tmp_path, capsys):
+    def test_unknown_file_names_are_left_out(self, write_sounds, tmp_path, capsys):
         names = ["03-01-09-01-01-01-01.wav", "03-01-01-01-01-01-25.wav", "03-01-01-01-01-01-01.wav"]
         prepared = prepare_quietly("ravdess", write_sounds(dict.fromkeys(names, 100)), tmp_path)
         assert ids(prepared, "fold1") == ["03-01-01-01-01-01-01"]
@@ -212,7 +214,7 @@ class TestEmodb:
     SPEAKERS = ("03", "08", "09", "10", "11", "12", "13", "14", "15", "16")
 
     @pytest.mark.fast
-    def test_speakers_are_in_one_fold_each(self, write_sounds, tmp_path):
+    def test_each_speaker_is_in_one_fold(self, write_sounds, tmp_path):
         names = [
             f"wav/{speaker}a0{i + 1}{e}a.wav" for speaker in self.SPEAKERS for i, e in enumerate("WLEAFTN")
         ]
@@ -224,7 +226,7 @@ class TestEmodb:
             {"13", "14"},
             {"15", "16"},
         ]
-        # The letters of the published names, W for Wut (anger) to T for Trauer (sadness).
+        # Letters in the published names: W for Wut (anger) ... T for Trauer (sadness).
         emotions = {row.id[5]: row.labels for row in prepared.manifest("fold1").rows}
         assert emotions["W"] == ("anger",)
         assert emotions["T"] == ("sadness",)
@@ -239,7 +241,7 @@ class TestEmodb:
         assert ids(prepared, "fold10") == ["16b10Fc"]
         assert len(prepared.source("fold10")[0]["audio"]) == round(soundfile.info(sounds[9]).duration * 8000)
 
-    def test_what_it_refuses_and_leaves_out(self, write_sounds, tmp_path, capsys):
+    def test_wrong_folds_are_refused_and_unknown_speakers_left_out(self, write_sounds, tmp_path, capsys):
         folder = write_sounds({"03a01Fa.wav": 100, "04a01Fa.wav": 100})
         with pytest.raises(DataError, match=r"config.dataset.folds=4 must divide"):
             prepare_quietly("emodb", folder, tmp_path / "p", folds=4)

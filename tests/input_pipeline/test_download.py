@@ -1,4 +1,4 @@
-"""The official archive, served from this machine: whole or not at all, nothing outside its folder."""
+"""Downloading an archive from a local server: all or nothing, and nothing outside its folder."""
 
 import errno
 import functools
@@ -23,7 +23,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def serve(tmp_path):
-    """Serves archive.zip, made from names and contents; gives its address."""
+    """A function that serves archive.zip, made from names and contents, and returns its address."""
     folder = tmp_path / "served"
     folder.mkdir()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
@@ -48,7 +48,7 @@ def nothing_left(tmp_path):
     return [path.name for path in (tmp_path / "downloads").iterdir()] == [".lock"]
 
 
-def test_whole_and_once(serve, tmp_path):
+def test_an_archive_is_downloaded_whole_and_once(serve, tmp_path):
     url = serve({"set-master/meta.csv": "a", "set-master/audio/b.wav": "b"})
     folder = fetch(url, tmp_path)
     assert (folder / "meta.csv").read_text() == "a"
@@ -57,7 +57,7 @@ def test_whole_and_once(serve, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "..\\evil", "C:\\evil"])
-def test_a_member_outside_the_folder(serve, tmp_path, name):
+def test_a_member_outside_the_folder_is_refused(serve, tmp_path, name):
     url = serve({"a/good": "", name: "evil"})
     with pytest.raises(DataError, match="unsafe member"):
         fetch(url, tmp_path)
@@ -65,14 +65,14 @@ def test_a_member_outside_the_folder(serve, tmp_path, name):
     assert not list(tmp_path.rglob("*evil*"))
 
 
-def test_a_member_that_is_a_link(serve, tmp_path):
+def test_a_link_as_a_member_is_refused(serve, tmp_path):
     link = zipfile.ZipInfo("link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with pytest.raises(DataError, match="unsafe member 'link'"):
         fetch(serve({link: "/etc/passwd"}), tmp_path)
 
 
-def test_too_large_packed_or_unpacked(serve, tmp_path):
+def test_archives_too_large_packed_or_unpacked_are_refused(serve, tmp_path):
     url = serve({"a": "x" * 5000})
     with pytest.raises(DataError, match="more than 1000 bytes"):
         fetch(url, tmp_path, max_bytes=1000)
@@ -83,7 +83,7 @@ def test_too_large_packed_or_unpacked(serve, tmp_path):
     assert nothing_left(tmp_path)
 
 
-def test_a_broken_archive(serve, tmp_path):
+def test_a_truncated_archive_is_refused(serve, tmp_path):
     url = serve({"a": "x" * 5000})
     archive = tmp_path / "served" / "archive.zip"
     archive.write_bytes(archive.read_bytes()[:3000])
@@ -93,7 +93,7 @@ def test_a_broken_archive(serve, tmp_path):
 
 
 @pytest.mark.fast
-def test_an_archive_of_which_bytes_changed(tmp_path):
+def test_a_corrupted_archive_is_refused(tmp_path):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("m/a.csv", "hello,world\n" * 2000)
@@ -104,7 +104,7 @@ def test_an_archive_of_which_bytes_changed(tmp_path):
         download._unpack("URL", path, tmp_path / "unpacked", 10**6)
 
 
-def test_no_network_names_data_dir(tmp_path, monkeypatch):
+def test_without_a_network_the_error_names_data_dir(tmp_path, monkeypatch):
     monkeypatch.setattr(Esc50, "ARCHIVE_URL", "http://127.0.0.1:9/master.zip")
     with pytest.raises(DataError, match=r"--config.data_dir") as caught:
         prepare("esc50", prepared_dir=str(tmp_path), sample_rate=16000, progress=False)
@@ -127,7 +127,7 @@ def test_esc50_is_downloaded_and_prepared(serve, tmp_path, monkeypatch, data_dir
 
 
 @pytest.mark.fast
-def test_members_without_a_name(tmp_path):
+def test_members_without_a_name_are_skipped_or_refused(tmp_path):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("./", "")
@@ -139,7 +139,7 @@ def test_members_without_a_name(tmp_path):
 
 
 @pytest.mark.fast
-def test_no_space_to_unpack(tmp_path, monkeypatch):
+def test_a_full_disk_while_unpacking_is_reported(tmp_path, monkeypatch):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a", "b")

@@ -1,4 +1,4 @@
-"""Anybody's folder of sound: its layouts, labels and splits."""
+"""A user's own folder of sound: layouts, labels and splits."""
 
 import collections
 import shutil
@@ -15,7 +15,7 @@ from tests.input_pipeline.conftest import assert_left_out, ids, noise, prepare_q
 
 class TestFolder:
     @pytest.mark.fast
-    def test_a_folder_for_each_class_is_dealt_out_to_folds(self, animals, tmp_path):
+    def test_class_folders_are_split_into_folds(self, animals, tmp_path):
         prepared = prepare_quietly("folder", animals, tmp_path)
         assert prepared.labels == ("cat", "dog")
         assert prepared.splits == ("fold1", "fold2", "fold3", "fold4", "fold5")
@@ -41,7 +41,7 @@ class TestFolder:
 
     @pytest.mark.fast
     @pytest.mark.parametrize("stray", ["unsorted/x.wav", "unsorted/a/x.wav", "train/x.wav"])
-    def test_a_stray_beside_folders_of_splits(self, stray, write_sounds):
+    def test_a_stray_beside_folders_of_splits_is_refused(self, stray, write_sounds):
         names = [f"{split}/{kind}/a.wav" for split in ("train", "test") for kind in ("cat", "dog")]
         folder = write_sounds(dict.fromkeys([*names, stray], 100))
         with pytest.raises(
@@ -57,8 +57,8 @@ class TestFolder:
         assert found.labels == ("Speech, female", "Speech, male")
         assert not found.several_labels
 
-    def test_sound_that_nothing_decodes_is_told(self, animals, tmp_path, capsys):
-        for name in ("cat/0.mp4", "cat/x.WMA", "demo.webm"):  # the sound of 0.mp4 lies beside it, in 0.wav
+    def test_undecodable_formats_are_reported(self, animals, tmp_path, capsys):
+        for name in ("cat/0.mp4", "cat/x.WMA", "demo.webm"):  # 0.wav beside 0.mp4 holds its sound
             (animals / name).write_bytes(b"x")
         prepared = prepare_quietly("folder", animals, tmp_path, max_failed_share=0.5)
         rejected = prepared.manifest("+".join(prepared.splits)).rejected
@@ -72,7 +72,7 @@ class TestFolder:
             prepare_quietly("folder", animals, tmp_path, max_failed_share=0.5)
 
     @pytest.mark.fast
-    def test_hidden_folders_are_no_classes(self, animals):
+    def test_hidden_folders_are_not_classes(self, animals):
         for hidden in (".ipynb_checkpoints/a.wav", ".Trash-0/files/b.wav", "cat/.old/c.wav"):
             (animals / hidden).parent.mkdir(parents=True)
             shutil.copy(animals / "cat" / "0.wav", animals / hidden)
@@ -82,7 +82,7 @@ class TestFolder:
 
     @pytest.mark.fast
     def test_folders_named_like_splits_without_classes_in_them(self, write_sounds):
-        folder = write_sounds({"dog/a.wav": 100, "train/a.wav": 100})  # the vehicle, as in ESC-50
+        folder = write_sounds({"dog/a.wav": 100, "train/a.wav": 100})  # "train" the vehicle, as in ESC-50
         assert survey("folder", data_dir=str(folder)).labels == ("dog", "train")
         folder = write_sounds({"dog/a.wav": 100, "test/a.wav": 100})
         with pytest.raises(DataError, match=r"dog/a.wav is in no class folder of a split"):
@@ -111,7 +111,7 @@ class TestFolder:
         assert prepared.splits == ("fold1", "fold2")
         assert_left_out(prepared, ["c.wav"], capsys)
 
-    def test_names_of_files_as_a_shell_writes_them(self, write_sounds, tmp_path):
+    def test_file_names_as_a_shell_writes_them(self, write_sounds, tmp_path):
         folder = write_sounds({"a.wav": 100, "audio/b.wav": 100, "c/d.wav": 100})
         rows = "./a.wav,cat\n././b.wav,dog\nc//d.wav,dog\n"
         (folder / "labels.csv").write_text(f"filename,label\n{rows}")
@@ -164,7 +164,7 @@ class TestFolder:
             ("filename,label\na.wav,\xff\n", "is not a csv table in UTF-8"),
         ],
     )
-    def test_wrong_tables(self, write_sounds, tmp_path, table, message):
+    def test_wrong_tables_are_refused(self, write_sounds, tmp_path, table, message):
         folder = write_sounds({"a.wav": 100, "b.wav": 100})
         (folder / "labels.csv").write_bytes(table.encode("latin-1"))
         with pytest.raises(DataError, match=message) as caught:
@@ -172,17 +172,17 @@ class TestFolder:
         assert "\n" not in str(caught.value)
 
     @pytest.mark.fast
-    def test_a_single_class_folder(self, write_sounds, tmp_path):
+    def test_a_single_class_is_refused(self, write_sounds, tmp_path):
         folder = write_sounds({"cat/a.wav": 100, "cat/b.wav": 100})
         with pytest.raises(DataError, match=r"config.data_dir: .*single class 'cat'"):
             prepare_quietly("folder", folder, tmp_path)
 
-    def test_a_file_in_no_class(self, write_sounds, tmp_path):
+    def test_a_file_in_no_class_is_refused(self, write_sounds, tmp_path):
         folder = write_sounds({"cat/a.wav": 100, "b.wav": 100})
         with pytest.raises(DataError, match=r"b.wav in .* is in no class folder"):
             prepare_quietly("folder", folder, tmp_path)
 
-    def test_a_name_that_is_not_text(self, animals, tmp_path):
+    def test_a_name_with_control_characters_is_refused(self, animals, tmp_path):
         soundfile.write(animals / "cat" / "new\nline.wav", noise(100), 8000)
         with pytest.raises(DataError, match="not printable text: rename it") as caught:
             prepare_quietly("folder", animals, tmp_path)
@@ -190,7 +190,7 @@ class TestFolder:
 
 
 @pytest.mark.fast
-def test_small_classes_are_dealt_to_all_folds():
+def test_small_classes_are_spread_over_all_folds():
     named = [
         (f"{label}{i}", label) for label, count in enumerate([40, 4, 4, 4, 1, 1, 1]) for i in range(count)
     ]
@@ -198,7 +198,7 @@ def test_small_classes_are_dealt_to_all_folds():
     counts = collections.Counter(zip((label for _, label in named), folds, strict=True))
     assert max(collections.Counter(folds).values()) - min(collections.Counter(folds).values()) <= 1
     assert {counts[0, f"fold{k}"] for k in range(1, 6)} == {8}
-    # Four clips a class: the fold without one moves on. Then one clip a class, at ever another fold.
+    # With four clips per class the fold without one rotates; with one clip the fold that has it rotates.
     absent = [[k for k in range(1, 6) if not counts[label, f"fold{k}"]] for label in (1, 2, 3)]
     assert absent == [[5], [4], [3]]
     assert [counts[label, fold] for label, fold in ((4, "fold3"), (5, "fold4"), (6, "fold5"))] == [1, 1, 1]

@@ -1,4 +1,4 @@
-"""What is no ordinary clip, one by one, through the whole preparation: kept, or rejected with a reason."""
+"""Unusual clips, one at a time through the whole preparation: kept, or rejected with a reason."""
 
 import io
 import struct
@@ -16,7 +16,7 @@ TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)  # 1 s
 
 @pytest.fixture
 def prepare_one(tmp_path):
-    """Prepares a file of class odd beside one of class plain; gives its row and samples, or the reason."""
+    """A function that prepares an odd file beside a plain one; returns its row and samples, or the reason."""
 
     def prepared(content: bytes, name: str = "a.wav"):
         folder = tmp_path / "sounds"
@@ -34,7 +34,7 @@ def prepare_one(tmp_path):
             progress=False,
         )
         manifest = copy.manifest("s")
-        assert manifest.listed == 2  # nothing is lost silently
+        assert manifest.listed == 2  # nothing disappears silently
         assert manifest.rows[-1].id == "plain/b.wav"
         if manifest.rejected:
             assert manifest.rejected[0].id == f"odd/{name}"
@@ -52,7 +52,7 @@ def encoded(samples, rate=RATE, container="WAV", **options) -> bytes:
 
 @pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_floats_that_are_no_numbers(prepare_one, subtype, value):
+def test_floats_that_are_not_finite_are_rejected(prepare_one, subtype, value):
     samples = TONE.copy()
     samples[-1] = value
     assert prepare_one(encoded(samples, subtype=subtype)) == "NaN or infinite samples"
@@ -71,7 +71,7 @@ def test_floats_that_are_no_numbers(prepare_one, subtype, value):
     ],
 )
 def test_sample_formats(prepare_one, container, subtype, steps):
-    """Within so many steps of 16 bits of the tone, which none of them was cut off from."""
+    """The samples are within `steps` 16-bit steps of the tone, without clipping."""
     row, samples = prepare_one(encoded(TONE, container=container, subtype=subtype))
     np.testing.assert_allclose(samples, TONE * 32768, rtol=0, atol=steps)
     assert (row.source_rate, row.channels, row.clipped) == (RATE, 1, 0)
@@ -79,7 +79,7 @@ def test_sample_formats(prepare_one, container, subtype, steps):
 
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000, 192000])
 def test_rates(prepare_one, rate):
-    """A tone stays what it is: its length, its level, its place among the frequencies."""
+    """Resampling keeps a tone's length, level and frequency."""
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
     row, samples = prepare_one(encoded(tone, rate))
     assert (len(samples), row.source_rate) == (RATE, rate)
@@ -107,7 +107,7 @@ def test_channels_are_averaged(prepare_one, channels):
     ],
     ids=["no_bytes", "header", "no_samples", "half_wave", "cut_flac", "page"],
 )
-def test_files_with_less_than_they_say(prepare_one, content, name, reason):
+def test_incomplete_files_are_rejected(prepare_one, content, name, reason):
     assert prepare_one(content, name).startswith(reason)
 
 
@@ -121,37 +121,37 @@ def test_a_wrong_extension_changes_nothing(prepare_one, container, name):
 
 
 def wave_header(data_bytes: int) -> bytes:
-    """Of mono PCM with 8 bits at 8 kHz."""
+    """Return the header of a file with 8-bit mono PCM at 8 kHz."""
     return struct.pack(
         "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + data_bytes, b"WAVE", b"fmt ", 16, 1, 1, 8000, 8000, 1, 8,
         b"data", data_bytes,
     )  # fmt: skip
 
 
-def test_hours(prepare_one):
+def test_hours_of_sound_are_rejected(prepare_one):
     hours = 8000 * 3600 * 3
     assert prepare_one(wave_header(hours) + b"\x80" * hours) == "longer than config.prepare.max_seconds=600"
 
 
-def test_hours_that_are_only_declared(prepare_one):
+def test_declared_hours_without_data_are_rejected(prepare_one):
     reason = prepare_one(wave_header(8000 * 3600 * 3) + b"\x80" * 8000)
     assert reason == "truncated: its data has 8000 of 86400000 bytes"
 
 
 @pytest.mark.parametrize("container", ["WAV", "FLAC"])
-def test_silence_is_sound(prepare_one, container):
+def test_silence_is_accepted(prepare_one, container):
     row, samples = prepare_one(encoded(np.zeros(RATE), container=container))
     assert (row.peak, row.clipped, len(samples)) == (0.0, 0, RATE)
     assert not samples.any()
 
 
-def test_one_sample(prepare_one):
+def test_one_sample_is_accepted(prepare_one):
     row, samples = prepare_one(encoded(np.array([0.5])))
     assert (row.samples, samples.tolist()) == (1, [16384])
 
 
-def test_a_csv_with_unknown_labels_and_one_id_twice(write_sounds, tmp_path):
-    """Of a data set with fixed classes: quarantined row by row; only beyond the share does the run stop."""
+def test_unknown_labels_and_duplicate_ids_are_rejected(write_sounds, tmp_path):
+    """In a data set with fixed classes, bad rows are rejected one by one; only too many stop the run."""
     names = [f"audio/tram-lyon-{i}-0-a.wav" for i in range(8)]
     folder = write_sounds(dict.fromkeys(names, 800))
     rows = [f"{name}\ttram" for name in names]
@@ -171,7 +171,7 @@ def test_a_csv_with_unknown_labels_and_one_id_twice(write_sounds, tmp_path):
     ]
 
 
-def test_a_clip_of_the_training_split_is_not_tested_on(write_sounds, tmp_path):
+def test_a_training_clip_is_not_in_the_test_split(write_sounds, tmp_path):
     folder = write_sounds({f"audio/bus-oslo-{i}-0-a.wav": 800 for i in range(3)})
     head, row = "filename\tscene_label\n", "audio/bus-oslo-{}-0-a.wav\tbus\n"
     (folder / "fold1_train.csv").write_text(head + row.format(0) + row.format(1))
@@ -188,7 +188,7 @@ def test_a_clip_of_the_training_split_is_not_tested_on(write_sounds, tmp_path):
 
 
 def test_noise_beyond_full_scale_is_clipped_and_counted(prepare_one):
-    loud = 2.1 * noise(RATE)  # a twentieth of it
+    loud = 2.1 * noise(RATE)  # a twentieth of it is beyond full scale
     row, samples = prepare_one(encoded(loud, subtype="FLOAT"))
     assert row.clipped == np.count_nonzero((np.rint(loud * 32768) > 32767) | (np.rint(loud * 32768) < -32768))
     assert row.peak == 1.0

@@ -1,4 +1,4 @@
-"""Batches: the same after a restart, the same for any number of processes, every clip counted once."""
+"""Batches are the same after a restart and for any number of processes; evaluation counts each clip once."""
 
 import gc
 import itertools
@@ -31,7 +31,7 @@ def assert_same(one, other):
 
 
 def clips_of(prepared, split, batches):
-    """For each row of the batches, which clip of the split its crop was cut from."""
+    """Return, for each row of the batches, the index of the clip that its crop was cut from."""
     stored = [record["audio"].tobytes() for record in prepared.source(split)]
     rows = [row.tobytes() for batch in batches for row in batch["audio"]]
     return [next(i for i, clip in enumerate(stored) if row in clip) for row in rows]
@@ -93,7 +93,7 @@ def test_processes_share_the_global_batch_in_order(quickstart, processes, start)
     assert_same(joined, whole)
 
 
-def test_every_epoch_is_another_permutation_and_crops_differ(quickstart):
+def test_epochs_are_different_permutations_with_different_crops(quickstart):
     batches = take(train_batches(quickstart, "train", **TRAIN), 25)  # 200 rows: 4 epochs of 50
     order = np.reshape(clips_of(quickstart, "train", batches), (4, 50))
     for epoch in order:
@@ -114,7 +114,7 @@ def test_the_seed_decides(quickstart):
 
 
 def test_crops_reach_both_ends(quickstart):
-    """All starts are possible, the first and the last possible one too."""
+    """Every start can occur, including the first and the last possible one."""
     length = min(row.samples for row in quickstart.manifest("test").rows)
     batches = take(train_batches(quickstart, "test", crop_samples=length - 1, batch_size=13, seed=0), 60)
     shortest = next(r["audio"] for r in quickstart.source("test") if len(r["audio"]) == length)
@@ -184,7 +184,7 @@ def test_crop_starts():
 
 
 @pytest.mark.fast
-def test_a_batch_that_processes_cannot_share(quickstart):
+def test_a_batch_that_processes_cannot_share_is_refused(quickstart):
     with pytest.raises(DataError, match=r"config.batch_size=8.* 3"):
         train_batches(quickstart, "train", **TRAIN, process_count=3)
 
@@ -194,33 +194,33 @@ def test_unknown_split(quickstart):
         eval_batches(quickstart, "valid", crop_samples=CROP, batch_size=8)
 
 
-def test_an_iterator_closed_early_or_dropped_leaves_nothing(quickstart):
+def test_an_iterator_closed_early_or_dropped_leaves_no_threads(quickstart):
     before = set(threading.enumerate())
     take(train_batches(quickstart, "train", **TRAIN), 1)
     next(train_batches(quickstart, "train", **TRAIN))
     gc.collect()
     deadline = time.monotonic() + 10
     while (left := set(threading.enumerate()) - before) and time.monotonic() < deadline:
-        time.sleep(0.01)  # threads that were told to stop still finish the clip in hand
+        time.sleep(0.01)  # stopping threads still finish their current clip
     assert not left
 
 
 class TestBalancedOrder:
-    CLIPS = (np.arange(9), np.array([7, 8]), np.array([9]), np.array([], int))  # nothing of class 3
+    CLIPS = (np.arange(9), np.array([7, 8]), np.array([9]), np.array([], int))  # class 3 is empty
 
     @pytest.mark.fast
-    def test_each_class_is_drawn_once_a_round_and_uses_all_its_clips(self):
+    def test_each_round_draws_every_class_and_uses_all_clips(self):
         order = BalancedOrder(self.CLIPS, seed=5)
         draws = np.reshape([order(draw) for draw in range(3 * 18)], (18, 3))
         for turn in draws:
             assert sum(clip == 9 for clip in turn) == 1
         counts = np.bincount(draws.ravel(), minlength=10)
-        # 18 draws of class 0 are two epochs of its 9 clips, 18 of class 1 are nine of its 2.
+        # 18 draws are two epochs of class 0 with 9 clips and nine epochs of class 1 with 2 clips.
         np.testing.assert_array_equal(counts, [2] * 7 + [11, 11, 18])
         assert len({tuple(turn == 9) for turn in draws}) == 3  # the order of classes changes
 
     @pytest.mark.fast
-    def test_any_draw_is_found_without_the_ones_before(self):
+    def test_any_draw_is_independent_of_earlier_ones(self):
         whole = BalancedOrder(self.CLIPS, seed=5)
         expected = [whole(draw) for draw in range(100)]
         late = BalancedOrder(self.CLIPS, seed=5)
@@ -230,7 +230,7 @@ class TestBalancedOrder:
 
     @pytest.mark.fast
     def test_clips_of_a_class_are_shuffled_once_an_epoch(self, monkeypatch):
-        """By threads that are up to a round apart; 200 rounds are two epochs of either class."""
+        """Threads may be up to a round apart; 200 rounds are two epochs of each class."""
         shuffled = []
         real = BalancedOrder._permutation
 
@@ -252,8 +252,8 @@ class TestBalancedOrder:
 
 class TestWeightedOrder:
     @pytest.mark.fast
-    def test_frequencies_are_those_of_the_scheme(self):
-        """200 clips of class 0, 50 of which have class 1 too; 10 of class 1 alone; one without labels."""
+    def test_frequencies_follow_the_weights(self):
+        """200 clips of class 0, 50 of them also of class 1; 10 of class 1 only; one without labels."""
         order = WeightedOrder([np.arange(200), np.r_[0:50, 201:211]], seed=5)
         weights = np.r_[np.full(50, 1 / 300 + 1 / 160), np.full(150, 1 / 300), 0, np.full(10, 1 / 160)]
         np.testing.assert_allclose(order.probabilities, weights / weights.sum(), rtol=1e-12)
@@ -261,15 +261,15 @@ class TestWeightedOrder:
         counts = np.bincount([order(draw) for draw in range(draws)], minlength=211)
         assert counts[200] == 0
         expected = draws * weights / weights.sum()
-        # 211 counts, none further than five standard deviations of a binomial from its mean.
+        # Each of the 211 counts is within five standard deviations of its binomial mean.
         assert np.all(np.abs(counts - expected) <= 5 * np.sqrt(expected + 1e-9))
         both = counts[:50].sum() / draws
         assert abs(both - 50 * weights[0] / weights.sum()) < 5 * np.sqrt(0.25 / draws)
 
     @pytest.mark.fast
-    def test_any_draw_is_found_without_the_ones_before(self):
+    def test_any_draw_is_independent_of_earlier_ones(self):
         clips = [np.arange(7), np.array([2, 6])]
-        expected = [WeightedOrder(clips, seed=5)(draw) for draw in range(4000, 4200)]  # over a block's end
+        expected = [WeightedOrder(clips, seed=5)(draw) for draw in range(4000, 4200)]  # across a block's end
         late = WeightedOrder(clips, seed=5)
         assert [late(draw) for draw in range(4100, 4200)] == expected[100:]
         other = WeightedOrder(clips, seed=6)
@@ -281,7 +281,7 @@ class TestWeightedOrder:
 
 
 @pytest.mark.fast
-def test_clips_by_class_are_the_targets(animals, tmp_path):
+def test_clips_by_class_match_the_targets(animals, tmp_path):
     (animals / "tags.csv").write_text(
         'filename,labels,split\ncat/0.wav,"cat,loud",a\ndog/0.wav,dog,a\ncat/1.wav,cat,b\n'
     )

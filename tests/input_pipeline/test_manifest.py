@@ -1,4 +1,4 @@
-"""What a prepared split says about itself, and what happens to files that cannot be used."""
+"""The manifest of a prepared split, and the handling of unusable files."""
 
 import hashlib
 import shutil
@@ -16,7 +16,7 @@ def prepare_folder(folder, root, **options):
 
 
 @pytest.mark.fast
-def test_rows_are_what_the_files_are(tmp_path):
+def test_rows_describe_the_files(tmp_path):
     folder = tmp_path / "sounds"
     (folder / "cat").mkdir(parents=True)
     (folder / "dog").mkdir()
@@ -44,7 +44,7 @@ def test_rows_are_what_the_files_are(tmp_path):
 
 
 @pytest.mark.fast
-def test_rows_records_and_targets_are_in_one_order(animals, tmp_path):
+def test_rows_records_and_targets_have_the_same_order(animals, tmp_path):
     prepared = prepare_folder(animals, tmp_path / "prepared")
     for split in (*prepared.splits, "fold3+fold1"):
         rows, records = prepared.manifest(split).rows, prepared.source(split)
@@ -70,7 +70,7 @@ def test_the_fingerprint_follows_content_and_labels(animals, tmp_path):
 
 
 @pytest.mark.fast
-def test_a_bad_file_is_left_out_and_said_so(animals, tmp_path, capsys):
+def test_a_bad_file_is_left_out_with_a_warning(animals, tmp_path, capsys):
     (animals / "cat" / "3.wav").write_bytes(b"not a sound")
     prepared = prepare_folder(animals, tmp_path / "prepared", max_failed_share=0.5)
     splits = [prepared.manifest(split) for split in prepared.splits]
@@ -84,7 +84,7 @@ def test_a_bad_file_is_left_out_and_said_so(animals, tmp_path, capsys):
     assert str(prepared.folder) in warning
 
 
-def test_too_many_bad_files_stop_the_run_until_mended(animals, tmp_path):
+def test_too_many_bad_files_stop_the_run_until_repaired(animals, tmp_path):
     for i in range(4):
         (animals / "dog" / f"{i}.wav").write_bytes(b"")
     with pytest.raises(DataError, match=r"config.prepare.max_failed_share=0.05") as caught:
@@ -106,7 +106,7 @@ def test_a_stricter_share_is_checked_on_reuse(animals, tmp_path):
         prepare_folder(animals, tmp_path / "prepared", folds=2)
 
 
-def test_a_split_without_one_good_file(animals, tmp_path):
+def test_a_split_without_a_good_file_is_refused(animals, tmp_path):
     for i in range(10):
         for kind in ("cat", "dog"):
             (animals / kind / f"{i}.wav").write_bytes(b"")

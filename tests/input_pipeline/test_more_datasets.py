@@ -1,4 +1,4 @@
-"""Tiny trees in the official layouts, real sound inside, of data sets that are not downloaded."""
+"""Data sets that are not downloaded: tiny trees in the official layouts, with real sound."""
 
 import itertools
 import shutil
@@ -14,8 +14,8 @@ from tests.input_pipeline.conftest import assert_left_out, ids, prepare_quietly
 
 @pytest.fixture
 def place(data_dir, tmp_path):
-    """Puts real clips under the names given, one after another; returns the folder."""
-    rain_and_sea = sorted((data_dir / "esc10_44k1" / "audio").glob("*-1[01].ogg"))  # never silent
+    """A function that stores real clips under the given names, writes tables, and returns the folder."""
+    rain_and_sea = sorted((data_dir / "esc10_44k1" / "audio").glob("*-1[01].ogg"))  # these are never silent
     sounds = itertools.cycle(rain_and_sea)
 
     def put(*names, table=None):
@@ -42,7 +42,7 @@ def labels(prepared, split):
 
 
 def assert_real(prepared, split, index, path, start=0.0, end=None):
-    """A stored clip is what soundfile and soxr make of (a part of) the file."""
+    """Check that a stored clip is what soundfile and soxr make of (a part of) the file."""
     samples, rate = soundfile.read(path, dtype="float32")
     samples = samples[round(start * rate) : None if end is None else round(end * rate)]
     expected = np.rint(soxr.resample(samples, rate, 8000, "HQ") * 32768)
@@ -78,7 +78,7 @@ class TestGtzan:
         (absent,) = prepared.manifest("test").rejected
         assert (absent.id, absent.reason) == ("rock.00099", "no sound file rock.00099")
 
-    def test_a_name_of_another_kind(self, place, tmp_path, capsys):
+    def test_unknown_file_names_are_left_out(self, place, tmp_path, capsys):
         folder = place(*self.NAMES, "genres/polka/polka.00000.au")
         prepared = prepare_quietly("gtzan", folder, tmp_path / "p", folds=2)
         assert_left_out(prepared, ["genres/polka/polka.00000.au"], capsys)
@@ -120,7 +120,7 @@ def test_msos(place, tmp_path):
         },
     )
     prepared = prepare_quietly("msos", folder, tmp_path / "p")
-    assert labels(prepared, "train") == {  # categories may share names of files
+    assert labels(prepared, "train") == {  # categories may share file names
         "Development/Effects/01.wav": ("Effects",),
         "Development/Urban/01.wav": ("Urban",),
     }
@@ -146,7 +146,7 @@ def test_birdcall(place, tmp_path):
 
 
 def test_rfcx(place, tmp_path, data_dir):
-    """Excerpts around calls, cut at both ends of a minute; labels of all calls in them."""
+    """Excerpts around calls stay within the minute and have the labels of all calls in them."""
     folder = place(
         table={
             "train_tp.csv": [
@@ -166,7 +166,7 @@ def test_rfcx(place, tmp_path, data_dir):
         soundfile.write(folder / "train" / f"{recording}.flac", minute, rate)
     prepared = prepare_quietly("rfcx", folder, tmp_path / "p", folds=2)
     assert len(prepared.labels) == 24
-    assert len(prepared.splits) == 2  # recordings, not excerpts, are dealt out
+    assert len(prepared.splits) == 2  # folds hold whole recordings, not single excerpts
     every = {key: value for split in prepared.splits for key, value in labels(prepared, split).items()}
     assert every == {
         "003bec244_00.0000": ("s3",),
@@ -190,7 +190,7 @@ def test_icbhi(place, tmp_path):
             "ICBHI_challenge_train_test.txt": [
                 f"{names[0]}\ttrain",
                 f"{names[1]}\ttest",
-                "226_1b1_Pl_sc_Meditron\ttest",  # as published: the device is not the file's
+                "226_1b1_Pl_sc_Meditron\ttest",  # as published: the device differs from the file's
                 "104_1b1_Ar_sc_Litt3200\ttest",
             ],
             f"ICBHI_final_database/{names[2]}.txt": ["0.2\t1.2\t1\t0"],
@@ -239,7 +239,7 @@ def test_voxceleb(place, tmp_path):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("name", ["dcase2019_task1a", "msos", "birdcall", "rfcx", "icbhi", "voxceleb"])
-def test_the_official_list_is_asked_for(write_sounds, tmp_path, name):
+def test_a_missing_official_list_is_refused(write_sounds, tmp_path, name):
     folder = write_sounds({"a.wav": 100})
     with pytest.raises(DataError, match=r"config.data_dir: .* lacks .*: add the official list") as caught:
         prepare_quietly(name, folder, tmp_path / "p")

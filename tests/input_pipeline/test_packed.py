@@ -1,4 +1,4 @@
-"""AudioSet in HDF5 and tar files, real sound inside, and files that were made to do harm."""
+"""AudioSet in HDF5 and tar files with real sound, and malicious files."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ from tests.input_pipeline.test_audioset import CLASSES_FILE, prepare_audioset
 
 @pytest.fixture
 def clips(data_dir):
-    """Four real clips of 5 s at 32 kHz by id, and their machine ids and indices."""
+    """Four real clips of 5 s at 32 kHz by id, each with its machine ids."""
     with (data_dir / "audioset_meta" / CLASSES_FILE).open() as file:
         indices = {row["mid"]: int(row["index"]) for row in csv.DictReader(file)}
     clips = {}
@@ -62,7 +62,7 @@ def assert_holds(prepared, split, clips, names, atol=1):
 
 
 def pack_panns(path, clips, classes=527):
-    """As utils/dataset.py of PANNs: 10 s at 32 kHz, filled up with zeros; one listed file was missing."""
+    """Write a file like utils/dataset.py of PANNs: zero-padded to 10 s at 32 kHz, with one empty row."""
     with h5py.File(path, "w") as file:
         file.create_dataset("audio_name", shape=(len(clips) + 1,), dtype="S20")
         file.create_dataset("waveform", shape=(len(clips) + 1, 320000), dtype=np.int16)
@@ -87,7 +87,7 @@ def test_hdf5_of_panns_by_the_official_lists(folder, clips, data_dir, tmp_path):
 
 
 def test_hdf5_of_panns_by_its_own_targets(folder, clips, data_dir, tmp_path):
-    """Without lists the files' names say the split, and targets the classes; padding is what a clip had."""
+    """Without lists, file names give the split and targets the classes, and clips keep their padding."""
     names = classes_of(data_dir)
     order = {mid: index for index, mid in enumerate(names)}
     own = {key: (samples, [order[mid] for mid in mids]) for key, (samples, mids) in clips.items()}
@@ -132,7 +132,7 @@ def test_hdf5_of_passt(folder, clips, data_dir, tmp_path, lists):
     ],
     ids=["bytes", "bools", "packed", "one_byte", "one_class"],
 )
-def test_the_width_says_whether_targets_are_packed(classes, target, expected, tmp_path):
+def test_the_width_tells_whether_targets_are_packed(classes, target, expected, tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["audio_name"], file["waveform"] = np.array([b"a.wav", b"b.wav"]), np.zeros((2, 8), np.int16)
         file["target"] = target
@@ -160,7 +160,7 @@ def test_tar_by_the_official_lists(folder, clips, data_dir, tmp_path):
 
 
 def test_tar_by_its_own_labels(folder, clips, data_dir, tmp_path):
-    """Machine ids, display names or indices, in json or cls, before or behind the sound."""
+    """Labels may be machine ids, display names or indices, in json or cls, before or after the sound."""
     names = classes_of(data_dir)
     forms = [
         ("json", lambda mids: json.dumps({"labels": mids})),
@@ -180,8 +180,8 @@ def test_tar_by_its_own_labels(folder, clips, data_dir, tmp_path):
     ]
 
 
-def test_members_that_were_made_to_do_harm(folder, tmp_path, capsys):
-    """Refused one by one, with a reason; nothing is written beside the copy, and the good clip is kept."""
+def test_malicious_members_are_rejected(folder, tmp_path, capsys):
+    """Each is rejected with a reason, nothing is written outside the copy, and the good clip is kept."""
     sound = encoded((noise(3200) * 32767).astype(np.int16), "wav")
     with tarfile.open(folder / "eval.tar", "w") as archive:
 
@@ -203,7 +203,7 @@ def test_members_that_were_made_to_do_harm(folder, tmp_path, capsys):
         add("id_-twice678.flac")
         huge = tarfile.TarInfo("id_-huge5678.wav")
         huge.size = 1 << 40
-        archive.fileobj.write(huge.tobuf(tarfile.GNU_FORMAT))  # and nothing of the bytes that it declares
+        archive.fileobj.write(huge.tobuf(tarfile.GNU_FORMAT))  # without the bytes that it declares
     keys = "good5678 outside8 absolute windows8 linked78 hardlink device78 twice678 huge5678"
     ids = [f"id_-{key}" for key in keys.split()]
     list_clips(folder, {key: (None, ["/m/09x0r"]) for key in ids})
@@ -232,7 +232,7 @@ def test_a_member_whose_name_is_not_utf8(tmp_path):
     assert (packed.name, packed.problem) == ("caf\\udce9.wav", "its name is not text in UTF-8")
 
 
-def test_an_archive_that_breaks_off(folder, tmp_path, capsys):
+def test_a_truncated_archive_keeps_its_whole_members(folder, tmp_path, capsys):
     sound = encoded((noise(32000) * 32767).astype(np.int16), "wav")
     pack_tar(folder / "eval.tar", [(f"id_-{i}345678.wav", sound) for i in range(3)])
     content = (folder / "eval.tar").read_bytes()
@@ -247,7 +247,7 @@ def test_an_archive_that_breaks_off(folder, tmp_path, capsys):
 
 
 def header(name, size=0, type=tarfile.REGTYPE):
-    """A header that states any size, also a negative one, which is kept in base 256."""
+    """Return a header that states any size; a negative size is stored in base 256."""
     info = tarfile.TarInfo(name)
     info.type = type
     block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
@@ -257,7 +257,7 @@ def header(name, size=0, type=tarfile.REGTYPE):
     return bytes(block)
 
 
-SPARSE = b"23 GNU.sparse.size=100\n".ljust(512, b"\0")  # is what tarfile then calls the size
+SPARSE = b"23 GNU.sparse.size=100\n".ljust(512, b"\0")  # tarfile then takes this as the size
 
 
 @pytest.mark.fast
@@ -272,7 +272,7 @@ SPARSE = b"23 GNU.sparse.size=100\n".ljust(512, b"\0")  # is what tarfile then c
     ],
     ids=["to_itself", "first", "further", "hidden", "of_a_header"],
 )
-def test_a_size_that_leads_back_in_the_archive(tmp_path, blocks, clips):
+def test_a_size_that_points_backwards_ends_reading(tmp_path, blocks, clips):
     (tmp_path / "a.tar").write_bytes(b"".join(blocks) + bytes(1024))
     *sounds, broken = list(itertools.islice(tar.members(tmp_path / "a.tar"), 5))
     assert len(sounds) == clips
@@ -281,7 +281,7 @@ def test_a_size_that_leads_back_in_the_archive(tmp_path, blocks, clips):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("behind", [b"", header("z")], ids=["first", "behind"])
-def test_names_of_names_of_names(tmp_path, behind):
+def test_nested_long_names_are_refused(tmp_path, behind):
     names = header("././@LongLink", 2, tarfile.GNUTYPE_LONGNAME) + b"a".ljust(512, b"\0")
     (tmp_path / "a.tar").write_bytes(behind + 1200 * names)
     if behind:
@@ -328,7 +328,7 @@ def test_names_are_read_in_blocks(tmp_path, monkeypatch):
     ],
     ids="no_sound link soft_link external rows floats no_rate numbers huge_chunks".split(),  # noqa: SIM905
 )
-def test_hdf5_of_another_layout_or_made_to_do_harm(folder, tmp_path, change, says):
+def test_malicious_or_unknown_hdf5_is_refused(folder, tmp_path, change, says):
     with h5py.File(folder / "eval.h5", "w") as file:
         file["audio_name"] = np.array([b"Yid_-0345678.wav"])
         file["waveform"] = np.zeros((1, 3200), np.int16)
@@ -360,15 +360,15 @@ def _huge_chunks(file):
 
 
 @pytest.mark.parametrize("name", ["eval.h5", "eval.tar"])
-def test_a_packed_file_that_is_none(folder, tmp_path, name):
+def test_invalid_packed_files_are_refused(folder, tmp_path, name):
     (folder / name).write_bytes(b"neither the one nor the other" * 100)
     with pytest.raises(DataError, match=rf"{name} is not") as caught:
         prepare_audioset(folder, tmp_path / "p")
     assert "\n" not in str(caught.value)
 
 
-def test_a_declared_length_is_not_read(folder, tmp_path):
-    """Three hours of zeros that take no space in the file: rejected as too long."""
+def test_an_overlong_row_is_rejected_unread(folder, tmp_path):
+    """Three hours of zeros, which take no space in the file, are rejected as too long."""
     with h5py.File(folder / "eval.h5", "w") as file:
         file["audio_name"] = np.array([b"Yid_-0345678.wav", b"Yid_-1345678.wav"])
         file.create_dataset("waveform", (2, 32000 * 10800), np.int16, chunks=(1, 32000), compression="gzip")

@@ -1,4 +1,4 @@
-"""Preparing once: reuse, change, workers, processes that compete."""
+"""Preparation: reuse, changes of the data, workers, and competing processes."""
 
 import shutil
 
@@ -89,7 +89,7 @@ def test_flac_holds_the_same_clips_in_fewer_bytes(animals, tmp_path):
         prepare_folder(animals, tmp_path / "prepared", storage="mp3")
 
 
-def test_processes_that_prepare_at_once(animals, tmp_path):
+def test_concurrent_processes_make_one_copy(animals, tmp_path):
     script = """
         import sys
         from input_pipeline import prepare
@@ -106,7 +106,7 @@ def test_processes_that_prepare_at_once(animals, tmp_path):
     assert not list((tmp_path / "prepared").rglob("incomplete.*"))
 
 
-def test_no_tensorflow_and_nothing_of_the_package_above(tmp_path):
+def test_neither_tensorflow_nor_rann_jax_is_imported(tmp_path):
     script = """
         import sys
         import input_pipeline
@@ -124,7 +124,7 @@ def test_no_tensorflow_and_nothing_of_the_package_above(tmp_path):
     process = run(script, tmp_path)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert out == ""  # TFDS prints to stdout when it is let
+    assert out == ""  # TFDS would print to stdout if it could
     assert "preparing quickstart: 100%" in err
     assert "clips/s" in err
     assert "WARNING" not in err
@@ -132,7 +132,7 @@ def test_no_tensorflow_and_nothing_of_the_package_above(tmp_path):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("shown", [True, False])
-def test_tfds_is_silenced_and_left_as_it_was(shown, capsys):
+def test_tfds_is_silenced_and_then_restored(shown, capsys):
     before = tqdm_utils._active
     try:
         tfds.display_progress_bar(shown)

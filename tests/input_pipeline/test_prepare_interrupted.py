@@ -1,4 +1,4 @@
-"""Preparing that breaks off, or whose copy is damaged: kills, full disks, files that vanish."""
+"""Interrupted preparation and damaged copies: kills, full disks, files that vanish."""
 
 import errno
 import fnmatch
@@ -41,14 +41,14 @@ KILLED = """
 """
 
 
-# Of 20 clips in 10 shards: before anything is finished, in the seventh shard, with all clips converted.
+# With 20 clips in 10 shards: at the first clip, in the seventh shard, at the first manifest, at the very end.
 @pytest.mark.parametrize(("moment", "left_to_do"), [("1", 20), ("13", 8), ("manifest", 20), ("rename", 0)])
 def test_killed_while_preparing(animals, tmp_path, moment, left_to_do, small_shards, decoded):
     process = run(KILLED, moment, animals, tmp_path / "prepared")
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     left = list((tmp_path / "prepared").rglob("incomplete.*"))
-    assert left  # it was killed halfway, else this tests nothing
+    assert left  # it was killed halfway, or this test would check nothing
     prepared = prepare_folder(animals, tmp_path / "prepared")
     assert len(decoded) == left_to_do
     whole = prepare_folder(animals, tmp_path / "whole")
@@ -59,7 +59,7 @@ def test_killed_while_preparing(animals, tmp_path, moment, left_to_do, small_sha
 
 @pytest.mark.fast
 @pytest.mark.parametrize("damage", ["cut", "emptied", "of_other_clips"])
-def test_a_finished_shard_that_is_damaged_is_done_again(animals, tmp_path, small_shards, monkeypatch, damage):
+def test_a_damaged_finished_shard_is_redone(animals, tmp_path, small_shards, monkeypatch, damage):
     whole = prepare_folder(animals, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(AudioBuilder, "_gather", lambda *arguments: os.strerror(errno.EIO) / 1)
@@ -77,7 +77,7 @@ def test_a_finished_shard_that_is_damaged_is_done_again(animals, tmp_path, small
 
 
 @pytest.mark.fast
-def test_the_rate_shown_is_of_what_was_left_to_do(animals, tmp_path, small_shards, monkeypatch):
+def test_the_progress_bar_starts_at_the_finished_clips(animals, tmp_path, small_shards, monkeypatch):
     bars = []
     made = lambda **options: bars.append(tqdm.tqdm(**options)) or bars[-1]  # noqa: E731
     monkeypatch.setattr(sys.modules["input_pipeline.generate"], "tqdm", made)
@@ -86,13 +86,13 @@ def test_the_rate_shown_is_of_what_was_left_to_do(animals, tmp_path, small_shard
         with pytest.raises(TypeError):
             prepare_folder(animals, tmp_path / "prepared", progress=True)
     (staging,) = (tmp_path / "prepared" / "folder").glob("*/unfinished.2.0.0")
-    sorted(staging.glob("*.manifest.jsonl"))[0].unlink()  # of three clips
+    sorted(staging.glob("*.manifest.jsonl"))[0].unlink()  # a shard of three clips
     prepare_folder(animals, tmp_path / "prepared", progress=True)
     assert [(bar.initial, bar.n) for bar in bars] == [(0, 20), (17, 20)]
 
 
 def test_killed_with_workers(animals, tmp_path, small_shards):
-    """Killed when the first shard is finished; what the workers finished is kept as it is."""
+    """After a kill when the first shard is finished, all shards that the workers finished are kept."""
     script = """
         import os, signal, sys
         import tqdm
@@ -111,12 +111,12 @@ def test_killed_with_workers(animals, tmp_path, small_shards):
     finished = {path.stat().st_ino for path in staging.glob("[a-z]*.array_record")}
     assert finished
     prepared = prepare_folder(animals, tmp_path / "prepared", workers=2)
-    assert finished <= {path.stat().st_ino for path in prepared.folder.iterdir()}  # linked, not made anew
+    assert finished <= {path.stat().st_ino for path in prepared.folder.iterdir()}  # linked, not written again
     assert_same_copy(prepared, prepare_folder(animals, tmp_path / "whole"))
 
 
 @pytest.mark.fast
-def test_a_worker_that_is_killed(animals, tmp_path, monkeypatch, small_shards):
+def test_a_killed_worker_is_one_line(animals, tmp_path, monkeypatch, small_shards):
     def killed(*arguments):
         raise TerminatedWorkerError("a process was terminated abruptly\nexit codes: SIGKILL(-9)")
 
@@ -128,7 +128,7 @@ def test_a_worker_that_is_killed(animals, tmp_path, monkeypatch, small_shards):
     one_line(caught)
 
 
-def test_without_hard_links(animals, tmp_path, small_shards, monkeypatch):
+def test_preparation_works_without_hard_links(animals, tmp_path, small_shards, monkeypatch):
     def refuse(*arguments):
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
@@ -137,7 +137,7 @@ def test_without_hard_links(animals, tmp_path, small_shards, monkeypatch):
     assert_same_copy(prepare_folder(animals, tmp_path / "prepared"), whole)
 
 
-def test_no_space_left(animals, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported(animals, tmp_path, monkeypatch):
     def full(self, clip):
         raise RuntimeError(f"write() failed: {os.strerror(errno.ENOSPC)}; writing a record")
 
@@ -156,8 +156,10 @@ def test_no_space_left(animals, tmp_path, monkeypatch):
     ],
     ids=["permission", "input_output", "stale", "memory"],
 )
-def test_a_file_that_cannot_be_read_now(animals, tmp_path, small_shards, monkeypatch, decoded, error):
-    """It says nothing of the clip, so the run stops; mended, it goes on, and the clip is there."""
+def test_a_temporarily_unreadable_file_stops_the_run(
+    animals, tmp_path, small_shards, monkeypatch, decoded, error
+):
+    """The clip itself may be fine, so the run stops; after the repair it resumes and includes the clip."""
     opened = Path.open
 
     def refuse(self, *arguments, **options):
@@ -177,8 +179,8 @@ def test_a_file_that_cannot_be_read_now(animals, tmp_path, small_shards, monkeyp
     assert_same_copy(prepared, prepare_folder(animals, tmp_path / "whole"))
 
 
-def test_what_was_rejected_is_tried_again(animals, tmp_path, small_shards, monkeypatch, decoded):
-    """Where too much was; the shards in which nothing was rejected are kept."""
+def test_rejected_clips_are_tried_again(animals, tmp_path, small_shards, monkeypatch, decoded):
+    """After too many rejections, only shards without rejected clips are kept."""
     decode = audio.decode
 
     def refuse(source, **options):
@@ -197,8 +199,8 @@ def test_what_was_rejected_is_tried_again(animals, tmp_path, small_shards, monke
     assert len(decoded) in (1, 3)
 
 
-def test_a_table_of_sound_that_vanishes(animals, tmp_path, monkeypatch):
-    """Reading what is there is not writing the copy: no disk is to be freed."""
+def test_a_vanished_archive_is_a_read_error(animals, tmp_path, monkeypatch):
+    """The error is about reading the source, so it does not ask for disk space."""
 
     def gone(self):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(animals / "a.tar"))
@@ -217,7 +219,7 @@ def test_a_table_of_sound_that_vanishes(animals, tmp_path, monkeypatch):
         ("fold2.manifest.jsonl", r"fold2.manifest.jsonl has 3 of 4 clips"),
     ],
 )
-def test_a_copy_that_was_copied_by_half(animals, tmp_path, cut, says):
+def test_a_half_copied_copy_is_refused(animals, tmp_path, cut, says):
     folder = prepare_folder(animals, tmp_path / "prepared").folder
     (path,) = (path for path in folder.glob("*") if fnmatch.fnmatch(path.name, f"*{cut}"))
     content = path.read_bytes()
@@ -228,7 +230,7 @@ def test_a_copy_that_was_copied_by_half(animals, tmp_path, cut, says):
 
 
 @pytest.mark.parametrize("taken", ["*.array_record*", "*.manifest.jsonl", "dataset_info.json"])
-def test_a_damaged_copy(animals, tmp_path, taken):
+def test_a_copy_with_missing_files_is_refused(animals, tmp_path, taken):
     folder = prepare_folder(animals, tmp_path / "prepared").folder
     next(folder.glob(taken)).unlink()
     with pytest.raises(DataError, match=r"damaged, it lacks .*: delete it"):

@@ -1,4 +1,4 @@
-"""What preparing refuses or leaves out: wrong names, folders and splits."""
+"""What preparation refuses or leaves out: wrong names, folders and splits."""
 
 import errno
 import json
@@ -13,15 +13,15 @@ from input_pipeline.datasets.source import scan
 from tests.input_pipeline.conftest import one_line, prepare_folder
 
 
-def test_prepared_dir_that_cannot_be_made(animals, tmp_path):
+def test_an_unwritable_prepared_dir_is_refused(animals, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"cannot write .*--config.prepared_dir"):
         prepare_folder(animals, tmp_path / "file" / "prepared")
 
 
 @pytest.mark.fast
-def test_too_much_that_is_rejected_unheard_is_said_before_anything_is_converted(animals, tmp_path, decoded):
-    rows = [f"{kind}/{i}.wav,{kind},s\n" for kind in ("cat", "dog") for i in range(11)]  # 10 are there
+def test_too_many_missing_files_are_refused_before_conversion(animals, tmp_path, decoded):
+    rows = [f"{kind}/{i}.wav,{kind},s\n" for kind in ("cat", "dog") for i in range(11)]  # 10 of each exist
     (animals / "a.csv").write_text("filename,label,split\n" + "".join(rows))
     with pytest.raises(DataError, match=r"2 of 22 files .*cat/10.wav: no sound file.*listed in (.*): mend"):
         prepare_folder(animals, tmp_path / "prepared")
@@ -33,7 +33,7 @@ def test_too_much_that_is_rejected_unheard_is_said_before_anything_is_converted(
 
 
 @pytest.mark.fast
-def test_splits_that_there_are_not_are_said_before_anything_is_converted(animals, tmp_path, decoded):
+def test_unknown_splits_are_refused_before_conversion(animals, tmp_path, decoded):
     splits = {"train": "fold1+fold6", "test": "fold2"}
     with pytest.raises(
         DataError, match=r"config.splits: unknown split 'fold6': the splits are fold1, "
@@ -42,7 +42,7 @@ def test_splits_that_there_are_not_are_said_before_anything_is_converted(animals
     one_line(caught)
     assert not decoded
     prepare_folder(animals, tmp_path / "prepared")
-    with pytest.raises(DataError, match=r"config.splits: unknown split 'fold6'"):  # of a finished copy too
+    with pytest.raises(DataError, match=r"config.splits: unknown split 'fold6'"):  # with a finished copy too
         prepare_folder(animals, tmp_path / "prepared", splits=splits)
 
 
@@ -59,11 +59,11 @@ def test_splits_that_there_are_not_are_said_before_anything_is_converted(animals
                 "warning: config.splits.test shares fold3 with",
             ],
         ),
-        ({"test": "fold1"}, []),  # an evaluation
+        ({"test": "fold1"}, []),  # evaluation only
         (None, []),
     ],
 )
-def test_splits_that_are_unused_or_used_twice(animals, tmp_path, capsys, splits, says):
+def test_unused_and_overlapping_splits_are_reported(animals, tmp_path, capsys, splits, says):
     prepare_folder(animals, tmp_path / "prepared", splits=splits)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == len(says)
@@ -72,7 +72,7 @@ def test_splits_that_are_unused_or_used_twice(animals, tmp_path, capsys, splits,
 
 
 @pytest.mark.fast
-def test_unknown_data_set_and_option(tmp_path):
+def test_unknown_data_sets_and_options_are_refused(tmp_path):
     with pytest.raises(
         DataError, match=r"config.dataset.name: unknown data set 'esc51': .*esc50.*quickstart"
     ) as caught:
@@ -89,7 +89,7 @@ def test_unknown_data_set_and_option(tmp_path):
 
 
 @pytest.mark.fast
-def test_missing_data_dir(tmp_path):
+def test_a_missing_data_dir_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"config.data_dir: .*absent does not exist"):
         prepare_folder(tmp_path / "absent", tmp_path / "prepared")
     (tmp_path / "file").touch()
@@ -99,7 +99,7 @@ def test_missing_data_dir(tmp_path):
         prepare("folder", prepared_dir=str(tmp_path), sample_rate=8000)
 
 
-def test_folder_that_cannot_be_read(animals, tmp_path, monkeypatch):
+def test_an_unreadable_folder_is_refused(animals, tmp_path, monkeypatch):
     scandir = os.scandir
 
     def refuse(path):
@@ -107,13 +107,13 @@ def test_folder_that_cannot_be_read(animals, tmp_path, monkeypatch):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return scandir(path)
 
-    monkeypatch.setattr(os, "scandir", refuse)  # root, who may run this, can read every folder
+    monkeypatch.setattr(os, "scandir", refuse)  # a mode would not stop root
     with pytest.raises(DataError, match=r"config.data_dir: cannot read .*dog: Permission denied"):
         prepare_folder(animals, tmp_path / "prepared")
 
 
 @pytest.mark.fast
-def test_no_sound_in_the_folder(tmp_path):
+def test_a_folder_without_sound_is_refused(tmp_path):
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "notes.txt").write_text("meow")
     (tmp_path / "cat" / "._a.wav").write_text("what macOS leaves on other disks")
@@ -121,7 +121,7 @@ def test_no_sound_in_the_folder(tmp_path):
         prepare_folder(tmp_path, tmp_path / "prepared")
 
 
-def test_a_pipe_named_like_a_sound(animals, tmp_path):
+def test_a_pipe_named_like_a_sound_is_refused(animals, tmp_path):
     os.mkfifo(animals / "cat" / "pipe.wav")
     with pytest.raises(DataError, match=r"pipe.wav is not a regular file"):
         prepare_folder(animals, tmp_path / "prepared")
@@ -137,7 +137,7 @@ def test_linked_folders_are_followed_and_loops_are_not(animals, tmp_path):
 
 
 @pytest.mark.fast
-def test_a_folder_is_read_under_its_own_name_not_a_links(animals, capsys):
+def test_a_folder_keeps_its_own_name_despite_links(animals, capsys):
     (animals / "a_kitten").symlink_to(animals / "cat")
     (animals / "kitten").symlink_to(animals / "cat")
     classes = {name.split("/")[0] for name in scan(animals)}
@@ -150,7 +150,7 @@ def test_a_folder_is_read_under_its_own_name_not_a_links(animals, capsys):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("space", ["\u00a0", "\u3000", "\u200d"])
-def test_names_that_people_give(animals, space):
+def test_unusual_spaces_in_names_are_accepted(animals, space):
     name = f"cat/a{space}b.wav"
     (animals / "cat" / "0.wav").rename(animals / name)
     assert name in scan(animals)
@@ -158,14 +158,14 @@ def test_names_that_people_give(animals, space):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("end", ["\n", "\x7f", "\x85", "\u2028", "\u2029", "\udcff"])
-def test_names_that_no_line_can_hold(animals, end):
+def test_unprintable_names_are_refused(animals, end):
     (animals / "cat" / "0.wav").rename(animals / "cat" / f"a{end}b.wav")
     with pytest.raises(DataError, match="not printable text: rename it") as caught:
         scan(animals)
     one_line(caught)
 
 
-def test_the_same_bytes_in_two_splits(write_sounds, tmp_path, capsys):
+def test_identical_clips_in_two_splits_are_reported(write_sounds, tmp_path, capsys):
     folder = write_sounds({"train/cat/a.wav": 100, "train/dog/b.wav": 100, "test/cat/c.wav": 100})
     prepare_folder(folder, tmp_path / "p")
     assert capsys.readouterr().err == ""
@@ -173,7 +173,7 @@ def test_the_same_bytes_in_two_splits(write_sounds, tmp_path, capsys):
         (folder / copy).parent.mkdir(exist_ok=True)
         shutil.copy(folder / "train/cat/a.wav", folder / copy)
     shutil.copy(folder / "train/dog/b.wav", folder / "test/cat/g.wav")
-    for run in range(2):  # made, then taken as it is
+    for run in range(2):  # the copy is made, then reused
         prepared = prepare_folder(folder, tmp_path / "p")
         listed = [json.loads(line) for line in (prepared.folder / "twins.jsonl").read_text().splitlines()]
         assert [(twin["id"], twin["reason"]) for twin in listed] == [

@@ -1,4 +1,4 @@
-"""Files that broke off: told as such where the container states a length, kind by kind."""
+"""Truncated files of each kind are recognised if the container states a length."""
 
 import io
 import struct
@@ -42,7 +42,7 @@ def reason(content: bytes) -> str:
 
 @pytest.mark.fast
 @pytest.mark.parametrize("kind", KINDS)
-def test_whole_files_pass_and_no_cut_is_silent(kind):
+def test_whole_files_pass_and_every_cut_is_noticed(kind):
     content = written(kind)
     whole = audio.decode(content)
     assert abs(len(whole.samples) - SAMPLES) < 10
@@ -56,13 +56,13 @@ def test_whole_files_pass_and_no_cut_is_silent(kind):
     [
         ("wav", r"truncated: its data has 7978 of 16000 bytes"),
         ("rf64", r"truncated: its data has 7948 of 16000 bytes"),
-        ("aiff", r"truncated: its data has \d+ of 24008 bytes"),  # 8 for offset and block size
+        ("aiff", r"truncated: its data has \d+ of 24008 bytes"),  # includes 8 for offset and block size
         ("au", r"truncated: its data has 7988 of 16000 bytes"),
         ("w64", r"truncated: its data has 7948 of 16000 bytes"),
         ("mp3", r"truncated: it has \d+ of \d+ bytes"),
     ],
 )
-def test_reasons_of_half_a_file(kind, says):
+def test_reasons_for_half_a_file(kind, says):
     content = written(kind)
     with pytest.raises(audio.AudioError, match=says):
         audio.decode(content[: len(content) // 2])
@@ -77,14 +77,14 @@ def test_ogg_that_ends_between_pages(kind):
 
 
 def test_flac_that_ends_between_frames():
-    """The fourth frame begins with the sync code and its number, 3; the cut is just before it."""
+    """The fourth frame begins with the sync code and its number, 3; the file is cut just before it."""
     content = written("flac", samples=48000)
     sync = content[content.index(b"\xff\xf8") :][:4]
     cut = content.index(sync[:2] + sync[2:4] + b"\x03")
     assert reason(content[:cut]).startswith(("truncated: it has ", "not decodable: "))
 
 
-def test_mp3_whose_tag_states_frames_only():
+def test_mp3_whose_tag_states_only_frames():
     content = bytearray(written("mp3", samples=48000))
     tag = content.index(b"Xing")
     flags, frames, size = struct.unpack(">3I", content[tag + 4 : tag + 16])
@@ -95,7 +95,7 @@ def test_mp3_whose_tag_states_frames_only():
     assert f"of {frames} frames" in reason(bytes(content[: len(content) // 2]))
 
 
-def test_mp3_behind_an_id3_tag():
+def test_mp3_after_an_id3_tag():
     tagged = b"ID3\x04\0\0\0\0\x01\x00" + bytes(128) + written("mp3")
     audio.decode(tagged)
     assert reason(tagged[:-300]).startswith("truncated: it has")
@@ -103,7 +103,7 @@ def test_mp3_behind_an_id3_tag():
 
 @pytest.mark.fast
 @pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFF000], ids=["ffmpeg", "sox"])
-def test_a_wave_from_a_pipe_leaves_its_length_open(length):
+def test_a_wave_file_from_a_pipe_has_an_open_length(length):
     content = written("wav")
     at = content.index(b"data") + 4
     content = (
@@ -121,11 +121,16 @@ def test_a_wave_from_a_pipe_leaves_its_length_open(length):
     ("kind", "at", "length", "stated"),
     [
         ("au", 8, b"\xff" * 4, 16000),
-        ("caf", lambda content: content.index(b"data") + 4, b"\xff" * 8, 16004),  # 4 for the number of edits
+        (
+            "caf",
+            lambda content: content.index(b"data") + 4,
+            b"\xff" * 8,
+            16004,
+        ),  # includes 4 for the number of edits
         ("w64", lambda content: content.index(b"data") + 16, b"\xff" * 7 + b"\x7f", 16000),
     ],
 )
-def test_other_containers_say_a_length_or_leave_it_open(kind, at, length, stated):
+def test_other_containers_state_a_length_or_leave_it_open(kind, at, length, stated):
     whole = written(kind)
     at = at if isinstance(at, int) else at(whole)
     assert reason(whole[:-100]) == f"truncated: its data has {stated - 100} of {stated} bytes"
@@ -142,7 +147,7 @@ def test_real_clips_are_whole(data_dir):
 
 
 def mutations(content: bytes, rng: np.random.Generator, count: int):
-    """Damaged copies: bytes changed (mostly of the header), cut out, doubled, put in, or the end lost."""
+    """Yield damaged copies: bytes (mostly of the header) changed, removed, doubled, inserted or cut off."""
     for _ in range(count):
         damaged = bytearray(content)
         for _ in range(rng.integers(1, 6)):
@@ -169,7 +174,7 @@ def mutations(content: bytes, rng: np.random.Generator, count: int):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_files_give_sound_or_a_reason(kind):
-    """3,000 files in all, through everything that a clip goes through; nothing but AudioError comes out."""
+    """3,000 files in all go through the same steps as any clip; the only possible error is AudioError."""
     rng = np.random.default_rng(sum(map(ord, kind)))
     content = written(kind, samples=1500, rate=8000)
     reasons, decoded = set(), 0
@@ -185,5 +190,5 @@ def test_damaged_files_give_sound_or_a_reason(kind):
     assert "" not in reasons
     assert not any("\n" in reason for reason in reasons)
     assert len(reasons) >= 2
-    if KINDS[kind][0] != "OGG":  # whose pages have checksums
+    if KINDS[kind][0] != "OGG":  # pages of Ogg have checksums
         assert decoded >= 5
