@@ -1,14 +1,15 @@
-"""Test-wide settings: strict dtypes and ranks, eight CPU devices, and where real sound is found.
+"""Test-wide settings: strict dtypes and ranks, eight CPU devices, and the folder of real recordings.
 
-Real recordings are not part of the repository. Tests that need them take the `data_dir` fixture, which
-reads the folder from the environment variable RANN_TEST_DATA (default `../shared/data` beside the
-repository) and skips where it is absent.
+Real recordings are not part of the repository. Tests that need them use the `data_dir` fixture, which takes
+the folder from the environment variable RANN_TEST_DATA (default `shared/data` beside the repository) and
+skips the test if recordings are missing.
 
-Most of what the tests cost is compilation. Its products are kept in one folder for the whole session, for
-both workers and for the programs that tests launch. Those run for a moment, so LLVM hardly optimises them,
-and what XLA fuses is emitted by its older emitters, which takes half as long; XLA's own passes, which decide
-what is computed, stay. What a test computes itself is compiled as users compile it, but for modules that
-take `quickly_compiled`: without LLVM's optimisations the gradients of a wavegram were seen to be NaN.
+Most of the tests' time goes into compilation. Compiled programs are kept in one folder for the whole session,
+shared by both workers and by the programs that tests launch. Launched programs run only briefly, so LLVM
+hardly optimises them and XLA's older emitters emit their fusions, which takes half as long; XLA's own passes,
+which decide what is computed, stay on. A test's own process compiles as users do, because without LLVM's
+optimisations the gradients of a wavegram were seen to be NaN. Modules that use `quickly_compiled` are the
+exception.
 """
 
 import gc
@@ -31,14 +32,14 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# grain reads absl flags; the command line parses them, tests have none to parse.
+# grain reads absl flags. Programs parse them from the command line; tests have none to parse.
 flags.FLAGS.mark_as_parsed()
 
-# JAX's names of where compiled programs are kept and of how long a compilation must take to be kept.
+# JAX options: the folder of compiled programs, and the shortest compilation that is worth keeping.
 CACHE, WORTHWHILE = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
 
-# XLA's newer emitters: half of the time in which a training step is compiled without LLVM's optimisations.
-# From JAX 0.11 on there are no older ones.
+# XLA's newer emitters take half of the compile time of a training step when LLVM does not optimise.
+# JAX 0.11 and newer have no older emitters.
 EMITTERS = "xla_cpu_use_fusion_emitters"
 
 # Folders of real recordings.
@@ -49,7 +50,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The folder of real recordings, or a skip that says how to provide it."""
+    """Return the folder of real recordings, or skip with a message on how to provide it."""
     folder = Path(os.environ.get("RANN_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
     missing = [name for name in RECORDINGS if not (folder / name).is_dir()]
     if missing:
@@ -58,7 +59,7 @@ def data_dir() -> Path:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep compiled programs: here, and by the environment in workers of xdist and in launched programs."""
+    """Keep compiled programs, in this process and (by the environment) in xdist workers and launched ones."""
     if not is_worker(config):
         launched = {
             CACHE: tempfile.mkdtemp(prefix="rann_jax_tests_"),
@@ -68,11 +69,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.update({name.upper(): value for name, value in launched.items()})
     jax.config.update(CACHE, os.environ[CACHE.upper()])
     jax.config.update("jax_disable_most_optimizations", False)
-    jax.config.update(WORTHWHILE, 0.2)  # a test's own process compiles thousands of small ones, most once
+    jax.config.update(WORTHWHILE, 0.2)  # tests compile thousands of small programs, most of them only once
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that no worker is left with one of them at the end."""
+    """Run the longest files first, so that no worker starts one of them at the end."""
     longest = [
         "test_processes",
         "test_tutorials",
@@ -90,7 +91,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Look for garbage seldom: most of what there is, modules and traced programs, stays to the end."""
+    """Collect garbage rarely: most objects are modules and traced programs, which stay to the end."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
@@ -106,9 +107,9 @@ def is_worker(config: pytest.Config) -> bool:
 
 
 def launched() -> dict[str, str]:
-    """The environment of a program that trains or evaluates.
+    """Return the environment for a program that trains or evaluates.
 
-    XLA's flags are told to it alone: of them a test's own process would be no longer what users compile.
+    Only launched programs get the XLA flags. With them a test's own process would not compile as users do.
     """
     from rann_jax.compiler import known_options
 
@@ -118,7 +119,7 @@ def launched() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def quickly_compiled() -> Iterator[None]:
-    """Few optimisations, and for networks the older emitters, as the programs that tests launch have."""
+    """Compile with few optimisations, and networks with the older emitters, as launched programs do."""
     from rann_jax import compiler
 
     with pytest.MonkeyPatch.context() as patch:
@@ -130,7 +131,7 @@ def quickly_compiled() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def one_device() -> Iterator[None]:
-    """Of the eight. That they share batches is tested elsewhere; for one a training is compiled sooner."""
+    """Use one of the eight devices: its programs compile faster, and other tests cover shared batches."""
     from rann_jax import distributed
 
     real = distributed.data_mesh
@@ -145,16 +146,19 @@ def one_device() -> Iterator[None]:
 
 @pytest.fixture
 def main_here(monkeypatch) -> Callable[[Sequence[str]], int]:
-    """`python -m rann_jax.main` in this process, whose flags are put back: its exit code."""
+    """A function that runs `python -m rann_jax.main` in this process and returns its exit code.
+
+    Flags are restored afterwards.
+    """
     from rann_jax import main
     from rann_jax.program import guarded
 
     def call(arguments: Sequence[str]) -> int:
         command = ["rann_jax.main", *arguments]
         monkeypatch.setattr(sys, "argv", command)
-        monkeypatch.setattr(main.distributed, "start", lambda *_, **__: None)  # arrays are there already
+        monkeypatch.setattr(main.distributed, "start", lambda *_, **__: None)  # JAX has arrays already
         with flagsaver.flagsaver(), warnings.catch_warnings():
-            # How ml_collections imports the file is its own affair.
+            # ml_collections imports the config file with a deprecated method.
             warnings.filterwarnings("ignore", r"the load_module\(\) method", DeprecationWarning)
             return guarded(lambda: main._program(main._parse_flags(command)))
 
@@ -163,7 +167,7 @@ def main_here(monkeypatch) -> Callable[[Sequence[str]], int]:
 
 @pytest.fixture(scope="session")
 def tiny_workdir(tmp_path_factory) -> Path:
-    """A workdir of tests/tiny.py with random weights; not to be written to."""
+    """A workdir of tests/tiny.py with random weights. Do not write to it."""
     from tests.tiny import write_workdir
 
     return write_workdir(tmp_path_factory.mktemp("tiny"), 0, TINY_LABELS)
@@ -171,7 +175,7 @@ def tiny_workdir(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def second_workdir(tmp_path_factory) -> Path:
-    """Other weights for the same classes and windows; not to be written to."""
+    """A workdir with other weights for the same classes and windows. Do not write to it."""
     from tests.tiny import write_workdir
 
     return write_workdir(tmp_path_factory.mktemp("second"), 1, TINY_LABELS)

@@ -1,4 +1,4 @@
-"""The program on the tiny config: launched, or in the test's own process."""
+"""Helpers that run the training program on the tiny config, launched or in the test's own process."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ TINY = "tests/tiny.py"
 
 
 def rann(*arguments: object, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess:
-    """Run the program."""
+    """Launch `python -m rann_jax.main` and wait for it to end."""
     return subprocess.run(
         [*prefix, sys.executable, "-m", "rann_jax.main", *map(str, arguments)],
         cwd=REPOSITORY,

@@ -1,4 +1,4 @@
-"""The page's server around a listener that costs nothing, and sound for it."""
+"""Helpers for tests of the server: a listener that needs no network, a test client, and encoded sound."""
 
 import io
 
@@ -23,7 +23,7 @@ MODELS = {"models": ["a"], "rule": None}
 
 
 class Loudness(Listener):
-    """Hears how loud a window of 0.1 s is."""
+    """A listener that scores how loud each window of 0.1 s is."""
 
     def __init__(self):
         self.labels, self.task = ("loud", "quiet"), "classification"

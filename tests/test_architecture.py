@@ -1,4 +1,4 @@
-"""The floors of the house, as CONTRIBUTING.md has them: no import upward, and none in a circle."""
+"""The layers that CONTRIBUTING.md describes: no module imports a higher layer, no imports are circular."""
 
 import ast
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.fast
 
 OURS = ("rann_jax", "input_pipeline", "configs")
 GROUND = ("rann_jax.features", "rann_jax.augment", "rann_jax.options")
-# What may be imported of OURS by a module, or by those in a package.
+# For each module or package, the modules of OURS that it may import.
 FLOORS = {
     "input_pipeline": ("input_pipeline",),
     "rann_jax.features": GROUND,
@@ -35,7 +35,7 @@ FLOORS = {
 
 
 def modules() -> dict[str, Path]:
-    """Files by the names of their modules."""
+    """Return the file of each module, by the module's name."""
     files = [file for package in OURS for file in (REPOSITORY / package).rglob("*.py")]
     parts = {file: file.relative_to(REPOSITORY).with_suffix("").parts for file in files}
     return {".".join(part for part in of if part != "__init__"): file for file, of in parts.items()}
@@ -45,7 +45,7 @@ MODULES = modules()
 
 
 def imported(statement: ast.stmt) -> Iterator[str]:
-    """Modules of OURS that a statement imports; of `from package import name`, the module of that name."""
+    """Yield the modules of OURS that a statement imports; `from package import module` yields the module."""
     if isinstance(statement, ast.Import):
         yield from (alias.name for alias in statement.names if alias.name in MODULES)
     elif isinstance(statement, ast.ImportFrom) and statement.module in MODULES:
@@ -58,7 +58,7 @@ def within(module: str, packages: tuple[str, ...]) -> bool:
 
 
 @pytest.mark.parametrize("floor", FLOORS)
-def test_nothing_is_imported_from_above(floor):
+def test_no_higher_layer_is_imported(floor):
     on_it = [name for name in MODULES if within(name, (floor,)) and not name.endswith(".__main__")]
     assert on_it
     for name in on_it:
@@ -67,8 +67,8 @@ def test_nothing_is_imported_from_above(floor):
             assert not above, f"{name} imports {above[0]}"
 
 
-def test_no_import_leads_back():
-    """Of what is imported with a module; functions may import later."""
+def test_no_imports_are_circular():
+    """Only imports at the top level of a module count; functions may import later."""
     body = {name: ast.parse(file.read_text()).body for name, file in MODULES.items()}
     graph = {name: {other for s in body[name] for other in imported(s)} for name in MODULES}
     assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)

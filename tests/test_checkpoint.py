@@ -1,4 +1,4 @@
-"""Which checkpoints are kept, and what comes back from them."""
+"""Which checkpoints are kept, and what is restored from them."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ def state_at(step: int) -> TrainState:
 
 @pytest.fixture
 def workdir(tmp_path):
-    """Six steps saved; the metric is best at step 2, and step 5 was not evaluated."""
+    """A workdir with checkpoints of six steps: step 2 scored best, and step 5 was not evaluated."""
     checkpoints = Checkpoints(tmp_path, "test/accuracy")
     for step, accuracy in {1: 0.5, 2: 0.9, 3: 0.7, 4: 0.6, 5: None, 6: 0.8}.items():
         metrics = {} if accuracy is None else {"test/accuracy": accuracy, "test/mAP": 0.1}
@@ -43,7 +43,7 @@ def workdir(tmp_path):
     return tmp_path
 
 
-def test_a_save_between_evaluations_is_no_warning(tmp_path, caplog):
+def test_a_save_between_evaluations_warns_of_nothing(tmp_path, caplog):
     with closing(Checkpoints(tmp_path, "test/accuracy")) as checkpoints:
         checkpoints.save(1, state_at(1), Record(1, 1.5, BUNDLE), {})
     assert not [said for said in caplog.records if said.levelname == "WARNING"]
@@ -58,8 +58,8 @@ def test_latest_two_and_the_best_are_kept(workdir):
     checkpoints.close()
 
 
-def test_scores_are_the_best_where_they_exceed_all_that_were_saved(workdir):
-    """Those of step 2 are 0.9; a resumed run knows it from the files."""
+def test_scores_are_best_if_they_exceed_all_saved_scores(workdir):
+    """Step 2 scored 0.9, which a resumed run reads from the files."""
     with closing(Checkpoints(workdir, "test/accuracy")) as checkpoints:
         assert not checkpoints.is_best({})  # not evaluated
         assert not checkpoints.is_best({"test/mAP": 1.0})
@@ -78,7 +78,7 @@ def test_the_first_scores_are_the_best(tmp_path):
 
 
 @pytest.mark.parametrize("step", [None, 2, 5])
-def test_state_and_record_come_back(workdir, step):
+def test_state_and_record_are_restored(workdir, step):
     checkpoints = Checkpoints(workdir, "test/accuracy")
     like = jax.eval_shape(lambda: state_at(0))
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[1])
@@ -103,7 +103,7 @@ def test_a_state_of_another_version_is_one_line(workdir):
     assert "\n" not in str(error.value)
 
 
-# Orbax closes its event loop at the first array that cannot be read, while others are still being read.
+# Orbax closes its event loop at the first unreadable array, while it still reads others.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_state_of_other_shapes_is_one_line(workdir):
     other = dataclasses.replace(like(), params={"w": jax.ShapeDtypeStruct((4,), jnp.float32)})
@@ -115,8 +115,8 @@ def test_a_state_of_other_shapes_is_one_line(workdir):
     assert "\n" not in str(error.value)
 
 
-def test_small_arrays_of_all_devices_are_not_cut_by_programs(tmp_path, caplog):
-    """Only of a large one does every device write its part."""
+def test_small_replicated_arrays_are_saved_without_compilation(tmp_path, caplog):
+    """Only large arrays are cut into parts, one for each device to write, and that takes a program."""
     everywhere = NamedSharding(distributed.data_mesh(), PartitionSpec())
     large = jnp.arange(8 * SMALLEST_PART // 4, dtype=jnp.float32)
     for step, params in enumerate([{"w": jnp.ones(64)}, {"w": jnp.ones(64), "large": large}], start=1):
@@ -133,7 +133,7 @@ def test_small_arrays_of_all_devices_are_not_cut_by_programs(tmp_path, caplog):
         assert restored.params["w"].sharding == everywhere
 
 
-def test_an_unfinished_checkpoint_is_not_taken_for_a_whole_one(workdir):
+def test_an_unfinished_checkpoint_is_ignored(workdir):
     (workdir / "checkpoints" / "7.orbax-checkpoint-tmp").mkdir()
     checkpoints = Checkpoints(workdir, "test/accuracy")
     assert checkpoints.latest_step == 6
@@ -158,7 +158,7 @@ def cut_record(folder):
 
 
 def newer_record(folder):
-    """As a version of this program writes it that knows more."""
+    """Add a field, as a newer version of this program might."""
     path = folder / "record" / "metadata"
     path.write_text(json.dumps({**json.loads(path.read_text()), "weather": "fair"}))
 
@@ -177,15 +177,15 @@ def empty(folder):
 
 
 def other_arrays(folder):
-    """Whole files with other values, as of a copy that mixed two checkpoints."""
+    """Replace the state with that of another step, as a copy that mixed two checkpoints would."""
     shutil.rmtree(folder / "state")
     shutil.copytree(folder.parent / "5" / "state", folder / "state")
 
 
-# Orbax closes its event loop at the first array that cannot be read, while others are still being read.
+# Orbax closes its event loop at the first unreadable array, while it still reads others.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", [cut_arrays, cut_record, broken_losses, empty, other_arrays])
-def test_a_damaged_newest_checkpoint_is_passed_over_and_set_aside(workdir, damage, capsys):
+def test_a_damaged_newest_checkpoint_is_set_aside(workdir, damage, capsys):
     damage(workdir / "checkpoints" / "6")
     checkpoints = Checkpoints(workdir, "test/accuracy")
     state, record = checkpoints.restore_newest(like())
@@ -197,15 +197,15 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_set_aside(workdir, damag
 
     checkpoints.set_aside(after=5)
     assert [path.name for path in (workdir / "damaged_checkpoints").iterdir()] == ["6-0"]
-    checkpoints.save(6, state_at(6), Record(6, 9.0, BUNDLE), {})  # the step that is trained again
+    checkpoints.save(6, state_at(6), Record(6, 9.0, BUNDLE), {})  # step 6 is trained again
     checkpoints.close()
     checkpoints = Checkpoints(workdir, "test/accuracy")
     assert checkpoints.restore_newest(like())[1].batches == 6
     checkpoints.close()
 
 
-def test_a_record_that_cannot_be_read_is_one_line(workdir):
-    """It names the file; the newest that can be read is found without it."""
+def test_an_unreadable_record_is_one_line(workdir):
+    """The error names the file, and `newest_record` finds the newest readable one without it."""
     folders = [workdir / "checkpoints" / step for step in ("6", "5", "2")]
     with closing(Checkpoints(workdir, "test/accuracy")) as checkpoints:
         for folder, damage, reason in zip(
@@ -223,7 +223,7 @@ def test_a_record_that_cannot_be_read_is_one_line(workdir):
             checkpoints.newest_record()
 
 
-def test_no_checkpoint_can_be_read(workdir):
+def test_unreadable_checkpoints_alone_are_refused(workdir):
     for folder in (workdir / "checkpoints").iterdir():
         empty(folder)
     checkpoints = Checkpoints(workdir, "test/accuracy")
@@ -232,8 +232,8 @@ def test_no_checkpoint_can_be_read(workdir):
     checkpoints.close()
 
 
-def test_arrays_of_a_process_alone_are_no_matter_of_the_others(workdir, monkeypatch):
-    """As weights to begin with are, which every process reads for itself."""
+def test_reading_unshared_arrays_needs_no_other_process(workdir, monkeypatch):
+    """Every process reads initial weights for itself, for example."""
 
     def asked(*_):
         pytest.fail("the other processes were asked")
@@ -245,10 +245,10 @@ def test_arrays_of_a_process_alone_are_no_matter_of_the_others(workdir, monkeypa
 
 
 @pytest.mark.parametrize("damaged_here", [True, False])
-def test_processes_that_share_arrays_pass_over_one_together(
+def test_processes_skip_a_damaged_checkpoint_together(
     workdir, monkeypatch, capsys, in_several_processes, damaged_here
 ):
-    """All say whether they could read before any of them sums up."""
+    """All processes report whether they could read before any of them sums a checksum."""
     if damaged_here:
         empty(workdir / "checkpoints" / "6")
     calls, answers = in_several_processes, iter([False, True])
@@ -261,15 +261,15 @@ def test_processes_that_share_arrays_pass_over_one_together(
 
 @pytest.fixture
 def in_several_processes(monkeypatch) -> list:
-    """Arrays count as shared; sums of the other processes are 0, and their calls are kept."""
+    """Treat arrays as shared, let other processes add 0 to sums, and return the list of sums asked for."""
     calls = []
     monkeypatch.setattr(checkpoint, "_shared", lambda _: True)
     monkeypatch.setattr(distributed, "total", lambda number: calls.append("total") or number)
     return calls
 
 
-def test_a_checkpoint_that_is_removed_while_it_is_looked_at(workdir, monkeypatch):
-    """As by a training that goes on."""
+def test_a_checkpoint_removed_while_listing_is_no_error(workdir, monkeypatch):
+    """A training run in progress may remove it."""
     looks = []
 
     class Removed(checkpoint.ocp.CheckpointManager):
@@ -285,8 +285,8 @@ def test_a_checkpoint_that_is_removed_while_it_is_looked_at(workdir, monkeypatch
     assert len(looks) == 3
 
 
-def test_of_equal_scores_the_first_is_the_best(tmp_path):
-    """However often was saved."""
+def test_the_first_of_equal_scores_is_the_best(tmp_path):
+    """The first stays the best, however many checkpoints follow."""
     with closing(Checkpoints(tmp_path, "test/accuracy")) as checkpoints:
         for step, score in enumerate([0.8, 0.9, 0.9, 0.9, float("nan"), 0.7], start=1):
             checkpoints.save(step, state_at(step), Record(step, 1.0, BUNDLE), {"test/accuracy": score})
@@ -296,7 +296,7 @@ def test_of_equal_scores_the_first_is_the_best(tmp_path):
 
 @pytest.mark.fast
 def test_checksum_by_hand():
-    """1.0 is 0x3F800000; words times 1, 3, 5, ... by array, modulo 2^32."""
+    """1.0 is 0x3F800000; the words of the arrays are weighted 1, 3, 5, ... and added modulo 2^32."""
     state = {"a": jnp.ones(2, jnp.float32), "b": jnp.arange(3, dtype=jnp.int32)}
     assert checksum(state) == (2 * 0x3F800000 + 3 * 3) % 2**32
     flipped = {**state, "a": state["a"].at[1].set(np.nextafter(np.float32(1), np.float32(2)))}
@@ -305,7 +305,7 @@ def test_checksum_by_hand():
 
 @pytest.mark.fast
 @pytest.mark.parametrize("parts", [PartitionSpec(), PartitionSpec("data"), PartitionSpec(None, "data")])
-def test_checksum_counts_every_word_once_wherever_it_lies(parts):
+def test_checksum_counts_every_word_once_for_any_sharding(parts):
     rng = np.random.default_rng(0)
     array = rng.integers(0, 2**32, (8, 16), np.uint32)
     mesh = distributed.data_mesh()

@@ -1,4 +1,4 @@
-"""A parent that is told to stop tells its child, and leaves after it with the code that says so."""
+"""A parent that is told to stop tells its child, waits for it, and exits with the code for a stopped run."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from rann_jax.preemption import EXIT_CODE
 
 pytestmark = pytest.mark.fast
 
-# A run: at SIGTERM it takes a moment to save, and leaves with its code; Ctrl-C would end it at once.
+# Stands in for a run: on SIGTERM it saves for a moment and exits with its code; Ctrl-C would end it at once.
 RUN = """
 import pathlib, signal, sys, time
 folder = pathlib.Path(sys.argv[1])
@@ -31,7 +31,7 @@ time.sleep(600)
 
 
 def told(folder: Path, *numbers: int, code: object = EXIT_CODE) -> int:
-    """The code of a run whose parent is sent signals when it trains."""
+    """Return the exit code of a run whose parent gets the signals while the run trains."""
 
     def tell():
         while not (folder / "ready").exists():
@@ -60,7 +60,7 @@ def unheard(*_):
 @pytest.mark.parametrize(
     "numbers", [[signal.SIGTERM], [signal.SIGINT], [signal.SIGTERM] * 2], ids=["TERM", "INT", "twice"]
 )
-def test_the_child_is_told_and_waited_for(tmp_path, numbers):
+def test_the_child_gets_the_signal_and_is_waited_for(tmp_path, numbers):
     assert told(tmp_path, *numbers) == EXIT_CODE
     assert (tmp_path / "saved").exists()
 
@@ -78,7 +78,7 @@ def test_ctrl_c_ends_a_child_that_takes_long_to_save(tmp_path, first):
 
 @pytest.mark.parametrize(("code", "expected"), [(0, EXIT_CODE), (2, 2)])
 def test_an_error_while_it_stops_is_not_hidden(tmp_path, code, expected):
-    """One that just came to its end is told to stop too: the parent has more to do than it."""
+    """If the child ends with 0 anyway, the parent still reports being stopped: it has more work to do."""
     assert told(tmp_path, signal.SIGTERM, code=code) == expected
 
 
@@ -89,7 +89,7 @@ def test_a_terminals_interrupt_does_not_reach_the_child():
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
-def test_in_another_thread_the_command_is_run():
+def test_the_command_runs_in_another_thread_too():
     codes = []
     thread = threading.Thread(target=lambda: codes.append(child.run([sys.executable, "-c", "exit(4)"])))
     thread.start()

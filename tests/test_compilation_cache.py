@@ -1,4 +1,4 @@
-"""Where compiled programs are kept."""
+"""Where compiled programs are cached."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from rann_jax.serve import __main__ as serve
 
 @pytest.fixture
 def setting(monkeypatch):
-    """The setting of JAX, put back afterwards."""
+    """A function that changes JAX's setting, which is restored afterwards."""
     before = jax.config.values["jax_compilation_cache_dir"]
     yield lambda value: jax.config.update("jax_compilation_cache_dir", value)
     jax.config.update("jax_compilation_cache_dir", before)
 
 
 @pytest.mark.fast
-def test_in_the_users_cache_by_kind_of_processor(setting, monkeypatch, tmp_path):
+def test_the_default_is_the_users_cache_by_processor(setting, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     setting(None)
     compilation_cache.enable()
@@ -34,7 +34,7 @@ def test_in_the_users_cache_by_kind_of_processor(setting, monkeypatch, tmp_path)
 
 
 @pytest.mark.fast
-def test_nowhere_without_a_home_folder(setting, monkeypatch):
+def test_no_cache_without_a_home_folder(setting, monkeypatch):
     def homeless(_):
         raise RuntimeError("Could not determine home directory.")
 
@@ -45,7 +45,7 @@ def test_nowhere_without_a_home_folder(setting, monkeypatch):
 
 
 @pytest.mark.fast
-def test_where_jax_was_told(setting, tmp_path):
+def test_a_folder_set_in_jax_is_kept(setting, tmp_path):
     setting(str(tmp_path))
     compilation_cache.enable()
     assert jax.config.values["jax_compilation_cache_dir"] == str(tmp_path)
@@ -53,8 +53,8 @@ def test_where_jax_was_told(setting, tmp_path):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("program", [predict, serve, export], ids=["predict", "serve", "export"])
-def test_programs_keep_what_they_compile(program, monkeypatch, tmp_path):
-    """The cache is there before the model is, so before anything is compiled."""
+def test_programs_enable_the_cache_first(program, monkeypatch, tmp_path):
+    """They enable it before they load the model, so before anything is compiled."""
     if program is serve:
         pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
         pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")

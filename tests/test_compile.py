@@ -1,4 +1,4 @@
-"""The report on a compiled step: collectives of HLO written by hand, and of a program whose need is known."""
+"""The report on a compiled step: traffic of handwritten HLO and of a program whose traffic is known."""
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +21,11 @@ HLO = """
 
 
 @pytest.mark.fast
-def test_traffic_of_hlo_written_by_hand():
+def test_traffic_of_handwritten_hlo():
     assert traffic(HLO) == {
         "all-reduce": Traffic(1, 16 * 4 + 6 * 2),
         "all-gather": Traffic(1, 8 * 4),
-        "reduce-scatter": Traffic(1, 32 * 4),  # its operand is the larger side
+        "reduce-scatter": Traffic(1, 32 * 4),  # counts its operand, the larger side
     }
     assert array_bytes("pred[5]{0}") == 5
     assert array_bytes("f32[]") == 4
@@ -33,7 +33,7 @@ def test_traffic_of_hlo_written_by_hand():
 
 @pytest.mark.fast
 def test_traffic_of_a_gradient():
-    """Data parallel least squares: the gradient of 24 weights is all that crosses."""
+    """Data-parallel least squares sends only the gradient of its 24 weights."""
     mesh = distributed.data_mesh()
     split, whole = distributed.split_batch(mesh), NamedSharding(mesh, PartitionSpec())
 
@@ -67,7 +67,7 @@ def test_the_step_of_a_config(capsys):
         (["--topology", "v5e:none"], "--topology v5e:none: "),
     ],
 )
-def test_what_cannot_be_compiled(arguments, says, capsys):
+def test_steps_that_cannot_be_compiled_are_refused(arguments, says, capsys):
     assert compiler.main(["--config", "tests/two_blocks.py", *arguments]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1

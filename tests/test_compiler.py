@@ -1,4 +1,4 @@
-"""XLA's options for networks: what they change on CPUs, and what becomes of one that XLA does not know."""
+"""XLA options for networks: what they change on CPUs, and how options unknown to XLA are handled."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def gradient(weights, images):
     return back(out)[0]
 
 
-def test_gradients_of_weights_are_xlas_own_convolutions_on_cpus():
+def test_weight_gradients_on_cpus_use_xlas_own_convolutions():
     rng = np.random.default_rng(0)
     weights = jnp.asarray(rng.standard_normal((3, 3, 32, 32), np.float32))
     images = jnp.asarray(rng.standard_normal((2, 16, 24, 32), np.float32))
@@ -33,14 +33,14 @@ def test_gradients_of_weights_are_xlas_own_convolutions_on_cpus():
     np.testing.assert_allclose(ours(weights, images), expected, atol=1e-5 * float(abs(expected).max()))
 
 
-def test_other_devices_have_xlas_defaults():
+def test_other_devices_use_xlas_defaults():
     class Chip:
         platform = "tpu"
 
     assert compiler.network_options(Chip()) == {}
 
 
-def test_options_that_xla_does_not_know_are_left_out():
+def test_options_unknown_to_xla_are_left_out():
     known = dict(compiler.CPU_OPTIONS)
     assert compiler.known_options(xla_cpu_no_such_option="1", **known) == known
     (name,) = known

@@ -1,4 +1,4 @@
-"""Flags that change a config: its keys, options that it leaves at their defaults, and no others."""
+"""Flags can change the keys of a config and the options that it leaves at their defaults, nothing else."""
 
 import sys
 
@@ -12,7 +12,7 @@ from tests.running import TINY
 pytestmark = pytest.mark.fast
 
 
-def test_options_that_the_file_leaves_at_their_defaults_can_be_set():
+def test_options_left_at_their_defaults_can_be_set():
     options = ["feature.fmin=50", "feature.htk=true", "feature.norm=None", "optimizer.div_factor=10"]
     options += ["augment.gain={}", "augment.roll={'probability': 0.5}", "splits.valid=train"]
     config = load_config_file(TINY, [f"--config.{option}" for option in options])
@@ -24,12 +24,12 @@ def test_options_that_the_file_leaves_at_their_defaults_can_be_set():
     assert built.augment.audio[1].probability == 0.5
 
 
-def test_a_value_may_be_put_in_place_of_all_augmentations():
+def test_one_value_can_replace_all_augmentations():
     assert load_config_file(TINY, ["--config.augment={}"]).augment.to_dict() == {}
 
 
 def test_a_file_that_is_no_config_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # a file is loaded over the one before
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # config files share this module name
     (tmp_path / "no.py").write_text("get_konfig = None\n")
     with pytest.raises(ConfigError, match=r"--config: .*no function get_config"):
         load_config_file(str(tmp_path / "no.py"))
@@ -40,7 +40,7 @@ def test_a_file_that_is_no_config_is_one_line(tmp_path, monkeypatch):
         load_config_file("absent.py")
 
 
-def test_an_error_inside_the_file_blames_no_flag(tmp_path):
+def test_an_error_inside_the_file_does_not_blame_a_flag(tmp_path):
     (tmp_path / "own.py").write_text("def get_config(arg=None):\n    x = [1]\n    return x['a']\n")
     with pytest.raises(ConfigError, match=r"^TypeError: list indices must be integers"):
         load_config_file(str(tmp_path / "own.py"), ["--config.feature.fmin=20"])
@@ -85,7 +85,7 @@ def test_the_config_is_locked_afterwards():
         ("optimizer.pct_start=small", "config.optimizer: .*pct_start='small' must be a number"),
     ],
 )
-def test_what_there_is_not_is_one_line(flag, says):
+def test_unknown_keys_and_wrong_values_are_one_line(flag, says):
     with pytest.raises(ConfigError, match=says) as told:
         build(load_config_file(TINY, [f"--config.{flag}"]))
     assert "\n" not in str(told.value)

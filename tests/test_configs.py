@@ -1,4 +1,4 @@
-"""Presets of the configs: which values there are, and what they change."""
+"""Presets of the configs: allowed values and their effects."""
 
 import pytest
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.fast
         ("finetune.py:init_from=.,network=resnet38", "preset network=resnet38: a workdir says its own"),
     ],
 )
-def test_a_preset_that_there_is_not_is_one_line(presets, says):
+def test_an_unknown_preset_is_one_line(presets, says):
     with pytest.raises(ConfigError) as told:
         load_config_file(f"configs/{presets}")
     assert str(told.value).startswith(says)
@@ -43,7 +43,7 @@ def test_a_preset_that_there_is_not_is_one_line(presets, says):
     ],
 )
 def test_a_split_is_held_out(presets, train, measure):
-    """From training; it is scored, and the best checkpoint is chosen by it and not by the test split."""
+    """It is not trained on, it is scored, and it instead of the test split selects the best checkpoint."""
     config = load_config_file(f"configs/{presets}")
     assert config.splits.train == train
     assert config.splits.valid == presets.rpartition("=")[2]
@@ -54,7 +54,7 @@ def test_a_split_is_held_out(presets, train, measure):
 @pytest.mark.parametrize(
     "presets", ["esc50.py:fold=2,valid=fold2", "esc50.py:fold=2,valid=fold2+fold3", "msos.py:valid=train"]
 )
-def test_what_cannot_be_held_out(presets):
+def test_impossible_held_out_splits_are_refused(presets):
     with pytest.raises(ConfigError, match=r"^preset valid=[+\w]+: it must not be"):
         load_config_file(f"configs/{presets}")
 

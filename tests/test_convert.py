@@ -1,4 +1,4 @@
-"""A converted workdir is evaluated and begins other runs; it is neither trained in nor overwritten."""
+"""A converted workdir can be evaluated and can initialise other runs, but is never trained or overwritten."""
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ pytest.importorskip("safetensors")
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
-    """A folder of sounds, the weights of a narrow CNN14, and the workdir made of them."""
+    """A folder with sounds, the weights of a narrow CNN14 and the workdir made from them; the variables."""
     folder = tmp_path_factory.mktemp("converted")
     for seed, name in enumerate(("train/a/1", "train/b/2", "test/a/3", "test/b/4")):
         write_sound(folder / "sounds" / f"{name}.wav", seed)
@@ -47,7 +47,7 @@ def test_it_is_evaluated_without_a_warning(converted, capsys):
     assert (converted[0] / "w" / "predictions" / "test.npz").exists()
 
 
-def test_it_is_a_source_of_the_same_weights(converted):
+def test_another_run_starts_from_the_same_weights(converted):
     folder, variables = converted
     config = tiny_panns.get_config("classes=2")
     config.init_from = str(folder / "w")
@@ -59,7 +59,7 @@ def test_it_is_a_source_of_the_same_weights(converted):
     )
 
 
-def test_it_is_not_trained_in(converted):
+def test_training_in_it_is_refused(converted):
     with pytest.raises(ConfigError, match=r"converted weights: name it with --config\.init_from"):
         evaluate(converted[0] / "w", config_of(converted), mode="train")
 
@@ -80,7 +80,7 @@ def test_a_run_is_not_overwritten(converted):
     assert (folder / "w" / "config.json").read_text() == before
 
 
-def test_names_that_are_too_few(converted, tmp_path, capsys):
+def test_too_few_names_are_refused(converted, tmp_path, capsys):
     (tmp_path / "names.csv").write_text("index,display_name\n0,a\n")
     arguments = [str(converted[0] / "weights.safetensors"), "--config", tiny_panns.__file__]
     arguments += ["--config.num_classes=2", "--labels", str(tmp_path / "names.csv")]
@@ -109,8 +109,8 @@ def test_class_names_in_order(tmp_path):
         (("Dog", ""), "'' is no name of a class"),
     ],
 )
-def test_class_names_that_cannot_be_kept_apart(names, says, tmp_path):
-    """Tags are kept by name, and other programs read them between tabs and ends of lines."""
+def test_ambiguous_class_names_are_refused(names, says, tmp_path):
+    """Names identify tags, and other programs read them between tabs and line ends."""
     path = tmp_path / "names.csv"
     path.write_text("index,display_name\n" + "".join(f"{n},{name}\n" for n, name in enumerate(names)))
     with pytest.raises(DataError, match=f"--labels: {path}, column display_name: {says}"):

@@ -1,4 +1,4 @@
-"""Every feature on every fold, each once; what is finished is skipped; folds are pooled, never mixed."""
+"""Cross-validation runs every feature and fold once, skips finished cells, and pools folds correctly."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ CONFIG = "tests/tiny_folds.py"
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Stands for training: writes what a finished run leaves; the list of the cells that were run."""
+    """Replace training by writing what a finished run leaves; return the list of cells that were run."""
     ran = []
 
     def train(cell, overrides, quiet):
@@ -46,7 +46,7 @@ def cross_validate(workdir, *more, features="log_mel,mfcc", folds="1-2"):
 
 
 @pytest.mark.fast
-def test_tables_are_of_the_pooled_folds(trained, tmp_path, capsys):
+def test_tables_use_the_pooled_folds(trained, tmp_path, capsys):
     assert cross_validate(tmp_path) == 0
     assert trained == ["log_mel/fold1", "log_mel/fold2", "mfcc/fold1", "mfcc/fold2"]
     assert "| log_mel+mfcc |  | " in capsys.readouterr().out
@@ -62,23 +62,23 @@ def test_tables_are_of_the_pooled_folds(trained, tmp_path, capsys):
 
 
 @pytest.mark.fast
-def test_what_is_finished_is_skipped_and_the_rest_run(trained, tmp_path):
+def test_finished_cells_are_skipped_and_the_rest_run(trained, tmp_path):
     assert cross_validate(tmp_path, features="mfcc", folds="2") == 0
     half = predictions.path_of(tmp_path / "mfcc" / "fold1", "test")
-    dataclasses.replace(predicted(0), step=1).save(half.parent.parent, "test")  # scored half-way
+    dataclasses.replace(predicted(0), step=1).save(half.parent.parent, "test")  # scored halfway
     trained.clear()
     assert cross_validate(tmp_path) == 0
     assert trained == ["log_mel/fold1", "log_mel/fold2", "mfcc/fold1"]
     rows = tables.read_csv(tmp_path / "report" / "features.csv", text=["feature"])
-    assert [row["feature"] for row in rows] == ["log_mel", "mfcc"]  # not as they were finished
+    assert [row["feature"] for row in rows] == ["log_mel", "mfcc"]  # not in the order in which they finished
     trained.clear()
     assert cross_validate(tmp_path) == 0
     assert trained == []
 
 
 @pytest.mark.fast
-def test_tables_of_what_is_finished(trained, tmp_path, capsys):
-    """Fusion is of the folds that all features have; what was not run is named; nothing is trained."""
+def test_tables_of_finished_cells(trained, tmp_path, capsys):
+    """Fusion uses the folds that all features have, cells not run are named, and nothing is trained."""
     assert cross_validate(tmp_path, features="log_mel", folds="1-2") == 0
     assert cross_validate(tmp_path, features="mfcc", folds="2") == 0
     (tmp_path / "mfcc" / "fold2" / "metrics.jsonl").write_text('{"step": 4, "time/seconds": 90.0}\n')
@@ -101,7 +101,7 @@ def test_tables_of_what_is_finished(trained, tmp_path, capsys):
     ("features", "says"),
     [("cqt", "no finished cell"), ("log_mel,mfcc", "no fold is finished by all of log_mel, mfcc")],
 )
-def test_nothing_to_make_tables_of(trained, tmp_path, capsys, features, says):
+def test_tables_without_finished_cells_are_refused(trained, tmp_path, capsys, features, says):
     assert cross_validate(tmp_path, features="log_mel", folds="1") == 0
     assert cross_validate(tmp_path, features="mfcc", folds="2") == 0
     assert cross_validate(tmp_path, "--finished", features=features) == 2
@@ -109,15 +109,15 @@ def test_nothing_to_make_tables_of(trained, tmp_path, capsys, features, says):
 
 
 @pytest.mark.fast
-def test_finished_knows_the_features_too(trained, tmp_path, capsys):
+def test_unknown_features_are_refused_with_finished_too(trained, tmp_path, capsys):
     assert cross_validate(tmp_path, features="log_mel", folds="1") == 0
     assert cross_validate(tmp_path, "--finished", features="log_mel,mell", folds="1") == 2
     assert "mell" in capsys.readouterr().err
 
 
 @pytest.mark.fast
-def test_what_was_begun_is_not_finished(trained, tmp_path):
-    """Predictions of another step, or of no config, are of no finished cell."""
+def test_started_cells_are_not_finished(trained, tmp_path):
+    """Predictions of another step, or without a config, do not make a finished cell."""
     assert cross_validate(tmp_path, features="log_mel", folds="1-3") == 0
     dataclasses.replace(predicted(0), step=1).save(tmp_path / "log_mel" / "fold1", "test")
     (tmp_path / "log_mel" / "fold2" / "config.json").unlink()
@@ -143,7 +143,7 @@ def test_broken_metrics_are_named(trained, tmp_path, capsys, seconds):
 @pytest.mark.fast
 @pytest.mark.parametrize(("code", "goes_on"), [(2, False), (1, False), (75, True), (-9, True)])
 def test_a_failure_stops_and_keeps_its_exit_code(tmp_path, monkeypatch, capsys, code, goes_on):
-    """A mistake or a divergence would come again; who was told to stop or killed goes on."""
+    """A user error or divergence would recur; a cell that was stopped or killed can resume."""
     monkeypatch.setattr(crossval, "train", lambda *_: code)
     assert cross_validate(tmp_path) == (code if code > 0 else 1)
     last = capsys.readouterr().out.splitlines()[-1]
@@ -173,7 +173,7 @@ def test_a_failure_stops_and_keeps_its_exit_code(tmp_path, monkeypatch, capsys, 
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else None,
 )
-def test_wrong_arguments_before_anything_is_trained(trained, tmp_path, capsys, arguments, says):
+def test_wrong_arguments_are_refused_before_training(trained, tmp_path, capsys, arguments, says):
     assert cross_validate(tmp_path / "W", *arguments.pop("more", []), **arguments) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
@@ -204,8 +204,8 @@ def test_presets_are_joined():
     assert (config.num_classes, config.seed) == (10, 7)
 
 
-def test_a_real_cell_is_trained_and_a_half_finished_one_goes_on(tmp_path, monkeypatch):
-    """One feature and fold by the real program; then its predictions are lost, as by a kill at the end."""
+def test_a_real_cell_is_trained_and_a_partial_one_resumes(tmp_path, monkeypatch):
+    """The real program runs one feature and fold; then its predictions are lost, as after a late kill."""
     monkeypatch.setenv("XLA_FLAGS", launched()["XLA_FLAGS"])
     rng = np.random.default_rng(0)
     for label, hertz in (("low", 300), ("high", 3000)):
@@ -223,12 +223,12 @@ def test_a_real_cell_is_trained_and_a_half_finished_one_goes_on(tmp_path, monkey
     assert (first.step, len(first.ids), len(first.fingerprint)) == (4, 4, 64)
     rows = (cell / "metrics.jsonl").read_text()
     predictions.path_of(cell, "test").unlink()
-    shutil.rmtree(cell / "checkpoints" / "4")  # the last save was lost too: it goes on from step 3
+    shutil.rmtree(cell / "checkpoints" / "4")  # the last save was lost too: it resumes from step 3
     assert cross_validate(workdir, "--quiet", *locations, **arguments) == 0
     again = predictions.load(cell, "test")
     np.testing.assert_array_equal(again.probabilities, first.probabilities)
     assert json.loads(rows.splitlines()[-1])["step"] == 4
     seconds = [row["time/seconds"] for row in read_metrics(cell / "metrics.jsonl") if "test/mAP" in row]
     assert len(seconds) > 0
-    assert seconds == sorted(seconds)  # the time before the interruption is in it
+    assert seconds == sorted(seconds)  # includes the time before the interruption
     assert seconds[0] > 0

@@ -1,4 +1,4 @@
-"""Several processes, told to one: how they join, and what is compiled to bring their batches together."""
+"""How several processes join, and what is compiled to gather their batches, simulated in one process."""
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 
 @pytest.fixture
 def compilations():
-    """Grows by one for each program that is compiled."""
+    """A list that grows by one for each compiled program."""
     seen = []
 
     def note(event: str, seconds: float, **_: object) -> None:
@@ -25,8 +25,8 @@ def compilations():
 
 
 @pytest.mark.fast
-def test_rows_of_all_processes_are_gathered_by_one_program(compilations, monkeypatch):
-    """One for all batches of a run, also by a mesh that is made again, as each evaluation may."""
+def test_one_program_gathers_the_rows_of_all_processes(compilations, monkeypatch):
+    """One program serves all batches of a run, even if each evaluation makes its mesh anew."""
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     rows = np.arange(24, dtype=np.float32).reshape(8, 3)
     placed = jax.device_put({"rows": rows}, distributed.split_batch(distributed.data_mesh()))
@@ -40,6 +40,6 @@ def test_rows_of_all_processes_are_gathered_by_one_program(compilations, monkeyp
 
 @pytest.mark.fast
 @pytest.mark.parametrize("given", [(None, 2, None), ("host:1", None, None), ("host:1", 2, None)])
-def test_only_some_of_what_joins_processes(given):
+def test_an_incomplete_set_of_join_options_is_refused(given):
     with pytest.raises(ConfigError, match="--process_id belong together: give all or none"):
         distributed.start(*given)

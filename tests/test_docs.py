@@ -1,4 +1,4 @@
-"""The documentation is true: commands are read by the programs' own parsers, names can be imported."""
+"""The documentation matches the code: the programs' own parsers accept its commands, and its names exist."""
 
 import importlib
 import re
@@ -39,7 +39,7 @@ def read_config(overrides: list[str]) -> None:
 
 
 def options(arguments: list[str]):
-    """(name, value) of absl's flags."""
+    """Yield (name, value) of absl flags."""
     rest = iter(arguments)
     for argument in rest:
         name, equals, value = argument.partition("=")
@@ -50,7 +50,7 @@ def check_main(arguments: list[str]) -> None:
     own = [(name, value) for name, value in options(arguments) if not name.startswith("--config")]
     for name, value in own:
         flags.FLAGS[name.removeprefix("--")].parser.parse(value)
-    assert main_program.__name__ == "rann_jax.main"  # whose flags these are
+    assert main_program.__name__ == "rann_jax.main"  # the import defines the flags
     read_config(arguments)
 
 
@@ -63,7 +63,7 @@ def check(command: str) -> None:
         text = (REPOSITORY / "pyproject.toml").read_text()
         assert wanted
         assert all(re.search(rf"^{extra} = \[", text, re.MULTILINE) for extra in wanted[1].split(","))
-    elif words[0] == "bash":  # tests/launch has them all
+    elif words[0] == "bash":  # tests/launch checks the launchers
         assert Path(words[1]).parts[0] == "launch"
         assert Path(words[1]).is_file()
         assert words[2:] == ["--dry-run"]
@@ -88,7 +88,7 @@ def check(command: str) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> str:
-    """What the tutorials call DIR: configs look into it."""
+    """The folder that the tutorials call DIR; configs read it."""
     folder = tmp_path_factory.mktemp("own")
     for name in ("dog", "rain"):
         (folder / name).mkdir()
@@ -98,7 +98,7 @@ def folder(tmp_path_factory) -> str:
 
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
-def test_commands_are_what_the_programs_take(page, folder, monkeypatch):
+def test_programs_accept_the_commands(page, folder, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     found = commands(page)
     assert found
@@ -106,7 +106,7 @@ def test_commands_are_what_the_programs_take(page, folder, monkeypatch):
         check(re.sub(r"\bDIR\b", folder, command))
 
 
-def test_a_wrong_command_would_be_seen(monkeypatch):
+def test_wrong_commands_are_noticed(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     for command in (
         "python -m rann_jax.predict runs/mine file.wav --tops 3",
@@ -131,7 +131,7 @@ def test_names_and_links_exist(page):
         assert (page.parent / link).exists(), link
 
 
-def test_the_citation_is_of_this_version():
+def test_the_citation_matches_this_version():
     citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     assert (citation["version"], citation["license"]) == (project["version"], project["license"])
@@ -140,7 +140,7 @@ def test_the_citation_is_of_this_version():
 
 
 def resolved(name: str):
-    """The object of a dotted name."""
+    """Return the object of a dotted name."""
     parts = name.split(".")
     found = importlib.import_module(parts[0])
     for i, part in enumerate(parts[1:], start=1):

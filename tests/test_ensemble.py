@@ -1,4 +1,4 @@
-"""Predictions of several runs become one table; whatever does not belong together is refused in one line."""
+"""Predictions of several runs become one table; runs that do not match are refused in one line."""
 
 import csv
 import dataclasses
@@ -46,7 +46,7 @@ def runs(tmp_path):
 
 
 def refused(capsys, *arguments: object) -> str:
-    """The one line with which the program ends."""
+    """Run the program and return the single error line with which it ends."""
     assert ensemble.main([str(a) for a in arguments]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
@@ -55,7 +55,7 @@ def refused(capsys, *arguments: object) -> str:
 
 
 def test_a_model_with_a_plus_in_its_name():
-    """A single model, the fusion of two, and that of it with a third are three lines."""
+    """A model named `a+b`, the fusion of `a` and `b`, and fusions with that model get separate lines."""
     names = ["log_mel", "wavegram", "log_mel+wavegram"]
     models = {name: predicted(seed) for seed, name in enumerate(names)}
     rows = ensemble.fusion_rows(models, ["wa"], ensemble.choose_subsets("all", names), draws=0)
@@ -99,7 +99,7 @@ def test_the_table(runs, tmp_path, capsys):
     k = np.mean(1 - (loaded[0] * loaded[1]).sum(1))
     assert float(by_name["mel+mfcc", "murphy"]["conflict"]) == pytest.approx(k, abs=1e-5)
     singles = [float(by_name[run.name, "single"]["accuracy"]) for run in runs]
-    assert singles == [(probs.argmax(1) == TARGETS.argmax(1)).mean() for probs in loaded]  # in every digit
+    assert singles == [(probs.argmax(1) == TARGETS.argmax(1)).mean() for probs in loaded]  # every digit equal
     assert float(by_name[runs[np.argmax(singles)].name, "single"]["p"]) == 1
 
 
@@ -117,7 +117,7 @@ def test_tagging_is_scored_too(tmp_path):
 
 
 @pytest.mark.parametrize("task", ["classification", "tagging"])
-def test_fitted_weights_are_the_likeliest(task):
+def test_fitted_weights_maximise_the_likelihood(task):
     probs = np.stack([predicted(seed, s).probabilities for seed, s in ((0, 2.0), (1, 1.5), (2, -0.5))])
     if task == "classification":
         likelihood = (probs * TARGETS).sum(-1)
@@ -135,7 +135,7 @@ def test_fitted_weights_are_the_likeliest(task):
     assert -np.log(weights @ likelihood).mean() == pytest.approx(expected.fun, abs=2e-6)
 
 
-def test_weights_are_never_fitted_on_what_is_scored(runs, capsys):
+def test_weights_are_never_fitted_on_scored_clips(runs, capsys):
     fitted = [*runs, "--weights", "fitted"]
     assert "--fit-split" in refused(capsys, *fitted)
     assert "--fit-split" in refused(capsys, *fitted, "--fit-split", "test")
@@ -148,7 +148,7 @@ def test_weights_are_never_fitted_on_what_is_scored(runs, capsys):
     fit = np.stack([predictions.load(run, "valid").probabilities for run in runs[1:]])
     expected = "+".join(f"{w:.3f}" for w in fusion_weights.fit(fit, TARGETS, "classification"))
     (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("| mfcc+cqt |")]
-    assert line.endswith(f"| {expected} |")  # fitted for the two, not what three leave to them
+    assert line.endswith(f"| {expected} |")  # fitted for these two, not taken from the fit of three
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_a_run_named_twice(runs, capsys):
 
 
 def npz(**changes) -> bytes:
-    """A predictions file with some arrays replaced, or left out where None."""
+    """Return a predictions file with some arrays replaced, or left out if None."""
     arrays = {f.name: np.asarray(getattr(predicted(0), f.name)) for f in dataclasses.fields(Predictions)}
     file = io.BytesIO()
     np.savez(file, **{name: array for name, array in (arrays | changes).items() if array is not None})
@@ -205,7 +205,7 @@ def npz(**changes) -> bytes:
 
 
 def lying_header() -> bytes:
-    """An array that says to hold a terabyte."""
+    """Return a file with an array that claims to hold a terabyte."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": "<f4", "fortran_order": False, "shape": (1 << 20, 1 << 18)}
@@ -217,7 +217,7 @@ def lying_header() -> bytes:
 
 
 def encrypted() -> bytes:
-    """By its headers alone."""
+    """Return a file that is encrypted according to its headers only."""
     file = bytearray(npz())
     for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         place = -1
@@ -278,7 +278,7 @@ def test_subsets_are_named_as_the_tables_print_them():
 @pytest.mark.parametrize(
     "text", ["log_mel+wavegram+mfcc", "(log_mel+wavegram", "(log_mel+wavegram)", "+", ""]
 )
-def test_subsets_without_the_brackets_are_told_where_they_belong(text):
+def test_errors_about_subsets_show_where_brackets_belong(text):
     with pytest.raises(ConfigError, match=r"each once, of \(log_mel\+wavegram\), mfcc$"):
         ensemble.choose_subsets(text, ["log_mel+wavegram", "mfcc"])
 

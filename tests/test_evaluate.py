@@ -1,4 +1,4 @@
-"""What scores are of: how many of the clips there are, and which data."""
+"""Evaluation: which clips and data are scored, how batches are read, and by which measures."""
 
 import json
 import shutil
@@ -28,7 +28,10 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled", "one_device")
 @pytest.mark.fast
 @pytest.mark.parametrize("task", MEASURES)
 def test_measures_of_a_task_by_hand(task):
-    """Class 0 is ranked 1, 0, 1 and class 1 as 1, 0, 0: AP 5/6 and 1, AUC 1/2 and 1, 2 of 3 clips right."""
+    """Targets by rank are 1, 0, 1 for class 0 and 1, 0, 0 for class 1: AP 5/6 and 1, AUC 1/2 and 1.
+
+    Two of the three clips are right.
+    """
     targets = np.array([[1, 0], [0, 1], [1, 0]])
     scores = np.array([[0.9, 0.1], [0.8, 0.5], [0.7, 0.3]])
     found = dict(measures(task, targets, scores))
@@ -36,10 +39,10 @@ def test_measures_of_a_task_by_hand(task):
     assert found["mAP"] == pytest.approx((5 / 6 + 1) / 2)
     if task == "classification":
         assert found["accuracy"] == pytest.approx(2 / 3)
-        assert found["macro_f1"] == pytest.approx((4 / 5 + 0) / 2)  # class 0: 2 of 2 found, 3 said
+        assert found["macro_f1"] == pytest.approx((4 / 5 + 0) / 2)  # class 0: both of 2 found, 3 predicted
     else:
         assert found["mAUC"] == pytest.approx((1 / 2 + 1) / 2)
-        assert found["d_prime"] == pytest.approx(2**0.5 * 0.6744897501960817)  # the normal quartile
+        assert found["d_prime"] == pytest.approx(2**0.5 * 0.6744897501960817)  # upper normal quartile
 
 
 def write_sound(path, seed):
@@ -48,7 +51,7 @@ def write_sound(path, seed):
 
 
 def save_untrained(workdir, config):
-    """What training leaves, without its minute of compilation."""
+    """Save what training leaves, without the minute of compilation."""
     data = prepare(**data_options(config), progress=False)
     checkpoints = Checkpoints(workdir, config.best_metric)
     checkpoints.save(0, *restore_or_create(build(config), data, checkpoints, distributed.data_mesh()), {})
@@ -62,7 +65,7 @@ def evaluate(folder, config):
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
-    """An untrained checkpoint on 20 sounds, one of which is broken."""
+    """Folder, config and scores of an untrained checkpoint on 20 sounds, one of which is broken."""
     folder = tmp_path_factory.mktemp("evaluated")
     for label in ("cat", "dog"):
         for i in range(10):
@@ -76,7 +79,7 @@ def evaluated(tmp_path_factory):
     return folder, config, evaluate(folder, config)
 
 
-def test_what_was_left_out_is_counted_and_stored(evaluated):
+def test_clips_left_out_are_counted_and_scores_are_stored(evaluated):
     folder, _, scores = evaluated
     assert "test: 19 of 20 clips" in list(readable(scores))
     stored = json.loads((folder / "run" / "predictions" / "test.json").read_text())
@@ -86,11 +89,11 @@ def test_what_was_left_out_is_counted_and_stored(evaluated):
     assert stored["fingerprint"] == predicted["fingerprint"]
 
 
-def test_other_data_than_the_checkpoints_is_scored_and_said_so(evaluated, tmp_path, capsys):
+def test_other_data_is_scored_with_a_warning(evaluated, tmp_path, capsys):
     folder, config, _ = evaluated
     shutil.copytree(folder / "run", tmp_path / "run")
     shutil.copytree(folder / "sounds", tmp_path / "sounds")
-    write_sound(tmp_path / "sounds" / "cat" / "cat3.wav", 3)  # mended meanwhile
+    write_sound(tmp_path / "sounds" / "cat" / "cat3.wav", 3)  # repaired in the meantime
     other = config.copy_and_resolve_references()
     other.data_dir = str(tmp_path / "sounds")
     scores = evaluate(tmp_path, other)
@@ -102,14 +105,14 @@ def test_other_data_than_the_checkpoints_is_scored_and_said_so(evaluated, tmp_pa
     assert before["fingerprint"] != now["fingerprint"]
 
 
-def test_a_run_is_scored_in_another_way(evaluated):
-    """On another split, by fewer crops, in other batches; what was scored before stays."""
+def test_a_run_can_be_scored_with_other_settings(evaluated):
+    """Another split, fewer crops and another batch size; the predictions made before stay."""
     folder, config, scores = evaluated
     before = (folder / "run" / "predictions" / "test.npz").read_bytes()
     other = config.copy_and_resolve_references()
     other.eval = {"splits": ("train",), "batch_size": 16, "max_crops": 1}
     again = evaluate(folder, other)
-    assert {name.partition("/")[0] for name in again} == {"train"}  # whose clips are those of test here
+    assert {name.partition("/")[0] for name in again} == {"train"}  # the same clips as test here
     assert again["train/clips"] == scores["test/clips"] == 19
     assert predictions.splits(folder / "run") == ["test", "train"]
     assert (folder / "run" / "predictions" / "test.npz").read_bytes() == before
@@ -129,7 +132,7 @@ UNTRAINED = SimpleNamespace(ema_variables={}, step=0)
 
 
 class Watched:
-    """Stands for eval_batches: gives its batches, and notes how it was called, what is read, that it ends."""
+    """A stand-in for eval_batches that yields its batches and records its options, each read and the end."""
 
     def __init__(self, events):
         self.events, self.options = events, {}
@@ -152,7 +155,7 @@ class Watched:
 
 @pytest.fixture
 def evaluator_of(evaluated, monkeypatch):
-    """Evaluators with `step` as their network, of 19 clips as long as a crop, in batches of 8; watched."""
+    """A function that makes a watched evaluator with `step` as network: 19 one-crop clips, batches of 8."""
     config = evaluated[1].copy_and_resolve_references()
     config.eval.batch_size, config.loader = 8, {"num_threads": 2, "prefetch": 3}
     prepared = prepare(**data_options(config), progress=False)
@@ -174,13 +177,13 @@ def evaluator_of(evaluated, monkeypatch):
 
 
 def loudest(variables, audio):
-    """Scores that tell one clip from another."""
+    """Return scores that identify each clip."""
     level = jnp.abs(audio.astype(jnp.float32) / 2**15).mean(axis=1)
     return jnp.stack([level, 1 - level], axis=1)
 
 
 def test_evaluation_reads_on_while_the_device_computes(evaluator_of):
-    """A batch is fetched when the next one is on its way; threads and prefetch are those of training."""
+    """A batch is fetched after the next one is dispatched; threads and prefetch are those of training."""
     evaluator, watched = evaluator_of(loudest)
     scores = dict(evaluator.run(UNTRAINED))
     assert watched.events[:7] == ["read", "read", "fetch", "read", "fetch", "closed", "fetch"]
@@ -188,7 +191,7 @@ def test_evaluation_reads_on_while_the_device_computes(evaluator_of):
     assert scores["test/clips"] == 19
 
 
-def test_probabilities_are_of_the_clips_they_stand_for(evaluator_of, evaluated, tmp_path):
+def test_probabilities_belong_to_the_stored_clip_ids(evaluator_of, evaluated, tmp_path):
     evaluator, _ = evaluator_of(loudest)
     dict(evaluator.run(UNTRAINED))
     stored = np.load(evaluator.save(tmp_path))
@@ -198,7 +201,7 @@ def test_probabilities_are_of_the_clips_they_stand_for(evaluator_of, evaluated, 
         np.testing.assert_allclose(row, [np.abs(wave).mean(), 1 - np.abs(wave).mean()], atol=1e-4)
 
 
-def test_readers_end_where_evaluation_fails(evaluator_of):
+def test_readers_end_when_evaluation_fails(evaluator_of):
     def broken(variables, audio):
         raise RuntimeError("the network cannot be computed")
 
@@ -209,7 +212,7 @@ def test_readers_end_where_evaluation_fails(evaluator_of):
 
 
 def test_probabilities_that_are_not_finite_are_one_line(evaluator_of):
-    """Finite weights of 1e30 make them so, in the activations."""
+    """Finite weights of 1e30 can cause this through the activations."""
     evaluator, _ = evaluator_of(lambda variables, audio: jnp.full((len(audio), 2), jnp.nan))
     with pytest.raises(DivergedError, match=r"test: 19 clips .*not finite, by the weights of step 0: lower"):
         dict(evaluator.run(UNTRAINED))

@@ -17,7 +17,7 @@ from rann_jax.steps import make_eval_step
 from tests.conftest import TINY_LABELS
 from tests.tiny import get_config, write_workdir
 
-# -P and another directory: neither the repository nor the installed package is in reach.
+# With -P and another folder, neither the repository nor the installed package can be imported.
 WITHOUT = """
 import sys
 sys.modules["rann_jax"] = sys.modules["flax"] = None
@@ -60,14 +60,14 @@ def tagger(tiny_workdir):
     return rann_jax.Tagger.load(tiny_workdir, batch_size=3)
 
 
-def test_stablehlo_hears_what_the_tagger_hears(tiny_workdir, tagger, sounds, tmp_path, capsys):
+def test_stablehlo_gives_the_results_of_the_tagger(tiny_workdir, tagger, sounds, tmp_path, capsys):
     pytest.importorskip("flatbuffers", reason="the extra 'export' is not installed")
     assert main([str(tiny_workdir), "--to", "stablehlo", "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "model.stablehlo")
     np.save(tmp_path / "waves.npy", sounds)
     elsewhere(RUN_STABLEHLO, tmp_path)
     expected = tagger.predict(sounds)
-    assert np.ptp(expected, axis=0).max() > 0.01  # it does listen
+    assert np.ptp(expected, axis=0).max() > 0.01  # the results depend on the sound
     with np.load(tmp_path / "answers.npz") as answers:
         np.testing.assert_allclose(answers["arr_0"], expected[:1], atol=1e-4)
         np.testing.assert_allclose(answers["arr_1"], expected, atol=1e-4)
@@ -89,11 +89,10 @@ def sounds(tagger) -> np.ndarray:
     [{}, {"feature.name": "cqt"}, {"dtype": "bfloat16"}, {"model.remat": True}],
     ids=lambda changes: "".join(map(str, changes)) or "log_mel",
 )
-def test_onnxruntime_hears_what_the_tagger_hears(changes, tiny_workdir, tagger, sounds, tmp_path, capsys):
-    """In a process without JAX; of CQT the network only, behind this package's front end.
+def test_onnxruntime_gives_the_results_of_the_tagger(changes, tiny_workdir, tagger, sounds, tmp_path, capsys):
+    """The model runs in a process without JAX; for CQT it is only the network, behind this front end.
 
-    Of a run in bfloat16, or that computes its blocks again on the way back, it is the same network, in
-    float32.
+    Runs in bfloat16 or with rematerialised blocks export the same network, in float32.
     """
     pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -105,7 +104,7 @@ def test_onnxruntime_hears_what_the_tagger_hears(changes, tiny_workdir, tagger, 
     np.save(tmp_path / "inputs.npy", tagger.experiment.front_end(sounds) if takes_image else sounds)
     elsewhere(RUN_ONNX, tmp_path)
     expected = tagger.predict(sounds)
-    assert np.ptp(expected, axis=0).max() > 0.01  # it does listen
+    assert np.ptp(expected, axis=0).max() > 0.01  # the results depend on the sound
     with np.load(tmp_path / "answers.npz") as answers:
         np.testing.assert_allclose(answers["arr_0"], expected[:1], atol=1e-4)
         np.testing.assert_allclose(answers["arr_1"], expected, atol=1e-4)
@@ -113,7 +112,7 @@ def test_onnxruntime_hears_what_the_tagger_hears(changes, tiny_workdir, tagger, 
 
 @pytest.mark.fast
 def test_formats_in_one_folder_keep_their_own_descriptions(tiny_workdir, tmp_path, monkeypatch):
-    """Where ONNX cannot write the front end, one describes an image, the other a waveform."""
+    """If ONNX cannot express the front end, one format takes an image and the other a waveform."""
     for to, given in (("stablehlo", ("wave", (8000,))), ("onnx", ("image", (16, 16)))):
         monkeypatch.setitem(FORMATS, to, lambda tagger, given=given: Exported(b"", *given))
         assert main([str(tiny_workdir), "--to", to, "--out", str(tmp_path)]) == 0
@@ -169,7 +168,7 @@ def test_wrong_use_is_one_line(tmp_path, tiny_workdir, monkeypatch, capsys):
 
 @pytest.mark.fast
 def test_an_operation_without_a_rule_is_one_line(tmp_path, monkeypatch, capsys):
-    """Of a network that takes the waveform beside an image there is no form without the front end."""
+    """A network that takes a waveform beside an image cannot be exported without its front end."""
     pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
     from rann_jax.interop.onnx_rules import RULES
 

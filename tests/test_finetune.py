@@ -1,6 +1,6 @@
-"""Fine-tuning by the program: better than from scratch in the same steps; resumed without its source.
+"""Fine-tuning beats training from scratch in the same number of steps, and resumes without its source.
 
-Both sets are synthesised: five classes to learn from, five others, of which there are few clips, to learn.
+Both data sets are synthesised: five classes for the source, and five others with few clips to fine-tune on.
 """
 
 import shutil
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.usefixtures("one_device")
 
 KNOWN, NEW = sorted(SYNTHESISERS)[0::2], sorted(SYNTHESISERS)[1::2]
 
-# Seen with seeds 0, 1 and 2: accuracies of 0.45, 0.35 and 0.42 against 0.20, 0.17 and 0.20, of 60 clips.
+# Seen with seeds 0, 1 and 2: accuracies of 0.45, 0.35 and 0.42 against 0.20, 0.17 and 0.20, on 60 clips.
 STEPS, MARGIN = 20, 0.15
 
 
 def write_sounds(path, labels, train, test):
-    """Sounds of a second in path/SPLIT/LABEL."""
+    """Write sounds of one second to path/SPLIT/LABEL."""
     for split, count, seed in (("train", train, 1), ("test", test, 2)):
         for label in labels:
             (path / split / label).mkdir(parents=True)
@@ -48,7 +48,7 @@ def sounds(tmp_path_factory):
 
 
 def train(sounds, data, workdir, **overrides):
-    """Scores of a run on a folder of sounds."""
+    """Train on a folder of sounds and return the scores."""
     config = tiny_panns.get_config()
     config.sample_rate = 16000
     config.feature = {"name": "log_mel", "frames_per_second": 32, "n_bins": 32, "top_db": 80.0}
@@ -60,7 +60,7 @@ def train(sounds, data, workdir, **overrides):
 
 @pytest.fixture(scope="module")
 def source(sounds):
-    """A run on the known classes."""
+    """The workdir of a run on the known classes."""
     steps = {"total_steps": 150, "log_every": 150, "eval_every": 150, "save_every": 150}
     train(sounds, "known", sounds / "source", **steps)
     return sounds / "source"
@@ -75,14 +75,14 @@ def state_of(workdir):
     return jax.device_get(state)
 
 
-def test_better_than_from_scratch_in_the_same_steps(sounds, source, tmp_path):
+def test_fine_tuning_beats_training_from_scratch(sounds, source, tmp_path):
     steps = {"total_steps": STEPS, "log_every": STEPS, "eval_every": STEPS, "save_every": STEPS}
     tuned = train(sounds, "new", tmp_path / "tuned", init_from=str(source), **steps)
     scratch = train(sounds, "new", tmp_path / "scratch", **steps)
     assert tuned["test/accuracy"] > scratch["test/accuracy"] + MARGIN
 
 
-def test_a_probe_goes_on_to_the_bit_without_its_source(sounds, source, tmp_path, capsys):
+def test_a_probe_resumes_bit_identical_without_its_source(sounds, source, tmp_path, capsys):
     overrides = {"init_from": str(tmp_path / "moved"), "optimizer.frozen": ("trunk",)}
     shutil.copytree(source, tmp_path / "moved")
     train(sounds, "new", tmp_path / "probe", **overrides)
@@ -96,11 +96,11 @@ def test_a_probe_goes_on_to_the_bit_without_its_source(sounds, source, tmp_path,
         head = after.pop("fc_audioset", None), before.pop("fc_audioset", None)
         jax.tree.map(np.testing.assert_array_equal, before, after)
         assert head[0] is None or np.any(head[0]["kernel"] != head[1]["kernel"])
-    # Where its embeddings come from is still the source's trunk.
+    # The embeddings still come from the source's trunk.
     wave = synthesise("siren", np.random.default_rng(0))
     embeddings = [Tagger.load(workdir).embed(wave, 16000) for workdir in (source, tmp_path / "probe")]
     np.testing.assert_array_equal(*embeddings)
-    # As if the run had been killed after step 2 of 4, and the source deleted.
+    # Simulate a run that was killed after step 2 of 4, and whose source was deleted.
     shutil.copytree(tmp_path / "probe", tmp_path / "killed")
     shutil.rmtree(tmp_path / "killed" / "checkpoints" / "4")
     shutil.rmtree(tmp_path / "moved")
@@ -109,7 +109,7 @@ def test_a_probe_goes_on_to_the_bit_without_its_source(sounds, source, tmp_path,
     jax.tree.map(np.testing.assert_array_equal, state, state_of(tmp_path / "killed"))
 
 
-def test_the_config_takes_over_what_the_weights_depend_on(sounds, source):
+def test_the_config_adopts_the_settings_of_the_source(sounds, source):
     config = finetune.get_config(f"data={sounds / 'new'},init_from={source},train=probe")
     build(config)
     assert (config.sample_rate, config.t_c, config.model.width) == (16000, 1.0, tiny_panns.WIDTH)
@@ -123,7 +123,7 @@ def test_the_config_takes_over_what_the_weights_depend_on(sounds, source):
 
 
 @pytest.mark.fast
-def test_a_folder_says_its_classes_splits_and_task(tmp_path):
+def test_a_folder_determines_classes_splits_and_task(tmp_path):
     for number in range(4):
         soundfile.write(tmp_path / f"{number}.wav", np.zeros(100), 8000)
     table = tmp_path / "labels.csv"

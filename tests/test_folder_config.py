@@ -1,4 +1,4 @@
-"""What the config of a user's own folder takes from it, and what it says and refuses."""
+"""What the config reads from a user's own folder, what it prints and what it refuses."""
 
 import pytest
 from ml_collections import ConfigDict
@@ -13,12 +13,12 @@ DEALT = "config.dataset.folds=5"
 
 
 def table(folder, first, second, column="split"):
-    """Eight clips of the first split, two of the second, two classes."""
+    """Write a table of two classes, with eight clips in the first split and two in the second."""
     rows = [f"{n}.wav,{'cat' if n % 2 else 'dog'},{first if n < 8 else second}\n" for n in range(10)]
     folder.mkdir()
     (folder / "labels.csv").write_text(f"filename,label,{column}\n" + "".join(rows))
     for n in range(10):
-        (folder / f"{n}.wav").touch()  # names are all that is looked at
+        (folder / f"{n}.wav").touch()  # only the names matter
     return folder
 
 
@@ -45,7 +45,7 @@ def test_the_larger_split_is_trained_on_whatever_its_name(first, second, tmp_pat
 
 
 @pytest.mark.fast
-def test_the_name_of_a_folder_may_have_commas(tmp_path):
+def test_the_name_of_a_folder_may_contain_commas(tmp_path):
     folder = table(tmp_path / "birds, frogs,2024 = a,b", "train", "test")
     config = get_config(f"data={folder},t_c=2,")
     assert (config.data_dir, config.t_c) == (str(folder), 2)
@@ -56,7 +56,7 @@ def test_the_name_of_a_folder_may_have_commas(tmp_path):
     ("first", "second"),
     [("train", "rest"), ("a", "b"), ("dev", "test"), ("train1", "train2"), ("x1", "y2"), ("test", "test")],
 )
-def test_names_that_do_not_say_what_to_test_on(first, second, tmp_path):
+def test_ambiguous_split_names_are_refused(first, second, tmp_path):
     folder = table(tmp_path / "sounds", first, second, "part")
     (folder / "labels.csv").write_text((folder / "labels.csv").read_text().replace("part", "fold", 1))
     with pytest.raises(
@@ -67,7 +67,7 @@ def test_names_that_do_not_say_what_to_test_on(first, second, tmp_path):
 
 
 @pytest.mark.fast
-def test_several_splits():
+def test_several_splits_are_assigned_by_name():
     assert chosen(["dev", "eval", "test", "train"]) == {"train": "train", "test": "test"}
     assert chosen(["test2", "test1", "train"])["test"] == "test2+test1"
     assert chosen([f"fold{k}" for k in (1, 10, 2, 9)]) == {"train": "fold1+fold2+fold9", "test": "fold10"}
@@ -80,7 +80,7 @@ def fine_tuned(presets: str) -> ConfigDict:
 
 @pytest.mark.fast
 @pytest.mark.parametrize("config", [get_config, fine_tuned], ids=["folder", "finetune"])
-def test_a_split_kept_out_is_said(config, tmp_path, capsys):
+def test_a_held_out_split_is_reported(config, tmp_path, capsys):
     folder = tmp_path / "sounds"
     for name in [f"{kind}/{number}.wav" for kind in ("cat", "dog") for number in range(10)]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -108,14 +108,14 @@ def test_classes_that_are_not_tested_are_named(tmp_path, capsys):
     get_config(f"data={folder}")
     warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
     assert warned == [
-        f"warning: {folder}: 1 of 3 classes have no clip in the test split, test: cat",  # x.wav is not there
+        f"warning: {folder}: 1 of 3 classes have no clip in the test split, test: cat",  # there is no x.wav
         f"warning: {folder}: 1 of 3 classes have no clip in the train split, train: owl",
     ]
 
 
 @pytest.mark.fast
 def test_table_columns_and_folds_are_presets(tmp_path):
-    """What a message asks for can be given, though overrides come after the folder is looked at."""
+    """The presets that messages ask for work, although overrides apply only after the folder is read."""
     folder = table(tmp_path / "sounds", "train", "test")
     (folder / "other.csv").write_text("file,species,part\n0.wav,owl,a1\n1.wav,frog,a2\n2.wav,newt,a1\n")
     asked = f"{folder}.*, labels.csv, other.csv: .*csv= beside data="

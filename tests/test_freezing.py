@@ -1,4 +1,4 @@
-"""Frozen parameters and statistics stay to the bit; the last layer's own rate; AMSGrad."""
+"""Frozen parameters and statistics stay bit-identical; the last layer has its own rate; AMSGrad."""
 
 import contextlib
 import functools
@@ -24,7 +24,7 @@ LABELS = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]]
 
 
 class Small(nn.Module):
-    """The parts that freezing knows: layers with BatchNorm, dropout, an embedding, a last layer."""
+    """A network with the parts that freezing handles: BatchNorm, dropout, an embedding and a last layer."""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -39,7 +39,7 @@ class Small(nn.Module):
 
 
 def trained(patterns: tuple[str, ...], steps: int = 3):
-    """States before and after some steps, and the losses."""
+    """Train some steps; return the states before and after, and the losses."""
     freezing = Freezing("fc2", patterns)
     tx = optimizer.adam(schedule="constant", learning_rate=1e-2, total_steps=steps, groups=freezing.groups)
     state = before = jax.jit(lambda: create_state(Small(), tx, jnp.asarray(IMAGES), seed=0))()
@@ -57,24 +57,24 @@ def trained(patterns: tuple[str, ...], steps: int = 3):
 
 
 def changed(before, after) -> set[str]:
-    """Which arrays of two trees differ."""
+    """Return the names of the arrays in which two trees differ."""
     a, b = flatten_dict(before, sep="/"), flatten_dict(after, sep="/")
     assert a.keys() == b.keys()
     return {name for name in a if np.any(np.asarray(a[name]) != np.asarray(b[name]))}
 
 
 @pytest.mark.fast
-def test_frozen_layers_stay_with_their_statistics():
+def test_frozen_layers_keep_parameters_and_statistics():
     before, after, _ = trained(("*0", "norm1/scale", "dense2/b*"))
     moving = {"dense1/kernel", "norm1/bias", "dense2/kernel", "norm2/scale", "norm2/bias"}
-    # A bias in front of a BatchNorm by the batch has no gradient but rounding's, so it is not asked for.
+    # A bias in front of a BatchNorm with batch statistics has only rounding as its gradient: do not check it.
     assert changed(before.params, after.params) - {"dense1/bias"} == moving | {"fc2/kernel", "fc2/bias"}
-    # norm1, of which only the scale is frozen, goes on following the batches.
+    # Only the scale of norm1 is frozen, so its statistics still follow the batches.
     followed = {f"norm{layer}/{name}" for layer in (1, 2) for name in ("mean", "var")}
     assert changed(before.batch_stats, after.batch_stats) == followed
     assert changed(before.ema_batch_stats, after.ema_batch_stats) == followed
     assert changed(before.ema_params, after.ema_params) == changed(before.params, after.params)
-    # Frozen parameters have no moments: two numbers for each of the others.
+    # Adam keeps two moments for each trainable parameter and none for the frozen ones.
     sizes = {name: leaf.size for name, leaf in flatten_dict(before.params, sep="/").items()}
     trainable = sum(sizes[name] for name in moving | {"dense1/bias", "fc2/kernel", "fc2/bias"})
     assert sum(leaf.size for leaf in jax.tree.leaves(after.opt_state) if leaf.ndim) == 2 * trainable
@@ -82,7 +82,7 @@ def test_frozen_layers_stay_with_their_statistics():
 
 @pytest.mark.fast
 def test_a_frozen_trunk_is_a_linear_probe_of_the_embeddings():
-    """Multinomial regression on embeddings in inference mode, dropout off, by hand in float64."""
+    """Compared with float64 multinomial regression on embeddings in inference mode, without dropout."""
     before, after, losses = trained(("trunk",))
     assert changed(before.params, after.params) == {"fc2/kernel", "fc2/bias"}
     assert not changed(before.batch_stats, after.batch_stats)
@@ -103,8 +103,8 @@ def test_a_frozen_trunk_is_a_linear_probe_of_the_embeddings():
 
 @pytest.mark.fast
 @pytest.mark.parametrize("name", [*panns.NETWORKS, "rann-1x4-1"])
-def test_nothing_is_drawn_with_a_frozen_trunk(name):
-    """Dropout asks for a key: RANN has none, PANNs ask as soon as one layer of the trunk is left to train."""
+def test_a_frozen_trunk_needs_no_random_key(name):
+    """Dropout needs a key: RANN has none; PANNs need one as soon as one layer of the trunk is trained."""
     pann = name in panns.NETWORKS
     network = models.create(name, num_classes=3, **({} if pann else {"blocks_per_stage": 1}))
     x = jax.ShapeDtypeStruct((2, 64, 64), jnp.float32)
@@ -146,7 +146,7 @@ def test_the_last_layer_has_its_own_rate():
 
 @pytest.mark.fast
 def test_amsgrad_against_float64():
-    """PyTorch's documented algorithm: the bias is corrected after the maximum is taken."""
+    """PyTorch's documented algorithm corrects the bias after it takes the maximum."""
     rng, rate = np.random.default_rng(0), 1e-2
     tx = optimizer.adam(schedule="constant", learning_rate=rate, total_steps=1, amsgrad=True)
     weights = rng.normal(size=5)
@@ -154,7 +154,7 @@ def test_amsgrad_against_float64():
     state, m, v, v_max = tx.init(params), 0.0, 0.0, 0.0
     update = jax.jit(tx.update)
     for step in range(1, 31):
-        gradient = rng.normal(size=5) * np.exp(-step / 5)  # shrinks, so that the maximum matters
+        gradient = rng.normal(size=5) * np.exp(-step / 5)  # shrinking, so that the maximum matters
         updates, state = update(jnp.asarray(gradient, jnp.float32), state, params)
         params = optax.apply_updates(params, updates)
         m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
@@ -171,7 +171,7 @@ def test_amsgrad_against_float64():
         (("fc1", "fc2"), "nothing is left to train"),
     ],
 )
-def test_patterns_that_cannot_work(patterns, says):
+def test_impossible_patterns_are_refused(patterns, says):
     params = {"fc1": {"kernel": jnp.zeros(1)}, "fc2": {"kernel": jnp.zeros(1)}}
     with pytest.raises(ValueError, match=says):
         Freezing("fc2", patterns).check(params)

@@ -1,4 +1,4 @@
-"""Fusion rules against published numbers, and against Dempster's rule on the whole power set in float64."""
+"""Fusion rules against published numbers, and against Dempster's rule on the full power set in float64."""
 
 import itertools
 
@@ -13,8 +13,8 @@ from rann_jax import fusion
 
 MASS_RULES = {name: rule for name, rule in fusion.RULES.items() if name != "wa"}
 
-# Evidence sets of the literature with the results of Dempster, Murphy and Deng; the last column is of our
-# reconstruction of the improved rule.
+# Evidence sets from the literature with the results of Dempster, Murphy and Deng; the last result ("ids") is
+# from our reconstruction of the improved rule.
 LITERATURE = {
     "one_odd_out": (
         [(1, 0, 0), (0, 1, 0), (0.8, 0.1, 0.1), (0.8, 0.1, 0.1)],
@@ -61,8 +61,8 @@ SHAPES = [(1, 3), (2, 2), (3, 4), (5, 5)]
 
 @st.composite
 def evidence(draw, least_models=1, with_zeros=True):
-    """Masses (M, C) of float32, some sharp, some with impossible classes."""
-    # A few shapes: each is compiled.
+    """Draw float32 masses (M, C), some sharp, some with impossible classes."""
+    # Only a few shapes, because each one is compiled.
     m, c = draw(st.sampled_from([shape for shape in SHAPES if shape[0] >= least_models]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     raw = rng.random((m, c)) ** draw(st.sampled_from([1, 5])) + 1e-3
@@ -73,7 +73,7 @@ def evidence(draw, least_models=1, with_zeros=True):
 
 
 def power_set_combination(masses):
-    """Unnormalised conjunction over all subsets of the frame; the mass of the empty set is the conflict."""
+    """Return the unnormalised conjunction over all subsets; the mass of the empty set is the conflict."""
     classes = range(len(masses[0]))
     frame = [frozenset(s) for size in range(len(classes) + 1) for s in itertools.combinations(classes, size)]
     combined = {subset: float(subset == frozenset(classes)) for subset in frame}
@@ -87,7 +87,7 @@ def power_set_combination(masses):
 
 
 def brute_force(masses):
-    """(fused, conflict) in float64; fused is None in complete conflict."""
+    """Return (fused, conflict) in float64; fused is None for complete conflict."""
     combined = power_set_combination(masses)
     fused = np.array([combined[frozenset([c])] for c in range(len(masses[0]))])
     return (fused / fused.sum() if fused.sum() > 0 else None), combined[frozenset()]
@@ -100,7 +100,7 @@ def deng_average(masses, reliability):
         for i, a in enumerate(masses)
     ]
     weights = np.array(support) * reliability
-    if weights.sum() < 1e-6:  # nobody supports anybody
+    if weights.sum() < 1e-6:  # no model supports another
         weights = np.ones(len(masses))
     return (weights[:, None] * masses).sum(0) / weights.sum()
 
@@ -127,13 +127,13 @@ def test_complete_conflict_is_the_average():
     masses = np.array(LITERATURE["one_odd_out"][0])
     np.testing.assert_allclose(fusion.dempster_shafer(masses), masses.mean(0), rtol=1e-6)
     assert fusion.conflict(masses) == 1
-    for rule in MASS_RULES.values():  # nobody supports anybody
+    for rule in MASS_RULES.values():  # no model supports another
         np.testing.assert_allclose(rule(np.eye(2)), [0.5, 0.5], rtol=1e-6)
 
 
 @pytest.mark.fast
-def test_support_that_is_rounding_weighs_nothing():
-    """Three models of one class each, but for 2e-7 of one: the shares of such supports say nothing."""
+def test_support_from_rounding_has_no_weight():
+    """Three models each certain of another class, except for 2e-7: shares of such support are noise."""
     masses = np.array([(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1 - 2e-7, 2e-7)], np.float32)
     for rule in (fusion.deng, fusion.improved_dempster_shafer):
         np.testing.assert_allclose(rule(masses), fusion.murphy(masses), rtol=1e-5)
@@ -141,7 +141,7 @@ def test_support_that_is_rounding_weighs_nothing():
 
 @settings(deadline=None, max_examples=60)
 @given(evidence())
-def test_dempster_shafer_is_the_rule_on_the_power_set(masses):
+def test_dempster_shafer_equals_the_rule_on_the_power_set(masses):
     expected, k = brute_force(masses)
     np.testing.assert_allclose(fusion.conflict(masses), k, atol=2e-6)
     expected = masses.mean(0) if expected is None else expected
@@ -150,7 +150,7 @@ def test_dempster_shafer_is_the_rule_on_the_power_set(masses):
 
 @settings(deadline=None, max_examples=40)
 @given(evidence(least_models=2))
-def test_averaging_rules_are_repeated_combination(masses):
+def test_averaging_rules_equal_repeated_combination(masses):
     n = len(masses)
     impurity = 1 - (masses.astype(np.float64) ** 2).sum(-1)
     for rule, average in (
@@ -164,7 +164,7 @@ def test_averaging_rules_are_repeated_combination(masses):
 
 @settings(deadline=None, max_examples=30)
 @given(evidence(), st.randoms(use_true_random=False))
-def test_properties(masses, random):
+def test_rules_are_normalised_symmetric_and_keep_a_single_model(masses, random):
     shuffled = masses[random.sample(range(len(masses)), len(masses))]
     for rule in fusion.RULES.values():
         fused = rule(masses)
@@ -176,7 +176,7 @@ def test_properties(masses, random):
 
 @settings(deadline=None, max_examples=30)
 @given(evidence(with_zeros=False))
-def test_a_model_that_knows_nothing_is_neutral(masses):
+def test_a_uniform_model_is_neutral(masses):
     uniform = np.full_like(masses[:1], 1 / masses.shape[1])
     fused = fusion.dempster_shafer(np.concatenate([masses, uniform]))
     np.testing.assert_allclose(fused, fusion.dempster_shafer(masses), atol=1e-5)
@@ -185,7 +185,7 @@ def test_a_model_that_knows_nothing_is_neutral(masses):
 @pytest.mark.fast
 @pytest.mark.parametrize("rule", fusion.RULES)
 def test_ten_models_and_a_thousand_classes_in_float32(rule):
-    """Products reach 1e-60: in float64 they are exact enough to compare with."""
+    """Products reach 1e-60; float64 is exact enough as the reference."""
     logits = np.random.default_rng(0).normal(0, 3, (10, 7, 1000))
     exact = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     fused = jax.jit(fusion.RULES[rule])(exact.astype(np.float32))
@@ -198,7 +198,7 @@ def test_ten_models_and_a_thousand_classes_in_float32(rule):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("rule", [*fusion.RULES, "conflict"])
-def test_gradients_are_those_of_differences_and_finite_at_the_edges(rule):
+def test_gradients_equal_differences_and_are_finite_at_edges(rule):
     function = fusion.conflict if rule == "conflict" else lambda m: fusion.RULES[rule](m)[..., 0]
     masses = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.3, 0.3, 0.4]], np.float32)
     direction = np.array([[1, -1, 0], [0.5, 0, -0.5], [0, 1, -1]], np.float32)
@@ -223,7 +223,7 @@ def test_leading_axes_are_independent_examples(rule):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("rule", MASS_RULES)
-def test_tagging_fuses_every_class_by_itself(rule):
+def test_tagging_fuses_every_class_separately(rule):
     probs = np.random.default_rng(2).random((3, 6, 4)).astype(np.float32)
     fused = fusion.fuse(rule, probs, task="tagging")
     frames = np.stack([probs[:, 2, 1], 1 - probs[:, 2, 1]], -1)
@@ -236,7 +236,7 @@ def test_tagging_fuses_every_class_by_itself(rule):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("rule", fusion.RULES)
-def test_tagging_takes_what_rounding_has_put_above_one(rule):
+def test_tagging_accepts_rounding_above_one(rule):
     probs = np.asarray([[1.0000001, 0.25], [0.5, 0.25]], np.float32)
     exact = np.minimum(probs, 1)
     fused = fusion.fuse(rule, probs, task="tagging")
@@ -250,7 +250,7 @@ def test_tagging_takes_what_rounding_has_put_above_one(rule):
 @pytest.mark.parametrize("task", ["classification", "tagging"])
 @pytest.mark.parametrize("rule", fusion.RULES)
 def test_values_are_checked_once(rule, task, monkeypatch):
-    """Each check brings them from the device."""
+    """Each check copies the values from the device."""
     checks = []
     check = fusion._check_values
     monkeypatch.setattr(fusion, "_check_values", lambda *given: checks.append(given) or check(*given))
@@ -284,7 +284,7 @@ def test_weights_of_the_average():
 )
 @pytest.mark.parametrize("rule", [*fusion.RULES, "conflict"])
 def test_malformed_masses_are_refused(rule, masses, says):
-    if rule == "wa" and "sum to" in says:  # multi-label probabilities are averaged too: any sum will do
+    if rule == "wa" and "sum to" in says:  # averages multi-label probabilities too, so any sum is valid
         np.testing.assert_allclose(fusion.weighted_average(masses), np.mean(masses, axis=0), rtol=1e-6)
         return
     function = fusion.conflict if rule == "conflict" else fusion.RULES[rule]

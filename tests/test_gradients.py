@@ -1,4 +1,4 @@
-"""A batch in parts: against gradients written out by hand in float64, and the network part by part."""
+"""Batches in parts, against float64 gradients written out by hand and against the network run per part."""
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +18,17 @@ X, Y, W = RNG.normal(size=(12, 3)), RNG.normal(size=12), RNG.normal(size=3)
 
 
 def plain(w, stats, x, y, key):
-    """Least squares; the statistic is the mean of x."""
+    """Return the least-squares loss and a running mean of x."""
     return jnp.square(x @ w - y).mean(), 0.9 * stats + 0.1 * x.mean(axis=0)
 
 
 def centred(w, stats, x, y, key):
-    """The same of x less its mean over what is computed at once, as a BatchNorm would see it."""
+    """Return the same, with x centred over the rows computed together, as in a BatchNorm."""
     return plain(w, stats, x - x.mean(axis=0, keepdims=True), y, key)[0], 0.9 * stats + 0.1 * x.mean(axis=0)
 
 
 def by_hand(parts, centre):
-    """Mean loss, statistic and gradient over (x, y) parts, float64."""
+    """Return loss, statistic and gradient in float64, averaged over (x, y) parts."""
     rows = []
     for x, y in parts:
         z = x - x.mean(axis=0) if centre else x
@@ -47,13 +47,13 @@ def ours(loss, accumulate, groups):
 @pytest.mark.fast
 @pytest.mark.parametrize("accumulate", [1, 2, 3, 12])
 @pytest.mark.parametrize("groups", [1])
-def test_without_batchnorm_parts_are_the_whole_batch(accumulate, groups):
+def test_without_batchnorm_parts_equal_the_whole_batch(accumulate, groups):
     for a, b in zip(ours(plain, accumulate, groups), by_hand([(X, Y)], centre=False), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7)
 
 
 @pytest.mark.fast
-def test_accumulated_parts_are_every_kth_row_normalised_by_themselves():
+def test_accumulated_parts_are_normalised_separately():
     parts = [(X[k::3], Y[k::3]) for k in range(3)]
     for a, b in zip(ours(centred, 3, 1), by_hand(parts, centre=True), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7)
@@ -61,7 +61,7 @@ def test_accumulated_parts_are_every_kth_row_normalised_by_themselves():
 
 
 @pytest.mark.fast
-def test_groups_are_consecutive_rows_normalised_by_themselves():
+def test_groups_of_consecutive_rows_are_normalised_separately():
     parts = [(X[:6], Y[:6]), (X[6:], Y[6:])]
     for a, b in zip(ours(centred, 1, 2), by_hand(parts, centre=True), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7)
@@ -74,8 +74,8 @@ def test_groups_of_accumulated_parts():
         np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7)
 
 
-def test_batch_norm_of_each_device_alone():
-    """8 groups on 8 devices: the statistics that flax makes of each device's two examples, averaged."""
+def test_batch_norm_per_device():
+    """8 groups on 8 devices equal the average of flax on each device's two examples."""
     model = TwoBlocks(num_classes=4)
     images = jnp.asarray(RNG.normal(size=(16, 8, 16)) * np.arange(1, 17)[:, None, None], jnp.float32)
     variables = model.init(jax.random.key(0), images)
@@ -109,7 +109,7 @@ def test_batch_norm_of_each_device_alone():
         ({"batch_norm_groups": 0}, r"config.batch_norm_groups=0"),
     ],
 )
-def test_parts_that_do_not_divide_the_batch(overrides, says):
+def test_parts_that_do_not_divide_the_batch_are_refused(overrides, says):
     config = get_config()
     config.update(overrides)
     with pytest.raises(ConfigError, match=says):

@@ -1,4 +1,4 @@
-"""Checkpoints of PyTorch: what is read and written, exactly, and what is refused in one line."""
+"""PyTorch checkpoints are read and written exactly; anything else is refused in one line."""
 
 import builtins
 import pickle
@@ -24,12 +24,12 @@ INPUTS = {
 
 
 def options(network: str) -> dict:
-    # The wavegram's four channels leave no more than a quarter.
+    # `width` divides the channels, and the wavegram has only four.
     return {} if network.startswith("rann-") else {"width": 4 if network.startswith("wave") else WIDTH}
 
 
 def random_variables(network: str):
-    """Variables with every value random, statistics too."""
+    """Return variables with random values everywhere, including the statistics."""
     x = jax.tree.map(
         lambda shape: jax.ShapeDtypeStruct((1, *shape), jnp.float32),
         INPUTS[network],
@@ -59,7 +59,7 @@ def assert_equal(a, b):
 
 
 def test_a_wavegram_of_another_rate():
-    """Its stride is told by the first kernel: at 16 kHz and 100 frames a second half of PANNs'."""
+    """The first kernel tells the stride: at 16 kHz and 100 frames a second, half that of PANNs."""
     network, x = "wavegram_logmel_cnn14", {"image": (64, 32), "waveform": (32 * 128,)}
     model = models.create(network, num_classes=CLASSES, width=4)
     shapes = jax.tree.map(
@@ -84,7 +84,7 @@ def test_round_trip_is_exact(network):
     assert_equal(loaded, variables)
 
 
-def test_tensors_that_are_no_plain_arrays_are_one_line():
+def test_tensors_that_are_not_plain_arrays_are_one_line():
     torch = pytest.importorskip("torch", reason="the PyTorch oracles are the extra `parity`")
     endless = torch.zeros(1).expand(10**14)
     for entry, says in (
@@ -108,7 +108,7 @@ def test_files(cnn14, tmp_path, suffix, package):
 
 @pytest.mark.fast
 def test_published_names(cnn14):
-    """Names that SYSTEM.md quotes from the published checkpoints, with PyTorch's shapes."""
+    """Names of the published checkpoints, with PyTorch's shapes."""
     assert cnn14[1]["conv_block2.conv1.weight"].shape == (128 // WIDTH, 64 // WIDTH, 3, 3)
     shapes = {
         network: {name: array.shape for name, array in entries.items()}
@@ -126,7 +126,7 @@ def test_published_names(cnn14):
 
 
 @pytest.mark.fast
-def test_what_is_no_weight_is_named(cnn14):
+def test_skipped_entries_are_named(cnn14):
     front_end = {
         "spectrogram_extractor.stft.conv_real.weight": np.zeros((513, 1, 1024), np.float32),
         "logmel_extractor.melW": np.zeros((513, 64), np.float32),
@@ -170,18 +170,18 @@ def test_the_entry_that_differs_is_named(cnn14, change, message):
         ("rann-1x1-1", "input_norm.running_mean"),
     ],
 )
-def test_the_wrong_network(cnn14, network, absent):
+def test_weights_of_another_network_are_refused(cnn14, network, absent):
     with pytest.raises(ConfigError, match=f"not the weights of {network}: it has no entry '{absent}' and"):
         load(cnn14[1], network)
 
 
 @pytest.mark.fast
-def test_an_unknown_network(cnn14):
+def test_an_unknown_network_is_refused(cnn14):
     with pytest.raises(ValueError, match="no network is called 'vgg'"):
         interop.load_torch(cnn14[1], "vgg")
 
 
-def test_files_that_are_none(tmp_path):
+def test_invalid_files_are_refused(tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("safetensors")
     with pytest.raises(ConfigError, match=r"absent\.pth: no such file"):
@@ -199,7 +199,7 @@ def test_files_that_are_none(tmp_path):
 
 @pytest.mark.parametrize("module", [b"numpy._core", b"numpy.core"])
 def test_numpy_arrays_beside_the_weights(cnn14, tmp_path, module):
-    """PANNs saved its sampler, arrays of indices, in files of the time of numpy.core; code is refused."""
+    """PANNs' files also hold the sampler's index arrays, some pickled under the old name numpy.core."""
     torch = pytest.importorskip("torch")
     tensors = {name: torch.tensor(array) for name, array in cnn14[1].items()}
     sampler = {"indexes": [np.arange(3), np.zeros(2)], "pointer": np.int64(1)}
@@ -222,13 +222,13 @@ def test_half_precision(cnn14, tmp_path):
 
 @pytest.mark.fast
 @pytest.mark.parametrize(("suffix", "module"), [(".pth", "torch"), (".safetensors", "safetensors.numpy")])
-def test_without_the_package(cnn14, tmp_path, monkeypatch, suffix, module):
+def test_a_missing_package_is_named(cnn14, tmp_path, monkeypatch, suffix, module):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=f"pip install {module.partition('.')[0]}$"):
         interop.save_torch(tmp_path / f"weights{suffix}", cnn14[0], "cnn14")
 
 
-def test_a_place_that_cannot_be_written(cnn14, tmp_path):
+def test_an_unwritable_path_is_refused(cnn14, tmp_path):
     pytest.importorskip("torch")
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"weights\.pth: cannot be written: "):

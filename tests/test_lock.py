@@ -1,4 +1,4 @@
-"""Two trainings never share a workdir, and a killed one leaves none locked."""
+"""Two training runs never share a workdir, and a killed run leaves no lock."""
 
 import errno
 import fcntl
@@ -33,7 +33,7 @@ def test_a_second_training_is_refused_until_the_first_is_killed(tmp_path):
         pass
 
 
-def test_a_training_that_ended_or_failed_holds_nothing(tmp_path):
+def test_a_finished_or_failed_training_holds_no_lock(tmp_path):
     workdir = tmp_path / "run"
     with pytest.raises(ZeroDivisionError), lock.training(workdir):
         raise ZeroDivisionError
@@ -45,7 +45,7 @@ def test_a_training_that_ended_or_failed_holds_nothing(tmp_path):
 
 
 def test_only_the_primary_process_locks(tmp_path, monkeypatch):
-    """The others hear from it: here that it could, and that it could not."""
+    """The other processes learn from it whether it got the lock: here first yes, then no."""
     monkeypatch.setattr(distributed, "is_primary", lambda: False)
     with lock.training(tmp_path), lock.training(tmp_path):
         assert not list(tmp_path.iterdir())
@@ -54,7 +54,7 @@ def test_only_the_primary_process_locks(tmp_path, monkeypatch):
         pass
 
 
-def test_a_file_system_without_locks_trains(tmp_path, monkeypatch, capsys):
+def test_training_works_on_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -68,7 +68,7 @@ def test_a_file_system_without_locks_trains(tmp_path, monkeypatch, capsys):
     )
 
 
-def test_a_link_of_the_locks_name_empties_no_file(tmp_path):
+def test_a_link_named_like_the_lock_empties_no_file(tmp_path):
     (tmp_path / "precious").write_text("kept")
     (tmp_path / ".lock").symlink_to(tmp_path / "precious")
     with lock.training(tmp_path):

@@ -1,4 +1,4 @@
-"""Losses against float64 formulas, at mixed labels and extreme logits."""
+"""Losses against float64 formulas, for mixed labels and extreme logits."""
 
 import jax
 import jax.numpy as jnp

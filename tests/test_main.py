@@ -1,4 +1,4 @@
-"""What a user can break: one line that names the key or file and the mend, exit code 2, nothing lost."""
+"""User errors give one line that names the key or file and the remedy, and exit code 2; nothing is lost."""
 
 import errno
 import importlib
@@ -34,7 +34,7 @@ DATA_MESH = distributed.data_mesh
 
 @pytest.fixture
 def all_devices(monkeypatch):
-    """Eight, where `one_device` would have one."""
+    """Use all eight devices, although `one_device` is in use."""
     monkeypatch.setattr(distributed, "data_mesh", DATA_MESH)
 
 
@@ -56,7 +56,7 @@ def prepared(tmp_path_factory) -> Path:
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
 )
-def test_wrong_flags(arguments, says, tmp_path, main_here, capsys, monkeypatch):
+def test_wrong_flags_are_one_line(arguments, says, tmp_path, main_here, capsys, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     code = main_here([*arguments, "--workdir", str(tmp_path / "run")])
     assert_one_line(subprocess.CompletedProcess(arguments, code, *capsys.readouterr()), *says)
@@ -68,7 +68,7 @@ def test_wrong_flags(arguments, says, tmp_path, main_here, capsys, monkeypatch):
     [(["--confg", TINY], "confg"), (["--config", TINY, "--config.t_c=0.7"], "config.t_c")],
     ids=["a flag", "a value"],
 )
-def test_what_the_launched_program_refuses(arguments, says, tmp_path):
+def test_errors_of_the_launched_program_are_one_line(arguments, says, tmp_path):
     assert_one_line(rann(*arguments, "--workdir", tmp_path / "run"), says)
     assert not (tmp_path / "run").exists()
 
@@ -97,7 +97,7 @@ def test_what_the_launched_program_refuses(arguments, says, tmp_path):
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else None,
 )
-def test_wrong_values(overrides, says, tmp_path, prepared, all_devices):
+def test_wrong_values_are_one_line(overrides, says, tmp_path, prepared, all_devices):
     config = tiny(prepared)
     if "dataset" in overrides:
         config.dataset = overrides.pop("dataset")
@@ -158,7 +158,7 @@ WHOLE = "must be a whole number of at least 1, not"
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else None,
 )
-def test_wrong_numbers_and_names_before_data_is_prepared(overrides, says, tmp_path, monkeypatch):
+def test_wrong_numbers_and_names_are_refused_before_preparation(overrides, says, tmp_path, monkeypatch):
     monkeypatch.setattr(rann_jax.main, "prepare", lambda **_: pytest.fail("data was prepared"))
     config = tiny(tmp_path)
     config.update_from_flattened_dict(overrides)
@@ -188,7 +188,7 @@ def test_missing_config(mode, tmp_path):
 
 
 def test_every_experiment_is_complete():
-    """Each config of the repository builds, with the class count and split names of its data."""
+    """Every config of the repository builds and gives images of the expected width."""
     for path in sorted((REPOSITORY / "configs").glob("*.py")):
         if path.stem not in ("__init__", "base"):
             config = importlib.import_module(f"configs.{path.stem}").get_config()
@@ -197,7 +197,7 @@ def test_every_experiment_is_complete():
 
 @pytest.mark.parametrize("model", ["cnn14", "resnet38", "wavegram_logmel_cnn14"])
 def test_the_baselines_are_complete(model):
-    """PANNs' published recipe."""
+    """The baselines build and use PANNs' published recipe."""
     config = configs.audioset.get_config(f"model={model}")
     assert_complete(config)
     assert (config.sample_rate, config.t_c, config.batch_size, config.sampling) == (32000, 10, 32, "balanced")
@@ -212,8 +212,8 @@ def test_two_branches_are_a_preset():
 
 def assert_complete(config: ConfigDict) -> None:
     if config.model.name.startswith("rann"):
-        config.model.blocks_per_stage = 1  # each is traced
-    # PANNs' frames are centred from the first sample to the last: one more.
+        config.model.blocks_per_stage = 1  # every block is traced
+    # PANNs' frames are centred on the first to the last sample, which makes one more.
     more = config.feature.name.startswith("panns")
     assert build(config).image_shape[1] == config.feature.frames_per_second * config.t_c + more
 
@@ -239,14 +239,14 @@ def test_workdir_that_cannot_be_written(tmp_path):
 
 
 @pytest.mark.fast
-def test_what_the_system_refuses_is_one_line(tmp_path, monkeypatch, capsys):
-    """An error of the system that no check foresees, as where a disk breaks."""
+def test_errors_of_the_system_are_one_line(tmp_path, monkeypatch, capsys):
+    """A system error that no check foresees, such as a broken disk, is still one line."""
 
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), f"{tmp_path}/config.json")
 
     monkeypatch.setattr(rann_jax.main, "run", refuse)
-    monkeypatch.setattr(rann_jax.main.distributed, "start", lambda *_, **__: None)  # arrays are there already
+    monkeypatch.setattr(rann_jax.main.distributed, "start", lambda *_, **__: None)  # JAX has arrays already
     assert guarded(lambda: rann_jax.main._work(tmp_path)) == 2
     assert capsys.readouterr().err == f"error: {tmp_path}/config.json: Permission denied\n"
 
@@ -261,7 +261,7 @@ def test_what_the_system_refuses_is_one_line(tmp_path, monkeypatch, capsys):
     ],
     ids=["diverged", "told", "interrupted"],
 )
-def test_how_a_run_ends_early(error, code, says, tmp_path, monkeypatch, capsys):
+def test_exit_codes_and_messages_of_runs_that_end_early(error, code, says, tmp_path, monkeypatch, capsys):
     def end(*_, **__):
         raise error
 
@@ -272,8 +272,8 @@ def test_how_a_run_ends_early(error, code, says, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.fast
-def test_an_interrupted_run_is_left_without_pythons_own_end(monkeypatch):
-    """Where the compiler was interrupted, that was seen to be a segmentation fault."""
+def test_an_interrupted_run_exits_without_pythons_cleanup(monkeypatch):
+    """After an interrupt of the compiler, Python's cleanup was seen to end in a segmentation fault."""
     monkeypatch.setattr(os, "_exit", lambda code: sys.exit(f"at once: {code}"))
     with pytest.raises(SystemExit, match="at once: 130"):
         rann_jax.main.distributed.leave(130, at_once=True)
@@ -283,14 +283,14 @@ def test_an_interrupted_run_is_left_without_pythons_own_end(monkeypatch):
 
 
 @pytest.mark.fast
-def test_a_checkpoint_is_chosen_to_be_scored_alone(tmp_path):
+def test_a_checkpoint_can_be_chosen_only_for_evaluation(tmp_path):
     with pytest.raises(ConfigError, match="--checkpoint is for --mode=eval"):
         run_tiny(tiny(tmp_path), tmp_path / "run", checkpoint="best")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_start_that_was_refused_is_in_nobodys_way(tmp_path, prepared, all_devices):
-    """Refused after the workdir is locked; the next for what is wrong with it, not because of the first."""
+def test_a_refused_start_does_not_block_the_next(tmp_path, prepared, all_devices):
+    """Both starts are refused after the workdir is locked, the second for its own error, not the first's."""
     for batch_size in (20, 12):
         with pytest.raises(
             ConfigError, match=f"config.batch_size={batch_size} cannot be shared by 8 devices"
@@ -303,7 +303,7 @@ def test_missing_workdir():
     assert_one_line(rann("--config", TINY), "--workdir")
 
 
-def test_help_teaches():
+def test_help_shows_an_example():
     result = rann("--help")
     assert "--config configs/quickstart.py" in result.stdout
     assert "--mode" in result.stdout

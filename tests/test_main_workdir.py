@@ -1,4 +1,4 @@
-"""A workdir that is trained already, or was when it ended: refused, evaluated, gone on from, never harmed."""
+"""A workdir that already holds a run: training is refused or resumes, evaluation works, nothing is lost."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ def prepared(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, prepared) -> Path:
-    """A finished run of a few steps."""
+    """The workdir of a finished run of a few steps."""
     workdir = tmp_path_factory.mktemp("trained")
     result = rann("--config", TINY, "--workdir", workdir, f"--config.prepared_dir={prepared}")
     assert result.returncode == 0, result.stderr
@@ -48,7 +48,7 @@ def trained(tmp_path_factory, prepared) -> Path:
 
 @pytest.fixture
 def without_a_network(monkeypatch):
-    """The training loop with scores, by step, that a test says: no network is compiled, nothing predicted."""
+    """A function that gives the training loop a test's scores by step, without a network or predictions."""
 
     def put_in(scores: Callable[[int], float]) -> None:
         def step(state, batch):
@@ -76,15 +76,15 @@ def without_a_network(monkeypatch):
     return put_in
 
 
-def test_workdir_of_another_config(trained, prepared):
+def test_a_workdir_of_another_config_is_refused(trained, prepared):
     before = (trained / "config.json").read_text()
     with pytest.raises(ConfigError, match=r"optimizer\.learning_rate \(0\.001 there\).*--workdir"):
         run_tiny(tiny(prepared, **{"optimizer.learning_rate": 0.5}), trained)
     assert (trained / "config.json").read_text() == before
 
 
-def test_workdir_of_another_training(trained, prepared):
-    """Refused before anything of the other is touched."""
+def test_a_workdir_in_use_is_refused(trained, prepared):
+    """Training is refused before it touches any file of the other run."""
     files = [trained / name for name in ("config.json", "environment.json", "metrics.jsonl")]
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in files]
     with lock.training(trained), pytest.raises(ConfigError, match="is being trained by another process"):
@@ -100,8 +100,8 @@ def test_workdir_of_another_training(trained, prepared):
     ],
     ids=["other data", "converted"],
 )
-def test_a_checkpoint_that_training_cannot_go_on_from(trained, prepared, tmp_path, fingerprints, says):
-    """The same config, but the stored copy holds other clips, or none are known: nothing of it is touched."""
+def test_a_checkpoint_of_other_data_is_not_resumed(trained, prepared, tmp_path, fingerprints, says):
+    """The config is the same, but the run's clips were others or are unknown: no file of it is touched."""
     copy = tmp_path / "run"
     shutil.copytree(trained, copy)
     for path in copy.glob("checkpoints/*/record/metadata"):
@@ -143,7 +143,7 @@ def test_eval_mode_needs_only_the_workdir(trained):
 
 
 def test_eval_of_the_best_checkpoint(trained, capsys):
-    """Beside the latest's, which are what other programs read."""
+    """Its predictions lie beside those of the latest checkpoint, which other programs read."""
     folder = trained / "predictions"
     latest = [(folder / name).read_bytes() for name in ("test.npz", "test.json")]
     run_tiny(None, trained, "eval", "best")
@@ -156,8 +156,8 @@ def test_eval_of_the_best_checkpoint(trained, capsys):
     assert f"test by the best checkpoint, step {best}: {folder / 'test.best.npz'}" in capsys.readouterr().err
 
 
-def test_the_tagger_says_what_evaluation_wrote(trained, prepared):
-    """From the checkpoint alone, with evaluation's evenly spaced crops placed by hand."""
+def test_the_tagger_reproduces_the_predictions_of_evaluation(trained, prepared):
+    """The tagger reads only the checkpoint; the test places evaluation's evenly spaced crops by hand."""
     tagger = Tagger.load(trained, batch_size=32)
     options = tagger.experiment.config.dataset.to_dict()
     data = prepare(
@@ -188,7 +188,7 @@ def test_divergence_names_the_step(tmp_path, prepared):
 
 
 def test_the_best_evaluation_is_saved_wherever_it_falls(tmp_path, prepared, without_a_network, monkeypatch):
-    """Evaluated at 4, 8 and 12, saved at 3, 6, 9 and 12: 4 is the best, which is asked once a time."""
+    """Evaluated at 4, 8 and 12, saved at 3, 6, 9 and 12: step 4 is best, and each evaluation asks once."""
     without_a_network({4: 0.9, 8: 0.5, 12: 0.3}.__getitem__)
     asked, is_best = [], Checkpoints.is_best
     monkeypatch.setattr(Checkpoints, "is_best", lambda self, s: asked.append(s) or is_best(self, s))
@@ -200,8 +200,8 @@ def test_the_best_evaluation_is_saved_wherever_it_falls(tmp_path, prepared, with
         assert checkpoints.record(4).batches == 4
 
 
-def test_metrics_are_the_same_wherever_it_stopped(tmp_path, prepared, without_a_network, monkeypatch):
-    """Told to stop at step 7, between the rows of 6 and 8, and gone on with."""
+def test_metrics_do_not_depend_on_where_the_run_stopped(tmp_path, prepared, without_a_network, monkeypatch):
+    """The run is told to stop at step 7, between the rows of steps 6 and 8, and is then resumed."""
     without_a_network(lambda _: 0.5)
     config = tiny(prepared, log_every=4, eval_every=6, save_every=5)
     run_tiny(config, tmp_path / "whole")
@@ -219,11 +219,11 @@ def test_metrics_are_the_same_wherever_it_stopped(tmp_path, prepared, without_a_
 
 
 def repeatable(row: dict) -> dict:
-    """A row less what depends on the machine."""
+    """Return a row without the values that depend on the machine."""
     return {name: value for name, value in row.items() if not name.startswith("time/")}
 
 
-def test_full_disk_is_said_before_anything_is_written(tmp_path, prepared, without_a_network, monkeypatch):
+def test_a_full_disk_is_reported_before_writing(tmp_path, prepared, without_a_network, monkeypatch):
     without_a_network(lambda _: 0.5)
     usage = shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
@@ -232,8 +232,8 @@ def test_full_disk_is_said_before_anything_is_written(tmp_path, prepared, withou
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
-def test_disk_that_fills_while_saving_loses_nothing(trained, tmp_path, prepared):
-    """A limit on the size of files stands for the disk: writes fail in the same place, without root."""
+def test_a_disk_that_fills_while_saving_loses_nothing(trained, tmp_path, prepared):
+    """A limit on file sizes stands in for a full disk: writes fail at the same place, without root."""
     workdir = tmp_path / "run"
     arguments = ["--config", TINY, "--workdir", workdir, "--quiet"]
     arguments.append(f"--config.prepared_dir={prepared}")
@@ -241,7 +241,7 @@ def test_disk_that_fills_while_saving_loses_nothing(trained, tmp_path, prepared)
     result = rann(*arguments, prefix=limited)
     assert result.returncode == 2, result.stderr
     assert f"error: {workdir}: File too large: free space" in result.stderr
-    # With room again, the same command ends well and as the undisturbed run did.
+    # With free space again, the same command succeeds with the result of the undisturbed run.
     assert rann(*arguments).returncode == 0
     first, second = (np.load(run / "predictions" / "test.npz") for run in (trained, workdir))
     np.testing.assert_array_equal(first["probabilities"], second["probabilities"])

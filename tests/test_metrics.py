@@ -1,4 +1,4 @@
-"""Metrics equal scikit-learn's to 1e-9, ties and missing classes included."""
+"""Metrics equal scikit-learn's to 1e-9, including ties and missing classes."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from rann_jax import metrics
 
 @st.composite
 def multi_label(draw):
-    """Targets and scores with many ties, classes without positives and classes without negatives."""
+    """Draw targets and scores with many ties, classes without positives and classes without negatives."""
     n, classes = draw(st.integers(2, 30)), draw(st.integers(1, 5))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     levels = draw(st.sampled_from([2, 5, 10**6]))

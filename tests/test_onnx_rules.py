@@ -1,4 +1,4 @@
-"""Small functions as ONNX, run by onnxruntime, against what JAX and SciPy make of the same numbers."""
+"""Small functions exported to ONNX and run by onnxruntime, against JAX and SciPy on the same numbers."""
 
 import functools
 
@@ -28,7 +28,7 @@ def run(function, x: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     single = session.run(None, {"x": x[:1]})[0]
     (whole,) = session.run(None, {"x": x})
-    np.testing.assert_allclose(single, whole[:1], atol=1e-5)  # any batch
+    np.testing.assert_allclose(single, whole[:1], atol=1e-5)  # any batch size
     return whole
 
 
@@ -75,8 +75,8 @@ def test_operations(name):
 
 
 @pytest.mark.parametrize("length", [16, 50, 101])
-def test_powers_of_sound_are_scipys(length):
-    """The FFT of lengths with and without large prime factors."""
+def test_power_spectra_equal_scipy(length):
+    """FFTs of lengths with and without large prime factors."""
     sound = RNG.normal(size=(2, length)).astype(np.float32)
     spectrum = run(lambda x: jnp.square(jnp.fft.rfft(x).real) + jnp.square(jnp.fft.rfft(x).imag), sound)
     (_, expected) = scipy.signal.periodogram(sound, detrend=False, return_onesided=False, scaling="spectrum")
@@ -93,7 +93,7 @@ def test_front_ends(name):
 
 
 def test_a_learned_front_end():
-    """Convolutions along time, dilated ones too, BatchNorm, pooling."""
+    """A wavegram has convolutions along time, some dilated, BatchNorm and pooling."""
     model = Wavegram(16, 16)
     sound = RNG.uniform(-0.5, 0.5, (2, 4000)).astype(np.float32)
     learn = functools.partial(model.apply, train=False)
@@ -104,8 +104,8 @@ def test_a_learned_front_end():
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_constants_are_computed_now():
-    """Of BatchNorm a product and a sum are left, however its numbers were made."""
+def test_constants_are_folded():
+    """A BatchNorm becomes one subtraction and one product, however its constants were computed."""
     scale = jnp.arange(1.0, 7.0)
 
     def normalised(x):
@@ -124,6 +124,6 @@ def test_constants_are_computed_now():
     ],
     ids=["fft", "sort", "cumsum"],
 )
-def test_what_has_no_rule_is_named(function, says):
+def test_an_operation_without_a_rule_is_named(function, says):
     with pytest.raises(Unsupported, match=says):
         to_onnx(function, (8, 6), name="x", result="y")

@@ -1,4 +1,4 @@
-"""The schedules and Adam against numpy float64 transcriptions; torch itself is in tests/parity."""
+"""Schedules and Adam against float64 transcriptions in NumPy; tests/parity compares with PyTorch itself."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from rann_jax import optimizer
 
 
 def one_cycle_float64(step: int, total: int, begin: float, peak: float, end: float, pct: float):
-    """PyTorch's documented OneCycleLR, two phases with cosine annealing."""
+    """Return a value of PyTorch's documented OneCycleLR: two phases with cosine annealing."""
     edge = pct * total - 1
     if step <= edge:
         low, high, share = begin, peak, step / edge
@@ -26,7 +26,7 @@ def test_one_cycle_at_every_phase(total, pct):
     schedule = optimizer.one_cycle(total, initial=4e-5, peak=1e-3, final=4e-9, pct_start=pct)
     got = np.asarray(jax.vmap(schedule)(jnp.asarray(steps)))
     expected = [one_cycle_float64(s, total, 4e-5, 1e-3, 4e-9, pct) for s in steps]
-    # Two steps before the end of 600,000 the rate is within 1e-9 of its last value: float32's limit.
+    # Two steps before the end of 600,000 the rate is within 1e-9 of its last value, the limit of float32.
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-12)
 
 
@@ -37,7 +37,7 @@ def test_one_cycle_stays_at_its_end():
 
 
 @pytest.mark.fast
-def test_a_rise_of_one_step_is_the_peak():
+def test_a_rise_of_one_step_starts_at_the_peak():
     assert float(optimizer.one_cycle(10, initial=1.0, peak=2.0, final=0.5, pct_start=0.1)(0)) == 2.0
 
 

@@ -30,7 +30,7 @@ def load_once():
 
 @pytest.fixture(autouse=True)
 def _compiled_once(monkeypatch, load_once):
-    """The same model is loaded, and its programs compiled, once for this file."""
+    """Load each model, and compile its programs, only once for this file."""
     monkeypatch.setattr(predict, "load", load_once)
 
 
@@ -39,7 +39,7 @@ SMALL = ("--batch-size", "2")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Sounds of different formats, rates, channels and lengths; two are none, two broke off."""
+    """Sounds of different formats, rates, channels and lengths; two hold no sound, two are truncated."""
     folder = tmp_path_factory.mktemp("sounds")
     wave = synthesise("bell", np.random.default_rng(0))
     soundfile.write(folder / "bell.wav", wave, 16000)
@@ -81,7 +81,7 @@ def test_files_for_other_programs(tiny_workdir, folder, tmp_path, capsys):
     assert names[0] in shown
     assert "\033" not in shown  # not a terminal
     assert " x real time" in progress
-    assert "real time/s" not in progress  # that many times faster needs no unit
+    assert "real time/s" not in progress  # "x real time" is a factor and has no unit
     table = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
     assert {row["file"] for row in table} == set(names)
     for row in table:
@@ -95,21 +95,21 @@ def test_files_for_other_programs(tiny_workdir, folder, tmp_path, capsys):
 
 @pytest.mark.fast
 def test_hidden_files_in_folders_are_left_out(tmp_path):
-    """macOS lays ._NAME beside NAME on foreign disks: no sound, though it is called so."""
+    """On other file systems macOS writes ._NAME beside NAME, which holds no sound despite its name."""
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep/.Trash").mkdir()
     names = ("a.wav", "._a.wav", "deep/b.FLAC", "deep/.c.wav", "deep/.Trash/d.wav", "deep/notes.txt")
     for name in names:
         (tmp_path / name).write_bytes(b"")
     assert predict.find_files([tmp_path]) == [tmp_path / "a.wav", tmp_path / "deep/b.FLAC"]
-    for name in ("._a.wav", "deep/.Trash/d.wav"):  # they were asked for
+    for name in ("._a.wav", "deep/.Trash/d.wav"):  # named explicitly
         assert predict.find_files([tmp_path / name]) == [tmp_path / name]
     assert predict.find_files([tmp_path / "deep/.Trash"]) == [tmp_path / "deep/.Trash/d.wav"]
 
 
 @pytest.mark.fast
 def test_linked_folders_are_searched_once(tmp_path):
-    """As preparation does: a link's sounds are found, none twice, and a loop ends."""
+    """As in preparation, sounds behind links are found, none twice, and loops end."""
     for name in ("disk/b.wav", "sounds/own/a.wav"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
@@ -126,7 +126,7 @@ def test_events_join_neighbouring_windows():
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.7, 0.3]])
     events = Events(("dog", "cat"), Choice(top=1, threshold=0.5))
     found = []
-    for part in (slice(0, 2), slice(2, 4)):  # over the edge between two parts
+    for part in (slice(0, 2), slice(2, 4)):  # across the boundary of two parts
         found += events.add(Timeline(starts[part], starts[part] + 2, probabilities[part], ("dog", "cat")))
     assert [*found, *events.rest()] == [
         (0.0, 3.0, "dog", 0.9),
@@ -198,12 +198,12 @@ def test_wrong_use_is_one_line(arguments, says, tiny_workdir, second_workdir, ot
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
-    """A model of the same classes in another order."""
+    """A model with the same classes in another order."""
     return write_workdir(tmp_path_factory.mktemp("other"), 2, TINY_LABELS[::-1])
 
 
 def test_ensemble_by_hand(tiny_workdir, second_workdir, tmp_path, capsys):
-    """Dempster's rule window by window, from what the single models wrote."""
+    """The fused table is Dempster's rule, window by window, on the tables of the single models."""
     file = str(tmp_path / "four windows.wav")
     soundfile.write(file, np.random.default_rng(0).uniform(-0.5, 0.5, 20000), 16000)
     for i, models in enumerate(([tiny_workdir], [second_workdir], [tiny_workdir, second_workdir])):
@@ -225,7 +225,7 @@ def test_ensemble_by_hand(tiny_workdir, second_workdir, tmp_path, capsys):
 
 
 class Loudness(Listener):
-    """Hears how loud a window is: instead of a network, where only the plumbing is of interest."""
+    """Scores how loud a window is; replaces a network where only the plumbing matters."""
 
     def __init__(self):
         self.labels, self.task = ("loud", "quiet"), "classification"
@@ -249,7 +249,7 @@ def outputs(folder) -> list[str]:
 @pytest.mark.fast
 @pytest.mark.usefixtures("loudness")
 def test_a_longer_file_takes_no_more_memory(tmp_path, capsys):
-    """Four times as long, all outputs written: the peak of what Python and NumPy allocate stays."""
+    """With all outputs, a file four times as long has about the same peak of Python and NumPy allocations."""
     rng, peaks = np.random.default_rng(0), []
     for minutes in (2, 8):
         path = tmp_path / f"{minutes}.wav"
@@ -262,12 +262,12 @@ def test_a_longer_file_takes_no_more_memory(tmp_path, capsys):
         tracemalloc.stop()
     assert peaks[1] < 1.25 * peaks[0], peaks
     with (tmp_path / "8" / "t.csv").open() as file:
-        assert sum(1 for _ in file) == 1 + 8 * 60 * 20 - 1  # a heading, and a window every 50 ms
+        assert sum(1 for _ in file) == 1 + 8 * 60 * 20 - 1  # a header, and a window every 50 ms
 
 
 @pytest.mark.fast
 @pytest.mark.usefixtures("loudness")
-def test_a_table_goes_where_a_link_leads(tmp_path):
+def test_a_table_is_written_through_a_link(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(8000), 8000)
     (tmp_path / "table.csv").write_text("old")
     (tmp_path / "link.csv").symlink_to("table.csv")
@@ -290,7 +290,7 @@ def test_a_table_goes_where_a_link_leads(tmp_path):
     ],
 )
 def test_a_table_replaces_no_recording(arguments, says, tmp_path, monkeypatch, capsys):
-    """`--csv *.wav` names the first of the recordings as the table."""
+    """With `--csv *.wav` the shell passes the first recording as the table."""
     for name in ("a.wav", "b.wav"):
         soundfile.write(tmp_path / name, np.zeros(800), 8000)
     shutil.copy(tmp_path / "a.wav", tmp_path / "sound")
@@ -306,7 +306,7 @@ def test_a_table_replaces_no_recording(arguments, says, tmp_path, monkeypatch, c
 @pytest.mark.fast
 @pytest.mark.usefixtures("loudness")
 def test_the_longest_names(tmp_path, capsys):
-    """Names of 255 bytes are written; one that would be longer is refused before anything is heard."""
+    """Output names of 255 bytes work; a longer one is refused before any sound is processed."""
     names = {kind: "ü" * ((251 - len(suffix)) // 2) + ".wav" for kind, suffix in SUFFIX.items()}
     names["csv"] = "short.wav"
     for kind, name in names.items():
@@ -332,8 +332,8 @@ def test_the_longest_names(tmp_path, capsys):
 @pytest.mark.fast
 @pytest.mark.usefixtures("loudness")
 @pytest.mark.parametrize("rate", [1, 999, 768_001])
-def test_a_rate_that_no_sound_has_is_refused(rate, tmp_path, capsys):
-    """What a header claims: of 1 Hz, 70,000 samples are 19 hours, and 8000 times as many to be heard."""
+def test_an_impossible_rate_is_refused(rate, tmp_path, capsys):
+    """At a claimed rate of 1 Hz, 70,000 samples are 19 hours, and 8000 times as many after resampling."""
     soundfile.write(tmp_path / "odd.wav", np.zeros(70_000, np.int16), rate)
     tracemalloc.start()
     assert main(["model", str(tmp_path / "odd.wav"), "--quiet"]) == 1
@@ -345,8 +345,8 @@ def test_a_rate_that_no_sound_has_is_refused(rate, tmp_path, capsys):
 
 @pytest.mark.fast
 @pytest.mark.usefixtures("loudness")
-def test_a_file_that_breaks_leaves_nothing(tmp_path, capsys):
-    """The samples are read up to the first that is not finite; rows already written are taken back."""
+def test_a_broken_file_leaves_no_output(tmp_path, capsys):
+    """Reading stops at the first sample that is not finite, and the file's rows are removed again."""
     wave = np.full(8000 * 60, 0.5, np.float32)
     soundfile.write(tmp_path / "good.wav", wave[:1600], 8000, subtype="FLOAT")
     wave[-1] = np.nan
@@ -364,7 +364,7 @@ def test_a_file_that_breaks_leaves_nothing(tmp_path, capsys):
 @pytest.mark.fast
 @pytest.mark.usefixtures("loudness")
 def test_what_was_tagged_before_an_interruption_is_kept(tmp_path, monkeypatch, capsys):
-    """Under a name that says that it is not whole; the second file is interrupted after its first windows."""
+    """It gets a name that marks it as partial; the interrupt comes after the second file's first windows."""
     for name, seconds in (("a.wav", 1), ("b.wav", 60)):
         soundfile.write(tmp_path / name, np.full(8000 * seconds, 0.5), 8000)
     table = tmp_path / "t.csv"
@@ -387,7 +387,7 @@ def test_what_was_tagged_before_an_interruption_is_kept(tmp_path, monkeypatch, c
     assert capsys.readouterr().err == told
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "b.wav", "t.csv", "t.csv.partial"]
 
-    seen[:] = [100]  # nothing is tagged yet: nothing is kept
+    seen[:] = [100]  # no file is finished yet, so nothing is kept
     assert main(["model", names[0], "--quiet", "--csv", str(tmp_path / "u.csv")]) == 130
     assert capsys.readouterr().err == "interrupted\n"
     assert not list(tmp_path.glob("*u.csv*"))
@@ -397,7 +397,7 @@ def test_what_was_tagged_before_an_interruption_is_kept(tmp_path, monkeypatch, c
 @pytest.mark.usefixtures("loudness")
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_name_that_is_not_utf8(as_json, tmp_path, capsys):
-    """Old archives have such names: the file is tagged, and what is written of it escapes the odd bytes."""
+    """Old archives have such names: the file is tagged, and the output escapes the odd bytes of its name."""
     soundfile.write(tmp_path / "a.wav", np.full(1600, 0.5), 8000)
     for name in (b"caf\xe9.wav", b"z.wav"):
         shutil.copy(tmp_path / "a.wav", tmp_path / os.fsdecode(name))
@@ -414,8 +414,8 @@ def test_a_name_that_is_not_utf8(as_json, tmp_path, capsys):
 @pytest.mark.fast
 @pytest.mark.usefixtures("loudness")
 @pytest.mark.parametrize("wanted", [True, False])
-def test_nobody_reads_on(wanted, tmp_path, monkeypatch):
-    """As with `| head -1`: what was asked for beside the lines becomes whole; without that, it ends."""
+def test_a_closed_pipe_ends_printing(wanted, tmp_path, monkeypatch):
+    """As with `| head -1`: with other outputs, these are completed; without, the program ends."""
     names = [str(tmp_path / f"{name}.wav") for name in "abc"]
     for name in names:
         soundfile.write(name, np.full(1600, 0.5), 8000)

@@ -1,4 +1,4 @@
-"""Who is told to stop: by which signal, and what a second one does."""
+"""Signals that stop a run, and what a second signal does."""
 
 import signal
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.fast
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """As a program in the foreground of a terminal has them, whatever these tests were started by."""
+    """Set the signal handlers of a foreground program, however these tests were started."""
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -23,7 +23,7 @@ def handlers():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_is_told_once(number):
+def test_a_signal_stops_the_run_at_the_next_step(number):
     before = signal.getsignal(number)
     with Preemption() as preemption:
         assert not preemption.reached(3)
@@ -32,7 +32,7 @@ def test_a_run_is_told_once(number):
     assert signal.getsignal(number) is before
 
 
-def test_a_second_interrupt_is_one(capfd):
+def test_a_second_ctrl_c_interrupts_at_once(capfd):
     with Preemption() as preemption:
         signal.raise_signal(signal.SIGINT)
         assert capfd.readouterr().err == "\nstopping at the next step; Ctrl-C again interrupts at once\n"
@@ -42,8 +42,8 @@ def test_a_second_interrupt_is_one(capfd):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_what_was_ignored_stays_ignored():
-    """A shell's background jobs are deaf to the Ctrl-C that is meant for another."""
+def test_an_ignored_signal_stays_ignored():
+    """A shell's background jobs ignore the Ctrl-C that is meant for the foreground job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Preemption() as preemption:
         signal.raise_signal(signal.SIGINT)
@@ -51,10 +51,10 @@ def test_what_was_ignored_stays_ignored():
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
-def test_of_joined_processes_an_interrupt_is_what_jax_hears(monkeypatch):
+def test_in_joined_processes_an_interrupt_reaches_jax_as_sigterm(monkeypatch):
     heard = []
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
-    signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))  # stands for JAX's
+    signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))  # stands in for JAX's handler
     with Preemption():
         signal.raise_signal(signal.SIGINT)
     assert heard == [signal.SIGTERM]

@@ -1,4 +1,4 @@
-"""The program that prepares data ahead of training: what it tells, what it makes, what users get wrong."""
+"""The program that prepares data ahead of training: its report, its result, and user errors."""
 
 import importlib.util
 import re
@@ -19,7 +19,7 @@ SECONDS = 2.0
 
 @pytest.fixture
 def sounds(tmp_path):
-    """Twelve clips of 2 s of smooth noise at 16 kHz in two classes, one of them broken."""
+    """A folder with twelve clips of smooth noise in two classes, 2 s at 16 kHz; one clip is broken."""
     for number in range(12):
         path = tmp_path / "sounds" / ("cat" if number % 2 else "dog") / f"{number}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def arguments(sounds, *more):
     ]
 
 
-def test_a_dry_run_tells_clips_hours_and_bytes_and_writes_nothing(sounds, capsys):
+def test_a_dry_run_reports_clips_hours_and_bytes(sounds, capsys):
     assert program.main(arguments(sounds, "--dry-run")) == 0
     told = capsys.readouterr()
     assert told.err == ""
@@ -55,7 +55,7 @@ def test_a_dry_run_tells_clips_hours_and_bytes_and_writes_nothing(sounds, capsys
     assert not (sounds.parent / "prepared").exists()
 
 
-def test_it_prepares_what_training_will_take(sounds, capsys):
+def test_it_prepares_the_copy_that_training_uses(sounds, capsys):
     assert program.main(arguments(sounds, "--quiet")) == 0
     out = capsys.readouterr().out
     options = {"data_dir": str(sounds), "prepared_dir": str(sounds.parent / "prepared")}
@@ -80,7 +80,7 @@ def test_it_prepares_what_training_will_take(sounds, capsys):
         (["--config.prepare.nothing=1"], "config.prepare.nothing"),
     ],
 )
-def test_what_users_get_wrong(sounds, capsys, more, says):
+def test_user_errors_are_one_line(sounds, capsys, more, says):
     assert program.main(arguments(sounds, *more)) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ")
@@ -88,7 +88,7 @@ def test_what_users_get_wrong(sounds, capsys, more, says):
     assert says in error
 
 
-def test_the_longest_recording_is_a_key(sounds, capsys):
+def test_the_longest_recording_is_configurable(sounds, capsys):
     assert base().prepare.max_seconds == audio.MAX_SECONDS
     assert program.main(arguments(sounds, "--quiet", "--config.prepare.max_seconds=1.5")) == 2
     assert "longer than config.prepare.max_seconds=1.5" in capsys.readouterr().err
@@ -98,8 +98,8 @@ def test_the_longest_recording_is_a_key(sounds, capsys):
 
 
 @pytest.mark.fast
-def test_without_beam(sounds, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "apache_beam", None)  # as where it is not installed
+def test_a_missing_beam_is_one_line(sounds, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)  # as if it were not installed
     assert program.main(arguments(sounds, "--beam=--runner=DirectRunner")) == 2
     assert 'pip install -e ".[beam]"' in capsys.readouterr().err
 
@@ -119,7 +119,7 @@ def test_beams_direct_runner_makes_the_same_copy(sounds):
         assert (made / name).read_bytes() == (other.folder / name).read_bytes()
 
 
-def test_clipped_clips_are_counted_and_unused_splits_are_said(sounds, capsys):
+def test_clipped_clips_and_unused_splits_are_reported(sounds, capsys):
     loud = np.zeros(32000, np.float32)
     loud[:2000], loud[:100] = 0.5, 1.5
     soundfile.write(sounds / "dog" / "4.wav", loud, 16000, subtype="FLOAT")

@@ -1,4 +1,4 @@
-"""Where weights to begin with come from, what is taken of them, and what is refused in one line."""
+"""Initial weights: their sources, which arrays are taken, and what is refused in one line."""
 
 import jax
 import jax.numpy as jnp
@@ -26,16 +26,16 @@ def experiment_from(init_from, config=None, **overrides):
 
 @pytest.fixture(scope="module")
 def same(tiny_workdir):
-    """An experiment like that of the workdir, and the source."""
+    """An experiment like that of the workdir, and the workdir as its source."""
     experiment = experiment_from(tiny_workdir)
     return experiment, pretrained.load(experiment)
 
 
-def test_everything_is_taken_where_the_classes_are_the_same(same):
+def test_all_arrays_are_taken_if_the_classes_are_the_same(same):
     experiment, source = same
     beginning = pretrained.begin(source, experiment, TINY_LABELS)
     assert (beginning.skipped, beginning.new) == ((), ())
-    # The averaged weights of the workdir, and averages that begin with them.
+    # The loaded arrays fill all parameters and statistics of the new state.
     state = jax.eval_shape(experiment.initial_state, dict(beginning.loaded))
     expected = flatten_dict({"params": state.params, "batch_stats": state.batch_stats})
     assert {path: leaf.shape for path, leaf in expected.items()} == {
@@ -44,7 +44,7 @@ def test_everything_is_taken_where_the_classes_are_the_same(same):
 
 
 @pytest.mark.parametrize("labels", [list(reversed(TINY_LABELS)), ["a", "b", "c"]], ids=["order", "number"])
-def test_the_last_layer_is_new_where_classes_differ(tiny_workdir, same, labels):
+def test_the_last_layer_is_new_if_the_classes_differ(tiny_workdir, same, labels):
     experiment = experiment_from(tiny_workdir, num_classes=len(labels))
     beginning = pretrained.begin(same[1], experiment, labels)
     assert set(beginning.skipped) == set(beginning.new) == HEAD
@@ -59,7 +59,7 @@ def test_the_last_layer_is_new_where_classes_differ(tiny_workdir, same, labels):
 
 @pytest.mark.fast
 def test_a_state_begins_with_the_given_arrays():
-    """Weights, statistics and both averages; Adam begins at zero; the rest is as random as ever."""
+    """They become weights, statistics and both averages; Adam starts at zero and the rest is random."""
     tx = optimizer.adam(schedule="constant", learning_rate=1e-3, total_steps=1)
     given = {
         ("params", "dense1", "kernel"): np.full((8, 8), 7, np.float32),
@@ -100,19 +100,19 @@ def test_what_differs_from_the_source_is_named(tiny_workdir, overrides, says):
     ("content", "says"),
     [(None, "does not exist: name a workdir or a PyTorch file"), ("folder", "holds no checkpoints/")],
 )
-def test_sources_that_are_none_are_told_before_data_is_read(tmp_path, content, says):
+def test_invalid_sources_are_refused_early(tmp_path, content, says):
     source = tmp_path / "source"
     if content == "folder":
         source.mkdir()
     config = tiny.get_config()
-    config.dataset = {"name": "fsdd"}  # would be refused next
+    config.dataset = {"name": "fsdd"}  # lacks data_dir, which would be refused next
     config.init_from = str(source)
     with pytest.raises(ConfigError, match=rf"config\.init_from: .*{says}"):
         run(config, tmp_path / "run", mode="train", checkpoint="latest", quiet=True)
     assert not (tmp_path / "run").exists()
 
 
-def test_patterns_that_match_nothing_are_told_before_data_is_read(tmp_path):
+def test_patterns_without_a_match_are_refused_early(tmp_path):
     config = tiny.get_config()
     config.optimizer.frozen = ("conv*",)
     with pytest.raises(ConfigError, match=r"config\.optimizer: frozen='conv\*' matches no .*stage0_block0"):
@@ -131,7 +131,7 @@ def test_random_weights_are_not_frozen(tmp_path):
 
 @pytest.fixture(scope="module")
 def panns(tmp_path_factory):
-    """A narrow CNN14's weights in a safetensors file with PANNs' front end, of three classes."""
+    """A safetensors file with the weights of a narrow CNN14 of three classes and PANNs' front end."""
     pytest.importorskip("safetensors")
     experiment = build(tiny_panns.get_config("classes=3"))
     state, rng = jax.eval_shape(experiment.initial_state), np.random.default_rng(0)
@@ -183,8 +183,8 @@ def test_what_differs_from_a_file_is_named(panns, overrides, says):
     assert "\n" not in str(raised.value)
 
 
-def test_published_rates_are_their_windows():
-    """The published 16 and 8 kHz networks: windows of 512 and 256 samples, hops of 160 and 80."""
+def test_windows_and_hops_of_the_published_rates():
+    """The published 16 and 8 kHz networks have windows of 512 and 256 samples and hops of 160 and 80."""
     from rann_jax.features import front_end
 
     for rate, window, hop in ((32000, 1024, 320), (16000, 512, 160), (8000, 256, 80)):

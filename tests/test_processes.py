@@ -1,8 +1,8 @@
-"""Several processes on this machine (CPU devices, gloo) are one run: same numbers, one checkpoint, one end.
+"""Several processes on this machine (CPU devices, gloo) act as one run: same numbers, checkpoint and end.
 
-Runs of tests/two_blocks.py. Sums over devices are taken in another order, and Adam makes of a gradient near
-zero a step of either sign. Largest differences seen after 40 steps in float32, of 1 device, 4 devices and 2
-processes of 2: losses 4.8e-7, parameters 5.6e-4.
+The runs train tests/two_blocks.py. The order of sums over devices differs, and for a gradient near zero
+Adam's step may take either sign. Largest differences seen after 40 steps in float32, between 1 device, 4
+devices and 2 processes with 2 devices each: losses 4.8e-7, parameters 5.6e-4.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ def free_port() -> int:
 
 
 class Launcher:
-    """Starts runs on the same prepared data."""
+    """Launches runs that share prepared data."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -47,10 +47,10 @@ class Launcher:
     def __call__(
         self, workdir: Path, *, processes: int = 1, devices: int, last: Sequence[str] = ()
     ) -> list[subprocess.Popen]:
-        """Start them; `last` are flags of the last one alone."""
+        """Start the processes of a run; `last` are flags for the last process only."""
         command = [sys.executable, "-m", "rann_jax.main", "--config", CONFIG, "--workdir", str(workdir)]
         command += [f"--config.prepared_dir={self.folder / 'prepared'}", "--quiet", "--jax_platforms=cpu"]
-        command += ["--config.save_every=8", "--config.eval_every=20"]  # each takes as long as many steps
+        command += ["--config.save_every=8", "--config.eval_every=20"]  # both take as long as many steps
         command += [f"--jax_num_cpu_devices={devices}", "--jax_cpu_collectives_implementation=gloo"]
         joined = [f"--coordinator=localhost:{free_port()}", f"--num_processes={processes}"]
         joined += [f"--heartbeat_seconds={HEARTBEAT_SECONDS}"]
@@ -70,7 +70,7 @@ class Launcher:
         ]
 
     def finish(self, workdir: Path, **shape: int) -> str:
-        """Run to the end; what all processes said."""
+        """Run to the end and return the output of all processes."""
         said, codes = ends(self(workdir, **shape))
         assert not any(codes), said
         return said
@@ -112,7 +112,7 @@ def parameters(workdir: Path) -> list[np.ndarray]:
 
 
 def assert_same_run(first: Path, second: Path) -> None:
-    """Losses within 1e-5 of each other and parameters within 2e-3: see the module's docstring."""
+    """Check that losses agree within 1e-5 and parameters within 2e-3; the module's docstring says why."""
     ours, theirs = losses(first), losses(second)
     assert list(ours) == list(theirs) == list(range(1, TOTAL + 1))
     difference = max(abs(ours[step] - theirs[step]) for step in ours)
@@ -125,14 +125,14 @@ def assert_same_run(first: Path, second: Path) -> None:
 
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory) -> Iterator[Launcher]:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # runs ignore what these tests do
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # runs inherit an ignored SIGINT
     yield Launcher(tmp_path_factory.mktemp("processes"))
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
 def alone(launch) -> Path:
-    """One process with one device, undisturbed."""
+    """The workdir of an undisturbed run of one process with one device."""
     workdir = launch.folder / "alone"
     launch.finish(workdir, devices=1)
     return workdir
@@ -140,7 +140,7 @@ def alone(launch) -> Path:
 
 @pytest.fixture(scope="module")
 def told(launch, alone) -> Iterator[tuple[Path, list[int], str]]:
-    """Two processes of two devices; the second is sent SIGTERM: workdir, exit codes, messages."""
+    """Workdir, exit codes and output of two processes with two devices each; the second got SIGTERM."""
     workdir = launch.folder / "told"
     run = launch(workdir, processes=2, devices=2)
     wait(run, lambda: steps_written(workdir) >= 4)
@@ -149,18 +149,18 @@ def told(launch, alone) -> Iterator[tuple[Path, list[int], str]]:
     return workdir, codes, said
 
 
-def test_sigterm_to_one_process_saves_all_at_one_step(told):
+def test_sigterm_to_one_process_makes_all_save_the_same_step(told):
     workdir, codes, said = told
     assert codes == [EXIT_CODE, EXIT_CODE], said
     step = saved_steps(workdir)[-1]
     assert 4 <= step < TOTAL
     assert said.count(f"told to stop at step {step}: the same command goes on") == 2
-    assert steps_written(workdir) == step  # nothing after it was trained
+    assert steps_written(workdir) == step  # no later step was trained
 
 
 @pytest.mark.parametrize("devices", [1, 4])
-def test_a_checkpoint_of_two_processes_goes_on_in_one(launch, told, alone, devices):
-    """The rest of the run by 1 or 4 devices has the undisturbed run's losses, so its data too."""
+def test_one_process_resumes_a_checkpoint_of_two(launch, told, alone, devices):
+    """On 1 or 4 devices, the rest of the run has the losses of the undisturbed run, and thus its data."""
     workdir = launch.folder / f"on_{devices}"
     shutil.copytree(told[0], workdir)
     launch.finish(workdir, devices=devices)
@@ -168,7 +168,7 @@ def test_a_checkpoint_of_two_processes_goes_on_in_one(launch, told, alone, devic
 
 
 def test_kill_of_one_process(launch, told, alone):
-    """The other stops by itself; the same command goes on from the last checkpoint."""
+    """The other process stops by itself; the same command resumes from the last checkpoint."""
     workdir = launch.folder / "killed"
     shutil.copytree(told[0], workdir)
     begun = saved_steps(workdir)[-1]
@@ -182,11 +182,11 @@ def test_kill_of_one_process(launch, told, alone):
     assert codes[0] != 0, said
     assert saved_steps(workdir)[-1] >= kept > begun
     said = launch.finish(workdir, processes=2, devices=2)
-    assert said.count("test/accuracy") == 1  # one process speaks
+    assert said.count("test/accuracy") == 1  # only one process prints scores
     assert_same_run(alone, workdir)
 
 
-def test_a_single_process_is_told_and_told_again(launch, alone):
+def test_a_single_process_is_stopped_twice_and_resumes(launch, alone):
     workdir, step = launch.folder / "alone_told", 0
     for number in (signal.SIGTERM, signal.SIGINT):
         run, begun = launch(workdir, devices=1), step
@@ -200,11 +200,11 @@ def test_a_single_process_is_told_and_told_again(launch, alone):
         assert last == f"told to stop at step {step}: the same command goes on from there"
         assert "".join(notice) == (number == signal.SIGINT) * HEARD.decode().strip()
     launch.finish(workdir, devices=1)
-    assert losses(workdir) == losses(alone)  # to the bit
+    assert losses(workdir) == losses(alone)  # bit-identical
 
 
 def test_an_error_of_one_process_ends_all(launch):
-    """Its line and its exit code are told at once; the other, which waits for it, stops."""
+    """The failed process reports its error and exit code at once; the other, which waits for it, stops."""
     begin = time.monotonic()
     run = launch(launch.folder / "one", processes=2, devices=1, last=["--config.prepared_dir=/proc/none"])
     said, _ = run[1].communicate(timeout=900)

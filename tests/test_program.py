@@ -1,4 +1,4 @@
-"""What programs do with errors of the device: one line where a user can mend it, else all of it."""
+"""Device errors that a user can fix become one line; programs show all others in full."""
 
 import io
 import sys
@@ -11,7 +11,7 @@ from rann_jax.program import guarded
 
 pytestmark = pytest.mark.fast
 
-# As jax told it on a GPU, and as libtpu does, in several lines.
+# Messages of JAX on a GPU and of libtpu, each with several lines.
 GPU = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17179869184 bytes.\nBufferAssignment: ..."
 TPU = (
     "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error.\n"
@@ -46,12 +46,12 @@ def test_too_little_memory_is_one_line(told, says, capsys):
         assert key in line
 
 
-def test_other_errors_of_the_device_are_not_the_users():
+def test_other_device_errors_are_raised():
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         guarded(failing("INTERNAL: a kernel failed"))
 
 
-def test_a_step_that_does_not_fit_is_said_so(monkeypatch, capsys):
+def test_a_step_that_does_not_fit_is_reported(monkeypatch, capsys):
     monkeypatch.setattr(compiler, "compiled_step", failing(TPU))
     arguments = ["--config", "tests/two_blocks.py", "--cpu_devices", "8"]
     assert compiler.main(arguments) == 1
@@ -66,8 +66,8 @@ def test_an_interruption_is_one_line(capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_a_terminal_that_lacks_a_character_shows_another(monkeypatch):
-    """A bar, and a name that is not UTF-8: they ended the program."""
+def test_unprintable_characters_are_replaced(monkeypatch):
+    """A progress bar or a name that is not UTF-8 used to end the program."""
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
     monkeypatch.setattr(sys, "stdout", terminal)
     assert guarded(lambda: print("hör \u2588 caf\udce9.wav", flush=True) or 0) == 0

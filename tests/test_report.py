@@ -1,4 +1,4 @@
-"""The report says what the files hold, runs nothing of it, and ends in one line where a file is broken."""
+"""The report shows what the files hold, executes none of it, and gives one line if a file is broken."""
 
 import dataclasses
 import html.parser
@@ -24,7 +24,7 @@ HOSTILE = '<img src="http://evil.example/x" onerror=alert(1)>$\\frac{\u202e\x00'
 
 
 class Elements(html.parser.HTMLParser):
-    """Tags, attributes and text of a page, by the standard library's parser."""
+    """Tags, attributes and text of a page, found by the standard library's parser."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -40,7 +40,7 @@ class Elements(html.parser.HTMLParser):
 
 
 def make_run(workdir, changes: dict | None = None, **config) -> None:
-    """The files of a finished run, without checkpoints."""
+    """Write the files of a finished run, without checkpoints."""
     save_config(
         workdir, ConfigDict({**base().to_dict(), "num_classes": 3, "prepared_dir": "absent", **config})
     )
@@ -58,7 +58,7 @@ def made(workdir, capsys) -> Elements:
     assert written == [str(workdir / "report" / f"index.{kind}") for kind in ("html", "png")]
     assert matplotlib.image.imread(written[1]).ndim == 3
     elements = Elements((workdir / "report" / "index.html").read_text(encoding="utf-8"))
-    # Nothing of it is fetched or run.
+    # The page fetches and runs nothing.
     assert {tag for tag, _ in elements.tags}.isdisjoint({"script", "link", "iframe", "object", "a", "form"})
     for tag, attributes in elements.tags:
         assert not any(name.startswith("on") for name in attributes)
@@ -162,7 +162,7 @@ def test_mistakes_are_the_worst_and_in_order(tmp_path):
     probs = predictions.load(tmp_path, "test").probabilities.astype(np.float64)
     expected = {
         i: max(p) - p[i % 3] for i, p in enumerate(probs) if p.argmax() != i % 3
-    }  # brute force: clip i is of class i % 3
+    }  # brute force: clip i has class i % 3
     order = sorted(expected, key=lambda i: -expected[i])[:5]
     assert [m.clip for m in found] == order
     assert [m.error for m in found] == pytest.approx([expected[i] for i in order])
@@ -217,7 +217,7 @@ def test_confusions_are_counted(monkeypatch):
 
 @pytest.mark.fast
 def test_confusions_of_a_hundred_thousand_classes():
-    """A square of them would have 80 GB."""
+    """A full confusion matrix would take 80 GB."""
     targets = np.zeros((2, 100_000), np.uint8)
     targets[:, 7] = 1
     chosen, counts = page.confusions(targets, np.array([7, 99_999]))
@@ -234,7 +234,7 @@ def test_more_classes_than_can_be_scored(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.fast
 def test_all_subsets_of_twelve_models_are_a_picture():
-    """Its sides are under 2^16 pixels, as Matplotlib wants; the best rows are those that are drawn."""
+    """The sides stay under 2^16 pixels, Matplotlib's limit, and only the best rows are drawn."""
     values = np.random.default_rng(0).uniform(0, 0.9, (4100, 5))
     values[4000, 3], values[1:9] = 1, np.nan
     figure = plots.heat_map(values, [f"subset {i}" for i in range(4100)], list("abcde"), "accuracy")
@@ -248,7 +248,7 @@ def test_all_subsets_of_twelve_models_are_a_picture():
 
 
 def test_mistakes_are_drawn_from_the_prepared_copy(tmp_path, capsys):
-    """The sound is that of the clip; a copy of other clips, or none, is said."""
+    """The sound is that of the clip; a missing or different copy is reported."""
     options = {"train_clips": 10, "test_clips": 10, "seed": 0}
     place = {"sample_rate": 8000, "prepared_dir": str(tmp_path / "prepared")}
     copy = prepare("quickstart", progress=False, **options, **place)
@@ -298,7 +298,7 @@ def test_a_broken_file_is_one_line(tmp_path, capsys, file, content):
 
 
 @pytest.mark.fast
-def test_the_best_checkpoints_predictions_are_of_no_split(tmp_path):
+def test_predictions_of_the_best_checkpoint_are_not_a_split(tmp_path):
     make_run(tmp_path)
     before = list(collect.read(tmp_path).predictions)
     shutil.copy(tmp_path / "predictions" / "test.npz", tmp_path / "predictions" / "test.best.npz")
@@ -317,11 +317,11 @@ def test_a_launch_is_recorded(tmp_path):
     loaded = environment.load(tmp_path)
     assert loaded["command"] == "python -m rann_jax.main --workdir 'a b'"
     assert loaded["numpy"] == np.__version__
-    assert loaded["devices"].startswith("8 x ")  # tests/conftest.py
+    assert loaded["devices"].startswith("8 x ")  # set in tests/conftest.py
 
 
 @pytest.mark.fast
-def test_scripts_without_glyphs_and_values_without_range_are_drawn():
+def test_missing_glyphs_and_constant_or_nan_values_are_drawn():
     names = ["雨", "\U0001f415", "$"]
     assert plots.png(plots.bars({"F1": np.full(3, np.nan)}, names, "$"))
     assert plots.png(plots.heat_map(np.full((3, 1), np.nan), names, ["F1"], "$"))

@@ -1,4 +1,4 @@
-"""The tables in docs/results.md are what the predictions in results/ give."""
+"""The tables in docs/results.md follow from the predictions in results/."""
 
 import argparse
 import json
@@ -16,14 +16,14 @@ pytestmark = pytest.mark.fast
 
 RESULTS = REPOSITORY / "results"
 RESULTS_PAGE = REPOSITORY / "docs" / "results.md"
-FUSED = ("log_mel", "mfcc", "cqt", "gfcc", "wavegram")  # by the deck
-SUMMARISED = {"esc10_small": "| [ESC-10]", "ravdess_small": "| [RAVDESS]"}  # in the first table
+FUSED = ("log_mel", "mfcc", "cqt", "gfcc", "wavegram")  # the features that the deck fuses
+SUMMARISED = {"esc10_small": "| [ESC-10]", "ravdess_small": "| [RAVDESS]"}  # rows of the first table
 KEPT = sorted(path.parent for path in RESULTS.glob("*/environment.json"))
 
 
 @pytest.fixture(params=KEPT, ids=lambda folder: folder.name)
 def kept(request):
-    """A cross-validation that was kept: its cells, and the predictions of the finished ones."""
+    """The cells of a cross-validation in results/, and the predictions of its finished cells."""
     folder: Path = request.param
     command = shlex.split(json.loads((folder / "environment.json").read_text())["command"])
     parser = argparse.ArgumentParser()
@@ -42,22 +42,22 @@ def quoted(rows) -> bool:
 
 
 def short(share: float) -> str:
-    """As in .877."""
+    """Return a share as in `.877`."""
     return f"{share:.3f}".removeprefix("0")
 
 
-def test_every_folder_is_one_of_them():
+def test_every_folder_is_a_cross_validation():
     assert KEPT
     assert sorted(path for path in RESULTS.iterdir() if path.is_dir()) == KEPT
 
 
-def test_no_folder_of_the_machine_is_named():
-    """Where the data lay is nobody's business."""
+def test_no_path_of_the_machine_is_published():
+    """The location of the data on the machine is private."""
     for path in RESULTS.rglob("*.json"):
         assert not re.search(r'[" =]/\w', path.read_text()), path
 
 
-def test_every_cell_that_is_kept_is_in_the_table_of_cells(kept):
+def test_every_cell_is_in_the_table_of_cells(kept):
     work, done = kept
     assert quoted(crossval.cell_rows(work, done))
 

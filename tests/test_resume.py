@@ -1,4 +1,4 @@
-"""kill -9 at any moment, then the same command: the run ends as if nothing had happened, to the bit."""
+"""After kill -9 at any moment, the same command ends the run bit-identical to an undisturbed one."""
 
 import signal
 import subprocess
@@ -35,7 +35,7 @@ def finish(process: subprocess.Popen) -> None:
 
 
 def kill_when(process: subprocess.Popen, moment) -> None:
-    """SIGKILL as soon as `moment()` is true; the run must still be going on then."""
+    """Send SIGKILL as soon as `moment()` is true; the run must still be in progress then."""
     deadline = time.monotonic() + 300
     while not moment():
         assert process.poll() is None, process.stderr.read().decode()
@@ -75,7 +75,7 @@ def repeatable_rows(workdir: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """An uninterrupted run and one that was killed at four moments."""
+    """The workdirs of an uninterrupted run and of a run that was killed at four moments."""
     folder = tmp_path_factory.mktemp("resume")
     whole, killed = folder / "whole", folder / "killed"
     prepared = folder / "prepared"

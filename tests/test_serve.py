@@ -1,4 +1,4 @@
-"""The page's server: what it says of a sound, and what it makes of uploads that mean it harm."""
+"""The server: its answers about a sound, and how it handles hostile uploads."""
 
 import base64
 import re
@@ -27,7 +27,7 @@ from tests.serving import MODELS, RATE, WHOLE, client, encoded
 
 
 def wav_header(*, channels=1, rate=RATE, data_bytes=1600, data=b"\0" * 1600) -> bytes:
-    """A RIFF file of 16-bit PCM that claims what it likes."""
+    """Return a RIFF file of 16-bit PCM whose header makes arbitrary claims."""
     form = struct.pack("<HHIIHH", 1, channels, rate, 0xFFFFFFFF & (2 * rate * channels), 2, 16)
     chunks = b"fmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", data_bytes) + data
     return b"RIFF" + struct.pack("<I", 36 + data_bytes) + b"WAVE" + chunks
@@ -35,7 +35,7 @@ def wav_header(*, channels=1, rate=RATE, data_bytes=1600, data=b"\0" * 1600) -> 
 
 @pytest.mark.fast
 def test_tags_timeline_and_spectrogram_by_hand():
-    """A second of a quiet and a second of a louder tone of 1 kHz, in windows of 0.1 s without overlap."""
+    """A 1 kHz tone, quiet for one second and louder for another, in windows of 0.1 s without overlap."""
     tone = np.sin(2 * np.pi * 1000 * np.arange(RATE) / RATE + 0.5)
     wave = np.concatenate([0.25 * tone, 0.75 * tone])
     response = client().post("/api/tag?hop=0.1&spectrogram=true", content=encoded(wave, subtype="FLOAT"))
@@ -57,11 +57,11 @@ def test_tags_timeline_and_spectrogram_by_hand():
     assert cells.max() == 255
     (band,) = (band for hertz, band in picture["ticks"] if hertz == 1000)
     assert abs(int(cells[5].argmax()) - band) <= 1
-    # Three times the amplitude is 9.54 dB, of 80 dB in 255 levels.
+    # Three times the amplitude is 9.54 dB; 255 levels span 80 dB.
     assert int(cells[-5].max()) - int(cells[5].max()) == pytest.approx(9.54 / 80 * 255, abs=1)
 
 
-def test_it_says_what_the_tagger_says(tiny_workdir):
+def test_answers_equal_those_of_the_tagger(tiny_workdir):
     tagger = rann_jax.Tagger.load(tiny_workdir, batch_size=2)
     wave = np.random.default_rng(0).uniform(-0.5, 0.5, 20000).astype(np.float32)
     content = encoded(wave, 16000, format="FLAC", subtype="PCM_24")
@@ -74,7 +74,7 @@ def test_it_says_what_the_tagger_says(tiny_workdir):
 
 @pytest.mark.fast
 def test_an_ensemble_shows_fusion_conflict_and_each_model():
-    """Zadeh's paradox: Dempster's rule believes what both models hold for all but impossible."""
+    """Zadeh's paradox: Dempster's rule picks the class that both models consider almost impossible."""
     ensemble = TaggerEnsemble([fake(p) for p in ZADEH], rule="ds", batch_size=4)
     http = client(ensemble, {"models": ["a", "b"], "rule": "ds"})
     answer = http.post("/api/tag?top=1", content=encoded(np.zeros(2000))).json()
@@ -148,8 +148,8 @@ def test_damaged_bytes_are_never_an_error_of_the_server():
 
 
 @pytest.mark.fast
-def test_names_mean_nothing():
-    """The content decides, and no path is made of what a client calls it."""
+def test_client_names_are_ignored():
+    """Only the content counts, and no path is made from the names that a client sends."""
     headers = {"Content-Disposition": 'attachment; filename="../../etc/passwd"', "Content-Type": "text/plain"}
     url = "/api/tag?filename=../../../etc/passwd&name=%00.mp3"
     assert client().post(url, content=WHOLE, headers=headers).status_code == 200
@@ -167,7 +167,7 @@ def test_names_mean_nothing():
 
 
 @pytest.mark.fast
-def test_other_sites_and_wrong_parameters():
+def test_other_sites_and_wrong_parameters_are_refused():
     http = client(per_minute=1000)
     assert http.get("/", headers={"Host": "evil.example"}).status_code == 400
     other = http.post("/api/tag", content=WHOLE, headers={"Sec-Fetch-Site": "cross-site"})
@@ -186,7 +186,7 @@ def test_other_sites_and_wrong_parameters():
 
 
 @pytest.mark.fast
-def test_the_page_needs_nothing_from_elsewhere():
+def test_the_page_loads_nothing_from_other_servers():
     http = client()
     pages = {path: http.get(path) for path in PAGE}
     wanted = set(
@@ -225,7 +225,7 @@ def test_wrong_use_is_one_line(tmp_path, tiny_workdir, monkeypatch, capsys):
 
 
 def test_compiled_before_the_first_sound(tiny_workdir):
-    """Entering the app compiles in the thread that listens; leaving it ends that thread."""
+    """Starting the app compiles in the listening thread; stopping it ends that thread."""
     tagger = rann_jax.Tagger.load(tiny_workdir, batch_size=2)
     app = create_app(tagger, MODELS, Limits(), hosts=["testserver"])
     with TestClient(app) as http:

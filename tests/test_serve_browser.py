@@ -1,4 +1,4 @@
-"""The page in a real browser: a file is chosen, a microphone is heard, and what is hostile stays text."""
+"""The page in a real browser: choosing a file, recording a microphone, and hostile names shown as text."""
 
 import contextlib
 import shutil
@@ -24,7 +24,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 @contextlib.contextmanager
 def served(listener, models: list[str], rule: str | None) -> Iterator[str]:
-    """The address of a server in another thread."""
+    """Run a server in another thread and yield its address."""
     app = create_app(listener, {"models": models, "rule": rule}, Limits(), hosts=["127.0.0.1"])
     server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
     with socket.create_server(("127.0.0.1", 0)) as at:
@@ -42,7 +42,7 @@ def browser():
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         pytest.skip(f"no browser: install one of {', '.join(BROWSERS)}")
-    playwright.expect.set_options(timeout=30_000)  # ms; where others use the cores, 5 s are soon over
+    playwright.expect.set_options(timeout=30_000)  # ms; the default of 5 s is too short on busy cores
     microphone = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with playwright.sync_playwright() as driver:
         launched = driver.chromium.launch(executable_path=path, args=microphone)
@@ -52,19 +52,19 @@ def browser():
 
 @pytest.fixture
 def page(browser):
-    """An empty page; what it complains of fails the test."""
+    """An empty page; any error that it logs fails the test."""
     opened = browser.new_page(viewport={"width": 1000, "height": 1100})
     complaints: list[str] = []
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     opened.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
-    refused = "status of 422"  # an upload, meant to be
+    refused = "status of 422"  # an upload that the test expects to fail
     yield opened
     opened.close()
     assert [text for text in complaints if refused not in text] == []
 
 
 def tone(path: Path, name: str = "tone.wav") -> Path:
-    """Half a second of 1 kHz, then as much silence."""
+    """Write half a second of a 1 kHz tone and half a second of silence; return the path."""
     wave = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(RATE) / RATE)
     wave[RATE // 2 :] = 0
     (path / name).write_bytes(encoded(wave))
@@ -72,7 +72,7 @@ def tone(path: Path, name: str = "tone.wav") -> Path:
 
 
 def colours(page, canvas: str) -> int:
-    """How many colours a canvas shows."""
+    """Return the number of colours on a canvas."""
     return page.evaluate(
         """id => {
           const canvas = document.getElementById(id);
@@ -114,7 +114,7 @@ def test_models_that_contradict_each_other_are_shown(page, tmp_path):
 
 
 def test_a_microphone_is_heard(page):
-    """Chromium's own, which beeps."""
+    """The microphone is Chromium's fake device, which beeps."""
     with served(Loudness(), ["a"], None) as address:
         page.goto(address)
         page.click("#record")
@@ -126,7 +126,7 @@ def test_a_microphone_is_heard(page):
 
 
 def test_two_clicks_while_permission_is_asked_start_one_recorder(page):
-    """And a recording that the browser itself cannot decode is said to be none."""
+    """The page also reports a recording that the browser itself cannot decode."""
     page.add_init_script(
         """window.asked = [];
         const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
@@ -148,7 +148,7 @@ def test_two_clicks_while_permission_is_asked_start_one_recorder(page):
         playwright.expect(page.locator("#record-text")).to_have_text("Record")
 
 
-def test_what_is_no_sound_is_said_and_names_are_text(page, tmp_path):
+def test_a_broken_file_is_reported_and_names_are_text(page, tmp_path):
     name = "<img src=x onerror=alert(1)>.wav"
     with served(Loudness(), ["a"], None) as address:
         page.goto(address)

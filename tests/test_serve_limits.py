@@ -1,4 +1,4 @@
-"""What the page's server bounds: uploads, slow clients, requests, sounds that wait."""
+"""Limits of the server: uploads, slow clients, rate of requests, and sounds that wait."""
 
 import asyncio
 import threading
@@ -27,7 +27,7 @@ def test_upload_limits():
             taken.append(100)
             yield b"x" * 100
 
-    # The test client reads it whole, so it must end; the server must have its answer before that.
+    # The test client would read the whole body, so this request bypasses it; the server must answer early.
     app = create_app(Loudness(), MODELS, Limits(bytes=1000), hosts=["*"])
     chunks = endless()
 
@@ -39,7 +39,7 @@ def test_upload_limits():
 
 
 async def asked(app, receive, client="127.0.0.1") -> int:
-    """The status of a client's request whose body comes from `receive`."""
+    """Return the status of a client's request whose body comes from `receive`."""
     sent = []
     scope = {
         "type": "http",
@@ -77,7 +77,7 @@ def test_slow_and_broken_uploads():
 
 
 def coming(*chunks: bytes, ends: bool = False):
-    """Receives the chunks of a body, which then ends or never goes on."""
+    """Return a `receive` that gives the chunks of a body, which then ends or hangs."""
     parts = iter(chunks)
 
     async def receive():
@@ -91,7 +91,7 @@ def coming(*chunks: bytes, ends: bool = False):
 
 
 async def started(app, client: str, size: int) -> asyncio.Task:
-    """An upload that has sent `size` bytes and goes on, or was refused."""
+    """Start an upload that sends `size` bytes and then hangs, unless it is refused."""
     task = asyncio.create_task(asked(app, coming(bytes(size)), client))
     for _ in range(20):
         await asyncio.sleep(0)
@@ -99,8 +99,8 @@ async def started(app, client: str, size: int) -> asyncio.Task:
 
 
 @pytest.mark.fast
-def test_a_slow_client_keeps_nobody_out():
-    """Its uploads take no place in the queue, and are so many at most."""
+def test_a_slow_client_does_not_block_others():
+    """Its uploads take no place in the queue, and their number is limited."""
     app = create_app(Loudness(), MODELS, Limits(waiting=3), hosts=["*"])
 
     async def scene() -> list[int]:
@@ -110,14 +110,14 @@ def test_a_slow_client_keeps_nobody_out():
         for task in slow[:3]:
             task.cancel()
         await asyncio.gather(*slow, return_exceptions=True)
-        return [*statuses, await asked(app, coming(WHOLE, ends=True), "slow")]  # once they are gone
+        return [*statuses, await asked(app, coming(WHOLE, ends=True), "slow")]  # after its slow uploads
 
     assert asyncio.run(scene()) == [503, 200, 200]
 
 
 @pytest.mark.fast
-def test_uploads_are_bounded_together():
-    """Of one client to the bytes of one upload, of all to those of `waiting` uploads."""
+def test_bytes_of_concurrent_uploads_are_limited():
+    """One client may send the bytes of one upload, all clients together those of `waiting` uploads."""
     app = create_app(Loudness(), MODELS, Limits(waiting=2, bytes=1000), hosts=["*"])
 
     async def scene() -> list[bool]:
@@ -134,7 +134,7 @@ def test_uploads_are_bounded_together():
 
 
 @pytest.mark.fast
-def test_rate_of_requests():
+def test_rate_of_requests_is_limited():
     http = client(per_minute=2)
     assert [http.post("/api/tag", content=WHOLE).status_code for _ in range(2)] == [200, 200]
     refused = http.post("/api/tag", content=WHOLE)
@@ -150,11 +150,11 @@ def test_rate_of_requests():
     assert rate.wait("a") == 0
     for other in range(CLIENTS):
         rate.wait(str(other))
-    assert [rate.wait("a") for _ in range(3)] == [0, 0, 30]  # forgotten: memory is bounded
+    assert [rate.wait("a") for _ in range(3)] == [0, 0, 30]  # "a" was forgotten, so that memory stays bounded
 
 
 class Slow(Loudness):
-    """Listens until it is let go, and counts how many sounds it hears at once."""
+    """Blocks in `judge` until released, and counts how many sounds it hears at once."""
 
     def __init__(self):
         super().__init__()
@@ -177,7 +177,7 @@ def test_sounds_are_heard_one_at_a_time_and_few_wait():
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as http:
             tasks = [asyncio.create_task(http.post("/api/tag", content=WHOLE)) for _ in range(4)]
-            refused = await next(asyncio.as_completed(tasks))  # only a refusal can be done by now
+            refused = await next(asyncio.as_completed(tasks))  # only a refusal can be complete by now
             slow.go.set()
             assert refused.headers["retry-after"] == "1"
             return sorted([(await task).status_code for task in tasks])

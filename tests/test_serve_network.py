@@ -1,4 +1,4 @@
-"""Who the page's server listens to, and as whom it takes them."""
+"""The server on the network: which addresses and host names it accepts, and how it identifies clients."""
 
 import asyncio
 import contextlib
@@ -19,8 +19,8 @@ from tests.serving import WHOLE, Loudness  # noqa: E402
 
 
 @pytest.mark.fast
-def test_it_listens_on_this_machine_alone(monkeypatch, capsys):
-    """What the command line starts: address, names, limits."""
+def test_it_listens_on_this_machine_only(monkeypatch, capsys):
+    """The command line starts a server with the expected address, names and limits."""
     started = {}
     monkeypatch.setattr(
         "rann_jax.serve.__main__.load", lambda *arguments: started.update(load=arguments) or Loudness()
@@ -37,14 +37,14 @@ def test_it_listens_on_this_machine_alone(monkeypatch, capsys):
     assert capsys.readouterr().out == f"http://127.0.0.1:{port}\n"
     http = TestClient(started["app"], base_url="http://localhost")
     about = http.get("/api/model").json()
-    assert about["models"] == ["runs/a", "other/a"]  # one name would not tell them apart
+    assert about["models"] == ["runs/a", "other/a"]  # the last part of the path would not tell them apart
     assert about["limits"] == {"bytes": 64_000_000, "seconds": 7, "per_minute": 60}
     assert TestClient(started["app"], base_url="http://evil.example").get("/").status_code == 400
 
 
 @pytest.fixture
 def launched(monkeypatch):
-    """What the command line would run: uvicorn's configuration, and the socket."""
+    """A function that returns what the command line would run: uvicorn's configuration and the socket."""
     kept = []
     monkeypatch.setattr("rann_jax.serve.__main__.load", lambda *_: Loudness())
     monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: kept.append((self.config, *sockets)))
@@ -68,8 +68,8 @@ def launched(monkeypatch):
     ],
     ids=["none", "another", "proxy"],
 )
-def test_an_address_is_believed_of_the_proxy_alone(arguments, statuses, launched):
-    """Of the addresses in the header the last is the proxy's own word, the rest its client's."""
+def test_only_the_proxy_may_state_a_client_address(arguments, statuses, launched):
+    """The proxy itself wrote the last address in the header; its client may have made up the others."""
     config, _ = launched("--per-minute", "1", *arguments)
     config.load()
     http = TestClient(config.loaded_app, base_url="http://localhost", client=("127.0.0.1", 4000))
@@ -79,7 +79,7 @@ def test_an_address_is_believed_of_the_proxy_alone(arguments, statuses, launched
 
 @contextlib.asynccontextmanager
 async def running(config: uvicorn.Config, sock: socket.socket):
-    """The server itself, and a way to connect to it from an address of this machine."""
+    """Run the server and yield a function that connects to it from an address of this machine."""
     async with contextlib.AsyncExitStack() as stack:
         server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve([sock]))
@@ -97,7 +97,7 @@ async def running(config: uvicorn.Config, sock: socket.socket):
 
 
 async def heard(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], request: bytes) -> bytes:
-    """The first line of the answer; none where the server closes the connection."""
+    """Return the first line of the answer, or b"" if the server closes the connection."""
     reader, writer = streams
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
         async with asyncio.timeout(30):
@@ -113,8 +113,8 @@ ASKED, OK = b"GET /api/model HTTP/1.1\r\nHost: localhost\r\n\r\n", b"HTTP/1.1 20
 
 @pytest.mark.fast
 @pytest.mark.parametrize("proxy", [False, True])
-def test_silent_connections_of_one_client_keep_nobody_out(proxy, launched):
-    """A client has so many at most; a proxy stands for many clients."""
+def test_silent_connections_do_not_block_other_clients(proxy, launched):
+    """The number of connections per client is limited, except for a proxy, which serves many clients."""
     config, sock = launched(*(["--proxy", "127.0.0.1"] if proxy else []))
 
     async def scene() -> list[bytes]:
@@ -127,7 +127,7 @@ def test_silent_connections_of_one_client_keep_nobody_out(proxy, launched):
 
 
 @pytest.mark.fast
-def test_who_asks_nothing_is_sent_away(launched, monkeypatch):
+def test_silent_connections_are_closed(launched, monkeypatch):
     monkeypatch.setattr(connection, "SILENT_SECONDS", 0.2)
     config, sock = launched()
 
@@ -154,7 +154,7 @@ def test_who_asks_nothing_is_sent_away(launched, monkeypatch):
     ],
 )
 def test_names_of_other_sites_are_refused_on_loopback_addresses(host, shown, rebound, monkeypatch, capsys):
-    """A browser can be led to any address by another site's name; where only it can come, none is taken."""
+    """DNS rebinding can point another site's name at this server; on loopback no such name is accepted."""
     apps = []
     monkeypatch.setattr("rann_jax.serve.__main__.load", lambda *_: Loudness())
     monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: apps.append((self.config.app, sockets)))

@@ -1,4 +1,4 @@
-"""Arrays in parts: which rule places which array where, and that the numbers are those of whole arrays."""
+"""Sharded arrays: which rule shards which array how, and that results equal those of whole arrays."""
 
 import re
 
@@ -47,13 +47,13 @@ def test_rules_place_parameters_averages_and_moments(abstract):
 
 
 @pytest.mark.fast
-def test_largest_is_whole_where_no_axis_can_be_shared(abstract):
+def test_largest_replicates_an_array_without_a_divisible_axis(abstract):
     placed = state_shardings(abstract, distributed.data_mesh(model=8), [("fc2/bias", "largest")])
     assert placed.params["fc2"]["bias"].spec == P()  # (4,)
 
 
 @pytest.mark.fast
-def test_neighbours_share_arrays():
+def test_neighbouring_devices_share_an_array():
     ids = [[device.id for device in row] for row in distributed.data_mesh(model=4).devices]
     assert ids == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
@@ -69,14 +69,14 @@ def test_neighbours_share_arrays():
         ([("fc1",)], r"\('fc1',\)"),
     ],
 )
-def test_rules_that_cannot_be_followed(abstract, rules, says):
+def test_impossible_rules_are_refused(abstract, rules, says):
     with pytest.raises(ConfigError, match=rf"config.sharding.rules: .*{says}"):
         state_shardings(abstract, distributed.data_mesh(model=2), rules)
 
 
 @pytest.mark.fast
 @pytest.mark.parametrize("model", [0, 3])
-def test_devices_that_cannot_be_grouped(model):
+def test_impossible_device_groups_are_refused(model):
     with pytest.raises(ConfigError, match=f"config.sharding.model={model} does not divide the 8 devices"):
         distributed.data_mesh(model)
 
@@ -94,14 +94,14 @@ def one_step(model, rules, **overrides):
     return sharded_step(experiment, mesh)(state, distributed.place_batch(batch, mesh))
 
 
-def test_a_step_with_arrays_in_parts_is_the_step_with_whole_arrays():
+def test_sharded_arrays_give_the_same_step():
     whole, metrics = one_step(1, ())
     parts, metrics_of_parts = one_step(4, KERNELS)
     kernel = parts.params["block1"]["conv1"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (3, 3, 2, 8)
     assert float(metrics["loss"]) == pytest.approx(float(metrics_of_parts["loss"]), rel=1e-6)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
-        # Adam's first step is the learning rate times the gradient's sign, and that of zero may be either.
+        # Adam's first step is the learning rate times the gradient's sign, which may be either for zero.
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 

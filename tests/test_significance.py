@@ -13,14 +13,14 @@ pytestmark = pytest.mark.fast
 
 @pytest.fixture(scope="module")
 def split():
-    """Sixty clips of four classes, with many equal scores."""
+    """Targets and scores of sixty clips in four classes, with many ties."""
     rng = np.random.default_rng(0)
     targets = np.eye(4)[rng.integers(0, 4, 60)]
     scores = rng.integers(1, 9, (60, 4)) + 4 * targets * rng.random((60, 1))
     return targets, np.round(scores / scores.sum(1, keepdims=True), 2)
 
 
-def test_draws_are_scored_as_the_clips_that_they_hold(split):
+def test_draws_are_scored_like_the_clips_they_contain(split):
     targets, scores = split
     counts = significance.draw_counts(60, 20)
     assert (counts.sum(1) == 60).all()
@@ -39,7 +39,7 @@ def test_draws_are_scored_as_the_clips_that_they_hold(split):
             np.testing.assert_allclose(drawn[name][row], value, rtol=1e-5, err_msg=name)
 
 
-def test_a_class_that_a_draw_lacks_is_left_out(split):
+def test_a_class_missing_from_a_draw_is_left_out(split):
     targets, scores = split
     counts = np.ones((1, 60), np.float32)
     counts[:, targets[:, 2] == 1] = 0
@@ -57,7 +57,7 @@ def test_f1_of_tagging(split):
     np.testing.assert_allclose(drawn["F1"], expected, rtol=1e-6)
 
 
-def test_a_probability_just_above_the_threshold_counts_as_in_metrics():
+def test_a_probability_just_above_the_threshold_counts():
     """float32's 0.1 is 0.100000001490116, above 0.1."""
     targets = np.eye(2)
     probabilities = np.float32([[0.1, 0.0], [0.1, 0.3]])
@@ -67,8 +67,8 @@ def test_a_probability_just_above_the_threshold_counts_as_in_metrics():
     assert metrics.macro_f1(targets, probabilities, threshold=0.1) == pytest.approx(expected)
 
 
-def test_interval_covers_as_often_as_it_says():
-    """Accuracy 0.8 of 200 clips: its standard error is sqrt(.8 * .2 / 200)."""
+def test_interval_has_the_width_of_the_standard_error():
+    """Accuracy 0.8 on 200 clips has the standard error sqrt(.8 * .2 / 200)."""
     targets = np.eye(2)[np.zeros(200, int)]
     scores = np.where(np.arange(200)[:, None] < 160, [[0.9, 0.1]], [[0.1, 0.9]])
     drawn = significance.scores(targets, scores, significance.draw_counts(200, 2000))
@@ -77,15 +77,18 @@ def test_interval_covers_as_often_as_it_says():
     assert np.isnan(significance.interval(np.array([np.nan]), np.nan)).all()
 
 
-def test_an_interval_goes_against_the_bias_of_the_draws():
-    """Normal draws of mean score + 0.5 and deviation 1: the score is as far above what it estimates."""
+def test_an_interval_corrects_the_bias_of_the_draws():
+    """Normal draws with mean score + 0.5 and deviation 1: the score is 0.5 above what it estimates, too."""
     draws = 10.5 + ndtri((np.arange(20_000) + 0.5) / 20_000)
     assert significance.interval(draws, 10) == pytest.approx((9.5 - 1.96, 9.5 + 1.96), abs=0.01)
     assert significance.interval(np.full(9, 1.0), 1.0) == (1, 1)
 
 
-def test_an_infinite_score_is_one():
-    """d' of an AUC of 1. Of n sorted draws about their median the ends are at .025 (n - 1), .975 (n - 1)."""
+def test_an_infinite_score_has_an_interval():
+    """An AUC of 1 has an infinite d'.
+
+    If the score is the median of n sorted draws, the ends are at .025 (n - 1) and .975 (n - 1).
+    """
     assert significance.interval(np.r_[np.ones(50), np.full(50, np.inf)], np.inf) == (1, np.inf)
     assert significance.interval(np.full(50, np.inf), np.inf) == (np.inf, np.inf)
     draws = np.r_[np.arange(100.0), np.inf, np.nan]  # ends at 2.5 and 97.5

@@ -1,4 +1,4 @@
-"""The steps: the front end is applied, devices share a batch without changing it, keys follow the step."""
+"""Training and evaluation steps: sharding a batch changes no result, and keys depend on the step."""
 
 import jax
 import jax.numpy as jnp
@@ -51,8 +51,8 @@ def one_step(parts, batch, mesh: Mesh):
     return jax.jit(step, compiler_options=network_options())(state, distributed.place_batch(batch, mesh))
 
 
-def test_eight_devices_compute_what_one_does(parts, batch):
-    """Batch statistics are of the global batch and the augmentation is the same, so the loss is too."""
+def test_eight_devices_compute_the_same_as_one(parts, batch):
+    """Batch statistics cover the global batch and augmentation is the same, so the loss is the same too."""
     (one, metrics_one), (eight, metrics_eight) = (one_step(parts, batch, mesh_of(n)) for n in (1, 8))
     assert float(metrics_one["loss"]) == pytest.approx(float(metrics_eight["loss"]), rel=1e-5)
     for a, b in zip(jax.tree.leaves(one.batch_stats), jax.tree.leaves(eight.batch_stats), strict=True):
@@ -60,8 +60,8 @@ def test_eight_devices_compute_what_one_does(parts, batch):
     assert int(one.step) == int(eight.step) == 1
 
 
-def test_no_device_is_sent_the_batch(parts):
-    """Gradients and statistics are summed; of sounds, features and labels only mixup's neighbours move."""
+def test_the_batch_is_not_sent_between_devices(parts):
+    """Gradients and statistics are summed; of the batch, only the neighbours for mixing move."""
     model, features, tx, state = parts
     policy = augment.policy({"stretch": {}, "between_class": {}, "spec_augment": {}}, sample_rate=RATE)
     step = steps.make_train_step(model, features, tx, task="classification", ema_decay=0.999, augment=policy)
@@ -77,7 +77,7 @@ def test_no_device_is_sent_the_batch(parts):
     compiled = step.lower(state, batch).compile()
     sent = traffic(compiled.as_text())
     assert sent.keys() == {"all-reduce", "collective-permute"}
-    # An example of sound and label, and two levels.
+    # One example, with sound and labels, and two sound levels.
     assert sent["collective-permute"].bytes == 4 * (int(RATE * SECONDS) + CLASSES + 2)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     assert 4 * parameters < sent["all-reduce"].bytes < 1.1 * 4 * parameters
@@ -105,7 +105,7 @@ def test_int16_is_scaled_and_probabilities_sum_to_one(parts, batch):
 
 
 class Steep(nn.Module):
-    """Logits that are 0, of weights that are 0, by `slopes`; they have statistics beside them."""
+    """Zero logits from zero weights, with a slope that `slopes` selects, beside a BatchNorm."""
 
     slopes: str
 
@@ -122,8 +122,8 @@ class Steep(nn.Module):
     ("slopes", "where"),
     [("one", None), ("infinite", "params"), ("1e25", "nu"), ("of statistics", "ema_batch_stats")],
 )
-def test_what_a_step_makes_of_a_finite_loss_may_not_be_finite(slopes, where):
-    """The square of 1e25, which Adam keeps and a variance is, is more than float32 has: `finite` tells."""
+def test_finite_is_false_if_the_new_state_is_not_finite(slopes, where):
+    """Adam's second moment and a variance hold the square of 1e25, which overflows float32."""
     tx = optimizer.adam(schedule="constant", learning_rate=1e-3, total_steps=4)
     images, labels = np.random.default_rng(0).normal(size=(8, 3)), np.eye(CLASSES)[np.arange(8) % 3]
     batch = {"audio": jnp.asarray(images, jnp.float32), "labels": jnp.asarray(labels, jnp.float32)}
@@ -149,6 +149,6 @@ def test_step_key_depends_on_seed_and_step_alone(parts):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("size", [0, 12])
-def test_batches_that_devices_cannot_share(size):
+def test_batches_that_devices_cannot_share_are_refused(size):
     with pytest.raises(ConfigError, match=f"config.batch_size={size}.*8 devices.*multiple of 8"):
         distributed.check_batch_size("batch_size", size, distributed.data_mesh())

@@ -1,4 +1,4 @@
-"""Tables of results as files."""
+"""Files of result tables."""
 
 import os
 import subprocess
@@ -12,8 +12,8 @@ from tests.conftest import REPOSITORY
 pytestmark = pytest.mark.fast
 
 
-def test_labels_are_utf_8_wherever_a_table_is_written(tmp_path):
-    """In a locale of ASCII too, as batch systems set it."""
+def test_tables_are_utf_8_in_any_locale(tmp_path):
+    """Batch systems may set an ASCII locale."""
     rows = [{"label": "Füße", "accuracy": 0.5}]
     path = tmp_path / "table.csv"
     subprocess.run(

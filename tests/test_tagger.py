@@ -1,4 +1,4 @@
-"""A trained workdir in use: it says what evaluation said, at any rate and length, in bounded programs."""
+"""The tagger of a trained workdir: any rate and length, and a bounded number of compiled programs."""
 
 import runpy
 import shutil
@@ -21,8 +21,8 @@ from rann_jax.windows import resampled, sliding
 
 
 @pytest.mark.fast
-def test_what_is_loaded_late_is_listed_and_has_its_type(monkeypatch):
-    """To a type checker `Tagger` would else be an `object`, which has no `load`."""
+def test_lazily_imported_names_are_listed_and_typed(monkeypatch):
+    """Otherwise a type checker would take `Tagger` for an `object`, which has no `load`."""
     monkeypatch.setattr(typing, "TYPE_CHECKING", True)
     as_checked = runpy.run_path(rann_jax.__file__)
     for name in ("Tagger", "TaggerEnsemble"):
@@ -50,7 +50,7 @@ def test_tag_is_sorted_and_named(tagger):
 
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
 def test_other_rates_are_resampled(tagger, rate):
-    """Within what the resampler loses, the same sound at another rate gets the same tags."""
+    """A sound at another rate gets the tags of the same sound resampled by hand."""
     wave = sound(1.5, rate)
     by_hand = soxr.resample(wave, rate, 16000, quality="HQ")
     ours, expected = tagger.probabilities([wave], rate), tagger.probabilities([by_hand], 16000)
@@ -77,7 +77,7 @@ def test_timeline_covers_the_sound(tagger, seconds):
 
 
 def test_streaming_is_the_timeline(tagger):
-    """However the sound is cut into blocks."""
+    """The result does not depend on how the sound is cut into blocks."""
     wave = sound(4.0, 22050)
     whole = tagger.timeline(wave, 22050)
     blocks = np.split(wave, [1, 700, 30000, 30001])
@@ -88,7 +88,7 @@ def test_streaming_is_the_timeline(tagger):
 
 
 class Loudness(Listener):
-    """Says of a window how loud it is: what full scale a sound was taken at."""
+    """Scores a window by its peak, which shows the full scale that was assumed."""
 
     labels, task, sample_rate, crop_samples, batch_size = ("peak",), "tagging", 16000, 8, 2
 
@@ -99,7 +99,7 @@ class Loudness(Listener):
 @pytest.mark.fast
 @pytest.mark.parametrize("rate", [16000, 32000])
 def test_blocks_of_int16_are_the_same_sound(rate):
-    """What microphones give, cut anywhere, an empty block among the others, and by value as floats."""
+    """Blocks of int16, as microphones give them, cut anywhere, one empty and one as equal float values."""
     pcm = np.array([100, -29999, 300, 16384, 0, -32768, 7, 8, 9, 10, 11, -12000] * 3, np.int16)
     blocks = [pcm[:5], pcm[5:5], pcm[5:30].astype(np.float64) / 32768, pcm[30:]]
     streamed = joined(list(Loudness().stream(blocks, rate)))
@@ -121,8 +121,8 @@ def test_blocks_of_int16_are_the_same_sound(rate):
     ],
     ids=["int32", "stereo", "nan", "infinity", "loud"],
 )
-def test_blocks_that_are_no_sound(block, says):
-    """As `tag` refuses them, but only when their turn has come: a stream may never end."""
+def test_blocks_that_are_not_sound_are_refused(block, says):
+    """`stream` refuses what `tag` refuses, but only on reaching the block, since a stream may never end."""
     parts = Loudness().stream([np.zeros(16, np.float32), block], 16000)
     with pytest.raises(ValueError, match=says):
         list(parts)
@@ -132,8 +132,8 @@ def test_blocks_that_are_no_sound(block, says):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("rate", [float("nan"), float("inf"), 0, 1, -16000, 768_001])
-def test_a_rate_that_no_sound_has(rate):
-    """Of NaN the resampler would never end, of 1 Hz it would make days of sound."""
+def test_impossible_rates_are_refused(rate):
+    """The resampler would not terminate for NaN and would make days of sound from 1 Hz."""
     with pytest.raises(ValueError, match=f"sample_rate={rate}: it must be between 1000 and 768000 Hz"):
         Loudness().tag(np.ones(9), rate)
 
@@ -144,7 +144,7 @@ def test_a_stream_without_samples_has_no_windows():
 
 
 def test_lengths_compile_a_bounded_number_of_programs():
-    """A program is compiled for each shape that the step is given."""
+    """Each shape that the step is given means one compiled program."""
     shapes = set()
 
     def step(variables, windows):
@@ -177,8 +177,8 @@ def test_the_next_batch_is_computed_while_one_is_fetched():
     assert events == ["dispatch 0", "dispatch 2", "fetch 0", "dispatch 4", "fetch 2", "fetch 4"]
 
 
-def test_of_no_windows_nothing_is_said(tagger):
-    """Empty arrays, in the shapes and types of one window's, without a program."""
+def test_no_windows_give_empty_arrays(tagger):
+    """The empty arrays have the same trailing shapes and types as the result for one window."""
     none = np.zeros((0, tagger.crop_samples), np.float32)
     one = np.zeros((1, tagger.crop_samples), np.float32)
     for said in (tagger.predict, tagger.embed_windows):
@@ -190,7 +190,7 @@ def test_of_no_windows_nothing_is_said(tagger):
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_tags_are_the_mean_of_the_timeline(tagger, count):
-    """One definition: of `tag`, of `probabilities` for sounds of several lengths, and of the embedding."""
+    """`tag` and `probabilities`, for sounds of several lengths, share this definition."""
     waves = [sound(seconds) for seconds in (0.3, 1.2, 0.9)[:count]]
     expected = [tagger.timeline(wave, 16000).probabilities.mean(axis=0) for wave in waves]
     together = tagger.probabilities(waves, 16000)
@@ -209,7 +209,7 @@ def test_hear_names_and_shapes(tagger):
     assert scene.shape == (2, model.scene_embedding_size) == (2, 128)
     assert stamps.shape == (2, 10, model.timestamp_embedding_size)
     np.testing.assert_allclose(times, np.tile(np.arange(10) * 50.0, (2, 1)))
-    # At 250 ms the window is the whole sound.
+    # The window at 250 ms covers the whole sound.
     np.testing.assert_allclose(stamps[:, 5], scene, rtol=1e-4, atol=1e-5)
 
 
@@ -246,19 +246,19 @@ def test_the_embedding_is_what_the_last_layer_sees(tagger):
     ],
     ids=["empty", "stereo", "nan", "int32"],
 )
-def test_what_is_no_sound(tagger, wave, says):
+def test_arrays_that_are_not_sound_are_refused(tagger, wave, says):
     with pytest.raises(ValueError, match=says):
         tagger.tag(wave, 16000)
 
 
 @pytest.mark.parametrize("hop", [0.0, -1.0, 0.6, float("nan"), float("inf")])
-def test_wrong_hop(tagger, hop):
+def test_a_wrong_hop_is_refused(tagger, hop):
     with pytest.raises(ValueError, match="hop_seconds"):
         tagger.timeline(sound(1.0), 16000, hop_seconds=hop)
 
 
 @pytest.mark.fast
-def test_folders_without_a_model(tmp_path):
+def test_folders_without_a_model_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="holds no checkpoints"):
         rann_jax.Tagger.load(tmp_path)
     (tmp_path / "checkpoints").mkdir()
@@ -268,7 +268,7 @@ def test_folders_without_a_model(tmp_path):
 
 @pytest.fixture
 def two_checkpoints(tiny_workdir, tmp_path):
-    """The same weights saved at steps 1 and 2; the second file of each can be damaged."""
+    """A workdir with the same weights at steps 1 and 2, so that the files of step 2 can be damaged."""
     shutil.copytree(tiny_workdir, tmp_path / "run")
     shutil.copytree(tmp_path / "run" / "checkpoints" / "1", tmp_path / "run" / "checkpoints" / "2")
     return tmp_path / "run"
@@ -278,11 +278,11 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:20])
 
 
-# Orbax closes its event loop at the first array that cannot be read, while others are still being read.
+# Orbax closes its event loop at the first unreadable array, while it still reads others.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damaged", ["record/metadata", "state/manifest.ocdbt"])
 def test_a_damaged_latest_checkpoint_is_passed_over(two_checkpoints, tagger, damaged, capsys):
-    """As training and evaluation do; its folder stays as it is."""
+    """The tagger skips it, as training and evaluation do, and leaves its folder unchanged."""
     cut(two_checkpoints / "checkpoints" / "2" / damaged)
     loaded = rann_jax.Tagger.load(two_checkpoints)
     said = capsys.readouterr().err.splitlines()
@@ -296,8 +296,8 @@ def test_a_damaged_latest_checkpoint_is_passed_over(two_checkpoints, tagger, dam
     assert (two_checkpoints / "checkpoints" / "2").is_dir()
 
 
-def test_no_record_can_be_read(two_checkpoints, capsys):
-    """A program says it in one line, with exit code 2."""
+def test_unreadable_records_are_one_line(two_checkpoints, capsys):
+    """The program ends with one line and exit code 2."""
     for step in ("1", "2"):
         cut(two_checkpoints / "checkpoints" / step / "record" / "metadata")
     for checkpoint in ("latest", "best"):
@@ -318,7 +318,7 @@ def test_import_is_light():
 @pytest.mark.parametrize("cuts", [[], [5], [1, 2, 3, 50, 51]], ids=str)
 @pytest.mark.parametrize("length", [1, 9, 10, 11, 13, 14, 97])
 def test_windows_are_slices_of_the_sound(length, cuts):
-    """One every four samples, and one that ends with the sound where no other does: each once."""
+    """A window starts every four samples, and one ends with the sound; each start occurs once."""
     wave = np.arange(1, length + 1, dtype=np.float32)
     blocks = np.split(wave, [cut for cut in cuts if cut < length])
     starts = []

@@ -1,4 +1,4 @@
-"""Several models on the same windows: every rule, its conflict, and what cannot be fused."""
+"""Several models on the same windows: every fusion rule, the conflict, and models that cannot be fused."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.fast
 
 
 def fake(probabilities, **changes) -> SimpleNamespace:
-    """A model that says the same of every window."""
+    """Return a model that gives every window the same probabilities."""
     answer = jnp.array(probabilities, jnp.float32)
     attributes = {
         "labels": ("dog", "cat", "rain"),
@@ -70,12 +70,12 @@ def test_every_rule_for_tagging(rule):
     ],
     ids=["labels", "task", "rate", "window"],
 )
-def test_models_that_cannot_be_fused(changes, says):
+def test_models_that_cannot_be_fused_are_refused(changes, says):
     with pytest.raises(ConfigError, match=says):
         TaggerEnsemble([fake(ZADEH[0]), fake(ZADEH[1], **changes)])
 
 
-def test_wrong_use():
+def test_wrong_use_is_refused():
     with pytest.raises(ConfigError, match="'mean': there are wa, ds"):
         TaggerEnsemble([fake(p) for p in ZADEH], rule="mean")
     with pytest.raises(ConfigError, match="two models"):

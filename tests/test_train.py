@@ -1,4 +1,4 @@
-"""Between two rows of metrics: what the speed is of, what is taken for diverged and never saved."""
+"""The window between two rows of metrics: how speed is measured, and that diverged states are never saved."""
 
 import time
 
@@ -16,14 +16,14 @@ from tests.tiny import get_config
 
 
 class Rows(list):
-    """Stands for the writer: what was written, by step."""
+    """A stand-in for the writer that keeps what was written, by step."""
 
     def write(self, step, metrics):
         self.append((step, metrics))
 
 
 class Quiet:
-    """Stands for the progress bar."""
+    """A stand-in for the progress bar."""
 
     def advance(self):
         pass
@@ -33,7 +33,7 @@ class Quiet:
 
 
 class Clock:
-    """Stands for time: stands still unless told."""
+    """A stand-in for time that advances only in `tick`."""
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
@@ -53,8 +53,8 @@ def metrics(loss=1.0, finite=True):
 
 
 @pytest.mark.fast
-def test_speed_is_of_reading_too_and_of_no_pause(clock):
-    """8 clips a step; the seconds of a step pass before it is appended, where its batch is waited for."""
+def test_speed_includes_reading_and_excludes_pauses(clock):
+    """A step has 8 clips, and its seconds pass before `append`, while training waits for its batch."""
     rows = Rows()
     window = Window(rows, Quiet(), 0, batch_size=8)
 
@@ -83,8 +83,8 @@ def test_speed_is_of_reading_too_and_of_no_pause(clock):
 
 
 @pytest.mark.fast
-def test_what_has_no_row_is_carried_over():
-    """Two steps are saved with the checkpoint between them; the run that goes on writes the row of both."""
+def test_losses_without_a_row_are_carried_over():
+    """A checkpoint between two steps stores the first one's loss; the resumed run writes the row of both."""
     rows = Rows()
     window = Window(rows, Quiet(), 10, batch_size=8)
     window.append(metrics(loss=0.25))
@@ -110,7 +110,7 @@ def test_what_has_no_row_is_carried_over():
     ids=["loss", "gradient"],
 )
 def test_divergence_names_the_step(third, says):
-    """Nothing is written of the steps beside it, and nothing inside a pause is done."""
+    """The steps around it are not written, and the body of the pause does not run."""
     rows = Rows()
     window = Window(rows, Quiet(), 10, batch_size=8)
     for step in ({}, {}, third, {"loss": jnp.nan}):
@@ -121,9 +121,9 @@ def test_divergence_names_the_step(third, says):
 
 
 class Countdown(nn.Module):
-    """Takes class 0 for certain, by the root of a weight that Adam makes 1.5, 0.5, then less than 0.
+    """Predicts class 0 with certainty, from the root of a weight that Adam makes 1.5, 0.5, then negative.
 
-    There it counts as 0: the loss is finite, and its gradient 0 * infinity.
+    A negative weight counts as 0, where the loss is finite but its gradient is 0 * infinity.
     """
 
     num_classes: int
@@ -138,7 +138,7 @@ class Countdown(nn.Module):
 
 
 @pytest.mark.usefixtures("quickly_compiled")
-def test_a_state_that_is_not_finite_is_neither_evaluated_nor_saved(tmp_path, monkeypatch):
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path, monkeypatch):
     monkeypatch.setitem(FAMILIES, "countdown", lambda name, **options: Countdown(**options))
     config = get_config("steps=6")
     config.prepared_dir, config.augment = str(tmp_path / "prepared"), {}

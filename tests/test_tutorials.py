@@ -1,8 +1,8 @@
-"""The tutorials are run: every command and every line of Python of docs/, in order, as a reader would.
+"""Run the tutorials: every command and every line of Python on a page, in order, as a reader would.
 
-Each page gets a folder that looks like a checkout, with real sounds under the names that the pages use and
-a home folder of its own. What is run is the page's own text, but for ADDED and INSTEAD below, which make it
-small. `pip install` is left out.
+Each page gets a folder that looks like a checkout, with real sounds under the names that the pages use, and
+its own home folder. The tests run the page's own text, except that ADDED and INSTEAD below make the work
+small and that `pip install` is left out.
 """
 
 import ast
@@ -32,13 +32,13 @@ from tests.conftest import REPOSITORY, launched
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled", "one_device")
 
-# The pages that the index of docs/ lists first.
+# The pages that the index of docs/ lists before the reference.
 INDEX = (REPOSITORY / "docs" / "README.md").read_text().partition("Reference:")[0]
 TUTORIALS = [REPOSITORY / "docs" / name for name in re.findall(r"\]\((\w+\.md)\)", INDEX)]
 
-# A part of a command, and what is added behind a command that has it.
+# Part of a command -> what is appended to commands that contain it.
 SHORT = "--config.total_steps=2 --config.batch_size=8 --config.eval.batch_size=8 --quiet"
-# An image of few bins and frames, and one block a stage.
+# An image with few bins and frames, and one block per stage.
 COARSE = "--config.feature.n_bins=16 --config.feature.frames_per_second=32 --config.model.blocks_per_stage=1"
 NARROW = "--config.model.width=16"
 ADDED = {
@@ -50,29 +50,29 @@ ADDED = {
     "configs/finetune.py": NARROW,
     "configs/audioset.py:model=cnn14": NARROW,
     "rann_jax.compile": f"{COARSE} --config.model.name=rann-8x4-1",
-    "rann_jax.serve": "--port 0 --batch-size 1",  # one program to compile, not one for each size of a batch
+    "rann_jax.serve": "--port 0 --batch-size 1",  # compiles one program, not one for each batch size
 }
-# What stands in place of a part of a command. Compilation for a TPU needs its compiler and takes minutes.
+# Part of a command -> its replacement. Compiling for a TPU would need the TPU compiler and take minutes.
 INSTEAD = {
     "--features log_mel,mfcc,cqt --folds 1-5": "--features log_mel --folds 1",
     "--topology v5e:4x4 --config.batch_size=128": "--cpu_devices 8 --config.batch_size=8",
 }
-# Named as the published file; CNN14 with a sixteenth of its channels and random weights.
+# Named like the published file, but CNN14 with a sixteenth of its channels and random weights.
 WEIGHTS = "Cnn14_mAP=0.431.pth"
 
 
 @pytest.fixture
 def checkout(data_dir, tmp_path, monkeypatch, main_here) -> Path:
-    """A folder with links to the code, and the files that the pages name; the current folder meanwhile."""
+    """A folder with links to the code and the files that the pages name; it is the current folder."""
     folder = tmp_path / "checkout"
     folder.mkdir()
     for name in ("rann_jax", "input_pipeline", "configs", "launch"):
         (folder / name).symlink_to(REPOSITORY / name)
     (tmp_path / "home").mkdir()
     monkeypatch.setenv("XLA_FLAGS", launched()["XLA_FLAGS"])
-    # The cell of a cross-validation too is run here: tests/test_crossval.py has one that is launched.
+    # Cells of a cross-validation run in this process too; tests/test_crossval.py launches one.
     monkeypatch.setattr("rann_jax.crossval.child.run", lambda command: main_here(command[3:]))
-    monkeypatch.setenv("MPLCONFIGDIR", matplotlib.get_cachedir())  # its list of fonts takes long to make
+    monkeypatch.setenv("MPLCONFIGDIR", matplotlib.get_cachedir())  # building its font list is slow
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(folder)
@@ -103,7 +103,7 @@ def rows(source: Path) -> list[dict[str, str]]:
 
 
 def rows_of_all_classes(table: list[dict[str, str]], each: int) -> list[dict[str, str]]:
-    """So many clips of every class, of other folds for other classes, so that no fold is empty."""
+    """Return `each` clips of every class, rotating folds between classes so that no fold is empty."""
     chosen = []
     for number, target in enumerate(sorted({int(row["target"]) for row in table})):
         of_class = [row for row in table if int(row["target"]) == target]
@@ -114,7 +114,7 @@ def rows_of_all_classes(table: list[dict[str, str]], each: int) -> list[dict[str
 
 
 def write_esc(folder: Path, source: Path, chosen: list[dict[str, str]]) -> None:
-    """A part of ESC-50 in the official layout."""
+    """Write a part of ESC-50 in the official layout."""
     (folder / "audio").mkdir(parents=True)
     (folder / "meta").mkdir()
     for row in chosen:
@@ -126,7 +126,7 @@ def write_esc(folder: Path, source: Path, chosen: list[dict[str, str]]) -> None:
 
 
 def write_weights(data_dir: Path) -> None:
-    """A file as PANNs' authors publish it, and the table of class names beside it."""
+    """Write a file in the format that PANNs' authors publish, with the table of class names beside it."""
     torch = pytest.importorskip("torch", reason="the PyTorch oracles are the extra `parity`")
     network = models.create("cnn14", num_classes=527, width=16)
     shapes = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64), np.float32))
@@ -144,7 +144,7 @@ def small(command: str) -> str:
 
 
 class Reader:
-    """Does what a page says."""
+    """Runs the commands and the Python code of a page."""
 
     def __init__(self, main: Callable[[Sequence[str]], int]):
         self.main = main
@@ -185,7 +185,7 @@ class Reader:
             assert "<html" in answer.read().decode()
 
     def post(self, words: list[str]) -> None:
-        """What `curl --data-binary @FILE URL` sends, to the port that was free."""
+        """Send what `curl --data-binary @FILE URL` sends, but to the server's own port."""
         _, flag, file, url = words
         assert flag == "--data-binary"
         there = url.replace("http://127.0.0.1:8000", self.address)
@@ -195,7 +195,7 @@ class Reader:
         assert len(tags) == int(url.partition("top=")[2])
 
     def stop(self) -> None:
-        """What Ctrl-C does."""
+        """Stop the server as Ctrl-C does."""
         if self.server is not None:
             self.server.send_signal(signal.SIGINT)
             _, errors = self.server.communicate(timeout=60)
@@ -203,7 +203,7 @@ class Reader:
             self.server = None
 
     def python(self, code: str) -> None:
-        """The lines of a block; what a line shows is something."""
+        """Run the statements of a block; expressions must have finite values."""
         self.stop()
         names: dict = {}
         for statement in ast.parse(code).body:
@@ -220,7 +220,7 @@ def program(name: str):
 
 
 def steps(page: Path) -> Iterator[tuple[str, str]]:
-    """(language, text) of the commands, one a line, and of the blocks of Python, in their order."""
+    """Yield (language, text) of each command line and each block of Python, in order."""
     for language, text in re.findall(
         r"^```(sh|python)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE
     ):
@@ -247,8 +247,8 @@ def test_a_page_does_what_it_says(page, checkout, data_dir, main_here):
     assert all(Path(name).exists() for name in promised), promised
 
 
-def test_what_makes_the_pages_small_is_of_use():
-    """No rule is left over from a command that no page has any more."""
+def test_every_rule_that_shrinks_a_command_is_used():
+    """No rule is left over from a command that no page contains any more."""
     commands = [text for page in TUTORIALS for language, text in steps(page) if language == "sh"]
     for part in (*ADDED, *INSTEAD):
         assert any(part in command for command in commands), part

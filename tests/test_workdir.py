@@ -1,4 +1,4 @@
-"""When a workdir's config counts as the same: a run may go on with it, a finished cell may be taken."""
+"""When a config counts as that of a workdir, so that a run may resume there or a finished cell be reused."""
 
 import errno
 import json
@@ -23,7 +23,7 @@ from rann_jax.workdir import (
 
 pytestmark = pytest.mark.fast
 
-# The keys of the first version that augmented, and what they were by default.
+# The keys and defaults of the first version that had augmentation.
 EARLIEST = {
     "seed": 0,
     "data_dir": "",
@@ -52,13 +52,13 @@ EARLIEST = {
 
 
 def save_run(workdir: Path, config: ConfigDict) -> None:
-    """What is looked at of a run that was trained."""
+    """Write the parts of a trained run that the checks look at."""
     save_config(workdir, config)
     (workdir / "checkpoints" / "500").mkdir(parents=True)
 
 
 def changed(changes: dict) -> ConfigDict:
-    """The base config with other values by dotted key."""
+    """Return the base config with some values changed, by dotted key."""
     config = base().to_dict()
     for key, value in changes.items():
         *path, name = key.split(".")
@@ -84,14 +84,14 @@ def changed(changes: dict) -> ConfigDict:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_changes_a_result_is_another_config(one, other, differing, tmp_path):
+def test_a_change_that_affects_results_is_another_config(one, other, differing, tmp_path):
     for name, before, now in (("there", one, other), ("here", other, one)):
         save_run(tmp_path / name, changed(before))
         with pytest.raises(ConfigError, match=rf"differing in .*{differing}\b.*another --workdir"):
             check_same_config(tmp_path / name, changed(now))
 
 
-def test_a_key_that_is_not_there_is_said_so(tmp_path):
+def test_an_absent_key_is_reported(tmp_path):
     save_run(tmp_path, changed({"augment": {}}))
     says = r"differing in augment \(\{\} there\), augment\.gain \(absent there\): use"
     with pytest.raises(ConfigError, match=says):
@@ -104,24 +104,24 @@ def test_a_key_that_is_not_there_is_said_so(tmp_path):
         {},
         {"data_dir": "/elsewhere", "prepare.workers": 3, "loader": {}, "sharding": {"model": 2, "rules": ()}},
         {"save_every": 7},
-        {"t_c": 4, "eval.splits": ["test"]},  # in JSON 4.0 may be 4, and a tuple is a list
+        {"t_c": 4, "eval.splits": ["test"]},  # JSON may write 4.0 as 4 and writes a tuple as a list
     ],
     ids=["nothing", "locations", "saves", "types"],
 )
-def test_what_changes_no_result_is_the_same_config(changes, tmp_path):
+def test_a_change_that_affects_no_result_is_the_same_config(changes, tmp_path):
     save_run(tmp_path, base())
     check_same_config(tmp_path, changed(changes))
 
 
 def test_configs_of_earlier_versions_are_the_same(tmp_path):
-    """Whoever adds a key to configs/base.py says in workdir.ADDED what was done without it."""
+    """A key added to configs/base.py needs an entry in workdir.ADDED for the behaviour before it existed."""
     save_run(tmp_path, base())
     (tmp_path / CONFIG_FILE).write_text(json.dumps(EARLIEST))
     check_same_config(tmp_path, base())
 
 
-def test_scoring_may_be_another(tmp_path):
-    """Of a trained run; one that goes on must score as it did."""
+def test_scoring_options_may_differ_in_a_trained_run(tmp_path):
+    """A trained run may be scored with other options; a resumed run must keep its own."""
     save_run(tmp_path, base())
     other = changed({"eval.batch_size": 7, "eval.max_crops": 1, "eval.splits": ("train",), "eval_every": 9})
     check_same_config(tmp_path, other, free=SCORING)
@@ -131,8 +131,8 @@ def test_scoring_may_be_another(tmp_path):
         check_same_config(tmp_path, changed({"seed": 1}), free=SCORING)
 
 
-def test_a_start_that_never_trained_binds_nobody(tmp_path):
-    """Its config.json says what was tried; a checkpoint or predictions say that it was done."""
+def test_a_start_that_never_trained_allows_another_config(tmp_path):
+    """config.json alone records an attempt; only a checkpoint or predictions show that training happened."""
     save_config(tmp_path, base())
     (tmp_path / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir(parents=True)
     check_same_config(tmp_path, changed({"seed": 1}))
@@ -143,7 +143,7 @@ def test_a_start_that_never_trained_binds_nobody(tmp_path):
 
 
 @pytest.mark.parametrize("address", ["gs://bucket/run", "s3://bucket", "gs:/bucket/run"])
-def test_an_address_is_no_folder(address, tmp_path, monkeypatch):
+def test_a_bucket_address_is_refused_as_a_folder(address, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="mount the bucket and name its folder"):
         check_folder(Path(address))
@@ -151,14 +151,14 @@ def test_an_address_is_no_folder(address, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["runs [1]/a", "[ab]", "a\\b"])
-def test_checkpoints_cannot_be_written_to_a_path_that_is_a_pattern(tmp_path, name):
+def test_a_path_with_pattern_characters_is_refused_for_training(tmp_path, name):
     check_folder(tmp_path / name)
     with pytest.raises(ConfigError, match=r"--workdir=.*name another folder"):
         check_trainable(tmp_path / name)
     check_trainable(tmp_path / "runs (1) #2 Füße?*")
 
 
-def test_one_file_is_replaced_whole_by_each_of_two_writers(tmp_path):
+def test_two_writers_each_replace_the_whole_file(tmp_path):
     path = tmp_path / ("n" * 255)
     with replace_atomically(path) as first, replace_atomically(path) as second:
         first.write("first")
@@ -168,7 +168,7 @@ def test_one_file_is_replaced_whole_by_each_of_two_writers(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_cannot_be_written_is_named_not_its_temporary_file(tmp_path):
+def test_errors_name_the_file_not_its_temporary_one(tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(OSError, match="directory") as caught, replace_atomically(tmp_path / "there"):
         pass
@@ -176,6 +176,6 @@ def test_what_cannot_be_written_is_named_not_its_temporary_file(tmp_path):
     with pytest.raises(OSError, match="too long"), replace_atomically(tmp_path / ("n" * 256)):
         pytest.fail("it cannot end well")
     with pytest.raises(OSError, match="No space") as full, replace_atomically(tmp_path / "full"):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as write() does
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as write() raises it
     assert one_line(full.value) == f"{tmp_path}/full: No space left on device"
     assert [path.name for path in tmp_path.iterdir()] == ["there"]

@@ -1,4 +1,4 @@
-"""metrics.jsonl is read back as it was written, and is refused in one line where it is anything else."""
+"""metrics.jsonl is read back as it was written; anything else is refused in one line."""
 
 import json
 import sys
@@ -14,20 +14,20 @@ from rann_jax.writers import METRICS, MetricWriter, read_metrics
 pytestmark = pytest.mark.fast
 
 
-def test_rows_come_back_and_a_resumed_run_goes_on_behind_its_step(tmp_path):
+def test_a_resumed_run_replaces_the_rows_after_its_step(tmp_path):
     with closing(MetricWriter(tmp_path, 0)) as writer:
         for step in (1, 2, 3):
             writer.write(step, {"train/loss": 1 / step, "test/mAP": float("nan")})
     with (tmp_path / METRICS).open("a") as file:
-        file.write('{"step": 4, "tra')  # a killed run left it so
+        file.write('{"step": 4, "tra')  # as a killed run leaves it
     assert read_metrics(tmp_path / METRICS)[2] == {"step": 3, "train/loss": 1 / 3, "test/mAP": None}
     with closing(MetricWriter(tmp_path, 2)) as writer:
         writer.write(3, {"train/loss": 0.5})
     assert [row["train/loss"] for row in read_metrics(tmp_path / METRICS)] == [1.0, 0.5, 0.5]
 
 
-def test_tensorboard_has_the_numbers_that_there_are(tmp_path, monkeypatch):
-    """By a stand-in: tensorboardX, which is optional, warns of every NaN. Later steps of a killed run go."""
+def test_tensorboard_gets_only_finite_numbers(tmp_path, monkeypatch):
+    """A stand-in replaces tensorboardX, which is optional and warns of every NaN. Later steps are purged."""
     made = []
 
     class SummaryWriter:
@@ -76,7 +76,7 @@ def test_a_damaged_file_is_one_line(tmp_path, line, says):
     assert path.read_text().endswith(f"{line}\n")
 
 
-def test_a_file_of_any_size_is_no_file_of_metrics(tmp_path, monkeypatch):
+def test_a_file_too_large_for_metrics_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(writers, "MAX_BYTES", 20)
     (tmp_path / METRICS).write_text('{"step": 1}\n{"step": 2}\n')
     with pytest.raises(ConfigError, match="larger than 20 bytes"):

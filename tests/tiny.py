@@ -1,4 +1,4 @@
-"""The smallest experiment that exercises everything: synthetic sound, 16 bins, width 1, a block a stage.
+"""The smallest experiment that exercises everything: synthetic sound, 16 bins, width 1, one block per stage.
 
     python -m rann_jax.main --config tests/tiny.py --workdir DIR
 
@@ -29,7 +29,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.t_c = 0.5
     config.feature = {"name": "log_mel", "frames_per_second": 32, "n_bins": 16}
     config.model.name = "rann-0.5x4-1"
-    config.model.blocks_per_stage = 1  # of the deck's 4: compilation is most of what a short run costs
+    config.model.blocks_per_stage = 1  # the deck has 4; compilation takes most of a short run
     config.batch_size = 8
     config.total_steps = preset["steps"]
     config.log_every = 2
@@ -40,11 +40,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 
 def filled(shapes: Any, seed: int) -> Any:
-    """Random arrays of these shapes; of a network's variables they need no compilation, as `init` does."""
+    """Return random arrays of these shapes; unlike a network's `init`, this needs no compilation."""
     rng = np.random.default_rng(seed)
 
     def array(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        if leaf.ndim >= 2:  # kernels that shrink what goes through them: no class is certain
+        if leaf.ndim >= 2:  # kernels that shrink the signal, so that no class is certain
             values = SHRINK * rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]))
         else:
             values = rng.uniform(0.5, 1.5, leaf.shape)
@@ -54,7 +54,7 @@ def filled(shapes: Any, seed: int) -> Any:
 
 
 def write_workdir(workdir: Path, seed: int, labels: list[str], **overrides) -> Path:
-    """A checkpoint with random weights: what a run leaves for those who use it, without the training."""
+    """Write a checkpoint with random weights, as a finished run leaves it, without training."""
     config = get_config()
     config.update_from_flattened_dict({"num_classes": len(labels), **overrides})
     experiment = build(config)

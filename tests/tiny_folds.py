@@ -1,4 +1,4 @@
-"""tests/two_blocks.py with folds: recordings in a folder, dealt into five.
+"""tests/two_blocks.py on a folder of recordings, split into five folds.
 
 python -m rann_jax.crossval --config tests/tiny_folds.py --features log_mel,mfcc --folds 1-2 --workdir W
 """

@@ -1,4 +1,4 @@
-"""The smallest PANN: a sixteenth of CNN14's channels on one second of sound, trained on a folder.
+"""The smallest PANN: CNN14 with a sixteenth of its channels, trained on one-second clips from a folder.
 
 python -m rann_jax.main --config tests/tiny_panns.py --config.data_dir=DIR --workdir W
 """

@@ -2,7 +2,7 @@
 
     python -m rann_jax.main --config tests/two_blocks.py --workdir DIR
 
-Loading this file adds the network to the registry: a RANN has twenty blocks, and every program compiles them.
+Loading this file adds the network to the registry. Every program would compile the twenty blocks of a RANN.
 """
 
 import jax

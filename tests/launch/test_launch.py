@@ -1,6 +1,6 @@
-"""Launchers say with --dry-run what they would do: compared with golden files, and understood by the program.
+"""Dry runs of the launchers equal the golden files, and the program understands every command in them.
 
-`RANN_UPDATE_GOLDEN=1 pytest tests/launch` writes the golden files anew.
+`RANN_UPDATE_GOLDEN=1 pytest tests/launch` rewrites the golden files.
 """
 
 import fnmatch
@@ -73,7 +73,7 @@ def test_dry_run(script):
 
 
 @pytest.mark.parametrize("script", [name for name in CASES if name != "docker.sh"])
-def test_what_is_missing_is_said(script):
+def test_a_missing_variable_is_named(script):
     result = dry_run(script, {"RANN_CONFIG": "configs/quickstart.py"}, [])
     assert result.returncode == 2
     assert result.stderr.startswith("error: RANN_WORKDIR is not set")
@@ -81,7 +81,7 @@ def test_what_is_missing_is_said(script):
 
 
 def train_commands(script: str) -> list[list[str]]:
-    """The words of every command for the program in a dry run, however deep in quotes."""
+    """Return the words of every training command in a dry run, whatever quotes surround it."""
     text = said(script)
     if script == "gke.sh":
         job = list(yaml.safe_load_all(text))[1]
@@ -99,7 +99,7 @@ def train_commands(script: str) -> list[list[str]]:
     return commands
 
 
-# Flags can be parsed once in a process: each command gets a child of its own.
+# A process can parse flags only once, so each command gets its own child.
 PARSER = """
 import json, os, sys
 import jax
@@ -136,7 +136,7 @@ def test_every_command_is_understood_by_the_program():
 
 
 def in_image(path: str) -> bool:
-    """Whether Docker sends a file: of the lines of .dockerignore that match, the last one decides."""
+    """Return whether Docker sends a file: the last matching line of .dockerignore decides."""
     sent = True
     parents = [path, *map(str, Path(path).parents)]
     for line in (REPOSITORY / ".dockerignore").read_text().splitlines():
@@ -148,8 +148,8 @@ def in_image(path: str) -> bool:
 
 
 @pytest.mark.fast
-def test_nothing_but_code_goes_into_the_image():
-    """It is pushed: history, runs, recordings and weights of the checkout are nobody else's business."""
+def test_the_image_contains_only_code():
+    """The image is pushed: it must not contain the checkout's history, runs, recordings or weights."""
     copied = re.findall(r"^COPY (.+) \./$", (LAUNCH / "Dockerfile").read_text(), re.MULTILINE)
     for path in [*copied[0].split(), "rann_jax/main.py", "configs/base.py", "rann_jax/serve/page/page.js"]:
         assert (REPOSITORY / path).exists(), path
@@ -179,7 +179,7 @@ def test_shellcheck():
 
 STRICT = {"type": "object", "additionalProperties": False}
 COUNT = {"type": "integer", "minimum": 1}
-# Of the documented fields, those that the manifests use; a misspelt one is an error.
+# The documented fields that the manifests use; a misspelt field is an error.
 POD = {
     **STRICT,
     "required": ["serviceAccountName", "restartPolicy", "containers"],
@@ -308,8 +308,7 @@ def test_skypilot_task():
 
 
 @pytest.mark.fast
-def test_the_code_of_a_preempted_run_is_written_twice_but_equal():
-    """In Python and in the shell."""
+def test_python_and_shell_agree_on_the_preempted_exit_code():
     assert f"\nPREEMPTED={EXIT_CODE}\n" in (LAUNCH / "contract.sh").read_text()
 
 
