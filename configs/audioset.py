@@ -30,11 +30,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     """Return the config. Presets: size (deck, small), feature, model, classes (527, or the number in your own
     lists), valid (a list held out of training, as in valid=balanced; see `hold_out`).
 
-    Without the preset model the network is the size's own RANN. PANNs models bring their own size and feature.
+    Without the preset model, the network is the size's own RANN. PANNs models bring their size and feature.
     """
-    preset = parse_arg(
-        arg, {"size": SIZES}, size="deck", feature="log_mel", model="", classes=527, valid=""
-    )
+    preset = parse_arg(arg, {"size": SIZES}, size="deck", feature="log_mel", model="", classes=527, valid="")
     config = base()
     # Videos vanish, so no copy is complete. Missing clips are counted, listed and reported at every run.
     config.dataset = {"name": "audioset", "classes": preset["classes"]}

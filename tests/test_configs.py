@@ -31,6 +31,20 @@ def test_an_unknown_preset_is_one_line(presets, says):
 
 
 @pytest.mark.parametrize(
+    ("presets", "network"),
+    [
+        ("", "rann-8x4-6"),
+        (":model=rann-8x2-6", "rann-8x2-6"),
+        (":size=small", "rann-4x4-1"),
+        (":size=small,model=rann-4x2-1", "rann-4x2-1"),
+        (":model=cnn14", "cnn14"),
+    ],
+)
+def test_the_network_of_audioset(presets, network):
+    assert load_config_file(f"configs/audioset.py{presets}").model.name == network
+
+
+@pytest.mark.parametrize(
     ("presets", "train", "measure"),
     [
         ("esc50.py:fold=2,valid=fold5", "fold1+fold3+fold4", "accuracy"),

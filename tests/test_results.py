@@ -85,3 +85,20 @@ def test_every_fusion_under_every_rule(kept):
         fused = max(value for name, value in lines[-1].items() if name in fusion.RULES)
         (said,) = (line for line in RESULTS_PAGE.read_text().splitlines() if line.startswith(begins))
         assert f"| {best['models']} {short(best['accuracy'])} | {short(fused)} " in said
+
+
+def test_the_errors_of_features_are_those_measured():
+    """README's table of errors repeats that of the benchmark's results file."""
+    page = (REPOSITORY / "benchmarks" / "results" / "features_cpu.md").read_text()
+    quoted = (REPOSITORY / "README.md").read_text().split("### Exactness")[1].split("## Speed")[0]
+
+    def errors(text: str) -> dict[tuple[str, str], float]:
+        """Return the errors by feature and library."""
+        header, _, *rows = [
+            line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")
+        ]
+        cells = ((row[0], zip(header[2:], row[2:], strict=True)) for row in rows)
+        return {(feature, by): float(e) for feature, row in cells for by, e in row if e != "-"}
+
+    assert errors(quoted) == errors(page.split("Errors alone")[1])
+    assert len(errors(quoted)) > 30
