@@ -1,18 +1,18 @@
 """Audio features as pure functions of the waveform: `(..., N)` floating -> float32 `(..., F, T)`.
 
 Names, arguments and defaults are librosa's wherever librosa has the function, and "equal to librosa" means
-for these arguments. Not taken are:
+for these arguments. The following are not supported:
 
-- a spectrogram instead of the waveform (`S`, `C`), but by `mfcc`;
-- `dtype` and `out`: results are float32 or complex64, and new;
-- `tuning=None` of chroma and CQT, which is estimated from the data;
+- a spectrogram instead of the waveform (`S`, `C`), except in `mfcc`;
+- `dtype` and `out`: results are new arrays, float32 or complex64;
+- `tuning=None` of chroma and CQT, which librosa estimates from the data;
 - `cqt_mode` of chroma; `axis` of `resample`; `ref`, `axis`, `max_axis`, `zi` and `return_zf` of `pcen`;
-- `ref` and `feature` of `onset_strength`, and of what it hands on to the mel spectrogram `win_length`,
-  `window`, `pad_mode`, `power`, `htk` and `norm`;
-- what `delta` hands on to `scipy.signal.savgol_filter`, such as `cval`;
-- resamplers and paddings other than those that each docstring lists.
+- `ref` and `feature` of `onset_strength`, and these arguments that librosa passes on to the mel spectrogram:
+  `win_length`, `window`, `pad_mode`, `power`, `htk` and `norm`;
+- arguments that `delta` passes on to `scipy.signal.savgol_filter`, such as `cval`;
+- resamplers and padding modes other than those that each docstring lists.
 
-Every feature can be jitted, vmapped and differentiated, also at digital silence.
+Every feature can be jitted, vmapped and differentiated, even at digital silence.
 """
 
 from rann_jax.features.chroma import chroma_cens, chroma_cqt, chroma_stft

@@ -14,22 +14,22 @@ from rann_jax.tag_output import shown
 from rann_jax.workdir import replace_atomically
 
 DESCRIPTION = """\
-Draw the waveform of a recording and the seven features that the networks can hear it through, at its
-own sample rate, on one page:
+Draw, on one page, the waveform of a recording and the seven features that a network can take as input,
+computed at the recording's own sample rate:
 
   log-mel spectrogram   energy in 128 mel bands; what the main network sees
   wavelet scalogram     energy at 128 wavelet scales; sharp in time where frequencies are high
   constant-Q transform  energy at musical notes, two bins a semitone
   MFCC, GFCC            shape of the mel or gammatone spectrum, as cepstral coefficients
   chromagram            the twelve pitch classes, octaves folded
-  tempogram             which tempo the onsets repeat at
+  tempogram             the tempo at which onsets repeat
 """
 EXAMPLES = """\
 examples:
   python -m rann_jax.features dog.ogg                            writes features.png
   python -m rann_jax.features song.wav --start 60 --seconds 8 --out chorus.pdf
 
-Any sound file that libsndfile reads will do (wav, flac, ogg, mp3, aiff...); channels are averaged.
+Any sound file that libsndfile can read works (wav, flac, ogg, mp3, aiff...); channels are averaged.
 """
 
 
@@ -45,17 +45,19 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         default=Path("features.png"),
-        help="picture to write; its suffix says the format: png, pdf, svg (default: %(default)s)",
+        help="picture to write; its suffix sets the format: png, pdf, svg (default: %(default)s)",
     )
     parser.add_argument(
-        "--start", type=float, default=0.0, help="first second to draw (default: %(default)g)"
+        "--start", type=float, default=0.0, help="where to start, in seconds (default: %(default)g)"
     )
-    parser.add_argument("--seconds", type=float, default=10.0, help="how many at most (default: %(default)g)")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="how many seconds to draw at most (default: %(default)g)"
+    )
     return parser
 
 
 def check_out(out: Path) -> None:
-    """Raise ValueError where no picture can be written, before any work is done."""
+    """Raise ValueError, before any work is done, if the picture cannot be written."""
     known = FigureCanvasAgg.get_supported_filetypes()
     if out.suffix.lstrip(".").lower() not in known:
         raise ValueError(f"--out {out}: its suffix must be a picture format, such as .png or .pdf")
@@ -64,16 +66,16 @@ def check_out(out: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return 0, or 2 where the user can mend what is wrong."""
+    """Run the program; return 0, or 2 after an error that the user can fix."""
     options = _parser().parse_args(arguments)
     return guarded(lambda: run(options), also=(ValueError,))
 
 
 def run(options: argparse.Namespace) -> int:
-    """What the command line does; returns the exit code.
+    """Carry out the command line; return the exit code.
 
     Raises:
-        ValueError: what the user can mend.
+        ValueError: an error that the user can fix.
     """
     check_out(options.out)
     y, rate = read(options.file, options.start, options.seconds)

@@ -1,10 +1,10 @@
-"""Which frequencies front ends show by default, in Hz."""
+"""Default frequency limits of the front ends, in Hz."""
 
 # The edges of the paper's log-mel spectrogram.
 FMIN, FMAX = 50.0, 14000.0
 
 # librosa's lowest note of the CQT.
-C1 = 440.0 * 2 ** (-45 / 12)  # Hz: 45 semitones below the A of 440 Hz, as librosa has it
+C1 = 440.0 * 2 ** (-45 / 12)  # Hz: 45 semitones below the A of 440 Hz, as in librosa
 
 
 def upper_edge(sample_rate: float, share: float = 1.0) -> float:

@@ -1,7 +1,7 @@
 """Chromagrams, equal to librosa's with `tuning=0.0`.
 
-librosa estimates the tuning from the data where it is not given; a compiled transform cannot, so
-the default here is 0.0 and `tuning=None` is refused.
+If no tuning is given, librosa estimates it from the data. A compiled transform cannot, so the default
+here is 0.0 and `tuning=None` raises an error.
 """
 
 import functools
@@ -21,7 +21,7 @@ from rann_jax.features.filter_bank import filtered
 from rann_jax.features.normalize import check_norm, normalize
 from rann_jax.features.stft import Framing, check_framing
 
-# Thresholds of CENS, each worth a quarter (Mueller and Ewert, "Chroma Toolbox", ISMIR 2011).
+# Thresholds of CENS, each adding a quarter (Mueller and Ewert, "Chroma Toolbox", ISMIR 2011).
 QUANTIZATION_STEPS = (0.4, 0.2, 0.1, 0.05)
 
 
@@ -75,17 +75,17 @@ def chroma_stft(
         center: whether frames are centred.
         pad_mode: how the ends are extended.
         tuning: deviation from A440, in chroma bins.
-        n_chroma: bins of an octave.
+        n_chroma: bins per octave.
         ctroct: centre of the weighting over octaves, in octaves above A0, 27.5 Hz.
-        octwidth: its width in octaves, positive; None for no weighting.
+        octwidth: width of that weighting in octaves, positive; None for no weighting.
         base_c: whether bin 0 is C; otherwise A.
 
     Returns:
         float32 `(..., n_chroma, T)`.
 
     Raises:
-        ValueError: as `stft`; `sr` or `octwidth` not positive; `tuning=None`, or it or `ctroct` not finite;
-            a negative `norm`.
+        ValueError: as `stft`; `sr` or `octwidth` not positive; `tuning` None or not finite; `ctroct` not
+            finite; a negative `norm`.
 
     >>> y = np.sin(2 * np.pi * 440 * np.arange(22050) / 22050).astype(np.float32)
     >>> np.argmax(chroma_stft(y).mean(axis=-1)).item()  # A is 9 semitones above C
@@ -169,18 +169,18 @@ def chroma_cqt(
         hop_length: samples between frames; see `cqt`.
         fmin: lowest frequency in Hz; default C1, 32.7 Hz.
         norm: norm of each column: inf for its maximum, p for the p-norm, None for none.
-        threshold: values below it, before normalisation, become zero; None for none.
+        threshold: values below it become zero before normalisation; None for no threshold.
         tuning: deviation from A440 in bins of the transform.
-        n_chroma: bins of an octave of the result.
-        n_octaves: octaves that are summed.
-        window: weights `(width,)` by which the transform's bins are spread; None for none.
-        bins_per_octave: of the transform, a multiple of `n_chroma`; None for `n_chroma`.
+        n_chroma: bins per octave of the result.
+        n_octaves: number of octaves that are summed.
+        window: weights `(width,)` that spread each bin of the transform over its neighbours; None for none.
+        bins_per_octave: bins per octave of the transform, a multiple of `n_chroma`; None for `n_chroma`.
 
     Returns:
         float32 `(..., n_chroma, T)`, T as in `cqt`.
 
     Raises:
-        ValueError: as `cqt`; `bins_per_octave` that is no multiple of `n_chroma`.
+        ValueError: as `cqt`; `bins_per_octave` that is not a multiple of `n_chroma`.
 
     >>> y = np.sin(2 * np.pi * 440 * np.arange(22050) / 22050).astype(np.float32)
     >>> np.argmax(chroma_cqt(y, n_octaves=5).mean(axis=-1)).item()  # A is 9 semitones above C
@@ -214,7 +214,7 @@ def chroma_cqt(
 def _energy_statistics(
     chroma: jax.Array, *, norm: float | None, win_len_smooth: int | None, smoothing_window: Any
 ) -> jax.Array:
-    """Quantise and smooth a chromagram `(..., n_chroma, T)` that is not normalised yet."""
+    """Quantise and smooth a chromagram `(..., n_chroma, T)` that is not yet normalised."""
     chroma = normalize(chroma, 1, axis=-2)
     steps = jnp.stack([chroma > step for step in QUANTIZATION_STEPS])
     smooth = jnp.mean(steps.astype(jnp.float32), axis=0)
@@ -245,8 +245,8 @@ def chroma_cens(
 ) -> jax.Array:
     """Chroma energy normalised statistics (CENS), equal to `librosa.feature.chroma_cens`.
 
-    The chromagram of `chroma_cqt` is divided by its sum, quantised in steps and smoothed over time.
-    Its gradient is zero: quantisation has no other.
+    Each column of the chromagram of `chroma_cqt` is divided by its sum and quantised in steps; the result
+    is smoothed over time. The gradient is zero everywhere because of the quantisation.
 
     Args:
         y: waveform `(..., N)`, floating.
@@ -254,13 +254,13 @@ def chroma_cens(
         hop_length: samples between frames; see `cqt`.
         fmin: lowest frequency in Hz; default C1, 32.7 Hz.
         tuning: deviation from A440 in bins of the transform.
-        n_chroma: bins of an octave of the result.
-        n_octaves: octaves that are summed.
-        bins_per_octave: of the transform, a multiple of `n_chroma`.
-        window: weights by which the transform's bins are spread; None for none.
-        norm: norm of each column at the end.
+        n_chroma: bins per octave of the result.
+        n_octaves: number of octaves that are summed.
+        bins_per_octave: bins per octave of the transform, a multiple of `n_chroma`.
+        window: weights that spread each bin of the transform over its neighbours; None for none.
+        norm: norm of each column of the result.
         win_len_smooth: frames of the smoothing window; None for no smoothing.
-        smoothing_window: its specification; samples are `win_len_smooth + 2`.
+        smoothing_window: its specification; an array must have `win_len_smooth + 2` samples.
 
     Returns:
         float32 `(..., n_chroma, T)`, T as in `cqt`.

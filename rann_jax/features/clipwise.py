@@ -1,12 +1,12 @@
-"""Working through a batch in the way that suits the device.
+"""Batch processing in the way that suits the device.
 
-An accelerator wants the whole batch in every operation. On a CPU the intermediate arrays of a whole
-batch leave the cache, and the memory they are written to is new each time; one clip after another,
-each operation still spread over the cores, took half the time or less (measured on mel spectrograms
-of 16 clips of 8 seconds at 44.1 kHz).
+An accelerator is fastest with the whole batch in every operation. On a CPU the intermediate arrays of a
+whole batch do not fit the cache, and each is written to newly allocated memory. Processing one clip after
+another, with each operation still spread over the cores, took half the time or less (measured on mel
+spectrograms of 16 clips of 8 seconds at 44.1 kHz).
 
-Of several devices each works on its own clips. XLA's partitioner does not see by itself that it may:
-before an FFT, and before a loop over clips, it brings the whole batch to every device.
+With several devices, each device processes only its own clips. XLA's partitioner does not find this by
+itself: before an FFT, and before a loop over clips, it copies the whole batch to every device.
 """
 
 from collections.abc import Callable
@@ -17,27 +17,28 @@ from jax.sharding import AxisType, PartitionSpec
 
 
 def devicewise(function: Callable[..., Any], *arrays: jax.Array) -> Any:
-    """Return `function(*arrays)`, computed on each device for the examples that it holds.
+    """Return `function(*arrays)`, where each device computes the examples that it holds.
 
     Args:
-        function: of arrays `(B, ...)`, giving arrays `(B, ...)`; each example by itself, for any B.
-        *arrays: `(B, ...)`, divided evenly among all devices of their mesh, as batches are. Where they are on
-            no mesh, or cannot be divided so, the function is simply called.
+        function: maps arrays `(B, ...)` to arrays `(B, ...)`, each example independently, for any B.
+        *arrays: `(B, ...)`, sharded evenly over all devices of their mesh, as batches are. If they are on
+            no mesh, or cannot be sharded evenly, the function is simply called.
     """
     meshes = [jax.typeof(array).sharding.mesh for array in arrays]
-    mesh = next((mesh for mesh in meshes if not mesh.empty), meshes[0])  # keys may be on none
+    mesh = next((mesh for mesh in meshes if not mesh.empty), meshes[0])  # keys may be on no mesh
     automatic = all(kind is AxisType.Auto for kind in mesh.axis_types)
     if mesh.empty or not automatic or arrays[0].shape[0] % mesh.size:
         return function(*arrays)
     split = PartitionSpec(mesh.axis_names)
-    # Not checked: it would ask the loops inside to say which of their variables differ between devices.
+    # check_vma=False: otherwise inner loops would have to declare which variables differ between devices.
     return jax.shard_map(function, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)(*arrays)
 
 
 def batchwise(feature: Callable[[jax.Array], Any], y: jax.Array, axes: int = 1) -> Any:
-    """Return `feature(y)` for clips of `axes` axes under any leading ones, each on the device that holds it.
+    """Return `feature(y)` with any leading axes flattened into one; each device computes its own clips.
 
-    `feature` maps `(B, ...)` to one or more arrays `(B, ...)`, each clip by itself.
+    A clip is the last `axes` axes of `y`. `feature` maps `(B, ...)` to one or more arrays `(B, ...)`, each
+    clip independently.
     """
     leading = y.shape[: y.ndim - axes]
     out = devicewise(feature, y.reshape(-1, *y.shape[y.ndim - axes :]))
@@ -45,7 +46,7 @@ def batchwise(feature: Callable[[jax.Array], Any], y: jax.Array, axes: int = 1) 
 
 
 def clipwise(feature: Callable[[jax.Array], Any], y: jax.Array, axes: int = 1) -> Any:
-    """`batchwise`, on a CPU one clip after another."""
+    """Return what `batchwise` returns; a CPU computes one clip after another."""
 
     def one_by_one(clips: jax.Array) -> Any:
         def one(clip: jax.Array) -> Any:

@@ -3,7 +3,7 @@
 The transform is multirate (Schoerkhuber and Klapuri, "Constant-Q transform toolbox for music
 processing", SMC 2010): the top octave is filtered at the full rate; for each octave below, the
 signal is decimated by two and the hop halves, so that every octave has the same number of frames.
-What depends on the arguments alone, the filters above all, is made once on the host: `cqt_plan`.
+Everything that depends on the arguments alone, chiefly the filters, is made once on the host (`cqt_plan`).
 """
 
 import functools
@@ -29,7 +29,7 @@ TRANSFORM = (*inspect.signature(make_plan).parameters, "pad_mode", "res_type")
 
 
 def _responses(y: jax.Array, octave: Octave, n_frames: int, pad_mode: str) -> jax.Array:
-    """Filter `(..., N)` with one octave; complex `(..., bins, n_frames)`."""
+    """Filter `(..., N)` with the filters of one octave; return complex `(..., bins, n_frames)`."""
     two_bins, n_fft = octave.kernel.shape
     y = jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(n_fft // 2, n_fft // 2)], mode=pad_mode)
     frames = signal.frame(y[..., : n_fft + (n_frames - 1) * octave.hop_length], n_fft, octave.hop_length)
@@ -39,12 +39,12 @@ def _responses(y: jax.Array, octave: Octave, n_frames: int, pad_mode: str) -> ja
 
 
 def transform(y: jax.Array, *, pad_mode: str, res_type: str, **arguments: Any) -> jax.Array:
-    """Transform `(..., N)` with checked arguments, those that `check_transform` returns."""
+    """Transform `(..., N)` with the arguments that `check_transform` returns."""
     plan = make_plan(**arguments)
     if plan.early_factor > 1:
         n = -(-y.shape[-1] // plan.early_factor)
         y = soxr_resample(y, 1, plan.early_factor, res_type)
-        # libsoxr rounds the number of samples, the transform counts a started one.
+        # libsoxr rounds the number of samples; the transform rounds it up.
         y = jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(0, n - y.shape[-1])])
     signals = []
     for octave in plan.octaves:
@@ -82,7 +82,7 @@ def _checked_intervals(intervals: str | Sequence[float]) -> str | tuple[float, .
 def _check_filters(
     gamma: float | None, norm: float | None, sparsity: float, window: signal.WindowSpec
 ) -> None:
-    """Raise ValueError if the shape of the filters is one that librosa would not make."""
+    """Raise ValueError for filter settings that librosa would not accept."""
     check_norm(norm)
     if not (gamma is None or 0 <= gamma < math.inf):
         raise ValueError(
@@ -113,7 +113,7 @@ def check_transform(
     pad_mode: str = "constant",
     res_type: str = "soxr_hq",
 ) -> tuple[jax.Array, dict[str, Any]]:
-    """Check a waveform and the arguments of `vqt`; return both, ready for `transform`."""
+    """Check a waveform and the arguments of `vqt`; return the waveform and the arguments of `transform`."""
     deviation = check_tuning(tuning)
     y = signal.as_waveform(y)
     intervals = _checked_intervals(intervals)
@@ -171,27 +171,27 @@ def vqt(
     Args:
         y: waveform `(..., N)`, floating.
         sr: sample rate in Hz.
-        hop_length: samples between frames; every octave below the first halves it. (For 2**k frames
-            a second, at any rate: resample to 2**(k + j) Hz and give `hop_length=2**j`.)
+        hop_length: samples between frames; every octave below the first halves it. (To get 2**k frames
+            a second from any sample rate, resample to 2**(k + j) Hz and use `hop_length=2**j`.)
         fmin: lowest centre frequency in Hz; default C1, 32.7 Hz.
         n_bins: number of bins.
         intervals: 'equal', 'pythagorean', 'ji3', 'ji5', 'ji7', or the ratios of one octave, in [1, 2).
-        gamma: bandwidth added to each filter, in Hz; None for that of the ear, 0 for constant Q.
-        bins_per_octave: bins per octave; the number of `intervals` where these are ratios.
+        gamma: bandwidth added to each filter, in Hz; None for the ear's bandwidth, 0 for constant Q.
+        bins_per_octave: bins per octave; if `intervals` are ratios, their number is used instead.
         tuning: deviation of the tuning in bins.
-        filter_scale: factor of the filters' lengths.
+        filter_scale: factor by which the filters are lengthened.
         norm: norm of the filters.
-        sparsity: part of each filter's spectrum that is dropped, in [0, 1).
-        window: window of the filters: what `scipy.signal.get_window` takes, or a function of the
-            length, to be defined once: with a new one the transform is compiled anew.
+        sparsity: fraction of each filter's spectrum that is dropped, in [0, 1).
+        window: window of the filters: anything `scipy.signal.get_window` takes, or a function of the
+            length. Define the function once: each new one compiles the transform again.
         scale: divide by the square root of the filters' lengths.
         pad_mode: how the ends are extended.
-        res_type: decimator; one of libsoxr's, see `resample`.
+        res_type: resampler used for decimation; one of libsoxr's, see `resample`.
 
     Returns:
-        complex64 `(..., n_bins, T)`, T = 1 + ceil(N / d) // (hop_length / d), where d is the power of
-            two, mostly 1, by which the signal is decimated before the first octave: 1 + N // hop_length,
-            or one more (as in librosa) where a started sample completes a hop.
+        complex64 `(..., n_bins, T)`, T = 1 + ceil(N / d) // (hop_length / d). Here d is the power of two,
+            usually 1, by which the signal is decimated before the first octave. T is 1 + N // hop_length,
+            or one more (as in librosa) where rounding N / d up completes a hop.
 
     Raises:
         ValueError: empty or integer `y`, `tuning=None`, bins above Nyquist, a `hop_length` that cannot

@@ -1,4 +1,4 @@
-"""What a constant-Q transform does that does not depend on the signal: rates, hops and filters."""
+"""The part of a constant-Q transform that does not depend on the signal: rates, hops and filters."""
 
 import functools
 import math
@@ -8,14 +8,14 @@ import librosa
 import numpy as np
 import scipy.fft
 
-# An octave is decimated only where its highest centre frequency is at most this part of the rate, 80%
-# of the new Nyquist frequency, so that it lies in the decimator's passband. That is librosa 1.0's
-# rule; 0.11 always decimates, and so attenuates the second octave if the top bin is above 0.4 sr.
+# The signal is decimated for an octave only if the octave's highest centre frequency is at most this fraction
+# of the sample rate. That is 80% of the new Nyquist frequency, within the decimator's passband. It is librosa
+# 1.0's rule; 0.11 always decimates, and so attenuates the second octave if the top bin is above 0.4 sr.
 DECIMATED_BELOW = 0.2
 
 
 def check_tuning(tuning: float | None) -> float:
-    """Return `tuning`; ValueError unless it is a finite number. None, estimated, depends on the data."""
+    """Return `tuning` as a float; ValueError if it is None, or not finite."""
     if tuning is None:
         raise ValueError(
             "tuning=None would be estimated from the data, which no compiled transform can do:"
@@ -27,7 +27,7 @@ def check_tuning(tuning: float | None) -> float:
 
 
 class Octave(NamedTuple):
-    """Filters of one octave, and how its signal comes from that of the octave above."""
+    """Filters of one octave, and how its signal is made from that of the octave above."""
 
     decimate: bool  # halve the rate of the signal first
     hop_length: int
@@ -35,14 +35,14 @@ class Octave(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """All of a transform that does not depend on the signal."""
+    """Everything about a transform that does not depend on the signal."""
 
     early_factor: int  # decimation before the first octave
     octaves: tuple[Octave, ...]  # from the highest to the lowest
 
 
 def relative_bandwidth(freqs: np.ndarray, bins_per_octave: int) -> np.ndarray:
-    """Return each filter's bandwidth over its centre frequency, from where its neighbours are."""
+    """Return each filter's bandwidth divided by its centre frequency, from the spacing of its neighbours."""
     spacing = np.gradient(np.log2(freqs)) if len(freqs) > 1 else np.array([1 / bins_per_octave])
     ratio = 2.0 ** (2 * spacing)
     return (ratio - 1) / (ratio + 1)
@@ -57,13 +57,13 @@ def _kernel(
 ) -> np.ndarray:
     """Return the filters as `(bins, n_fft)` complex: response = kernel @ frame.
 
-    librosa filters in the frequency domain and drops the weakest part of each spectrum, `sparsity`
-    of its sum. Here the same spectrum is brought back to the time domain, where one real matrix
-    product replaces the FFT of every frame.
+    librosa filters in the frequency domain and drops the weakest bins of each spectrum, up to the fraction
+    `sparsity` of its sum. Here the same spectrum is transformed back to the time domain, where one real
+    matrix product replaces the FFT of every frame.
     """
     basis, lengths = librosa.filters.wavelet(freqs=freqs, sr=sr, norm=norm, **shape)
     n_fft = basis.shape[1]
-    # complex64 as in librosa: which of the weak parts are dropped depends on the rounding.
+    # complex64 as in librosa: which of the weak bins are dropped depends on the rounding.
     basis *= (lengths[:, np.newaxis] / n_fft).astype(np.float32)
     spectra = scipy.fft.fft(basis, axis=1)[:, : n_fft // 2 + 1]
     spectra = librosa.util.sparsify_rows(spectra, quantile=sparsity, dtype=np.complex64)
@@ -88,7 +88,7 @@ def _check_hop(hop_length: int, halvings: int, n_bins: int) -> None:
 
 
 def _octaves(freqs: np.ndarray, sr: float, bins_per_octave: int) -> list[tuple[slice, bool]]:
-    """Return the bins of each octave, from the highest, and whether its signal is decimated first."""
+    """Return the bins of each octave, highest octave first, and whether its signal is decimated first."""
     octaves, rate = [], sr
     for top in range(len(freqs), 0, -bins_per_octave):
         decimate = bool(top < len(freqs) and freqs[top - 1] <= DECIMATED_BELOW * rate)
@@ -112,7 +112,7 @@ def make_plan(
     window: Any,
     scale: bool,
 ) -> Plan:
-    """Return the plan of `vqt` with these arguments, or raise ValueError if there can be none."""
+    """Return the plan of `vqt` with these arguments, or raise ValueError if they do not allow one."""
     freqs = librosa.interval_frequencies(
         n_bins, fmin=fmin, intervals=intervals, bins_per_octave=bins_per_octave, sort=True
     )
@@ -129,13 +129,13 @@ def make_plan(
     halvings = early.bit_length() - 1 + sum(decimate for _, decimate in spans)
     _check_hop(hop_length, halvings, n_bins)
     lengths = lengths / early
-    # Decimation keeps the energy, not the level; scale=False undoes it for the early one too.
+    # librosa's early decimation multiplies by sqrt(early) to keep the energy, and with scale=False once more.
     gain = math.sqrt(early) * (1.0 if scale else math.sqrt(early))
     octaves, halved = [], 0
     for bins, decimate in spans:
         halved += decimate
         kernel = _kernel(freqs[bins], sr / early / 2**halved, norm, sparsity, alpha=alpha[bins], **shape)
-        # One factor for the energy lost by decimation, one for the filters shortened by it.
+        # A factor sqrt(2) per halving for the energy lost, and another for the shortened filters.
         kernel = kernel * gain * 2.0**halved
         if scale:
             kernel = kernel / np.sqrt(lengths[bins, np.newaxis])
@@ -145,7 +145,7 @@ def make_plan(
 
 
 def check_length(n: int, plan: Plan, pad_mode: str) -> None:
-    """Raise ValueError if `n` samples are too few to be decimated and padded as planned."""
+    """Raise ValueError if `n` samples are too few for the planned decimation and padding."""
     if n < plan.early_factor:
         raise ValueError(
             f"y has {n} samples, fewer than the {plan.early_factor} that decimation makes one of:"

@@ -1,4 +1,4 @@
-"""Filter banks: how much of the power of every frame is in each band."""
+"""Filter banks, which sum the power of every frame within each band."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,12 +10,12 @@ import numpy as np
 from rann_jax.features import signal
 from rann_jax.features.power import differentiated_as, power_spectrum, spectrum, squared, to_exponent
 
-# A bank is taken band by band where its bands together are at most so many times as wide as the spectrum.
+# A bank is summed band by band if the widths of its bands add up to at most this many times the spectrum's.
 NARROW = 4
 
 
 class Bands(NamedTuple):
-    """Neighbouring bands of about one width: where each begins, and its weights from there on."""
+    """Neighbouring bands of similar width: the bin where each begins, and its weights from there on."""
 
     starts: np.ndarray  # (n,) int32, bins
     weights: np.ndarray  # (n, width) float32
@@ -30,12 +30,13 @@ def filtered(
     power: float = 2.0,
     powers: Callable[[jax.Array, np.ndarray, int], jax.Array] = power_spectrum,
 ) -> jax.Array:
-    """Weigh the spectra of `(..., N)`, already padded, by a bank `(F, bins)`, giving `(..., F, T)`.
+    """Apply a bank `(F, bins)` to the spectra of `(..., N)`, already padded, giving `(..., F, T)`.
 
-    Frames are as long as `window`, and zero-padded to `n_fft`; `powers(frames, window, n_fft)` gives their
-    power spectrum, which is raised to `power / 2`. Weighing is a matrix product. Where most of the matrix is
-    zeros, as with triangles, a GPU would spend more time on it than on the transform: it sums up each band by
-    itself, straight from the complex spectra (on one H100, 128 mel bands of 1025 bins: a fifth less in all).
+    Frames are as long as `window` and zero-padded to `n_fft`. `powers(frames, window, n_fft)` gives their
+    power spectrum, which is raised to `power / 2` and multiplied by the bank, a matrix product. If most of
+    the matrix is zeros, as with triangular filters, a GPU would spend more time on the product than on the
+    transform. There each band is summed separately, straight from the complex spectra (on one H100, for 128
+    mel bands of 1025 bins, the whole feature takes a fifth less time).
     """
     used = np.flatnonzero(bank.any(axis=0))
     heard = slice(used[0], used[-1] + 1) if len(used) else slice(0, 1)
@@ -51,16 +52,16 @@ def filtered(
     def by_device(frames: jax.Array) -> jax.Array:
         return jax.lax.platform_dependent(frames, cuda=by_band, default=by_matrix)
 
-    # The derivative is the product's: that of slices would be added up one by one.
+    # The derivative is taken of the matrix product: gradients of the slices would be added one by one.
     weighed = differentiated_as(by_matrix, by_device) if bands else by_matrix
     return signal.map_frames(weighed, y, len(window), hop_length)
 
 
 def narrow_bands(bank: np.ndarray) -> list[Bands]:
-    """Sort the bands of `(F, bins)` by width; none where they are too wide to be taken one by one.
+    """Group the bands of `(F, bins)` by width; return [] if they are too wide to be summed one by one.
 
-    A width is padded to at most twice its own, so that a few programs do for all bands. It must not shrink
-    from one band to the next by more than that, as those of a mel bank do not.
+    Each band is padded to at most twice its width, so that a few compiled loops serve all bands. This assumes
+    that widths never shrink by more than that from one band to the next, which holds for a mel bank.
     """
     n_bins = bank.shape[1]
     weighed = bank != 0
@@ -80,7 +81,7 @@ def narrow_bands(bank: np.ndarray) -> list[Bands]:
 
 
 def summed(spectra: jax.Array, bands: list[Bands], power: float) -> jax.Array:
-    """Weigh `|spectra|**power`, complex `(..., bins)`, band by band, giving `(..., F)`."""
+    """Sum the weighted `|spectra|**power`, of complex `(..., bins)`, band by band, giving `(..., F)`."""
 
     def band(start: jax.Array, weights: jax.Array) -> jax.Array:
         bins = jax.lax.dynamic_slice_in_dim(spectra, start, len(weights), axis=-1)
@@ -90,5 +91,5 @@ def summed(spectra: jax.Array, bands: list[Bands], power: float) -> jax.Array:
     sums = [
         jax.vmap(band, out_axes=-1)(jnp.asarray(group.starts), jnp.asarray(group.weights)) for group in bands
     ]
-    # Where a GPU put them together while it sums, it would go through the frames first, and memory last.
+    # Without the barrier a GPU would fuse this with the sums, and walk along the frames, not along memory.
     return jnp.concatenate(jax.lax.optimization_barrier(sums), axis=-1)

@@ -1,9 +1,9 @@
-"""The registry of front ends: a waveform in, an image of fixed size for the network out.
+"""The registry of front ends, which turn a waveform into an image of fixed size for the network.
 
-A front end is made once, `front_end("log_mel", sample_rate=44100, seconds=8.0)`, and then called on
-waveforms `(B, N)`, inside or outside `jax.jit`; it returns `(B, n_bins, n_frames)` with `n_frames`
-exactly `frames_per_second * seconds` (`image.py` says how), but for those of PANNs, which are framed as
-PANNs were trained (`panns.py`). It does not normalise: the network has a BatchNorm over the bins.
+Make a front end once, `front_end("log_mel", sample_rate=44100, seconds=8.0)`, then call it on waveforms
+`(B, N)`, inside or outside `jax.jit`. It returns `(B, n_bins, n_frames)`, where `n_frames` is exactly
+`frames_per_second * seconds` (`image.py` says how). Only the front ends of PANNs differ: they are framed as
+PANNs were trained (`panns.py`). No front end normalises: the network has a BatchNorm over the bins.
 
 Defaults of `log_mel` (paper): 44.1 kHz, Hann window of 1380 samples, hop 345 (128 frames a second),
 128 bins, 50-14000 Hz. At other rates the window keeps its duration and the upper edge is at most
@@ -43,7 +43,7 @@ WINDOW_SECONDS = 1380 / 44100
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spectral(FrontEnd):
-    """What front ends made of one spectrum per frame share.
+    """Base class of the front ends that are computed from one spectrum per frame.
 
     Attributes:
         fmin: lowest frequency in Hz.
@@ -58,7 +58,7 @@ class Spectral(FrontEnd):
     n_fft: int | None = None
 
     def spectrum(self) -> dict[str, Any]:
-        """Return what every spectral feature takes, with the defaults filled in."""
+        """Return the arguments that all spectral features share, with the defaults filled in."""
         longest = max(round(self.sample_rate * WINDOW_SECONDS), self.hop_length)
         win_length = longest if self.win_length is None else self.win_length
         return {
@@ -79,7 +79,7 @@ class LogMel(Spectral):
         pad_mode: how the ends are extended, see `stft`.
         top_db: floor below the clip's peak in dB; None for none.
         htk: HTK's mel formula instead of Slaney's.
-        norm: of the mel filters, see `melspectrogram`.
+        norm: norm of the mel filters, see `melspectrogram`.
     """
 
     name: ClassVar[str] = "log_mel"
@@ -104,17 +104,17 @@ class LogMel(Spectral):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LogMelWavegram(LogMel, AndWaveform):
-    """`LogMel`, and the waveform beside it for a second, learned branch."""
+    """`LogMel`, plus the waveform for a second, learned branch."""
 
     name: ClassVar[str] = "log_mel+wavegram"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mfcc(Spectral):
-    """Mel-frequency cepstral coefficients; as many as there are bands by default (ours).
+    """Mel-frequency cepstral coefficients; by default as many as there are bands (ours).
 
     Attributes:
-        n_mels: mel bands; None for `n_bins`.
+        n_mels: number of mel bands; None for `n_bins`.
         lifter: cepstral lifter, see `mfcc`.
     """
 
@@ -131,11 +131,11 @@ class Mfcc(Spectral):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gfcc(Spectral):
-    """Gammatone-frequency cepstral coefficients; as many as there are filters by default (ours).
+    """Gammatone-frequency cepstral coefficients; by default as many as there are filters (ours).
 
     Attributes:
-        n_filters: gammatone filters; None for `n_bins`.
-        pre_emphasis: coefficient, 0 for none.
+        n_filters: number of gammatone filters; None for `n_bins`.
+        pre_emphasis: pre-emphasis coefficient, 0 for none.
     """
 
     name: ClassVar[str] = "gfcc"
@@ -183,14 +183,15 @@ class Chroma(FrontEnd):
 class Cqt(FrontEnd):
     """Constant-Q transform in dB: `amplitude_to_db(|cqt(y)|)` (range, resolution and rate are ours).
 
-    The transform halves its hop from octave to octave, so its hop must be a multiple of a power of two. The
-    waveform is resampled to the lowest rate, fit for the highest bin, at which `frames_per_second` has such a
-    hop: frame t is that of second `t / frames_per_second`, nothing is interpolated.
+    The transform halves its hop at each lower octave, so its hop must be a multiple of a power of two. The
+    waveform is resampled to the lowest rate that is high enough for the highest bin and at which
+    `frames_per_second` gives such a hop. Frame t is therefore exactly at second `t / frames_per_second`;
+    nothing is interpolated.
 
     Attributes:
         fmin: lowest centre frequency in Hz.
-        bins_per_octave: None for the fewest that keep the highest bin below 14000 Hz and 0.8 times
-            Nyquist.
+        bins_per_octave: None for the smallest number that keeps the highest bin below 14000 Hz and 0.8
+            times Nyquist.
     """
 
     name: ClassVar[str] = "cqt"
@@ -205,7 +206,7 @@ class Cqt(FrontEnd):
         if not self.fmin > 0:
             raise ValueError(f"fmin={self.fmin:g} Hz must be positive")
         highest = self.fmin * 2 ** ((self.n_bins - 1) / bins_per_octave)
-        # Resampling keeps what is below 0.45 times the lower rate.
+        # Resampling keeps frequencies below 0.45 times the lower rate.
         if not highest <= 0.45 * self.sample_rate:
             raise ValueError(
                 f"n_bins={self.n_bins}, bins_per_octave={bins_per_octave} and fmin={self.fmin:g} Hz reach"
@@ -215,7 +216,7 @@ class Cqt(FrontEnd):
         lowest = max(highest / 0.45, self.sample_rate / GREATEST_FACTOR)
         rate, hop_length = self._rate_and_hop(multiple=2 ** (octaves - 1), lowest=lowest)
         transform = cqt(
-            # With the energy kept, levels are those at the waveform's own rate.
+            # scale=True keeps the energy: levels are the same as at the waveform's own rate.
             resample(y, orig_sr=self.sample_rate, target_sr=rate, scale=True),
             sr=rate,
             hop_length=hop_length,
@@ -226,14 +227,14 @@ class Cqt(FrontEnd):
         return amplitude_to_db(transform, top_db=None)
 
     def _fewest_bins(self) -> int:
-        """Bins of an octave that put all bins below the usual top."""
+        """Return the smallest number of bins per octave that puts all bins below the default upper edge."""
         top = upper_edge(self.sample_rate, share=0.8)
         if not 0 < self.fmin < top:
             raise ValueError(f"fmin={self.fmin:g} Hz must be above 0 and below {top:g} Hz")
         return max(1, math.ceil(self.n_bins / math.log2(top / self.fmin)))
 
     def _rate_and_hop(self, multiple: int, lowest: float) -> tuple[int, int]:
-        """The lowest rate in whole Hz, `lowest` or more, whose hop is whole and a multiple of `multiple`."""
+        """Return the lowest whole rate in Hz from `lowest` on with a hop divisible by `multiple`; the hop."""
         per_second = Fraction(self.frames_per_second).limit_denominator(10000)
         step = per_second * multiple
         step *= step.denominator
@@ -246,7 +247,7 @@ class Tempogram(FrontEnd):
     """Autocorrelation tempogram: rows are lags of 0, 1, 2... frames (their number is ours).
 
     Attributes:
-        win_length: frames of the autocorrelation's window, at least `n_bins`; librosa's 384.
+        win_length: frames in the autocorrelation window, at least `n_bins`; the default, 384, is librosa's.
     """
 
     name: ClassVar[str] = "tempogram"
@@ -270,7 +271,7 @@ class Cwt(FrontEnd):
 
     Attributes:
         fmin: lowest centre frequency in Hz.
-        fmax: highest; None for the lower of 14000 Hz and 0.8 times Nyquist.
+        fmax: highest centre frequency in Hz; None for the lower of 14000 Hz and 0.8 times Nyquist.
         wavelet: 'cmorB-C' with bandwidth B and centre C.
     """
 
@@ -319,23 +320,23 @@ def front_end(
     frames_per_second: float = 128,
     **options: Any,
 ) -> FrontEnd:
-    """Make the front end `name`, checked: whatever cannot work is refused here, not in training.
+    """Make and check the front end `name`: settings that cannot work fail here, not in training.
 
     Args:
         name: a key of FRONT_ENDS.
-        sample_rate: of the waveforms, in Hz.
+        sample_rate: sample rate of the waveforms in Hz.
         seconds: length of a clip.
-        frames_per_second: frames per second of sound; with `seconds` it must give whole frames.
-        **options: the attributes of that front end's class; `n_bins` is common to all.
+        frames_per_second: frames per second of sound; times `seconds` it must be a whole number.
+        **options: attributes of that front end's class; all have `n_bins`.
 
     Returns:
         A hashable callable, `(B, N)` floating -> float32 `(B, n_bins, n_frames)`, or a dict where the
-        network takes the waveform too (`FrontEnd.__call__`). Its attributes are `name`, `sample_rate`,
-        `n_bins`, `n_frames`, `n_samples`, `hop_length`.
+        network takes the waveform too (`FrontEnd.__call__`). Its attributes include `name`, `sample_rate`,
+        `n_bins`, `n_frames`, `n_samples` and `hop_length`.
 
     Raises:
-        ValueError: unknown name or option (the message lists what exists), a number of frames that
-            is not whole, or arguments the feature refuses.
+        ValueError: unknown name or option (the message lists the known ones), a number of frames that
+            is not whole, or arguments that the feature rejects.
 
     >>> log_mel = front_end("log_mel", sample_rate=16000, seconds=1.0, n_bins=64)
     >>> log_mel(jnp.zeros((2, 16000))).shape
@@ -350,6 +351,6 @@ def front_end(
     made = FRONT_ENDS[name](
         sample_rate=sample_rate, seconds=seconds, frames_per_second=frames_per_second, **options
     )
-    # Tracing the whole feature runs every check and builds, once, every table it needs.
+    # Tracing the whole feature runs every check and builds and caches every table it needs.
     jax.eval_shape(made, jax.ShapeDtypeStruct((1, made.n_samples), jnp.float32))
     return made

@@ -1,11 +1,11 @@
 """Gammatone spectrogram and cepstral coefficients (GFCC), with the values of spafe.
 
-Chain: pre-emphasis, Hamming frames, power spectrum over `n_fft`, gammatone filters of the fourth
-order on the ERB scale weighting its bins, cube root (not a logarithm), DCT.
+The steps are: pre-emphasis, Hamming-windowed frames, power spectrum over `n_fft`, weighting of its bins by
+fourth-order gammatone filters on the ERB scale, cube root (not a logarithm), DCT.
 
-The filters are M. Slaney's, "An efficient implementation of the Patterson-Holdsworth auditory
-filter bank", Apple Technical Report 35, 1993, applied to FFT bins as D. P. W. Ellis,
-"Gammatone-like spectrograms", 2009, does; spafe scales each to a peak of 1.
+The filters are those of M. Slaney, "An efficient implementation of the Patterson-Holdsworth auditory
+filter bank", Apple Technical Report 35, 1993, applied to FFT bins as in D. P. W. Ellis,
+"Gammatone-like spectrograms", 2009; spafe scales each to a peak of 1.
 """
 
 import functools
@@ -38,8 +38,8 @@ def erb_centers(n_filters: int, fmin: float, fmax: float) -> np.ndarray:
 def gammatone_filter_bank(sr: float, n_fft: int, n_filters: int, fmin: float, fmax: float) -> np.ndarray:
     """Return magnitude responses `(n_filters, 1 + n_fft // 2)`, each with peak 1, float32.
 
-    A fourth-order gammatone filter is four cascaded second-order sections with one pole pair and,
-    each, one real zero.
+    A fourth-order gammatone filter is a cascade of four second-order sections. All share one pole pair;
+    each has one real zero of its own.
     """
     center = erb_centers(n_filters, fmin, fmax)[:, None]
     bandwidth = ((center / EAR_Q) ** 4 + MINIMUM_BANDWIDTH**4) ** 0.25
@@ -85,8 +85,8 @@ def _band_power(
     if pre_emphasis:
         before = jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(1, 0)])[..., :-1]
         y = y - jnp.float32(pre_emphasis) * before
-    # spafe's frames are as long as the window, which is the symmetric Hamming window; the 1 / n_fft
-    # of its power spectrum goes into the window too.
+    # spafe's frames are as long as the window, a symmetric Hamming window. Its power spectrum has a factor
+    # 1 / n_fft, which is put into the window here.
     window = np.hamming(win_length) / np.sqrt(n_fft)
     bank = gammatone_filter_bank(sr, n_fft, n_filters, fmin, fmax)
     return filtered(centered(y, win_length, center, "constant"), window, n_fft, hop_length, bank)
@@ -136,20 +136,20 @@ def gammatonegram(
     pre_emphasis: float = 0.97,
     center: bool = True,
 ) -> jax.Array:
-    """Gammatone power spectrogram; with `center=False`, `spafe.features.gfcc.erb_spectrogram`.
+    """Gammatone power spectrogram; with `center=False` equal to `spafe.features.gfcc.erb_spectrogram`.
 
     Args:
         y: waveform `(..., N)`, floating.
         sr: sample rate in Hz.
         n_filters: number of filters, equally spaced on the ERB scale from `fmin` on.
-        n_fft: FFT length; it must cover the window (spafe cuts a longer one off without a word).
+        n_fft: FFT length, at least `win_length` (spafe silently truncates a longer window).
         hop_length: samples between frames.
         win_length: length of the symmetric Hamming window and of a frame; default `n_fft`.
         fmin: centre of the lowest filter in Hz.
-        fmax: edge just above the highest centre, in Hz; default `sr / 2`.
-        pre_emphasis: a of `y[n] - a * y[n - 1]`; 0 for none.
-        center: whether frame t is centred at sample `t * hop_length` of the signal, zero beyond its
-            ends (ours, as in `stft`); False begins it there, as spafe does.
+        fmax: upper edge in Hz, above the highest centre; default `sr / 2`.
+        pre_emphasis: the coefficient a of `y[n] - a * y[n - 1]`; 0 for none.
+        center: whether frame t is centred at sample `t * hop_length`, with zeros beyond the ends of the
+            signal (ours, as in `stft`); with False it begins there, as in spafe.
 
     Returns:
         float32 power `(..., n_filters, T)`.
@@ -190,9 +190,9 @@ def gfcc(
     pre_emphasis: float = 0.97,
     center: bool = True,
 ) -> jax.Array:
-    """Gammatone-frequency cepstral coefficients; with `center=False`, `spafe.features.gfcc.gfcc`.
+    """Gammatone-frequency cepstral coefficients; with `center=False` equal to `spafe.features.gfcc.gfcc`.
 
-    The orthonormal DCT over filters of the cube root of `gammatonegram`.
+    They are the orthonormal DCT, over the filters, of the cube root of `gammatonegram`.
 
     Args:
         y: waveform `(..., N)`, floating.
@@ -203,8 +203,8 @@ def gfcc(
         hop_length: samples between frames.
         win_length: window and frame length.
         fmin: centre of the lowest filter in Hz.
-        fmax: edge just above the highest centre, in Hz.
-        pre_emphasis: its coefficient.
+        fmax: upper edge in Hz, above the highest centre.
+        pre_emphasis: pre-emphasis coefficient.
         center: whether frames are centred.
 
     Returns:

@@ -1,8 +1,8 @@
-"""What every front end shares: a clip of any length becomes an image of exactly one size.
+"""The base class of all front ends, which turns a clip of any length into an image of one exact size.
 
 The network's strides need a fixed number of frames, `frames_per_second * seconds`.
 
-How it is made exact, the same for every front end but those of PANNs (`panns.py`):
+Every front end except those of PANNs (`panns.py`) makes the number exact in the same way:
 
 1. The waveform is cropped, or padded with zeros at its end, to `n_samples = sample_rate * seconds`.
 2. `hop_length` is `sample_rate / frames_per_second` rounded to the nearest integer (halves up).
@@ -28,12 +28,12 @@ Inputs = jax.Array | dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FrontEnd:
-    """What all front ends share: the rate, the size of the image, and how a clip is fitted to it.
+    """Base class of all front ends: the rate, the size of the image, and how a clip is fitted to it.
 
     Attributes:
-        sample_rate: of the waveforms, in Hz.
+        sample_rate: sample rate of the waveforms in Hz.
         seconds: length of a clip.
-        frames_per_second: frames of the image in a second of sound.
+        frames_per_second: frames of the image per second of sound.
         n_bins: rows of the image.
     """
 
@@ -63,17 +63,17 @@ class FrontEnd:
 
     @property
     def n_samples(self) -> int:
-        """Samples of the clip that the image shows."""
+        """Samples of the clip that the image covers."""
         return math.floor(self.sample_rate * self.seconds + 0.5)
 
     @property
     def padded_samples(self) -> int:
-        """Samples that the feature is computed of: at least up to the centre of the last frame."""
+        """Samples that the feature is computed from: at least up to the centre of the last frame."""
         return max(self.n_samples, (self.n_frames - 1) * self.hop_length + 1)
 
     @property
     def network_options(self) -> dict[str, Any]:
-        """Attributes that the network behind this front end must have."""
+        """Options that the network of this front end must be created with."""
         return {}
 
     @property
@@ -93,14 +93,14 @@ class FrontEnd:
         return image
 
     def inputs(self, y: jax.Array) -> Inputs:
-        """Return what the network takes, of a waveform of `n_samples`: the image, or named inputs."""
+        """Return the network's input for a waveform of `n_samples`: the image, or named inputs."""
         return self.image(y)
 
     def __call__(self, y: ArrayLike) -> Inputs:
-        """Return float32 `(..., n_bins, n_frames)` of a waveform `(..., N)` at `sample_rate`.
+        """Return the image, float32 `(..., n_bins, n_frames)`, of a waveform `(..., N)` at `sample_rate`.
 
-        Front ends with `wavegram` in their name return `{"waveform": (..., n_samples)}`, beside `"image"`
-        if they have one: their network learns an image from the waveform.
+        Front ends with `wavegram` in their name return a dict with `"waveform"`, `(..., n_samples)`, from
+        which their network learns an image, and with `"image"` if they have one.
         """
         return _inputs(self, signal.as_waveform(y))
 

@@ -34,7 +34,7 @@ def check_bank(
     htk: bool,
     norm: str | float | None,
 ) -> dict[str, Any]:
-    """Check the arguments of a filter bank and return them, hashable, with `fmax` filled in."""
+    """Check the arguments of a filter bank and return them with `fmax` filled in."""
     signal.check_positive(n_mels=n_mels)
     fmax = signal.check_band(fmin, fmax, sr)
     if norm != "slaney":
@@ -45,7 +45,7 @@ def check_bank(
 
 
 class Mel(NamedTuple):
-    """What a mel spectrogram is made with, checked: what `jax.jit` takes as one static argument."""
+    """Settings of a mel spectrogram: checked, hashable as one static argument of `jax.jit`."""
 
     framing: Framing
     power: float
@@ -64,7 +64,7 @@ class Mel(NamedTuple):
         )
 
     def spectrogram(self, y: jax.Array) -> jax.Array:
-        """`(..., N)` to `(..., n_mels, T)`."""
+        """Return the mel spectrogram `(..., n_mels, T)` of `(..., N)`."""
         framing = self.framing
 
         def bands(clips: jax.Array) -> jax.Array:
@@ -98,7 +98,7 @@ def check_mel(
     htk: bool,
     norm: str | float | None,
 ) -> tuple[jax.Array, Mel]:
-    """Check a waveform and the arguments of `melspectrogram`; return both."""
+    """Check a waveform and the arguments of `melspectrogram`; return the waveform as float32 and a `Mel`."""
     if not 0 < power < math.inf:
         raise ValueError(f"power={power} must be positive and finite: 1 for amplitude, 2 for power")
     bank = check_bank(sr, n_mels, fmin, fmax, htk, norm)
@@ -144,7 +144,7 @@ def melspectrogram(
         fmin: lowest frequency in Hz.
         fmax: highest frequency in Hz; default `sr / 2`.
         htk: HTK's mel formula instead of Slaney's.
-        norm: 'slaney' for unit-area bands, a number for that norm, None for unit height.
+        norm: 'slaney' for unit-area bands, a number p for unit p-norm, None for unit height.
 
     Returns:
         float32 `(..., n_mels, T)`.
@@ -174,5 +174,5 @@ def melspectrogram(
     return _melspectrogram(y, mel)
 
 
-# What it takes where nothing else is said, for features that begin with it.
+# Default arguments of `melspectrogram`, for features that are built on it.
 MEL_DEFAULTS: dict[str, Any] = melspectrogram.__kwdefaults__ or {}

@@ -16,7 +16,7 @@ from rann_jax.features.stft import power_to_db
 
 
 class Dct(NamedTuple):
-    """Which cosine transform, and how its coefficients are liftered."""
+    """The type and norm of a cosine transform, and its lifter."""
 
     dct_type: int
     norm: str | None
@@ -27,7 +27,7 @@ class Dct(NamedTuple):
 def dct_matrix(n_out: int, n_in: int, dct_type: int, norm: str | None, lifter: float) -> np.ndarray:
     """Return the first `n_out` rows of SciPy's DCT, liftered, `(n_out, n_in)` float32.
 
-    The lifter is `1 + lifter / 2 * sin(pi * (k + 1) / lifter)` on row k; none where it is 0.
+    Row k is multiplied by `1 + lifter / 2 * sin(pi * (k + 1) / lifter)`; 0 means no lifter.
     """
     rows = scipy.fft.dct(np.eye(n_in), type=dct_type, norm=norm, axis=0)[:n_out]
     if lifter > 0:
@@ -67,14 +67,14 @@ def mfcc(
 ) -> jax.Array:
     """Mel-frequency cepstral coefficients, equal to `librosa.feature.mfcc`.
 
-    The DCT over bands of `power_to_db(melspectrogram(y))`, floored 80 dB under the clip's peak.
+    This is the DCT over the bands of `power_to_db(melspectrogram(y))`, floored 80 dB below the clip's peak.
 
     Args:
-        y: waveform `(..., N)`, floating; not needed where `S` is given.
+        y: waveform `(..., N)`, floating; not needed if `S` is given.
         sr: sample rate in Hz.
         S: log-power mel spectrogram `(..., n_mels, T)` to use instead of `y`.
         n_mfcc: number of coefficients.
-        dct_type: 1, 2, 3 or 4.
+        dct_type: type of the DCT: 1, 2, 3 or 4.
         norm: 'ortho' or None, see `scipy.fft.dct`.
         lifter: cepstral lifter L, weights `1 + L / 2 * sin(pi * (k + 1) / L)`; 0 for none.
         mel_norm: `norm` of `melspectrogram`.
@@ -124,7 +124,7 @@ DELTA_MODES = {"interp": "", "mirror": "reflect", "nearest": "edge", "constant":
 
 @functools.lru_cache(maxsize=64)
 def _derivative_matrix(width: int, order: int) -> np.ndarray:
-    """Return `(width, width)`: the derivative at each sample of a polynomial fitted to all."""
+    """Return `(width, width)`: the derivative, at each sample, of one polynomial fitted to all samples."""
     return scipy.signal.savgol_filter(
         np.eye(width), width, polyorder=order, deriv=order, axis=0, mode="interp"
     ).astype(np.float32)
@@ -156,18 +156,18 @@ def delta(
 
     Args:
         data: features `(..., F, T)`, floating.
-        width: frames that each local polynomial is fitted to, odd, at least 3.
-        order: of the derivative and of the polynomial, below `width`.
-        axis: of time.
-        mode: what happens at the ends: 'interp' (the first and last polynomial are continued),
+        width: number of frames that each local polynomial is fitted to, odd, at least 3.
+        order: order of the derivative and of the polynomial, below `width`.
+        axis: the time axis.
+        mode: how the ends are treated: 'interp' (the first and last polynomial are continued),
             'mirror', 'nearest' or 'constant' (zeros).
 
     Returns:
-        float32, the shape of `data`, per frame to the power `order`.
+        float32, the shape of `data`; the unit is that of `data` per frame**order.
 
     Raises:
-        ValueError: an even or small `width`, `order` not in 1..width-1, an `axis` that `data` has
-            not, fewer than `width` frames with mode 'interp', an unknown mode.
+        ValueError: an even or small `width`, `order` not in 1..width-1, an `axis` that `data` does not
+            have, fewer than `width` frames with mode 'interp', an unknown mode.
 
     >>> delta(np.arange(12, dtype=np.float32)[None, :] * 3)[0, :3].round(4).tolist()
     [3.0, 3.0, 3.0]

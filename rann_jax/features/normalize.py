@@ -1,4 +1,4 @@
-"""Normalisation of columns, as `librosa.util.normalize` does it with its defaults."""
+"""Normalisation of columns, as by `librosa.util.normalize` with its defaults."""
 
 import math
 
@@ -16,13 +16,13 @@ def check_norm(norm: float | None) -> None:
 
 
 def normalize(S: jax.Array, norm: float | None, axis: int) -> jax.Array:
-    """Divide real `S` by its norm along `axis`; what is zero stays zero, with a finite gradient.
+    """Divide real `S` by its norm along `axis`; zeros stay zero, with a finite gradient.
 
     Args:
         S: float32, any shape.
         norm: inf for the maximum, -inf for the minimum, 0 for the number of non-zeros, p > 0 for
-            the p-norm of the magnitudes; None to leave `S` as it is.
-        axis: along which the norm is taken.
+            the p-norm of the magnitudes; None to return `S` unchanged.
+        axis: axis along which the norm is taken.
     """
     if norm is None:
         return S
@@ -32,7 +32,8 @@ def normalize(S: jax.Array, norm: float | None, axis: int) -> jax.Array:
     extreme = jnp.min if norm == -math.inf else jnp.max
     unit = jax.lax.stop_gradient(extreme(jnp.abs(S), axis=axis, keepdims=True))
     silent = unit < TINY
-    # In units of a constant: neither powers nor the square in a quotient's derivative leave float32.
+    # Scaled by a constant first, so that neither powers nor the square in a quotient's derivative overflow
+    # or underflow float32.
     S = S / jnp.where(silent, jnp.float32(1), unit)
     magnitude = jnp.abs(S)
     if math.isinf(norm):

@@ -1,4 +1,4 @@
-"""The front end of PANNs (Kong et al., 2020): the log-mel spectrogram that their weights were trained on."""
+"""The front ends of PANNs (Kong et al., 2020): the log-mel spectrogram that their weights were trained on."""
 
 import dataclasses
 from typing import ClassVar
@@ -19,10 +19,10 @@ WINDOW_SECONDS = 1024 / 32000
 class PannsLogMel(FrontEnd):
     """Log-mel in dB: 64 bands of 50-14000 Hz, at 32 kHz a Hann window of 1024 and a hop of 320 samples.
 
-    Frames are centred and the ends reflected, as published, so there are `n_samples // hop_length + 1`: 1001
-    of 10 s, one more than `frames_per_second * seconds`. Where the hop is rounded their number is another
-    (998 of 10 s at 22050 Hz). At other rates the window keeps its duration, in an even number of samples,
-    and the upper edge is at most Nyquist.
+    As published, frames are centred and the ends reflected. There are `n_samples // hop_length + 1` frames:
+    1001 for 10 s, one more than `frames_per_second * seconds`. If the hop has to be rounded, the number
+    differs (998 for 10 s at 22050 Hz). At other rates the window keeps its duration, in an even number of
+    samples, and the upper edge is at most Nyquist.
 
     Attributes:
         fmin: lowest frequency in Hz.
@@ -45,12 +45,12 @@ class PannsLogMel(FrontEnd):
 
     @property
     def n_fft(self) -> int:
-        """Length of the window and the FFT in samples: even, so that the last frame is centred on the end."""
+        """Length of window and FFT in samples; even, so that the last frame is centred on the end."""
         return 2 * round(self.sample_rate * WINDOW_SECONDS / 2)
 
     @property
     def padded_samples(self) -> int:
-        """The clip alone: its ends are reflected, not extended by zeros."""
+        """Samples of the clip alone: its ends are reflected, not extended by zeros."""
         return self.n_samples
 
     @property
@@ -59,7 +59,7 @@ class PannsLogMel(FrontEnd):
         return upper_edge(self.sample_rate) if self.fmax is None else self.fmax
 
     def mel_filters(self) -> np.ndarray:
-        """The filters of the bands, `(n_bins, 1 + n_fft / 2)`, which published weights have with them."""
+        """Return the mel filters, `(n_bins, 1 + n_fft / 2)`, which published weights also contain."""
         return mel_filter_bank(
             self.sample_rate, self.n_fft, self.n_bins, self.fmin, self.highest, htk=False, norm="slaney"
         )
@@ -81,6 +81,6 @@ class PannsLogMel(FrontEnd):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PannsLogMelWavegram(PannsLogMel, AndWaveform):
-    """`PannsLogMel`, and the waveform beside it: the input of Wavegram-Logmel-CNN."""
+    """`PannsLogMel` plus the waveform: the input of Wavegram-Logmel-CNN."""
 
     name: ClassVar[str] = "panns_log_mel+wavegram"

@@ -16,17 +16,17 @@ from rann_jax.features import signal
 
 @functools.lru_cache(maxsize=64)
 def _decay_matrix(length: int, decay: float, gain: float) -> np.ndarray:
-    """Return the lower triangle of `gain * decay ** (i - j)`, `(length, length)` float32."""
+    """Return the lower triangular matrix `gain * decay ** (i - j)`, `(length, length)` float32."""
     lag = np.arange(length)[:, None] - np.arange(length)[None, :]
     powers = np.power(float(decay), np.maximum(lag, 0))
     return (gain * np.where(lag >= 0, powers, 0.0)).astype(np.float32)
 
 
 def leaky_average(x: jax.Array, b: float, before: jax.Array) -> jax.Array:
-    """Run `M[t] = (1 - b) M[t - 1] + b x[t]` along the last axis, `M[-1] = before` `(..., 1)`.
+    """Compute `M[t] = (1 - b) M[t - 1] + b x[t]` along the last axis; `M[-1]` is `before`, `(..., 1)`.
 
-    Exact and without a loop. The signal is cut into blocks of about sqrt(T) frames; one triangular
-    product finds what each block starts from, a second one runs all blocks from there.
+    The result is exact and needs no loop. The signal is cut into blocks of about sqrt(T) frames; one
+    triangular product finds the starting value of each block, a second one runs all blocks from there.
     """
     frames = x.shape[-1]
     block = math.isqrt(frames - 1) + 1
@@ -42,15 +42,15 @@ def leaky_average(x: jax.Array, b: float, before: jax.Array) -> jax.Array:
     first = jnp.broadcast_to(before, (*x.shape[:-2], 1))
     steps = jnp.concatenate([first, ends[..., :-1]], axis=-1)
     starts = product(steps, _decay_matrix(blocks, decay**block, 1.0).T)
-    # The start is one more input of the product. Added to its result instead, it would be fused
-    # with what follows: measured on CPU, ten times slower.
+    # The starting value is one more input of the product. If it were added to the result instead, XLA would
+    # fuse the addition with what follows: measured on CPU, ten times slower.
     x = jnp.concatenate([starts[..., None], x], axis=-1)
     averages = product(x, np.concatenate([fade[:, None], inside], axis=1).T)
     return averages.reshape(*x.shape[:-2], blocks * block)[..., :frames]
 
 
 def _loudest_neighbour(S: jax.Array, size: int) -> jax.Array:
-    """Maximum over `size` neighbouring bins, the second to last axis."""
+    """Return the maximum over `size` neighbouring bins (second to last axis)."""
     window = (1,) * (S.ndim - 2) + (size, 1)
     padding = [(0, 0)] * (S.ndim - 2) + [(size // 2, (size - 1) // 2), (0, 0)]
     return jax.lax.reduce_window(S, -np.inf, jax.lax.max, window, (1,) * S.ndim, padding)
@@ -61,7 +61,7 @@ def _pcen(
     S: jax.Array, *, gain: float, bias: float, power: float, eps: float, b: float, max_size: int
 ) -> jax.Array:
     reference = S if max_size == 1 else _loudest_neighbour(S, max_size)
-    # librosa starts the filter as if it had always heard ones.
+    # librosa starts the filter as if all earlier input had been ones.
     smooth = leaky_average(reference, b, jnp.ones((1,) * S.ndim, jnp.float32))
     controlled = S * jnp.exp(-gain * jnp.log(jnp.float32(eps) + smooth))
     if power == 0:
@@ -87,18 +87,18 @@ def pcen(
 ) -> jax.Array:
     """Per-channel energy normalisation, equal to `librosa.pcen`.
 
-    `(S / (eps + M)**gain + bias)**power - bias**power`, where `M[t] = (1 - b) M[t - 1] + b S[t]`.
-    The defaults suit samples of -2**31 to 2**31: scale a waveform in -1..1 first.
+    It is `(S / (eps + M)**gain + bias)**power - bias**power`, where `M[t] = (1 - b) M[t - 1] + b S[t]`.
+    The defaults suit samples from -2**31 to 2**31: scale a waveform in -1..1 first.
 
     Args:
         S: magnitude or mel spectrogram `(..., F, T)`, floating, not negative.
         sr: sample rate of the sound in Hz.
         hop_length: samples between frames.
-        gain: of the automatic gain control; at least 0.
-        bias: of the compression; at least 0.
-        power: of the compression; at least 0, where 0 is the logarithm.
-        time_constant: of the filter, in seconds.
-        eps: a positive float32, at least 1.2e-38; keeps silence finite.
+        gain: exponent of the automatic gain control; at least 0.
+        bias: bias of the compression; at least 0.
+        power: exponent of the compression; at least 0, where 0 means a logarithm.
+        time_constant: time constant of the filter, in seconds.
+        eps: keeps silence finite; a positive float32, at least 1.2e-38.
         b: filter coefficient in 0..1; default from `time_constant`.
         max_size: number of neighbouring bins over which the maximum of S is taken before it is smoothed to M.
 
@@ -123,7 +123,7 @@ def pcen(
             raise ValueError(f"{name}={value} must be positive and finite")
     if b is None:
         frames = time_constant * sr / hop_length
-        # librosa's (sqrt(1 + 4 frames**2) - 1) / (2 frames**2), without its squares and its difference.
+        # librosa's (sqrt(1 + 4 frames**2) - 1) / (2 frames**2), rewritten without overflow and cancellation.
         b = 2 / (1 + math.hypot(1, 2 * frames))
     if not 0 < b <= 1:
         raise ValueError(f"b={b} must be above 0 and at most 1")

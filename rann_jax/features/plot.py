@@ -1,6 +1,6 @@
-"""One picture of a recording: its waveform and every feature, each on axes that can be read.
+"""Picture of a recording: its waveform and every feature, each with readable axes.
 
-Matplotlib's Figure is used without pyplot: no window, no global state.
+Matplotlib's Figure is used without pyplot, so there is no window and no global state.
 """
 
 import math
@@ -30,12 +30,12 @@ INK, PALE = "#22303c", "#8a97a3"
 
 
 def hertz(frequency: float) -> str:
-    """Write a frequency as on an axis: 250, 1k, 62.5."""
+    """Format a frequency for an axis: 250, 1k, 62.5."""
     return f"{frequency / 1000:g}k" if frequency >= 1000 else f"{frequency:g}"
 
 
 def place_frequencies(axes: Axes, centers: np.ndarray) -> None:
-    """Label rows, whose centre frequencies are given in Hz, at octaves."""
+    """Label the rows at octaves; `centers` are the rows' centre frequencies in Hz."""
     labels: dict[float, str] = {}
     for tick in reversed(FREQUENCY_TICKS):
         row = float(np.interp(np.log(tick), np.log(centers), np.arange(len(centers))))
@@ -83,12 +83,12 @@ def _waveform(axes: Axes, y: np.ndarray, sample_rate: int) -> None:
     axes.axhline(0, color=PALE, linewidth=0.5)
     loudest = max(float(np.abs(y).max()), 1e-3) * 1.08
     axes.set(ylim=(-loudest, loudest), ylabel="amplitude")
-    # An unseen bar takes the room that the other panels give theirs: all time axes align.
+    # An invisible colour bar takes as much room as those of the other panels, so that all time axes align.
     _colour_bar(axes, ScalarMappable(Normalize(-90, 0)), "dB").set_visible(False)
 
 
 def mel_centers(made: FrontEnd) -> np.ndarray:
-    """Centre frequencies (n_bins,) in Hz of a `log_mel` front end with its default edges."""
+    """Return the centre frequencies `(n_bins,)` in Hz of a `log_mel` front end with its default edges."""
     return librosa.mel_frequencies(made.n_bins + 2, fmin=FMIN, fmax=upper_edge(made.sample_rate))[1:-1]
 
 
@@ -158,7 +158,7 @@ def draw(y: np.ndarray, sample_rate: int, title: str = "") -> Figure:
     Args:
         y: waveform `(N,)`, floating.
         sample_rate: in Hz.
-        title: written over the picture.
+        title: title above the picture.
 
     Returns:
         a Matplotlib figure of eight panels, ready for `savefig`.

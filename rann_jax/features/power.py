@@ -1,8 +1,8 @@
 """Power spectra of frames, in double precision where decibels need it and the device has it.
 
 librosa transforms in float64 and rounds the result. A float32 transform differs from that by noise 120 to
-135 dB under the loudest bin of a frame, which decibels without a floor show: by up to 0.2 dB in single cells
-of real recordings. TPUs have no float64 transform, and of many GPUs it is slow: they keep float32.
+135 dB below the loudest bin of a frame. Decibels without a floor show this noise: single cells of real
+recordings differ by up to 0.2 dB. TPUs have no float64 FFT and on many GPUs it is slow, so both use float32.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def power_spectrum(frames: jax.Array, window: np.ndarray, n_fft: int) -> jax.Arr
 
 
 def exact_power_spectrum(frames: jax.Array, window: np.ndarray, n_fft: int) -> jax.Array:
-    """`power_spectrum`, on CPUs as librosa computes it: in float64, rounded at the end."""
+    """Return `power_spectrum`, on CPUs computed as in librosa: in float64, rounded at the end."""
 
     def single(frames: jax.Array) -> jax.Array:
         return power_spectrum(frames, window, n_fft)
@@ -37,8 +37,8 @@ def exact_power_spectrum(frames: jax.Array, window: np.ndarray, n_fft: int) -> j
             windowed = frames.astype(jnp.float64) * _along(window, frames, np.float64)
             return squared(jnp.fft.rfft(windowed, n=n_fft)).astype(jnp.float32)
 
-    # Nothing of `double` may be transformed outside of its `with`, where float64 does not exist: under vmap
-    # it is called on frames with one axis more, and its derivative is that of `single`.
+    # JAX must not transform `double` outside its `with`, where float64 is off. So vmap calls it on frames
+    # with one more axis, and its derivative is that of `single`.
     batched = jax.custom_batching.custom_vmap(double)
     batched.def_vmap(lambda size, in_batched, frames: (batched(frames), True))
 
@@ -51,7 +51,7 @@ def exact_power_spectrum(frames: jax.Array, window: np.ndarray, n_fft: int) -> j
 def differentiated_as(
     other: Callable[[jax.Array], jax.Array], function: Callable[[jax.Array], jax.Array]
 ) -> Callable[[jax.Array], jax.Array]:
-    """Return `function` with the derivative of `other`, which computes the same in another way."""
+    """Return `function` with the derivative of `other`, which computes the same values in another way."""
     wrapped = jax.custom_jvp(function)
 
     @wrapped.defjvp
@@ -62,7 +62,7 @@ def differentiated_as(
 
 
 def spectrum(frames: jax.Array, window: np.ndarray, n_fft: int) -> jax.Array:
-    """Return `rfft(frames * window, n_fft)`, complex64, of what `power_spectrum` takes."""
+    """Return `rfft(frames * window, n_fft)`, complex64; the arguments are those of `power_spectrum`."""
     return jnp.fft.rfft(frames * _along(window, frames, np.float32), n=n_fft)
 
 

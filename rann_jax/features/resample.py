@@ -1,12 +1,11 @@
 """Resampling, equal to libsoxr's linear-phase filters and to scipy's polyphase filter.
 
-libsoxr is linear, and away from the first samples time-invariant, so its answer to one impulse
-says nearly all about it. That answer is read once per pair of rates, on the host; on the device the
-filter is applied to overlapping blocks through their spectra (overlap-save). A block holds whole
-periods of the two rates, so changing the rate is cutting the spectrum short or extending it with
-zeros. A CPU decimates by a whole factor with one matrix product instead. Where
-libsoxr works in several stages, each forgets what it would have answered before time zero; that is
-a linear function of the first samples, read off and added.
+libsoxr is linear and, away from the first samples, time-invariant, so its impulse response describes it
+almost completely. The response is measured once per pair of rates, on the host. On the device the filter is
+applied to the spectra of overlapping blocks (overlap-save). A block holds whole periods of the two
+rates, so changing the rate means truncating the spectrum or extending it with zeros. To decimate by a whole
+factor, a CPU uses one matrix product instead. Where libsoxr works in several stages, each stage drops its
+output before time zero. The effect is a linear function of the first samples; it is measured and added.
 """
 
 import functools
@@ -23,26 +22,27 @@ import soxr
 from rann_jax.features import signal
 from rann_jax.features.clipwise import batchwise, clipwise
 
-# Beyond this many periods of the lower rate on either side, the filter's answer to an impulse is
-# under 1e-6 of its peak (measured on soxr 1.1); soxr_hq at 2:1 is a symmetric FIR of 367 taps.
+# Beyond this many periods of the lower rate on either side, the filter's impulse response is below 1e-6 of
+# its peak (measured on soxr 1.1); soxr_hq at 2:1 is a symmetric FIR of 367 taps.
 HALF_WIDTH = {"soxr_vhq": 124, "soxr_hq": 100, "soxr_mq": 100, "soxr_lq": 64}
 
-# The greatest ratio of two rates. What is planned for a pair of them, once, grows with its square: for 128
-# to 1 a matrix of 52 MB and 1.3 s of libsoxr's answers, for 44100 to 345 Hz half a minute of them (measured).
+# The greatest ratio of two rates. The cost of the one-time plan for a pair of rates grows with the square of
+# the ratio: 128 to 1 needs a matrix of 52 MB and 1.3 s in libsoxr, 44100 to 345 Hz half a minute (measured).
 GREATEST_FACTOR = 128
 
-# Outputs of one row of the decimation matrix: the fastest of 32, 48, 64 and 96 on a CPU with AVX-512, by 2.
+# Outputs per product with the decimation matrix: on a CPU with AVX-512, decimating by 2, the fastest of 32,
+# 48, 64 and 96.
 OUTPUTS = 48
 
-# Samples in a block, the larger side: bigger saves overlap, smaller stays in the cache.
+# Samples in a block at the higher of the two rates: larger blocks overlap less, smaller ones fit the cache.
 BLOCK = 4096
 
 
 @functools.lru_cache(maxsize=32)
 def impulse_response(up: int, down: int, res_type: str) -> np.ndarray:
-    """Return soxr's answer to a unit impulse when resampling by `up / down` (in lowest terms).
+    """Return soxr's impulse response when resampling by `up / down` (in lowest terms).
 
-    Odd length, float64, the impulse's own instant in the middle; made exactly symmetric.
+    It is float64, of odd length, with the instant of the impulse in the middle, and made exactly symmetric.
     """
     half = math.ceil(HALF_WIDTH[res_type] * max(1.0, up / down))
     periods = 2 * math.ceil((half + 64) / up)
@@ -56,12 +56,12 @@ def impulse_response(up: int, down: int, res_type: str) -> np.ndarray:
 
 @functools.lru_cache(maxsize=32)
 def _start_correction(up: int, down: int, res_type: str) -> np.ndarray | None:
-    """Return what soxr's first outputs lack to be time-invariant, `(inputs, outputs)`, or None."""
+    """Return how soxr's first outputs deviate from a time-invariant filter, `(inputs, outputs)`, or None."""
     half = len(impulse_response(up, down, res_type)) // 2
-    # The sharp filter is the last stage of a whole decimation, which the short ones before it feed
-    # from at most 4.4 periods away (measured); otherwise it is the first and sees all its width.
+    # When decimating by a whole factor the sharp filter is the last stage, and the short filters before it
+    # reach at most 4.4 periods (measured). Otherwise it is the first stage, and its whole width counts.
     inputs = 5 * down if up == 1 else math.ceil(half * down / up)
-    # Pulses this many periods later miss nothing any more.
+    # A pulse this many periods later gets the full, time-invariant response.
     late = math.ceil(2 * inputs / down)
     correction = np.empty((inputs, half))
     for sample in range(inputs):
@@ -79,9 +79,9 @@ def _start_correction(up: int, down: int, res_type: str) -> np.ndarray | None:
 
 @functools.lru_cache(maxsize=64)
 def _block_plan(up: int, down: int, res_type: str, n: int) -> tuple[int, int, int, np.ndarray]:
-    """Plan the blocks for `n` samples: periods in a block and in its margin, count, response.
+    """Plan the blocks for `n` samples; return periods in a block, periods in its margin, count, response.
 
-    A period is `down` samples in and `up` samples out. The response `(K,)` is that of a
+    A period is `down` samples in and `up` samples out. The frequency response `(K,)` is that of a
     filter symmetric about time zero, so its imaginary part is zero.
     """
     taps = impulse_response(up, down, res_type)
@@ -99,7 +99,7 @@ def _block_plan(up: int, down: int, res_type: str, n: int) -> tuple[int, int, in
 
 
 def _overlap_save(y: jax.Array, up: int, down: int, res_type: str) -> jax.Array:
-    """Filter `(..., N)` in blocks, through their spectra, to `(..., round(N up / down))`."""
+    """Resample `(..., N)` to `(..., round(N up / down))` by filtering the spectra of blocks."""
     n = y.shape[-1]
     periods, margin, count, response = _block_plan(up, down, res_type, n)
     step = (periods - 2 * margin) * down
@@ -114,13 +114,13 @@ def _overlap_save(y: jax.Array, up: int, down: int, res_type: str) -> jax.Array:
 
 @functools.lru_cache(maxsize=32)
 def _decimation_matrix(down: int, res_type: str) -> np.ndarray:
-    """Return the filter as a matrix `(W, OUTPUTS)`: so many outputs of `W` samples.
+    """Return the filter as a matrix `(W, OUTPUTS)` that makes `OUTPUTS` outputs from `W` samples.
 
-    The samples begin `margin = half * down` before the instant of the first output, with `half` of
-    `impulse_response`, and `W = (OUTPUTS - 1) * down + 2 * margin + 1`.
+    The samples begin `margin = half * down` before the instant of the first output, where `half` is half the
+    length of `impulse_response`, rounded down, and `W = (OUTPUTS - 1) * down + 2 * margin + 1`.
     """
     margin = len(impulse_response(1, down, res_type)) // 2 * down
-    # The answer to a pulse holds every `down`-th tap: as many pulses, one sample apart, give them all.
+    # The response to one pulse holds every `down`-th tap: `down` pulses, one sample apart, give all taps.
     pulses = np.zeros((4 * margin, down))
     pulses[2 * margin + np.arange(down), np.arange(down)] = 1.0
     answers = soxr.resample(pulses, down, 1, quality=res_type)
@@ -133,9 +133,10 @@ def _decimation_matrix(down: int, res_type: str) -> np.ndarray:
 
 
 def _decimate(y: jax.Array, down: int, res_type: str) -> jax.Array:
-    """Filter `(..., N)` by the decimation matrix to `(..., round(N / down))`.
+    """Decimate `(..., N)` to `(..., round(N / down))` with the decimation matrix.
 
-    Written as a convolution over rows of `OUTPUTS * down` samples, so that no overlapping block is copied.
+    The product is written as a convolution over rows of `OUTPUTS * down` samples, to avoid copying
+    overlapping blocks.
     """
     n = y.shape[-1]
     matrix = _decimation_matrix(down, res_type)
@@ -157,7 +158,7 @@ def _decimate(y: jax.Array, down: int, res_type: str) -> jax.Array:
 
 
 def rounded_length(n: int, up: int, down: int) -> int:
-    """Return how many samples libsoxr makes of `n`: halves are rounded up."""
+    """Return the number of samples that libsoxr makes from `n`: halves are rounded up."""
     return (2 * n * up + down) // (2 * down)
 
 
@@ -167,10 +168,10 @@ def soxr_resample(y: jax.Array, up: int, down: int, res_type: str = "soxr_hq") -
 
 
 def soxr_decimate(y: jax.Array, down: int, res_type: str) -> jax.Array:
-    """Resample `(..., N)` by `1 / down` to `(..., round(N / down))`, each device in its own way.
+    """Resample `(..., N)` by `1 / down` to `(..., round(N / down))`, by the method that suits the device.
 
-    The matrix, with taps of float32, lets -128 dB of what lies above the new Nyquist frequency through,
-    where the spectra are cut: good enough for a signal, not for the CQT's octaves, one after another.
+    The spectral method removes everything above the new Nyquist frequency. The matrix, with float32 taps,
+    leaves it at -128 dB: good enough for one decimation, but not for the CQT's, octave after octave.
     """
     out = jax.lax.platform_dependent(
         y,
@@ -181,7 +182,7 @@ def soxr_decimate(y: jax.Array, down: int, res_type: str) -> jax.Array:
 
 
 def _with_start(out: jax.Array, y: jax.Array, up: int, down: int, res_type: str) -> jax.Array:
-    """Give the first of the resampled `out` what libsoxr's stages make of the first samples of `y`."""
+    """Correct the first samples of the resampled `out` for the start of libsoxr's stages."""
     n = y.shape[-1]
     correction = _start_correction(up, down, res_type)
     if correction is None:
@@ -195,18 +196,18 @@ def _with_start(out: jax.Array, y: jax.Array, up: int, down: int, res_type: str)
     return out.at[..., :outputs].add(start)
 
 
-# Outputs computed by one matrix in the polyphase method: enough to keep the matrix units busy, few
-# enough to keep the matrices small.
+# Outputs computed by one matrix in the polyphase method: enough to keep the matrix units busy, but few enough
+# for small matrices.
 GROUP = 64
 
 
 @functools.lru_cache(maxsize=32)
 def _polyphase_plan(up: int, down: int) -> tuple[int, int, np.ndarray, np.ndarray]:
-    """Plan one period: periods per block, margin, first samples `(G,)` and weights `(G, W, M)`.
+    """Plan one block; return its periods, its margin, first samples `(G,)` and weights `(G, W, M)`.
 
-    The filter is that of `scipy.signal.resample_poly`: a Kaiser window of beta 5, ten zero
-    crossings of the lower rate on either side. Group `g` of a block is the product of the `W` samples from
-    `first[g]` on, counted from the block's start less the margin, with `weights[g]`.
+    The filter is that of `scipy.signal.resample_poly`: a Kaiser window of beta 5 with ten zero
+    crossings of the lower rate on either side. The outputs of group `g` are the product of `weights[g]` with
+    the `W` samples from `first[g]` on, counted from the beginning of the block's margin.
     """
     rate = max(up, down)
     half = 10 * rate
@@ -268,24 +269,25 @@ def resample(
 ) -> jax.Array:
     """Change the sample rate, equal to `librosa.resample`.
 
-    Measured against it: within 1e-6 of the peak on white noise and 4e-6 on real clips for soxr_hq,
-    1e-6 for polyphase, 2e-5 for soxr_mq and soxr_lq.
+    Measured differences from librosa, relative to the peak: for soxr_hq at most 1e-6 on white noise and 4e-6
+    on real clips; for polyphase 1e-6; for soxr_mq and soxr_lq 2e-5.
 
     Args:
         y: waveform `(..., N)`, floating.
-        orig_sr: its sample rate in Hz; whole numbers, as is `target_sr`.
-        target_sr: the wanted sample rate in Hz.
+        orig_sr: sample rate of `y` in Hz, a whole number.
+        target_sr: new sample rate in Hz, a whole number.
         res_type: soxr_vhq, soxr_hq, soxr_mq or soxr_lq for libsoxr's linear-phase filters,
-            polyphase for that of `scipy.signal.resample_poly`.
+            polyphase for the filter of `scipy.signal.resample_poly`.
         fix: pad or cut to `ceil(N * target_sr / orig_sr)` samples; libsoxr itself rounds.
         scale: keep the energy rather than the level: divide by `sqrt(target_sr / orig_sr)`.
 
     Returns:
-        float32 `(..., ceil(N * target_sr / orig_sr))`.
+        float32 `(..., ceil(N * target_sr / orig_sr))`; with a libsoxr filter and `fix=False`, the rounded
+        number of samples.
 
     Raises:
         ValueError: empty or integer `y`, rates that are not positive whole numbers or more than a factor
-            of 128 apart, an unknown `res_type`, a clip so short that nothing is left of it.
+            of 128 apart, an unknown `res_type`, a clip so short that no sample is left.
 
     >>> resample(np.ones((2, 4410), np.float32), orig_sr=44100, target_sr=16000).shape
     (2, 1600)

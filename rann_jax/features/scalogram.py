@@ -1,9 +1,9 @@
 """Scalogram: the power of a complex Morlet wavelet transform, averaged over frames.
 
-`cwt` gives every coefficient at every sample, which is a hundred times what an image needs. Here
-each scale's part of the spectrum is moved to zero frequency and inverted at a rate that holds its band,
-so that the power comes out at 8, 16, 32... samples a frame, evenly spaced in it, whose mean is the image.
-It differs from the mean over every sample by less than 1% of the row's greatest (tests).
+`cwt` gives every coefficient at every sample, a hundred times as many as an image needs. Here the part of
+the spectrum that belongs to a scale is shifted to zero frequency and inverted at a lower rate that holds its
+band. This gives the power at 8, 16, 32... evenly spaced samples per frame; the image is their mean. It
+differs from the mean over every sample by less than 1% of the row's maximum (tests).
 """
 
 import functools
@@ -19,11 +19,11 @@ import scipy.fft
 from rann_jax.features import signal
 from rann_jax.features.clipwise import clipwise
 
-# The wavelet's Gaussian is cut where it has fallen to this part of its peak (100 dB in power), both
-# along frequency (the band kept) and along time (the zeros that keep the ends apart).
+# The wavelet's Gaussian is truncated where it has fallen to this fraction of its peak (100 dB in power), both
+# in frequency (the band that is kept) and in time (the zeros that keep the clip's ends from overlapping).
 CUT = 1e-5
 
-# The power changes twice as fast as the coefficients: with fewer samples a frame their mean would be off.
+# The power changes twice as fast as the coefficients: with fewer samples per frame the mean would be inexact.
 FEWEST_SAMPLES = 8
 
 
@@ -42,12 +42,12 @@ def morlet_parameters(wavelet: str) -> tuple[float, float]:
 
 
 def _half_band(bandwidth: float) -> float:
-    """Half-width of the wavelet's spectrum `exp(-pi**2 B (f - C)**2)`."""
+    """Return the half-width, down to `CUT`, of the wavelet's spectrum `exp(-pi**2 B (f - C)**2)`."""
     return math.sqrt(-math.log(CUT) / bandwidth) / math.pi
 
 
 def frequencies(n_bins: int, fmin: float, fmax: float) -> np.ndarray:
-    """Return `n_bins` centre frequencies in Hz, from `fmin` to `fmax` in equal ratios."""
+    """Return `n_bins` centre frequencies in Hz, from `fmin` to `fmax`, spaced geometrically."""
     return np.geomspace(fmin, fmax, n_bins)
 
 
@@ -69,7 +69,7 @@ def _wavelet_power(
     widths = [(0, 0)] * (y.ndim - 1) + [(before, length - before - y.shape[-1])]
     spectrum = jnp.fft.rfft(jnp.pad(y, widths))
 
-    # Samples a frame, a power of two that holds the band of the scale.
+    # Samples per frame: the power of two that is enough for the band of the scale.
     first = np.floor((center - _half_band(bandwidth)) / scales * length).astype(int)
     band = 2 * _half_band(bandwidth) / scales * length
     samples = 2 ** np.ceil(np.log2(np.maximum((band + 2) / frames, FEWEST_SAMPLES))).astype(int)
@@ -90,7 +90,7 @@ def _wavelet_power(
             return jax.lax.dynamic_slice_in_dim(spectrum, start, size, axis=-1)
 
         part = jax.vmap(one_scale, out_axes=-2)(jnp.asarray(first[rows], jnp.int32))
-        # From the first sample of a frame's share to the middle of it, a linear phase.
+        # A linear phase that moves each sample from the start of its part of the frame to the middle.
         turn = 2 * math.pi * (hop_length / int(rate) - 1) / 2 / length
         phase = np.float32(turn) * jnp.arange(size, dtype=jnp.float32)[None]
         gain = jax.lax.complex(gain * jnp.cos(phase), gain * jnp.sin(phase))
@@ -99,7 +99,7 @@ def _wavelet_power(
         squares = jnp.square(coefficients.real) + jnp.square(coefficients.imag)
         return jnp.mean(squares.reshape(*squares.shape[:-1], frames, int(rate)), axis=-1)
 
-    # Scales grow with the row, rates fall: the groups are in order.
+    # Frequencies and rates both rise with the row, so the groups are in order.
     image = jnp.concatenate([power(rate) for rate in np.unique(samples)], axis=-2)
     return image[..., : 1 + y.shape[-1] // hop_length]
 
@@ -120,7 +120,7 @@ def scalogram(
         y: waveform `(..., N)`, floating.
         sr: sample rate in Hz.
         hop_length: samples per frame; frame t averages the samples around `t * hop_length`.
-        n_bins: number of scales, whose frequencies lie in equal ratios.
+        n_bins: number of scales; their frequencies are spaced geometrically.
         fmin: lowest centre frequency in Hz, positive.
         fmax: highest centre frequency in Hz; default 0.8 times Nyquist.
         wavelet: 'cmorB-C', the complex Morlet wavelet of PyWavelets with bandwidth B and centre C.
@@ -130,7 +130,7 @@ def scalogram(
 
     Raises:
         ValueError: empty or integer `y`, `fmin` not positive, `fmax` above Nyquist, a wavelet that
-            is no complex Morlet or whose spectrum reaches below zero.
+            is not a complex Morlet or whose spectrum reaches negative frequencies.
 
     >>> tone = np.sin(2 * np.pi * 1000 * np.arange(8000, dtype=np.float32) / 16000)
     >>> image = scalogram(tone, sr=16000, n_bins=3, fmin=250.0, fmax=4000.0)

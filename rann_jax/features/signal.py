@@ -1,8 +1,8 @@
-"""What every feature asks of its input: a floating waveform, a window, overlapping frames.
+"""Input handling that all features share: floating waveforms, windows and overlapping frames.
 
-A waveform is an array `(..., N)` of any floating type with any leading axes; the features compute
-in float32 whatever they are given. Arguments that cannot work are refused here, before anything is
-traced, with a ValueError that names the argument and says how to mend it.
+A waveform is an array `(..., N)` of any floating type with any leading axes; the features always compute
+in float32. Arguments that cannot work are rejected here, before anything is traced, with a ValueError
+that names the argument and says how to fix it.
 """
 
 import functools
@@ -20,12 +20,12 @@ WindowSpec: TypeAlias = str | float | tuple | Callable[[int], np.ndarray] | np.n
 # Modes that librosa.stft accepts and that jax.numpy.pad computes exactly.
 PAD_MODES = ("constant", "edge", "reflect", "symmetric")
 
-# How many frames of a clip a CPU transforms at a time, see `map_frames`.
+# Number of frames of a clip that a CPU transforms at a time, see `map_frames`.
 FRAMES_PER_CHUNK = 64
 
 
 def as_waveform(y: Any, name: str = "y") -> jax.Array:
-    """Return `y` `(..., N)` as float32; ValueError if it is no floating, non-empty signal."""
+    """Return `y` `(..., N)` as float32; ValueError if it is empty or not floating."""
     if not hasattr(y, "dtype"):
         y = np.asarray(y)
     if not jnp.issubdtype(y.dtype, jnp.floating):
@@ -38,7 +38,7 @@ def as_waveform(y: Any, name: str = "y") -> jax.Array:
             " give at least one sample of at least one clip"
         )
     if isinstance(y, jax.Array) and y.dtype == np.float32 and not y.weak_type:
-        return y  # what the line below would return, without the cost of asking JAX
+        return y  # same result as the line below, without the overhead of a JAX call
     return jnp.asarray(y, dtype=jnp.float32)
 
 
@@ -50,7 +50,7 @@ def check_positive(**counts: int) -> None:
 
 
 def is_float32(value: float) -> bool:
-    """Whether a positive number is one in float32: neither lost near zero nor infinite.
+    """Return whether a positive number fits a normal float32, neither too small nor too large.
 
     >>> is_float32(1e-10), is_float32(1e-39), is_float32(1e39), is_float32(float("nan"))
     (True, False, False, False)
@@ -86,15 +86,15 @@ def check_pad_mode(pad_mode: str) -> None:
 
 
 def hashable_window(window: WindowSpec, win_length: int) -> Any:
-    """Return a window specification that can key a cache: an array, or what a function returns, as a tuple.
+    """Return a window specification that can be a cache key; arrays and function results become tuples.
 
-    A function is evaluated here, once: as a key it would be another one each time a lambda is written.
+    A function is called here, once. It cannot be the key itself: each evaluation of a lambda makes a new one.
     """
     return as_tuples(window(win_length) if callable(window) else window)
 
 
 def as_tuples(value: Any) -> Any:
-    """Return arrays and lists, also within tuples, as tuples, and anything else as it is.
+    """Convert arrays and lists, including those within tuples, to tuples; return anything else unchanged.
 
     >>> as_tuples(("general_cosine", np.array([0.5, 0.5])))
     ('general_cosine', (0.5, 0.5))
@@ -108,7 +108,7 @@ def as_tuples(value: Any) -> Any:
 def window_samples(window: Any, win_length: int, n_fft: int) -> np.ndarray:
     """Return the periodic window of `win_length`, zero-padded on both sides to `(n_fft,)`, float64.
 
-    `window` is made by `hashable_window`: what `scipy.signal.get_window` takes, or the samples themselves.
+    `window` is made by `hashable_window`: anything `scipy.signal.get_window` takes, or the window's samples.
     """
     samples = _samples(window, win_length, periodic=True)
     left = (n_fft - win_length) // 2
@@ -116,7 +116,7 @@ def window_samples(window: Any, win_length: int, n_fft: int) -> np.ndarray:
 
 
 def symmetric_window(window: Any, win_length: int) -> np.ndarray:
-    """Return the symmetric window `(win_length,)`, float64, of what `window_samples` takes."""
+    """Return the symmetric window `(win_length,)`, float64; `window` as in `window_samples`."""
     return _samples(window, win_length, periodic=False)
 
 
@@ -136,10 +136,10 @@ def n_frames(n_samples: int, frame_length: int, hop_length: int) -> int:
 
 
 def frame(y: jax.Array, frame_length: int, hop_length: int) -> jax.Array:
-    """Cut `(..., N)` into overlapping frames `(..., T, frame_length)`; a ragged end is dropped.
+    """Cut `(..., N)` into overlapping frames `(..., T, frame_length)`; an incomplete last frame is dropped.
 
     Whole slices are gathered: measured on CPU, this beats gathering single samples by a third, and
-    concatenating shifted blocks by three. (Framing by convolution, the other habit, starts long
+    concatenating shifted blocks by three. (Framing by convolution, the other usual way, triggers long
     autotuning on GPUs.)
     """
     if y.shape[-1] < frame_length:
@@ -160,9 +160,9 @@ def map_frames(
 ) -> jax.Array:
     """Apply `function`, `(..., T, frame_length)` -> `(..., T, K)`, to the frames of `(..., N)`.
 
-    Frames are independent, so a CPU takes them a few at a time, stays in its cache and turns the results
-    while they are there, which measured halves the time of a mel spectrogram; other devices take them all
-    at once.
+    Frames are independent, so a CPU processes a few at a time: they stay in its cache, and their results are
+    transposed while they are still there. Measured, this halves the time of a mel spectrogram. Other devices
+    process all frames at once.
 
     Returns:
         `(..., K, T)`: frames last.

@@ -41,7 +41,7 @@ def centered(y: jax.Array, n_fft: int, center: bool, pad_mode: str) -> jax.Array
 
 
 class Framing(NamedTuple):
-    """How a waveform is cut into frames, checked: what `jax.jit` takes as one static argument."""
+    """How a waveform is cut into frames: checked settings, hashable as one static argument of `jax.jit`."""
 
     n_fft: int
     hop_length: int
@@ -56,12 +56,12 @@ class Framing(NamedTuple):
         return signal.window_samples(self.window, self.win_length, self.n_fft)
 
     def padded(self, y: jax.Array) -> jax.Array:
-        """`(..., N)`, so that the first frame begins with the first sample."""
+        """Pad `(..., N)` so that the first frame begins at the first sample of the result."""
         return centered(y, self.n_fft, self.center, self.pad_mode)
 
 
 def spectra(y: jax.Array, framing: Framing) -> jax.Array:
-    """Return complex spectra `(..., T, 1 + n_fft // 2)`, frames first: the layout they come in."""
+    """Return complex spectra `(..., T, 1 + n_fft // 2)`: frames first, as the FFT returns them."""
     frames = signal.frame(framing.padded(y), framing.n_fft, framing.hop_length)
     return spectrum(frames, framing.samples, framing.n_fft)
 
@@ -75,7 +75,7 @@ def check_framing(
     center: bool,
     pad_mode: str,
 ) -> tuple[jax.Array, Framing]:
-    """Check a waveform and how it is to be framed; return both."""
+    """Check a waveform and its framing arguments; return the waveform as float32 and a `Framing`."""
     n_fft, hop_length, win_length = resolve_lengths(n_fft, hop_length, win_length)
     signal.check_pad_mode(pad_mode)
     y = signal.as_waveform(y)
@@ -86,7 +86,7 @@ def check_framing(
         )
     hashable = signal.hashable_window(window, win_length)
     framing = Framing(n_fft, hop_length, win_length, hashable, bool(center), pad_mode)
-    _ = framing.samples  # raises here what is wrong with the window
+    _ = framing.samples  # raises ValueError here if the window is wrong
     return y, framing
 
 
@@ -118,8 +118,8 @@ def stft(
         n_fft: samples per frame, and length of the FFT.
         hop_length: samples between frames; default `win_length // 4`.
         win_length: window length, zero-padded on both sides to `n_fft`; default `n_fft`.
-        window: what `scipy.signal.get_window` takes, a function of the length, or an array.
-        center: whether frame t is centred at sample `t * hop_length`.
+        window: anything `scipy.signal.get_window` takes, a function of the length, or an array.
+        center: whether frame t is centred at sample `t * hop_length`; otherwise it begins there.
         pad_mode: how the ends are extended: constant (zeros), edge, reflect or symmetric.
 
     Returns:
@@ -193,10 +193,10 @@ def istft(
         stft_matrix: complex `(..., 1 + n_fft // 2, T)`.
         hop_length: samples between frames; default `win_length // 4`.
         win_length: window length; default `n_fft`.
-        n_fft: FFT length; default `2 * (F - 1)`; needed where it was odd.
+        n_fft: FFT length; default `2 * (F - 1)`; required if it was odd.
         window: as in `stft`.
         center: whether the frames were centred.
-        length: samples to return, cropped or zero-padded; default all that the frames cover.
+        length: number of samples to return, cropped or zero-padded; default all that the frames cover.
 
     Returns:
         float32 waveform `(..., N)`.
@@ -225,7 +225,7 @@ def istft(
         length = n_fft + hop_length * (frames - 1) - 2 * start
     else:
         signal.check_positive(length=length)
-        # Frames that begin beyond the wanted end contribute nothing to it.
+        # Frames that begin beyond the requested end contribute nothing.
         frames = min(frames, -(-(length + 2 * start) // hop_length))
     return _istft(
         jnp.asarray(stft_matrix, jnp.complex64)[..., :frames],
@@ -247,21 +247,21 @@ def power_to_db(
 ) -> jax.Array:
     """Power to decibels, `10 log10(max(S, amin) / max(ref, amin))`, as `librosa.power_to_db`.
 
-    A reference function and the `top_db` floor see one clip, the last two axes, and never the rest
-    of the batch: librosa 1.0's rule (0.11 takes the loudest of the whole batch).
+    A reference function and the `top_db` floor apply to each clip, the last two axes, on its own, as in
+    librosa 1.0 (0.11 takes the maximum of the whole batch).
 
     Args:
         S: power `(..., F, T)`, floating.
         ref: reference power, or a function called as `ref(S, axis=(-2, -1), keepdims=True)`, such as
             `jnp.max`. Inside `jax.jit` it must be a jax.numpy function: NumPy's cannot take traced values.
-        amin: floor of power, a positive float32; its gradient is zero.
-        top_db: how far below the clip's peak values are floored, in dB; None for no floor.
+        amin: smallest power, a positive float32; below it the gradient is zero.
+        top_db: distance of the floor below the clip's peak, in dB; None for no floor.
 
     Returns:
         float32 dB, the shape of `S`.
 
     Raises:
-        ValueError: integer or empty `S`, `amin` too small or too great for float32, `top_db` negative.
+        ValueError: integer or empty `S`, `amin` too small or too large for float32, `top_db` negative.
 
     >>> power_to_db(np.array([[1.0, 10.0, 0.0]], np.float32), top_db=30.0).tolist()
     [[0.0, 10.0, -20.0]]
@@ -303,7 +303,7 @@ def amplitude_to_db(
     Args:
         S: amplitude `(..., F, T)`, floating or complex.
         ref: reference amplitude, or a function of `|S|` as in `power_to_db`.
-        amin: floor of amplitude, at least 1.1e-19, whose square is a float32.
+        amin: smallest amplitude, at least 1.1e-19, so that its square is a float32.
         top_db: as in `power_to_db`.
 
     Returns:

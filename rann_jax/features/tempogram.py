@@ -1,6 +1,6 @@
 """Onset strength and tempograms, equal to librosa's, and the cyclic tempogram, as in libfmp.
 
-A tempogram shows the rhythm of a sound: the onset envelope, one value per frame, is cut into windows
+A tempogram shows the rhythm of a sound. The onset envelope, one value per frame, is cut into windows
 of `win_length` frames, one around every frame, and each window is analysed for its periods.
 """
 
@@ -23,7 +23,7 @@ from rann_jax.features.stft import power_to_db, stft
 
 
 def _local_maximum(S: jax.Array, size: int) -> jax.Array:
-    """Maximum over `size` neighbouring bands of `(..., F, T)`, mirrored at the ends."""
+    """Return the maximum over `size` neighbouring bands of `(..., F, T)`, mirrored at the ends."""
     widths = [(0, 0)] * (S.ndim - 2) + [(size // 2, size - 1 - size // 2), (0, 0)]
     window = (1,) * (S.ndim - 2) + (size, 1)
     padded = jnp.pad(S, widths, mode="symmetric")
@@ -31,7 +31,7 @@ def _local_maximum(S: jax.Array, size: int) -> jax.Array:
 
 
 def _detrend(envelope: jax.Array) -> jax.Array:
-    """Take out the slow part: `out[t] = x[t] - x[t - 1] + 0.99 out[t - 1]`, along the last axis."""
+    """Remove the slow part: `out[t] = x[t] - x[t - 1] + 0.99 out[t - 1]`, along the last axis."""
     widths = [(0, 0)] * (envelope.ndim - 1) + [(1, 0)]
     steps = jnp.diff(jnp.pad(envelope, widths), axis=-1)
 
@@ -59,27 +59,28 @@ def onset_strength(
 ) -> jax.Array:
     """Onset strength envelope, equal to `librosa.onset.onset_strength`.
 
-    The rise of each mel band's level in dB over `lag` frames, averaged over the bands. As in
-    `power_to_db`, levels more than 80 dB under a clip's own peak are floored.
+    This is the rise of each mel band's level in dB over `lag` frames, averaged over the bands. As in
+    `power_to_db`, levels more than 80 dB below the clip's own peak are floored.
 
     Args:
         y: waveform `(..., N)`, floating.
         sr: sample rate in Hz.
         n_fft: samples per frame.
         hop_length: samples between frames.
-        lag: frames over which the rise is taken.
-        max_size: bands over which the earlier frame's level is the maximum, against vibrato.
-        detrend: take out the slow part of the envelope.
+        lag: number of frames over which the rise is taken.
+        max_size: number of neighbouring bands over which the earlier frame's maximum is taken; above 1 it
+            suppresses vibrato.
+        detrend: remove the slow part of the envelope.
         center: shift the envelope by half a frame, so that an onset is where it sounds.
-        aggregate: how bands are combined, a function of jax.numpy called with `axis=-2`; default
-            `jax.numpy.mean`. Define it once: a new function, such as a lambda in a loop, is compiled anew.
+        aggregate: how bands are combined, a jax.numpy function called with `axis=-2`; default
+            `jax.numpy.mean`. Define it once: each new function, such as a lambda in a loop, compiles again.
         n_mels: number of mel bands.
         fmin: lowest frequency in Hz.
         fmax: highest frequency in Hz; default `sr / 2`.
 
     Returns:
-        float32 `(..., T)`, T = 1 + N // hop_length for even `n_fft`: as `stft` with `center=True`,
-        whatever `center` is here.
+        float32 `(..., T)`, T = 1 + N // hop_length for even `n_fft`. `center` does not change T: the STFT is
+        always centred.
 
     Raises:
         ValueError: as `melspectrogram`; `lag` or `max_size` that is not a positive integer.
@@ -120,7 +121,7 @@ def _onset_strength(y: jax.Array, **arguments: Any) -> jax.Array:
 def _rise(
     power: jax.Array, *, lag: int, max_size: int, delay: int, detrend: bool, aggregate: Callable
 ) -> jax.Array:
-    """Aggregate the rises of `(..., F, T)` to `(..., T)`, `delay` zeros first."""
+    """Aggregate the rises of power `(..., F, T)` to an envelope `(..., T)` that begins with `delay` zeros."""
     level = power_to_db(power)
     before = level if max_size == 1 else _local_maximum(level, max_size)
     rise = jnp.maximum(level[..., lag:] - before[..., :-lag], jnp.float32(0))
@@ -134,7 +135,7 @@ def _rise(
 def _envelope(
     y: Any, sr: float, onset_envelope: Any, hop_length: int, win_length: int, center: bool
 ) -> jax.Array:
-    """Check what the tempograms share, and return the onset envelope `(..., T)`."""
+    """Check the arguments that all tempograms share; return the onset envelope `(..., T)`."""
     signal.check_positive(hop_length=hop_length, win_length=win_length)
     if (y is None) == (onset_envelope is None):
         raise ValueError("give either y or onset_envelope, and not both")
@@ -193,9 +194,10 @@ def tempogram(
         sr: sample rate in Hz.
         onset_envelope: `(..., T)`, as made by `onset_strength`.
         hop_length: samples between frames.
-        win_length: frames of the window, and number of lags.
-        center: whether windows are centred on their frame; the ends fade linearly to zero.
-        window: of the autocorrelation.
+        win_length: frames in the window, and number of lags.
+        center: whether windows are centred on their frame; beyond its ends the envelope fades linearly to
+            zero.
+        window: window of the autocorrelation.
         norm: norm of each column: inf for its maximum, p for the p-norm, None for none.
 
     Returns:
@@ -238,9 +240,9 @@ def fourier_tempogram(
         sr: sample rate in Hz.
         onset_envelope: `(..., T)`, as made by `onset_strength`.
         hop_length: samples between frames.
-        win_length: frames of the window.
+        win_length: frames in the window.
         center: whether windows are centred on their frame, with zeros beyond the ends.
-        window: of the transform.
+        window: window of the transform.
 
     Returns:
         complex64 `(..., 1 + win_length // 2, T + 1)` for T frames (even `win_length`, centred); row
@@ -263,7 +265,7 @@ def fourier_tempogram(
 def _cyclic_bank(
     frame_rate: float, win_length: int, tempo_ref: float, octave_bin: int, octave_num: int
 ) -> np.ndarray:
-    """Return `(octave_bin, 1 + win_length // 2)`: interpolation to log tempo, mean over octaves."""
+    """Return `(octave_bin, 1 + win_length // 2)`, which interpolates to log tempo and averages octaves."""
     tempi = 60 * frame_rate * np.arange(1 + win_length // 2) / win_length
     wanted = tempo_ref * 2.0 ** (np.arange(octave_bin * octave_num) / octave_bin)
     if wanted[-1] > tempi[-1]:
@@ -309,21 +311,20 @@ def cyclic_tempogram(
     """Cyclic tempogram: tempi an octave apart count as one.
 
     The magnitude of `fourier_tempogram` is interpolated linearly to the tempi
-    `tempo_ref * 2 ** (k / octave_bin)` BPM, and their octaves are averaged: Grosche, Mueller and
-    Kurth, "Cyclic tempogram", ICASSP 2010, as computed by libfmp, whose names the arguments have.
+    `tempo_ref * 2 ** (k / octave_bin)` BPM, and tempi an octave apart are averaged. Source: Grosche, Mueller
+    and Kurth, "Cyclic tempogram", ICASSP 2010, as computed by libfmp, which also gave the arguments' names.
 
     Args:
         y: waveform `(..., N)`, floating; or None and `onset_envelope` given.
         sr: sample rate in Hz.
         onset_envelope: `(..., T)`, as made by `onset_strength`.
         hop_length: samples between frames.
-        win_length: frames of the window; tempi are told apart by `60 * sr / hop_length /
-            win_length` BPM.
+        win_length: frames in the window; the resolution is `60 * sr / hop_length / win_length` BPM.
         center: whether windows are centred on their frame.
-        window: of the Fourier tempogram.
+        window: window of the Fourier tempogram.
         tempo_ref: lowest tempo in BPM.
-        octave_bin: tempo classes in an octave.
-        octave_num: octaves that are averaged.
+        octave_bin: tempo classes per octave.
+        octave_num: number of octaves that are averaged.
 
     Returns:
         float32 `(..., octave_bin, T + 1)`, columns as in `fourier_tempogram`; row k is the class of

@@ -1,4 +1,4 @@
-"""Front ends that hand the waveform on, for networks that learn an image from it (`models.Wavegram`)."""
+"""Front ends that pass the waveform on to networks that learn an image from it (`models.Wavegram`)."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -10,7 +10,7 @@ from rann_jax.features.image import FrontEnd, Inputs
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AndWaveform(FrontEnd):
-    """Mixed into a front end: the network takes the waveform beside the image."""
+    """Mixin for a front end whose network takes the waveform as well as the image."""
 
     def inputs(self, y: jax.Array) -> Inputs:
         """Return `{"image": (..., n_bins, n_frames), "waveform": (..., n_samples)}`."""
@@ -25,7 +25,7 @@ class Wavegram(FrontEnd):
 
     @property
     def network_options(self) -> dict[str, Any]:
-        """The size of the image to learn."""
+        """Network option with the size of the image to learn."""
         return {"wavegram_shape": (self.n_bins, self.n_frames)}
 
     def inputs(self, y: jax.Array) -> Inputs:

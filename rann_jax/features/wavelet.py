@@ -1,11 +1,11 @@
 """Continuous and discrete wavelet transforms, with the coefficients of PyWavelets.
 
 PyWavelets' continuous transform integrates the sampled wavelet, stretches the integral to each
-scale by repeating or skipping samples, convolves and takes differences. The same filters are made
-here once, on the host, with the difference taken on the filter; the device multiplies spectra.
+scale by repeating or skipping samples, convolves it with the signal and takes differences. Here the
+same filters are made once, on the host, with the difference already taken; the device multiplies spectra.
 
 The coefficients are those that PyWavelets gives for float64 input. (For float32 input it also
-rounds the wavelet's time axis to float32, which stretches the filters: long ones of the 'gaus',
+rounds the wavelet's time axis to float32, which stretches the filters. Long filters of the 'gaus',
 'cgau', 'shan' and 'fbsp' families then differ by tens of per cent.)
 """
 
@@ -23,7 +23,7 @@ import scipy.fft
 from rann_jax.features import signal
 from rann_jax.features.clipwise import batchwise, clipwise
 
-# PyWavelets' extension modes and what numpy.pad calls them.
+# PyWavelets' extension modes and their names in numpy.pad.
 DWT_MODES: dict[str, Any] = {
     "symmetric": "symmetric",
     "zero": "constant",
@@ -74,7 +74,7 @@ def _cwt(y: jax.Array, scales: tuple[float, ...], wavelet: str, precision: int) 
     n_fft = scipy.fft.next_fast_len(samples + longest - 1, real=True)
     is_complex = np.iscomplexobj(filters[0])
     transform, inverse = (jnp.fft.fft, jnp.fft.ifft) if is_complex else (jnp.fft.rfft, jnp.fft.irfft)
-    # Filters start so that every scale's output begins at the same place.
+    # Filters are shifted so that every scale's output begins at the same index.
     table = np.zeros((len(scales), longest), np.complex64 if is_complex else np.float32)
     begin = max(starts)
     for row, taps, start in zip(table, filters, starts, strict=True):
@@ -134,7 +134,7 @@ def _extended(y: jax.Array, taps: int, mode: str) -> jax.Array:
             y = jnp.concatenate([y, y[..., -1:]], axis=-1)
     if mode == "zero":
         return jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(before, after)])
-    # Only the ends are gathered; jax.numpy.pad of a short signal compiles for seconds.
+    # Only the ends are gathered: jax.numpy.pad of a short signal takes seconds to compile.
     samples = y.shape[-1]
     index = np.pad(np.arange(samples), (before, after), mode=DWT_MODES[mode])
     ends = y[..., index[:before]], y[..., index[before + samples :]]
@@ -142,7 +142,7 @@ def _extended(y: jax.Array, taps: int, mode: str) -> jax.Array:
 
 
 def dwt_length(samples: int, taps: int, mode: str) -> int:
-    """Return how many coefficients one level gives."""
+    """Return the number of coefficients that one level gives."""
     return (samples + 1) // 2 if mode == "periodization" else (samples + taps - 1) // 2
 
 
@@ -200,8 +200,8 @@ def dwt(y: jax.Array, wavelet: str, mode: str = "symmetric") -> tuple[jax.Array,
             'periodization', as in PyWavelets.
 
     Returns:
-        approximation and detail, float32 `(..., M)`: M is `ceil(N / 2)` for 'periodization', else
-        `(N + taps - 1) // 2`.
+        approximation and detail, each float32 `(..., M)`. M is `ceil(N / 2)` for 'periodization',
+        otherwise `(N + taps - 1) // 2`.
 
     Raises:
         ValueError: empty or integer `y`, an unknown wavelet or mode.
@@ -220,7 +220,7 @@ def wavedec(y: jax.Array, wavelet: str, level: int | None = None, mode: str = "s
     Args:
         y: waveform `(..., N)`, floating.
         wavelet: see `dwt`.
-        level: how often the approximation is split again; default `pywt.dwt_max_level`.
+        level: number of levels, that is, how often the approximation is split; default `pywt.dwt_max_level`.
         mode: see `dwt`.
 
     Returns:
