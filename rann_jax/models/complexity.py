@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a network, counted from its trace: nothing is allocated."""
+"""Count parameters and multiply-adds of a network from its trace, without allocating anything."""
 
 import dataclasses
 import math
@@ -19,21 +19,22 @@ PANNS_SECONDS = 10.0
 
 @dataclasses.dataclass(frozen=True)
 class Complexity:
-    """What one forward pass of one clip costs.
+    """Cost of one forward pass of one clip.
 
     Attributes:
-      params: trainable parameters.
-      macs: multiply-adds of convolutions and fully connected layers (the unit of the deck's RANN rows);
-        the front end is not counted, and taps that fall on padding are.
+      params: number of trainable parameters.
+      macs: multiply-adds of convolutions and fully connected layers (the unit of the deck's RANN rows). The
+        front end is not counted; kernel taps that fall on padding are.
       flops: 2 per multiply-add, in the same layers.
       seconds: length of the input in seconds.
-      input_shape: the feature image (F, T).
-      stft_macs: multiply-adds of the front end's STFT written as a convolution, which PANNs count.
-      element_flops: what PANNs count of other layers: 2 for each value out of a BatchNorm or a ReLU module, 4
-        for each out of a 2x2 pooling module. Only their residual blocks have the last two as modules. The
-        pooling is inferred (ours): without it ResNet38 would have 48.961e9, and the deck has 48.962e9.
-      activation_bytes: float32 outputs of all convolutions, BatchNorms and fully connected layers, which
-        training keeps for the way back.
+      input_shape: shape (F, T) of the feature image.
+      stft_macs: multiply-adds of the front end's STFT, written as a convolution; PANNs count them.
+      element_flops: FLOPs that PANNs count for other layers: 2 per output value of a BatchNorm or a ReLU
+        module, 4 per output value of a 2x2 pooling module. Only their residual blocks have the last two as
+        modules. The pooling is inferred (ours): without it ResNet38 would have 48.961e9, and the deck has
+        48.962e9.
+      activation_bytes: bytes of the float32 outputs of all convolutions, BatchNorms and fully connected
+        layers, which training keeps for the backward pass.
     """
 
     params: int
@@ -47,7 +48,7 @@ class Complexity:
 
     @property
     def published_flops(self) -> int:
-        """The unit of the deck's PANNs rows: 2 per multiply-add, the STFT included, and `element_flops`."""
+        """FLOPs as in the deck's PANNs rows: 2 per multiply-add, including the STFT, and `element_flops`."""
         return 2 * (self.macs + self.stft_macs) + self.element_flops
 
 
@@ -59,17 +60,17 @@ def complexity(
     frames_per_second: int = 128,
     **options,
 ) -> Complexity:
-    """Cost of the named network for its own input: the crop of a RANN, 10 s at 32 kHz of the PANNs.
+    """Return the cost of the named network for its usual input: a RANN's crop, or 10 s at 32 kHz for a PANN.
 
     Args:
       name: as in `create`.
-      num_classes: number of logits; the deck's table has AudioSet's 527.
-      n_bins: frequency bins F of a RANN.
-      frames_per_second: T of a RANN is this times the crop length.
+      num_classes: number of logits; the deck's table uses AudioSet's 527.
+      n_bins: number of frequency bins F of a RANN.
+      frames_per_second: frame rate of a RANN; T is this times the crop length.
       **options: attributes of the module.
 
     Raises:
-      ValueError: no such network or option, or the shape does not fit it.
+      ValueError: no such network or option, or the shape does not fit the network.
 
     >>> complexity("rann-8x4-6").macs
     47136582912
@@ -98,7 +99,7 @@ def complexity(
 
 
 def _traced(model: nn.Module, x) -> tuple[Any, list[tuple[int, int]]]:
-    """Shapes of the variables; and of every layer the element FLOPs and the size of its output."""
+    """Return the shapes of the variables, and for every layer its element FLOPs and its output size."""
     layers: list[tuple[int, int]] = []
 
     def seen(call, args, kwargs, context):
@@ -113,7 +114,7 @@ def _traced(model: nn.Module, x) -> tuple[Any, list[tuple[int, int]]]:
 
 
 def _element_flops(layer: nn.Module, size_in: int, size_out: int) -> int:
-    """What PANNs' hooks count around a layer, beside its multiply-adds; a function has no hook."""
+    """Return what PANNs' hooks count around a layer besides its multiply-adds; functions have no hooks."""
     block, name = ("", *layer.path)[-2:]
     if isinstance(layer, BatchNorm):
         followed_by_relu = block.startswith("layer") and name in ("bn1", "bn2")
@@ -122,9 +123,9 @@ def _element_flops(layer: nn.Module, size_in: int, size_out: int) -> int:
 
 
 def count_macs(jaxpr) -> int:
-    """Multiply-adds of every convolution and matrix product in a jaxpr, nested ones included.
+    """Return the multiply-adds of every convolution and matrix product in a jaxpr, nested ones included.
 
-    Of what is computed in a form for each platform (`lax.platform_dependent`) only the default counts.
+    Of the alternatives of `lax.platform_dependent` only the default is counted.
     """
     return sum(_equation_macs(equation) for equation in _equations(jaxpr))
 

@@ -1,8 +1,9 @@
-"""Batch normalisation and the activation behind it, as every network here has them, in one operation.
+"""Batch normalisation and the activation that follows it in every network here, as one operation.
 
-Derived step by step, as JAX does it, the pair keeps float32 copies of what it centred for the way back. This
-keeps its input alone, in the network's type, and computes the rest again. On CPUs that saves a third of a
-training step's memory and a seventh of its time; XLA for TPUs found it by itself (docs/performance.md).
+With JAX's automatic derivative, the pair stores float32 copies of the centred values for the backward pass.
+This operation stores only its input, in the network's type, and recomputes the rest. On CPUs that saves a
+third of a training step's memory and a seventh of its time; XLA for TPUs does it by itself
+(docs/performance.md).
 """
 
 from functools import partial
@@ -13,20 +14,21 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
-MOMENTUM = 0.9  # of the running statistics, PyTorch's 0.1
-EPSILON = 1e-5  # PyTorch's
+MOMENTUM = 0.9  # weight of the old running statistics; PyTorch's momentum is 0.1
+EPSILON = 1e-5  # as in PyTorch
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation, then a (leaky) ReLU. Reverse-mode derivatives only.
+    """Batch normalisation, then a (leaky) ReLU. Supports reverse-mode derivatives only.
 
-    Parameters `scale` and `bias` and statistics `mean` and `var`, float32, are named as in flax's BatchNorm.
-    The variance is the biased one, also the running one. Under jit the batch is the global one.
+    The parameters `scale` and `bias` and the statistics `mean` and `var` are float32 and named as in flax's
+    BatchNorm. All variances, including the running one, are biased. Under jit the statistics are those of the
+    global batch.
 
     Attributes:
-      axis: the axis that is kept: statistics are over all others.
-      slope: of the activation for negative values, from 0, a ReLU, to 1, none.
-      dtype: type of the result; None is that of the input. The computation is in float32 at least.
+      axis: the axis that is kept; statistics are taken over all others.
+      slope: slope of the activation for negative values: 0 for a ReLU, up to 1 for no activation.
+      dtype: type of the result; None for that of the input. Computation is at least in float32.
     """
 
     axis: int = -1
@@ -35,10 +37,11 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """The same shape, normalised by the batch, which moves the running statistics, or (eval) by those.
+        """Normalise and activate x; the shape stays the same.
 
-        `train` is an argument of the call, so that a frozen layer can be run in inference mode while the
-        others train.
+        In training the statistics are the batch's, and the running statistics are updated; otherwise the
+        running statistics are used. `train` is an argument of the call, so that a frozen layer can run in
+        inference mode while others train.
 
         Raises:
           ValueError: `slope` is not between 0 and 1.
@@ -66,19 +69,22 @@ class BatchNorm(nn.Module):
 def normalised(
     x: jax.Array, scale: jax.Array, bias: jax.Array, axis: int, slope: float, dtype: jnp.dtype
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """x normalised by its own statistics and activated; their mean and variance, without gradients."""
+    """Return x normalised by its own statistics and activated, its mean and its variance.
+
+    The mean and the variance have no gradients.
+    """
     return _forward(x, scale, bias, axis, slope, dtype)[0]
 
 
 def _forward(x, scale, bias, axis, slope, dtype):
     others, wide = others_than(axis, x), widened(x)
     mean = wide.mean(others)
-    # One pass over x; what rounding makes negative is none.
+    # This form needs one pass over x; rounding can make it negative, hence the maximum with 0.
     var = jnp.maximum(0, jnp.square(wide).mean(others) - jnp.square(mean))
     inverse = lax.rsqrt(var + EPSILON)
     factor = scale * inverse
     y = affine(x, factor, bias - factor * mean, axis)
-    # As `activated`, but without its comparison, which XLA for GPUs would keep for the way back.
+    # Same as `activated`, but without the comparison, which XLA for GPUs would store for the backward pass.
     y = y if slope == 1 else jnp.maximum(y, slope * y)
     return (y.astype(dtype), mean, var), (x, scale, bias, mean, inverse)
 
@@ -102,24 +108,24 @@ normalised.defvjp(_forward, _backward)
 
 
 def affine(x: jax.Array, factor: jax.Array, shift: jax.Array, axis: int) -> jax.Array:
-    """factor x + shift, widened, with a factor and a shift for each position along an axis.
+    """Return factor x + shift, widened; factor and shift have one value for each position along the axis.
 
-    Not factor (x - mean) + bias: XLA would keep what was centred for the way back.
+    It is not written as factor (x - mean) + bias, because XLA would store x - mean for the backward pass.
     """
     others = others_than(axis, x)
     return widened(x) * jnp.expand_dims(factor, others) + jnp.expand_dims(shift, others)
 
 
 def activated(y: jax.Array, slope: float) -> jax.Array:
-    """A leaky ReLU; the identity where the slope is 1."""
+    """Return the leaky ReLU of y; a slope of 1 is the identity."""
     return y if slope == 1 else jnp.where(y > 0, y, slope * y)
 
 
 def widened(x: jax.Array) -> jax.Array:
-    """x in float32, or in float64 if that is its type."""
+    """Return x in float32, or in float64 if that is its type."""
     return x.astype(np.promote_types(x.dtype, np.float32))
 
 
 def others_than(axis: int, x: jax.Array) -> tuple[int, ...]:
-    """All axes of x but one."""
+    """Return all axes of x except one."""
     return tuple(other for other in range(x.ndim) if other != axis)

@@ -1,8 +1,9 @@
-"""PANNs: the networks that the deck compares with. CNN14, ResNet38, Wavegram-Logmel-CNN.
+"""PANNs, the networks that the deck compares with: CNN14, ResNet38 and Wavegram-Logmel-CNN.
 
 Source: Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition",
-IEEE/ACM TASLP 28, 2020 (arXiv 1912.10211), and its published PyTorch code, whose names the layers keep. They
-take the image of the front end `panns_log_mel`, (B, F, T); inside, the layout is (B, T, F, C).
+IEEE/ACM TASLP 28, 2020 (arXiv 1912.10211), and its published PyTorch code; layers have the same names as
+there. The networks take the image (B, F, T) of the front end `panns_log_mel`; inside, the layout is
+(B, T, F, C).
 """
 
 from collections.abc import Mapping
@@ -22,13 +23,13 @@ EMBEDDING = 2048
 HEAD = "fc_audioset"  # the last layer
 BLOCK_DROPOUT, RESIDUAL_DROPOUT, HEAD_DROPOUT = 0.2, 0.1, 0.5
 RESNET38_BLOCKS = (3, 4, 6, 3)
-LEAST = 2**5  # bins and frames of an image of which poolings leave one
+LEAST = 2**5  # bins and frames that the five poolings reduce to one
 
 conv_init = nn.initializers.xavier_uniform()
 
 
 class ConvBlock(nn.Module):
-    """Two 3x3 convolutions, each with BatchNorm and ReLU, then average pooling: (B, T, F, C)."""
+    """Two 3x3 convolutions, each with BatchNorm and ReLU, then average pooling, in layout (B, T, F, C)."""
 
     channels: int
     pool: tuple[int, int] = (2, 2)
@@ -65,13 +66,13 @@ class BasicBlock(nn.Module):
 
 
 class PANN(nn.Module):
-    """What the three networks share: a normalised image, a trunk, pooling and two fully connected layers.
+    """Base class of the three networks: a normalised image, a trunk, pooling and two fully connected layers.
 
     Attributes:
       num_classes: number of logits.
-      width: channels are divided by this; 1 is the published network (others are ours, for tests).
+      width: divisor of all channel counts; 1 is the published network (others are ours, for tests).
       dtype: type of the computation; parameters and statistics stay float32.
-      remat: keep of each block only its input for the backward pass, and compute the rest again.
+      remat: store only each block's input for the backward pass, and recompute the rest.
     """
 
     num_classes: int
@@ -81,18 +82,18 @@ class PANN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array | Mapping[str, jax.Array], *, train: bool = False) -> jax.Array:
-        """Logits (B, num_classes), float32; the published networks return their sigmoid.
+        """Return logits (B, num_classes), float32; the published networks return their sigmoid.
 
         Raises:
-          ValueError: x is not what the network takes; the message says what that is.
+          ValueError: x is not what the network takes; the message says what it takes.
         """
         return dense(self.num_classes, HEAD)(self.embed(x, train=train))
 
     @nn.compact
     def embed(self, x: jax.Array | Mapping[str, jax.Array], *, train: bool = False) -> jax.Array:
-        """Embeddings (B, 2048 / width), float32: what the last layer sees, in training after dropout."""
-        # Made first: flax numbers layers as they are made, and a mask hangs on its layer's number. Begun runs
-        # go on with the masks that they had.
+        """Return embeddings (B, 2048 / width), float32: the last layer's input, in training after dropout."""
+        # Created first although applied last: flax numbers layers in order of creation, and a dropout mask
+        # depends on its layer's number. Resumed runs thus continue with the same masks.
         last_dropout = nn.Dropout(HEAD_DROPOUT, deterministic=not train)
         x = self.trunk(x, train=train)
         # From here on at least float32: means over many values, then logits that go into exponentials.
@@ -102,15 +103,15 @@ class PANN(nn.Module):
         return last_dropout(nn.relu(dense(EMBEDDING // self.width, "fc1")(x)))
 
     def trunk(self, x, *, train: bool) -> jax.Array:
-        """The last feature map (B, T', F', C)."""
+        """Return the last feature map (B, T', F', C)."""
         raise NotImplementedError
 
     def block(self, kind: type[nn.Module]) -> type[nn.Module]:
-        """A kind of block, rematerialised where the network is."""
+        """Return the block class, rematerialised if the network's `remat` is set."""
         return rematerialised(kind) if self.remat else kind
 
     def normalised(self, image: jax.Array, train: bool) -> jax.Array:
-        """The image (B, F, T) as (B, T, F, 1), normalised over the bins."""
+        """Return the image (B, F, T) as (B, T, F, 1), normalised per bin."""
         if not hasattr(image, "ndim") or image.ndim != 3:
             raise ValueError(
                 f"{type(self).__name__} takes feature images (B, F, T), such as panns_log_mel gives"
@@ -124,13 +125,13 @@ class PANN(nn.Module):
         return x[..., None]
 
     def conv_blocks(self, x: jax.Array, first: int, *, train: bool) -> jax.Array:
-        """Convolutional blocks number `first` to 6 of CNN14, each followed by dropout."""
+        """Apply convolutional blocks number `first` to 6 of CNN14, each followed by dropout."""
         for number in range(first, 7):
             x = self.conv_block(x, f"conv_block{number}", 32 * 2**number, train=train, pool=number < 6)
         return x
 
     def conv_block(self, x: jax.Array, name: str, channels: int, *, train: bool, pool: bool) -> jax.Array:
-        """A block and its dropout."""
+        """Apply one convolutional block and its dropout."""
         size = (2, 2) if pool else (1, 1)
         block = self.block(ConvBlock)
         x = block(channels // self.width, size, dtype=self.dtype, name=name)(x, train)
@@ -141,7 +142,7 @@ class CNN14(PANN):
     """CNN14: six convolutional blocks of 64 to 2048 channels."""
 
     def trunk(self, x, *, train: bool) -> jax.Array:
-        """The last feature map, (B, T / 32, F / 32, 2048)."""
+        """Return the last feature map, (B, T / 32, F / 32, 2048)."""
         return self.conv_blocks(self.normalised(x, train), 1, train=train)
 
 
@@ -149,7 +150,7 @@ class ResNet38(PANN):
     """ResNet38: sixteen residual blocks between two convolutional ones."""
 
     def trunk(self, x, *, train: bool) -> jax.Array:
-        """The last feature map, (B, T / 32, F / 32, 2048)."""
+        """Return the last feature map, (B, T / 32, F / 32, 2048)."""
         x = self.conv_block(self.normalised(x, train), "conv_block1", 64, train=train, pool=True)
         for stage, blocks in enumerate(RESNET38_BLOCKS):
             for block in range(blocks):
@@ -164,10 +165,10 @@ class ResNet38(PANN):
 
 
 class WavegramLogmelCNN14(PANN):
-    """CNN14 whose first block is joined by a wavegram: takes {"image": (B, F, T), "waveform": (B, N)}."""
+    """CNN14 with a wavegram joined after its first block; takes {"image": (B, F, T), "waveform": (B, N)}."""
 
     def trunk(self, x, *, train: bool) -> jax.Array:
-        """The last feature map, (B, T / 32, F / 32, 2048)."""
+        """Return the last feature map, (B, T / 32, F / 32, 2048)."""
         if not isinstance(x, Mapping) or set(x) != {"image", "waveform"}:
             raise ValueError(
                 "wavegram_logmel_cnn14 takes an image and a waveform: front end panns_log_mel+wavegram"
@@ -180,7 +181,7 @@ class WavegramLogmelCNN14(PANN):
                 f" divide its {rows} rows: use n_bins=64, and a width of 1, 2 or 4"
             )
         learned = Wavegram(rows, image.shape[1] // 2 * 2, dtype=self.dtype, name="wavegram")
-        # The 128 rows fold to 4 channels of as many bins as the first block leaves of the image of 64.
+        # The 128 rows fold to 4 channels of 32 bins: the first block leaves as many of the image's 64 bins.
         a = learned(x["waveform"], train=train)
         a = jnp.transpose(a.reshape(len(a), -1, bins, a.shape[-1]), (0, 3, 2, 1))
         block = self.block(ConvBlock)
@@ -198,12 +199,12 @@ NETWORKS: dict[str, type[PANN]] = {
 
 
 def from_name(name: str, **options) -> PANN:
-    """The network of a name in NETWORKS; options are the attributes of `PANN`."""
+    """Return the network with a name in NETWORKS; options are the attributes of `PANN`."""
     return NETWORKS[name](**options)
 
 
 def conv3x3(channels: int, name: str, dtype: jax.typing.DTypeLike) -> nn.Conv:
-    """A 3x3 convolution that keeps the size, without bias."""
+    """Return a 3x3 convolution that keeps the size, without bias."""
     padding = ((1, 1), (1, 1))
     return nn.Conv(
         channels, (3, 3), padding=padding, use_bias=False, kernel_init=conv_init, dtype=dtype, name=name
@@ -211,12 +212,12 @@ def conv3x3(channels: int, name: str, dtype: jax.typing.DTypeLike) -> nn.Conv:
 
 
 def dense(units: int, name: str) -> nn.Dense:
-    """A fully connected layer in float32."""
+    """Return a fully connected layer in float32."""
     return nn.Dense(units, kernel_init=conv_init, name=name)
 
 
 def average_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Means over `size` neighbours of (B, T, F, C); what is left over at the ends is dropped, as in torch."""
+    """Average (B, T, F, C) over `size` neighbours; incomplete groups at the ends are dropped, as in torch."""
     if size == (1, 1):
         return x
     batch, frames, bins, channels = x.shape

@@ -1,8 +1,8 @@
 """Maxima with gradients that no rounding can break.
 
-The gradient of `jnp.max` goes to all values that equal the maximum, divided by their number. A compiler may
-compute the values a second time to compare, and round otherwise, the more so in bfloat16. Then none is equal,
-and zero over zero is NaN: in the wavegram every gradient was seen to become NaN.
+The gradient of `jnp.max` goes to all values that equal the maximum, divided by their number. For the
+comparison a compiler may recompute the values and round them differently, especially in bfloat16. Then none
+equals the maximum, and zero over zero is NaN. In the wavegram, every gradient was seen to become NaN.
 """
 
 import functools
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 @jax.custom_jvp
 def largest(x: jax.Array) -> jax.Array:
-    """The maximum `(B, C)` of `(B, N, C)` over N positions; its gradient goes to the first that has it."""
+    """Return the maximum `(B, C)` of `(B, N, C)` over N; its gradient goes to its first position."""
     return x.max(axis=1)
 
 
@@ -26,5 +26,5 @@ def _largest_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple
 
 
 def greatest(candidates: Iterable[jax.Array]) -> jax.Array:
-    """The maxima of arrays of one shape, pair by pair: `jnp.maximum` compares its own arguments."""
+    """Return the elementwise maximum of arrays of one shape; `jnp.maximum` of pairs has safe gradients."""
     return functools.reduce(jnp.maximum, candidates)

@@ -1,8 +1,8 @@
 """RANN: residual audio neural networks with custom temporal strides.
 
 Source: S. Verbitskiy, slide deck "Residual Audio Neural Networks with Multiple Features for Sound
-Classification" (2020), and its later paper "ERANNs" (arXiv 2106.01621). A name `rann-{t_c}x{t_m}-{W}`
-holds the crop length t_c in seconds, the temporal decrease t_m in {1, 2, 4, 8} and the widening factor W.
+Classification" (2020), and the later paper "ERANNs" (arXiv 2106.01621). A name `rann-{t_c}x{t_m}-{W}`
+gives the crop length t_c in seconds, the temporal decrease t_m in {1, 2, 4, 8} and the widening factor W.
 """
 
 import re
@@ -20,13 +20,13 @@ from rann_jax.models.pooling import largest
 from rann_jax.models.remat import rematerialised
 from rann_jax.models.wavegram import Wavegram
 
-TEMPORAL_DECREASES = (1, 2, 4, 8)  # t_m = 2^s; the deck's table has no other
-BLOCKS_PER_STAGE = 4  # the deck's
+TEMPORAL_DECREASES = (1, 2, 4, 8)  # t_m = 2^s; the deck's table has no others
+BLOCKS_PER_STAGE = 4  # (deck)
 BASE_CHANNELS = 8  # stage i has 8 W 2^i channels
 LEAKY_SLOPE = 0.01
 HEAD = "fc2"  # the last layer
 
-# The deck does not state an initialisation: He's for the convolutions is ours.
+# The deck does not state an initialisation; He initialisation of the convolutions is ours.
 conv_init = nn.initializers.he_normal()
 
 leaky_relu = partial(nn.leaky_relu, negative_slope=LEAKY_SLOPE)
@@ -36,7 +36,7 @@ Inputs = jax.Array | Mapping[str, jax.Array]
 
 
 def temporal_strides(t_m: int) -> tuple[int, ...]:
-    """Temporal strides of stages 0 to 4: s_i = 4 for 1 <= i <= log2(t_m), else 2; stage 0 keeps the length.
+    """Return the temporal strides of stages 0 to 4: 1 for stage 0, 4 for stages 1 to log2(t_m), then 2.
 
     Raises:
       ValueError: t_m is not 1, 2, 4 or 8.
@@ -50,10 +50,10 @@ def temporal_strides(t_m: int) -> tuple[int, ...]:
 class ResidualBlock(nn.Module):
     """The deck's ARB: two pre-activated convolutions and a shortcut that takes the raw input.
 
-    Input (B, F, T, C), output (B, ceil(F / x), ceil(T / y), channels) for strides (x, y). With a temporal
-    stride of 4 the kernels are 6 and 5 long in time, else 3, and T must be a multiple of 4. The shortcut is
-    the identity, or where channels or strides change a 1x1 convolution; `shortcut_norm` puts a BatchNorm
-    behind it (the deck's parameter counts need it, the paper draws none).
+    The input is (B, F, T, C), the output (B, ceil(F / x), ceil(T / y), channels) for strides (x, y). With a
+    temporal stride of 4 the kernels have lengths 6 and 5 in time, otherwise 3, and T must be a multiple of 4.
+    The shortcut is the identity, or a 1x1 convolution if channels or strides change. `shortcut_norm` puts a
+    BatchNorm after this convolution (the deck's parameter counts require it; the paper's figure has none).
     """
 
     channels: int
@@ -63,7 +63,7 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Apply the block; `train` normalises by the batch and updates the running statistics."""
+        """Apply the block; with `train`, normalise by the batch and update the running statistics."""
         norm = partial(BatchNorm, dtype=self.dtype)
         conv = partial(
             nn.Conv,
@@ -74,7 +74,7 @@ class ResidualBlock(nn.Module):
             conv_general_dilated=convolution,
         )
         long = self.strides[1] == 4
-        # Padding is explicit: 'SAME' at stride 2 is not the symmetric padding of the original.
+        # Padding is explicit: 'SAME' with stride 2 would not be the symmetric padding of the original.
         y = norm(slope=LEAKY_SLOPE, name="norm1")(x, train=train)
         y = conv((3, 6 if long else 3), strides=self.strides, padding=((1, 1), (1, 1)), name="conv1")(y)
         y = norm(slope=LEAKY_SLOPE, name="norm2")(y, train=train)
@@ -90,23 +90,23 @@ class ResidualBlock(nn.Module):
 class RANN(nn.Module):
     """Residual audio neural network: a feature image (B, F, T) in, logits (B, num_classes) out.
 
-    The network knows no sample rate: F is any number of bins, T any multiple of 4^log2(t_m). Its first
-    normalisation is over frequency bins, not channels. Source of the layout: the deck's tables; the global
-    pooling (average plus maximum) is the paper's.
+    The network does not depend on the sample rate: F is any number of bins, T any multiple of 4^log2(t_m).
+    The first normalisation is per frequency bin, not per channel. The layout is that of the deck's tables;
+    the global pooling (average plus maximum) is the paper's.
 
-    Instead of an image it takes {"waveform": (B, N)}, and learns the image from it (`Wavegram`; the deck
-    has this as one of its features), or {"image": (B, F, T), "waveform": (B, N)}: then the learned image is
-    a second channel of the first (ours).
+    Instead of an image the network also takes {"waveform": (B, N)} and learns the image from it (`Wavegram`;
+    one of the deck's features). Given {"image": (B, F, T), "waveform": (B, N)}, it adds the learned image as
+    a second channel (ours).
 
     Attributes:
       num_classes: number of logits.
       t_m: temporal decrease, 1, 2, 4 or 8.
       width: widening factor W; stage i has 8 W 2^i channels.
-      blocks_per_stage: residual blocks of each of the five stages; 4 is the deck's network (others are ours).
-      shortcut_norm: BatchNorm behind each 1x1 shortcut convolution.
-      wavegram_shape: (F, T) of the image learned from a waveform that comes without one.
+      blocks_per_stage: residual blocks in each of the five stages; 4 is the deck's network (others are ours).
+      shortcut_norm: put a BatchNorm after each 1x1 shortcut convolution.
+      wavegram_shape: shape (F, T) of the image learned from a waveform, if the input has no image.
       dtype: type of the computation; parameters and statistics stay float32.
-      remat: keep of each block only its input for the backward pass, and compute the rest again.
+      remat: store only each block's input for the backward pass, and recompute the rest.
     """
 
     num_classes: int
@@ -120,18 +120,18 @@ class RANN(nn.Module):
 
     @nn.compact
     def __call__(self, x: Inputs, *, train: bool = False) -> jax.Array:
-        """Logits (B, num_classes), float32, of feature images x (B, F, T), or of a dict as above.
+        """Return logits (B, num_classes), float32, for feature images x (B, F, T), or a dict as above.
 
         Raises:
-          ValueError: x is neither (B, F, T) nor such a dict, T does not survive the strides, or a stage has
-            no block.
+          ValueError: x is neither (B, F, T) nor such a dict, T does not fit the strides, or
+            `blocks_per_stage` is below 1.
         """
         embedding = self.embed(x, train=train)
         return nn.Dense(self.num_classes, name=HEAD, dtype=embedding.dtype)(embedding)
 
     @nn.compact
     def embed(self, x: Inputs, *, train: bool = False) -> jax.Array:
-        """Embeddings (B, 128 W), float32: what the last layer sees."""
+        """Return embeddings (B, 128 W), float32: the input of the last layer."""
         if self.blocks_per_stage < 1:
             raise ValueError(f"blocks_per_stage must be at least 1, not {self.blocks_per_stage}")
         y = self.image(x, train=train)
@@ -155,7 +155,7 @@ class RANN(nn.Module):
 
     @nn.compact
     def image(self, x: Inputs, *, train: bool) -> jax.Array:
-        """The normalised image (B, F, T, 1) that the first block sees; 2 channels with a second branch."""
+        """Return the first block's input: the normalised image (B, F, T, 1); 2 channels for both inputs."""
         norm = partial(BatchNorm, axis=1, dtype=self.dtype)
         inputs = x if isinstance(x, Mapping) else {"image": x}
         if not inputs or set(inputs) - {"image", "waveform"}:
@@ -182,8 +182,8 @@ class RANN(nn.Module):
 def check_frames(shape: tuple[int, ...], t_m: int) -> None:
     """Raise ValueError unless feature images of this shape (B, F, T) fit a RANN with this t_m.
 
-    The trunk and the shortcut of a block with temporal stride 4 agree in length only where T is a
-    multiple of 4 there, hence of 4^log2(t_m) at the input.
+    In a block with temporal stride 4, trunk and shortcut have equal lengths only if the block's T is a
+    multiple of 4. Hence T at the input must be a multiple of 4^log2(t_m).
     """
     if len(shape) != 3:
         raise ValueError(f"RANN takes feature images (B, F, T), not shape {shape}")
@@ -196,7 +196,7 @@ def check_frames(shape: tuple[int, ...], t_m: int) -> None:
 
 
 def parse_name(name: str) -> tuple[float, int, int]:
-    """(t_c in seconds, t_m, W) of a name such as `rann-8x4-6`; t_c may be a decimal fraction.
+    """Return (t_c in seconds, t_m, W) of a name such as `rann-8x4-6`; t_c may be a decimal fraction.
 
     Raises:
       ValueError: the name does not have this form, or t_m is not 1, 2, 4 or 8.
@@ -213,10 +213,10 @@ def parse_name(name: str) -> tuple[float, int, int]:
 
 
 def from_name(name: str, **options) -> RANN:
-    """The network that `rann-{t_c}x{t_m}-{W}` names; options are the other attributes of `RANN`.
+    """Return the network named `rann-{t_c}x{t_m}-{W}`; options are the other attributes of `RANN`.
 
     Raises:
-      ValueError: as `parse_name`, or the width is given beside the name.
+      ValueError: as `parse_name`, or the options contain the width, which the name gives.
     """
     _, t_m, width = parse_name(name)
     if "width" in options:

@@ -1,4 +1,4 @@
-"""Which name builds which network. A new network is one file and one line here."""
+"""Registry of networks by name. To add a network, write one file and add one line here."""
 
 from collections.abc import Callable
 
@@ -14,12 +14,12 @@ FAMILIES: dict[str, Callable[..., nn.Module]] = {
 
 
 def create(name: str, *, num_classes: int, **options) -> nn.Module:
-    """The network of a name, as a flax.linen module: feature images (B, F, T) to logits.
+    """Return the network of a name, a flax.linen module that maps feature images (B, F, T) to logits.
 
     Args:
       name: `rann-{t_c}x{t_m}-{W}`, such as `rann-8x4-6`; or cnn14, resnet38, wavegram_logmel_cnn14.
       num_classes: number of logits.
-      **options: attributes of the module, such as dtype and blocks_per_stage; what is None is left to it.
+      **options: attributes of the module, such as dtype and blocks_per_stage; None keeps its default.
 
     Raises:
       ValueError: no such network, or no such option.
@@ -39,10 +39,10 @@ def create(name: str, *, num_classes: int, **options) -> nn.Module:
 
 
 def head(name: str) -> str:
-    """The last layer, whose units are the classes; all before it is the trunk."""
+    """Return the name of the last layer, whose units are the classes; all layers before it are the trunk."""
     return rann.HEAD if name.startswith("rann-") else panns.HEAD
 
 
 def crop_seconds(name: str) -> float | None:
-    """Seconds of sound that a name itself prescribes (t_c of a RANN), or None."""
+    """Return the clip length in seconds that a name prescribes (t_c of a RANN), or None."""
     return rann.parse_name(name)[0] if name.startswith("rann-") else None

@@ -1,8 +1,8 @@
-"""Memory for time: blocks whose inside is computed again in the backward pass."""
+"""Blocks that recompute their activations in the backward pass, to save memory at the cost of time."""
 
 from flax import linen as nn
 
 
 def rematerialised(block: type[nn.Module]) -> type[nn.Module]:
-    """The same block, called as block(x, train), of which only the input waits for the backward pass."""
-    return nn.remat(block, static_argnums=(2,))  # of (self, x, train)
+    """Return the same block, called as block(x, train), that stores only its input for the backward pass."""
+    return nn.remat(block, static_argnums=(2,))  # train, of (self, x, train)

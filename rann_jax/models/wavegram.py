@@ -1,7 +1,7 @@
 """Wavegram: an image learned from the waveform by strided 1-D convolutions.
 
-Source: Kong et al., "PANNs", IEEE/ACM TASLP 28, 2020 (arXiv 1912.10211), and its published code, where 128
-channels and a frame every 320 samples are fixed. The deck has the wavegram as one of its features.
+Source: Kong et al., "PANNs", IEEE/ACM TASLP 28, 2020 (arXiv 1912.10211), and its published code, which is
+fixed to 128 channels and one frame per 320 samples. The wavegram is one of the deck's features.
 """
 
 import functools
@@ -14,20 +14,20 @@ from flax import linen as nn
 from rann_jax.models.norm import BatchNorm
 from rann_jax.models.pooling import greatest
 
-POOLING = 4  # of each of the three blocks
+POOLING = 4  # factor of each of the three blocks
 
 
 class Wavegram(nn.Module):
-    """A waveform (B, N) to an image (B, bins, frames).
+    """Layer that turns a waveform (B, N) into an image (B, bins, frames).
 
-    One convolution with a stride, then three blocks of two convolutions, the second dilated, and a
-    maximum over 4. With N = 320 * frames and 128 bins it is the published layer. To end with exactly `frames`
-    frames for any N (ours), the stride is N / frames / 4^3 rounded, the first kernel two strides and one
-    long, and the last maximum is adaptive: over N' / frames positions, where N' is what two poolings left,
-    begin rounded down and end rounded up.
+    It is one strided convolution, then three blocks of two convolutions, the second dilated, and a maximum
+    over 4. With N = 320 * frames and 128 bins it is the published layer. To give exactly `frames` frames for
+    any N (ours), the stride is N / frames / 4^3, rounded, and the first kernel has length 2 * stride + 1. The
+    last maximum is adaptive: of the N' positions left after two poolings, each frame covers N' / frames,
+    with the beginning rounded down and the end rounded up.
 
     Attributes:
-      bins: rows of the image, the channels of the last block; even.
+      bins: rows of the image, and channels of the last block; even.
       frames: columns of the image.
       dtype: type of the computation; parameters and statistics stay float32.
     """
@@ -38,10 +38,10 @@ class Wavegram(nn.Module):
 
     @nn.compact
     def __call__(self, waveform: jax.Array, *, train: bool) -> jax.Array:
-        """The image (B, bins, frames), not negative.
+        """Return the image (B, bins, frames), which is never negative.
 
         Raises:
-          ValueError: `waveform` is not (B, N) or too short, or bins is odd.
+          ValueError: `waveform` is not (B, N) or is too short, or `bins` is not positive and even.
         """
         check_waveform(waveform.shape, self.bins, self.frames)
         half = self.bins // 2
@@ -66,14 +66,14 @@ class Wavegram(nn.Module):
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Maxima (B, L / 4, C) over neighbours of x (B, L, C); up to 3 last positions are dropped."""
+    """Return maxima (B, L / 4, C) over neighbours of x (B, L, C); up to 3 last positions are dropped."""
     end = x.shape[1] // POOLING * POOLING
     # Faster on CPUs than nn.max_pool, whose gradient is XLA's select_and_scatter.
     return greatest(x[:, first:end:POOLING] for first in range(POOLING))
 
 
 def adaptive_max_pool(x: jax.Array, size: int) -> jax.Array:
-    """Maxima (B, size, C) of x (B, L, C): number i is over floor(i L / size) to ceil((i + 1) L / size) - 1.
+    """Return maxima (B, size, C) of x (B, L, C), of windows floor(i L / size) to ceil((i + 1) L / size) - 1.
 
     These are the windows of torch.nn.AdaptiveMaxPool1d; every position is in at least one.
 

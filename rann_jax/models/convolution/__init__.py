@@ -1,9 +1,9 @@
-"""Two-dimensional convolutions of few channels that are fast on CPUs and on NVIDIA's GPUs too.
+"""Two-dimensional convolutions with few channels, made fast on CPUs and on NVIDIA's GPUs.
 
-Both compute convolutions as matrix products of patches. Of few channels the products are so narrow that on a
-CPU the copying takes the time (`cpu`) and on a GPU most of the tensor cores idle (`gpu`). The same sums in
-other forms are up to twice as fast (docs/performance.md has what was measured). On other accelerators
-everything is `lax.conv_general_dilated` and JAX's gradient of it.
+Both compute convolutions as matrix products of patches. With few channels the products are so narrow that on
+a CPU copying the patches dominates (`cpu`), and on a GPU most of the tensor cores idle (`gpu`). Computing the
+same sums in other forms is up to twice as fast (measurements: docs/performance.md). Other accelerators use
+`lax.conv_general_dilated` and JAX's gradient of it throughout.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,19 +17,19 @@ from jax import lax
 from rann_jax.models.convolution import cpu, gpu
 from rann_jax.models.convolution.xla import Padding, Pair, input_gradient, kernel_gradient, plain
 
-# Images of fewer positions are left to XLA: they take little time, and a second form takes some to compile.
+# Images with fewer positions are left to XLA: they take little time, and another form adds compile time.
 LARGE = 1 << 14
 
-# What `nn.Conv` passes besides, where it is a convolution without extras.
+# The other arguments of `nn.Conv`, with the values that they have in a plain convolution.
 PLAIN = {"lhs_dilation": (1, 1), "rhs_dilation": (1, 1), "feature_group_count": 1, "precision": None}
 
 
 def convolution(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[Sequence[int]], **options: Any
 ) -> jax.Array:
-    """A convolution (B, H', W', D) of images x (B, H, W, C) with a kernel (h, w, C, D).
+    """Return the convolution (B, H', W', D) of images x (B, H, W, C) with a kernel (h, w, C, D).
 
-    It stands in for `lax.conv_general_dilated` in `nn.Conv`. Reverse-mode derivatives only.
+    It replaces `lax.conv_general_dilated` in `nn.Conv`. It supports reverse-mode derivatives only.
 
     Raises:
       ValueError: options ask for dilation, groups or a precision.
@@ -43,7 +43,7 @@ def convolution(
 
 
 def added(x: jax.Array, y: jax.Array) -> jax.Array:
-    """The sum of images x and a convolution's result y, in the shape in which a GPU computes that."""
+    """Return the sum of images x and a convolution's result y, in the shape in which a GPU computes y."""
     if x.shape[1] * x.shape[2] < LARGE or not gpu.are_pairs(y.shape):
         return x + y
     return lax.platform_dependent(x, y, cuda=gpu.added, default=jnp.add)
@@ -51,7 +51,7 @@ def added(x: jax.Array, y: jax.Array) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolved(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-    """The convolution, in the form that suits the device."""
+    """Return the convolution, computed in the form that suits the device."""
     forms = {
         "cpu": cpu.form(x, kernel, strides, padding),
         "cuda": gpu.form(x, kernel, strides, padding),
@@ -83,7 +83,7 @@ convolved.defvjp(_forward, _backward)
 def _by_platform(
     default: Callable, others: Mapping[str, Callable], operands: Sequence[jax.Array], geometry: tuple
 ) -> jax.Array:
-    """What the device's own function gives; one program for all where no platform has another."""
+    """Apply the device's own function; if no platform differs from `default`, apply that alone."""
     functions = {platform: function for platform, function in others.items() if function is not default}
     if not functions:
         return default(*operands, *geometry)

@@ -1,8 +1,7 @@
-"""Convolutions in forms for CPUs.
+"""Forms of convolutions that are fast on CPUs.
 
 A CPU computes a convolution as a matrix product of copied patches. With few channels the product is so narrow
-that the copying takes the time; and where the forward pass strides, JAX's input gradient multiplies mostly
-zeros.
+that copying dominates. For a strided convolution, JAX's input gradient multiplies mostly zeros.
 """
 
 import functools
@@ -15,22 +14,22 @@ from jax import lax
 from rann_jax.models.convolution import xla
 from rann_jax.models.convolution.xla import Form, Padding, Pair, plain, with_shifted
 
-# Measured: products of fewer results than this are faster for two or more columns at a time,
+# All three limits are measured. Products with fewer results are faster for two or more columns at a time.
 WIDE = 32
-# input gradients for so few channels are faster in forms of their own,
+# Input gradients for at most this many channels are faster in forms of their own.
 FEW = 16
-# and for so few, the image itself, in another.
+# For at most this many channels (the image itself) yet another form is faster.
 VERY_FEW = 2
 
 
 def form(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> Form:
-    """How a convolution of these shapes is computed: with strides 1 and few results in columns."""
+    """Return the form for a convolution of these shapes: in columns if strides are 1 and results are few."""
     columns = columns_at_a_time(result_width(x, kernel, padding), kernel.shape[-1])
     return in_columns if strides == (1, 1) and columns > 1 else plain
 
 
 def in_columns(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-    """The convolution with strides 1 of as many columns at once as make `WIDE` results."""
+    """Return the convolution with strides 1, computed for enough columns at once to make `WIDE` results."""
     width, features = result_width(x, kernel, padding), kernel.shape[-1]
     columns = columns_at_a_time(width, features)
     y = plain(x, with_shifted(kernel, columns), (1, columns), padding)
@@ -38,12 +37,12 @@ def in_columns(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding)
 
 
 def result_width(x: jax.Array, kernel: jax.Array, padding: Padding) -> int:
-    """Columns that a convolution with strides 1 gives."""
+    """Return the number of columns that a convolution with strides 1 gives."""
     return x.shape[2] + sum(padding[1]) - kernel.shape[1] + 1
 
 
 def columns_at_a_time(width: int, features: int) -> int:
-    """The power of two that divides the width of a result and gives products of at least `WIDE` columns."""
+    """Return the smallest power of two that makes products `WIDE` wide, as far as it divides `width`."""
     columns = 1
     while columns * features < WIDE and width % (2 * columns) == 0:
         columns *= 2
@@ -51,15 +50,17 @@ def columns_at_a_time(width: int, features: int) -> int:
 
 
 def input_gradient_form(x: jax.Array) -> Callable[..., jax.Array]:
-    """Which function computes the gradient with respect to images of this shape."""
+    """Return the function that computes the gradient with respect to images of this shape."""
     return input_gradient if x.shape[-1] <= FEW else xla.input_gradient
 
 
 def input_gradient(
     x: jax.Array, kernel: jax.Array, slope: jax.Array, strides: Pair, padding: Padding
 ) -> jax.Array:
-    """The gradient (B, H, W, C) of images of few channels, of which only the shape is read, for slopes
-    (B, H', W', D)."""
+    """Return the gradient (B, H, W, C) of images with few channels, for slopes (B, H', W', D).
+
+    Only the shape of the images x is read.
+    """
     size = (x.shape[1], x.shape[2])
     if strides != (1, 1):
         return phase_by_phase(slope, kernel, size, strides, padding)
@@ -75,7 +76,7 @@ def input_gradient(
 
 
 def tap_by_tap(slope: jax.Array, kernel: jax.Array, size: Pair, padding: Padding) -> jax.Array:
-    """The gradient with strides 1: one matrix product for all taps of the kernel, whose results are moved."""
+    """Return the gradient with strides 1: one product for all kernel taps, its results shifted and added."""
     (top, _), (left, _) = padding
     below, right = size[0] - slope.shape[1] + top, size[1] - slope.shape[2] + left
     taps = jnp.einsum("bhwd,ijcd->bhwijc", slope, kernel)
@@ -94,10 +95,11 @@ def tap_by_tap(slope: jax.Array, kernel: jax.Array, size: Pair, padding: Padding
 def phase_by_phase(
     slope: jax.Array, kernel: jax.Array, size: Pair, strides: Pair, padding: Padding
 ) -> jax.Array:
-    """The gradient of a strided convolution as one without strides, whose results are all phases' at once.
+    """Return the gradient of a strided convolution: one convolution without strides for all phases at once.
 
-    With stride s and s q + a a position, the slopes that it has a part in are at q + d, through the kernel's
-    taps a + low - s d, where `low` is the padding before: so many taps of the kernel for each phase a.
+    With stride s, write a position as s q + a, where a is its phase. It contributes to the results at q + d
+    through the kernel's taps a + low - s d, where `low` is the padding before. Each phase thus has its own
+    subset of the taps.
     """
     # Along each axis: the reach of d, and the padding of the kernel that puts tap s (reach - d) + a in place.
     reaches, kernel_padding, slope_padding = [], [], []

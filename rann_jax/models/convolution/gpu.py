@@ -1,11 +1,12 @@
-"""Convolutions in forms for NVIDIA's GPUs.
+"""Forms of convolutions that are fast on NVIDIA's GPUs.
 
-cuDNN computes a convolution as a matrix product whose tiles are 64 channels wide and more: with fewer, the
-rest is idle; and it knows nothing quick for images of one channel. Measured on an H100, of 32 and 48 channels
-in bfloat16 (docs/performance.md).
+cuDNN computes a convolution as a matrix product with tiles at least 64 channels wide; with fewer channels the
+rest idles. For images of one channel it has no fast algorithm. Measured on an H100 with 32 and 48 channels in
+bfloat16 (docs/performance.md).
 
-In bfloat16 the parts of some gradients are rounded before they are added: relative to float32 the kernel's in
-pairs is off by 2.4e-3 in the root mean square, plain 1.7e-3; that of an image of one channel 4.2e-3.
+In bfloat16 the parts of some gradients are rounded before they are added. Relative to float32, the root mean
+square error of the kernel's gradient is 2.4e-3 in pairs and 1.7e-3 plain; for an image of one channel it is
+4.2e-3.
 """
 
 import functools
@@ -17,17 +18,17 @@ from jax import lax
 from rann_jax.models.convolution.xla import Form, Padding, Pair, plain, with_shifted
 from rann_jax.models.norm import widened
 
-# Channels, in and out, below which two columns at a time are faster: of 48 all three convolutions of a step
-# are, of 32 the kernel's gradient; fewer by analogy.
+# Channels, in and out, below which two columns at a time are faster: with 48, all three convolutions of a
+# training step are; with 32, the kernel's gradient; fewer channels are treated alike by analogy.
 NARROW = 64
-# Channels of an image whose patches are cheap to copy,
+# At most this many channels make an image's patches cheap to copy.
 VERY_FEW = 2
-# each patch to a multiple of so many values, which the GPU reads at once.
+# Each patch is padded to a multiple of this many values, which the GPU reads at once.
 ALIGNED = 8
 
 
 def form(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> Form:
-    """How a convolution of these shapes is computed."""
+    """Return the form for a convolution of these shapes."""
     height, width, channels, features = kernel.shape
     if strides != (1, 1):
         return plain
@@ -39,10 +40,10 @@ def form(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> Fo
 
 
 def in_pairs(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-    """The convolution of pairs of neighbouring columns, which are channels of one, to pairs of results.
+    """Return the convolution, computed with each pair of neighbouring columns as one of twice the channels.
 
-    Twice the channels with 4/3 of the products, for a kernel 3 wide: a third of them is with zeros. The
-    padding is written with the images, by what computes them.
+    For a kernel 3 wide this takes 4/3 of the products, a quarter of which are with zeros. The padding is
+    fused into the operation that computes the images.
     """
     height, width, channels, features = kernel.shape
     rows, columns = padding
@@ -54,19 +55,19 @@ def in_pairs(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
 
 
 def are_pairs(shape: tuple[int, ...]) -> bool:
-    """Whether images of this shape can be what `in_pairs` gives."""
+    """Return whether images of this shape can be a result of `in_pairs`."""
     return shape[-1] < NARROW and shape[2] % 2 == 0
 
 
 def added(x: jax.Array, y: jax.Array) -> jax.Array:
-    """x + y as pairs of columns, for XLA to fuse the addition into the convolution `in_pairs` that made y."""
+    """Return x + y, added as pairs of columns, so that XLA fuses it into the convolution `in_pairs` of y."""
     batch, height, width, channels = y.shape
     pairs = (batch, height, width // 2, 2 * channels)
     return (x.reshape(pairs) + y.reshape(pairs)).reshape(y.shape)
 
 
 def of_patches(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-    """The convolution as one matrix product of copied patches."""
+    """Return the convolution, computed as one matrix product of copied patches."""
     height, width, channels, features = kernel.shape
     x = padded(x, padding)
     rows, columns = x.shape[1] - height + 1, x.shape[2] - width + 1
@@ -81,9 +82,9 @@ def of_patches(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding)
 
 
 def scaled(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-    """A 1x1 convolution as products and sums by element, which XLA fuses with the operations around it.
+    """Return a 1x1 convolution: elementwise products and sums, which XLA fuses with operations around it.
 
-    They are in float32, and so are the sums in their gradients.
+    These and the sums in their gradients are computed in float32.
     """
     products = (
         widened(x[..., channel, None]) * widened(row)
@@ -93,6 +94,6 @@ def scaled(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> 
 
 
 def padded(x: jax.Array, padding: Padding) -> jax.Array:
-    """Images with zeros around them; negative numbers cut off."""
+    """Return the images padded with zeros; negative padding crops."""
     edges = ((0, 0, 0), *((*pair, 0) for pair in padding), (0, 0, 0))
     return lax.pad(x, jnp.zeros((), x.dtype), edges)

@@ -1,4 +1,4 @@
-"""The two-dimensional convolution of images as XLA has it, and what its other forms have in common."""
+"""XLA's own two-dimensional convolution of images, and code that the other forms share."""
 
 from collections.abc import Callable
 
@@ -12,29 +12,29 @@ Form = Callable[[jax.Array, jax.Array, Pair, Padding], jax.Array]
 
 
 def plain(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-    """A convolution (B, H', W', D) of images x (B, H, W, C) with a kernel (h, w, C, D)."""
+    """Return the convolution (B, H', W', D) of images x (B, H, W, C) with a kernel (h, w, C, D)."""
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def kernel_gradient(
     x: jax.Array, kernel: jax.Array, slope: jax.Array, strides: Pair, padding: Padding, form: Form = plain
 ) -> jax.Array:
-    """The gradient of the kernel for slopes (B, H', W', D), as JAX derives it from the form."""
+    """Return the gradient of the kernel for slopes (B, H', W', D), as JAX derives it from `form`."""
     return jax.linear_transpose(lambda kernel: form(x, kernel, strides, padding), kernel)(slope)[0]
 
 
 def input_gradient(
     x: jax.Array, kernel: jax.Array, slope: jax.Array, strides: Pair, padding: Padding, form: Form = plain
 ) -> jax.Array:
-    """The same of the images; of x only the shape is read."""
+    """Return the gradient of the images x, of which only the shape is read, as `kernel_gradient` does."""
     return jax.linear_transpose(lambda x: form(x, kernel, strides, padding), x)(slope)[0]
 
 
 def with_shifted(kernel: jax.Array, columns: int) -> jax.Array:
-    """A kernel (h, w + columns - 1, C, columns x D): it and copies shifted by one column each.
+    """Return a kernel (h, w + columns - 1, C, columns x D): the kernel and copies shifted by one column each.
 
-    With strides (1, columns) it gives the results of as many neighbours at once; a part of the products is
-    with zeros.
+    With strides (1, columns) it gives the results of `columns` neighbours at once; some products are with
+    zeros.
     """
     height, width, channels, features = kernel.shape
     shifted = [
