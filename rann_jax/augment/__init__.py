@@ -1,4 +1,4 @@
-"""Augmentation on the device: pure functions of a random key and a batch, each example with its own draw."""
+"""Augmentation on the device: pure functions of a random key and a batch; each example has its own draw."""
 
 from rann_jax.augment.between_class import BetweenClass, a_weighting, between_class, sound_pressure
 from rann_jax.augment.gain import Gain, gain

@@ -17,18 +17,18 @@ from rann_jax.tag_output import shown
 from rann_jax.workdir import replace_atomically
 
 PICTURE = "augmentations.png"
-SEEDS = 2**32  # of jax.random.key, which takes others for one of these
+SEEDS = 2**32  # distinct seeds of jax.random.key, which wraps others around to these
 
 DESCRIPTION = """\
-Write what every augmentation of training does to a recording, each with its default range:
+Apply every training augmentation, each with its default range, to a recording, and write the results:
 
-  DIR/original.wav, DIR/partner.wav   the recording, and the other one of the mixtures
-  DIR/NAME.wav                        the recording under the augmentation NAME
+  DIR/original.wav, DIR/partner.wav   the recording, and the one that mixtures add
+  DIR/NAME.wav                        the recording with the augmentation NAME
   DIR/augmentations.png               spectrograms of all, on the same axes
 
-NAME is what config.augment calls it. Sounds are mono, at the recording's own rate, 32-bit float, so that none
-is clipped. What changes the feature image alone (spec_augment, feature_mixup) is made audible: the spectrum
-gets the gain that the image got. The same --seed gives the same files.
+NAME is the name in config.augment. Sounds are mono, at the recording's own rate, in 32-bit float so that none
+is clipped. Augmentations of the feature image alone (spec_augment, feature_mixup) are made audible: the
+spectrum gets the same gain as the image. The same --seed gives the same files.
 """
 EXAMPLES = """\
 examples:
@@ -36,7 +36,7 @@ examples:
   python -m rann_jax.augment dog.ogg --with siren.wav --seed 3 --out augmented
   python -m rann_jax.augment song.wav --start 60 --seconds 4 --out augmented
 
-Any sound file that libsndfile reads will do (wav, flac, ogg, mp3, aiff...); channels are averaged.
+Any sound file that libsndfile can read works (wav, flac, ogg, mp3, aiff...); channels are averaged.
 """
 
 
@@ -54,26 +54,26 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         type=Path,
         required=True,
-        help="folder for sounds and picture, made if need be",
+        help="folder for sounds and picture, created if necessary",
     )
-    add("--with", dest="partner", metavar="FILE2", type=Path, help="mixed in (default: FILE backwards)")
-    add("--start", type=float, default=0.0, help="first second to take of both (default: %(default)g)")
-    add("--seconds", type=float, default=5.0, help="how many at most (default: %(default)g)")
-    add("--seed", type=int, default=0, help="of what is drawn at random (default: %(default)d)")
+    add("--with", dest="partner", metavar="FILE2", type=Path, help="sound mixed in (default: FILE backwards)")
+    add("--start", type=float, default=0.0, help="start in both files, in seconds (default: %(default)g)")
+    add("--seconds", type=float, default=5.0, help="how many seconds to use at most (default: %(default)g)")
+    add("--seed", type=int, default=0, help="random seed (default: %(default)d)")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return 0, or 2 where the user can mend what is wrong."""
+    """Run the program; return 0, or 2 after an error that the user can fix."""
     options = _parser().parse_args(arguments)
     return guarded(lambda: run(options), also=(ValueError,))
 
 
 def run(options: argparse.Namespace) -> int:
-    """What the command line does; returns the exit code.
+    """Carry out the command line; return the exit code.
 
     Raises:
-      ValueError: what the user can mend.
+      ValueError: an error that the user can fix.
     """
     if not 0 <= options.seed < SEEDS:
         raise ValueError(f"--seed={options.seed}: it must be between 0 and {SEEDS - 1}")
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check_apart(folder: Path, *inputs: Path | None) -> None:
-    """Raise ValueError where a recording would be replaced by what is written."""
+    """Raise ValueError if an output file would replace an input file."""
     written = [folder / PICTURE, *(folder / f"{name}.wav" for name in NAMES)]
     for target in filter(Path.exists, written):
         if any(target.samefile(file) for file in inputs if file is not None):

@@ -1,4 +1,4 @@
-"""Between-class mixing: two sounds are mixed so that both are heard as loud as their labels say.
+"""Between-class mixing: two sounds are mixed so that their perceived loudness matches their label weights.
 
 Source: Tokozume, Ushiku and Harada, "Learning from between-class examples for deep sound recognition",
 ICLR 2018. Windows, overlap and the floor are those of the authors' code.
@@ -22,9 +22,9 @@ FLOOR_DB = -80.0
 
 
 def a_weighting(sample_rate: float, n_fft: int) -> np.ndarray:
-    """A-weighting of IEC 61672 at the bins of an FFT, in dB, float64 (1 + n_fft // 2,).
+    """Return the A-weighting of IEC 61672 at the bins of an FFT, in dB, float64 (1 + n_fft // 2,).
 
-    No less than -80 dB.
+    Values below -80 dB are raised to -80 dB.
 
     >>> a_weighting(2000, 2).round(1).tolist()
     [-80.0, 0.0]
@@ -45,8 +45,8 @@ def a_weighting(sample_rate: float, n_fft: int) -> np.ndarray:
 def sound_pressure(audio: jax.Array, *, sample_rate: float) -> jax.Array:
     """Return the greatest A-weighted sound pressure level of (B, N) over short windows, in dB, (B,).
 
-    Windows are Hann, of the power of two of samples that is nearest to 0.1 s, half overlapping; no less
-    than -80 dB. What lies behind the last whole window, less than half of one, is not heard.
+    The windows are Hann windows with half overlap; their length is the power of two of samples nearest to
+    0.1 s. Levels are at least -80 dB. Sound after the last whole window, less than half a window, is ignored.
     """
     n_fft = 2 ** round(math.log2(0.1 * sample_rate))
     audio = jnp.pad(audio, [(0, 0), (0, max(0, n_fft - audio.shape[-1]))])
@@ -62,15 +62,15 @@ def sound_pressure(audio: jax.Array, *, sample_rate: float) -> jax.Array:
 
 
 def mix_ratio(ratio: jax.Array, first_db: jax.Array, second_db: jax.Array) -> jax.Array:
-    """Weight t of the first sound, t = 1 / (1 + 10^((G1 - G2) / 20) (1 - r) / r).
+    """Return the weight t of the first sound, t = 1 / (1 + 10^((G1 - G2) / 20) (1 - r) / r).
 
     Args:
       ratio: r, the share of the first label, (B,).
       first_db: G1, sound pressure level of the first sound, (B,).
-      second_db: G2, that of the second.
+      second_db: G2, sound pressure level of the second sound, (B,).
 
     Returns:
-      t, (B,); the sounds weigh t and 1 - t. 0 where r is 0, 1 where it is 1.
+      t, (B,); the sounds have weights t and 1 - t. It is 0 where r is 0, and 1 where r is 1.
     """
     louder = jnp.power(10.0, (first_db - second_db) / 20)
     return ratio / (ratio + louder * (1 - ratio))
@@ -79,30 +79,30 @@ def mix_ratio(ratio: jax.Array, first_db: jax.Array, second_db: jax.Array) -> ja
 def between_class(
     key: jax.Array, audio: jax.Array, labels: jax.Array, *, sample_rate: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Mix each example with a partner as loud as their labels say, r ~ U(0, 1) for each example.
+    """Mix each example with a partner, with loudness in the ratio of their labels, r ~ U(0, 1) per example.
 
-    x = (t x1 + (1 - t) x2) / sqrt(t^2 + (1 - t)^2), label r y1 + (1 - r) y2, t of `mix_ratio`. The
-    partner is the next of the batch, which comes in random order, and may be of the same class (ours: the
-    paper draws two classes). A batch of one has no partners and stays as it is.
+    The sound is (t x1 + (1 - t) x2) / sqrt(t^2 + (1 - t)^2), the label r y1 + (1 - r) y2, with t from
+    `mix_ratio`. The partner is the next example of the batch, which is in random order, and may be of the
+    same class (ours: the paper draws two classes). A batch of one example is not mixed.
 
     Args:
       key: random key.
-      audio: (B, N); whole numbers are mixed as float32.
+      audio: (B, N); integers are converted to float32.
       labels: (B, C), one-hot or multi-hot, of any type.
-      sample_rate: in Hz.
+      sample_rate: sample rate in Hz.
 
     Returns:
       audio and labels, mixed.
     """
     audio, labels = floating(audio), floating(labels)
-    if len(audio) == 1:  # beside itself it would be up to 3 dB louder
+    if len(audio) == 1:  # mixed with itself it would be up to 3 dB louder
         return audio, labels
-    # Never 0, so that t is defined for silence beside silence and beside any sound.
+    # Never 0, so that t is defined for silence mixed with silence or with any sound.
     tiny = float(np.finfo(np.float32).eps)
     ratio = jax.random.uniform(key, (len(audio),), jnp.float32, tiny, 1.0)
     level = devicewise(functools.partial(sound_pressure, sample_rate=sample_rate), audio)
     first = mix_ratio(ratio, level, partners(level))[:, None].astype(audio.dtype)
-    # 1 - t, which would lose its digits where the first sound is much the softer.
+    # This is 1 - t; the subtraction would lose precision if the first sound is much softer.
     second = mix_ratio(1 - ratio, partners(level), level)[:, None].astype(audio.dtype)
     mixed = (first * audio + second * partners(audio)) / jnp.sqrt(jnp.square(first) + jnp.square(second))
     share = ratio[:, None].astype(labels.dtype)
@@ -111,10 +111,10 @@ def between_class(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BetweenClass:
-    """`between_class` of the waveforms.
+    """`between_class` applied to the waveforms.
 
     Attributes:
-      sample_rate: in Hz.
+      sample_rate: sample rate in Hz.
     """
 
     on: ClassVar[str] = "audio"
@@ -122,5 +122,5 @@ class BetweenClass:
     sample_rate: float
 
     def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Waveforms (B, N) and labels (B, C), mixed."""
+        """Return waveforms (B, N) and labels (B, C), mixed."""
         return between_class(key, audio, jnp.asarray(labels), sample_rate=self.sample_rate)

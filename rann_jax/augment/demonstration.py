@@ -1,6 +1,6 @@
-"""What every augmentation does to one recording: sounds to hear and one picture to see.
+"""Demonstration of every augmentation on one recording, as sounds and one picture.
 
-The picture holds mel spectrograms, 80 dB from the loudest cell of the recording down, on one scale.
+The picture shows mel spectrograms on one scale, from the loudest cell of the recording to 80 dB below it.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from rann_jax.features.plot import DYNAMIC_RANGE, INK, place_frequencies
 
 BINS = 128
 COLUMNS = 3
-NAMES = ("original", "partner", *AUGMENTATIONS)  # of the examples
+NAMES = ("original", "partner", *AUGMENTATIONS)  # names of the examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Example:
     """A sound and how it was made.
 
     Attributes:
-      name: of the augmentation; also "original" and "partner".
-      how: what was drawn from, or how much of which is in a mixture.
+      name: name of the augmentation, or "original" or "partner".
+      how: the range of the draw, or the share of the original in a mixture.
       sound: float32 (N,).
       image: mel spectrogram in dB (BINS, T).
     """
@@ -44,13 +44,13 @@ class Example:
 
 
 def demonstrate(sound: np.ndarray, partner: np.ndarray, sample_rate: int, seed: int) -> list[Example]:
-    """The recording, its partner in mixtures, and the recording under every augmentation there is.
+    """Return the recording, its partner in mixtures, and the recording with each augmentation applied.
 
     Args:
       sound: float32 (N,).
       partner: float32 (N,).
-      sample_rate: of both, in Hz.
-      seed: of what is drawn.
+      sample_rate: sample rate of both, in Hz.
+      seed: random seed.
 
     Raises:
       ValueError: the sound is too long for an augmentation.
@@ -83,7 +83,7 @@ def _run(augmentation: Any, key: jax.Array, x: jax.Array, labels: jax.Array) -> 
 
 
 def _augmented(augmentation: Any, key: jax.Array, x: np.ndarray) -> tuple[np.ndarray, float | None]:
-    """The first of x (B, ...), and how much of it is left where others were mixed in."""
+    """Return the first of x (B, ...), augmented, and its share if others were mixed in, otherwise None."""
     identity = jnp.eye(len(x), dtype=jnp.float32)
     changed, labels = _run(augmentation, key, x, identity)
     mixed = bool((labels != identity).any())
@@ -103,7 +103,7 @@ def _image(sound: np.ndarray, *, sample_rate: int) -> np.ndarray:
 
 
 def resounded(sound: np.ndarray, gain_db: np.ndarray, sample_rate: int) -> np.ndarray:
-    """The sound with a gain (BINS, T) in dB, found in its mel spectrogram, given to its spectrum."""
+    """Return the sound with a gain (BINS, T) in dB, found in its mel spectrogram, applied to its STFT."""
     n_fft = default_n_fft(sample_rate)
     centers = librosa.mel_frequencies(BINS + 2, fmax=sample_rate / 2)[1:-1]
     at = np.fft.rfftfreq(n_fft, 1 / sample_rate)
@@ -114,12 +114,12 @@ def resounded(sound: np.ndarray, gain_db: np.ndarray, sample_rate: int) -> np.nd
 
 
 def draw(examples: list[Example], sample_rate: int, title: str) -> Figure:
-    """Spectrograms of all examples, before and after on the same axes.
+    """Return a figure with the spectrograms of all examples on the same axes.
 
     Args:
-      examples: of one length and rate.
-      sample_rate: in Hz.
-      title: written over the picture.
+      examples: examples of equal length and rate.
+      sample_rate: sample rate in Hz.
+      title: title above the picture.
     """
     rows = -(-len(examples) // COLUMNS)
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)

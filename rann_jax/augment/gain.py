@@ -1,4 +1,4 @@
-"""Random gain: recordings differ in level."""
+"""Random gain, because recordings differ in level."""
 
 import dataclasses
 import math
@@ -9,13 +9,13 @@ import jax.numpy as jnp
 
 
 def gain(key: jax.Array, audio: jax.Array, *, low_db: float, high_db: float) -> jax.Array:
-    """Scale each waveform by a level drawn from U(low_db, high_db).
+    """Scale each waveform by a gain drawn from U(low_db, high_db).
 
     Args:
       key: random key.
       audio: (B, N); the result is not clipped.
-      low_db: least gain in dB.
-      high_db: greatest gain in dB.
+      low_db: lowest gain in dB.
+      high_db: highest gain in dB.
 
     Returns:
       (B, N).
@@ -26,11 +26,11 @@ def gain(key: jax.Array, audio: jax.Array, *, low_db: float, high_db: float) -> 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gain:
-    """`gain` of the waveforms; the default range is ours.
+    """`gain` applied to the waveforms; the default range is ours.
 
     Attributes:
-      low_db: least gain in dB.
-      high_db: greatest gain in dB.
+      low_db: lowest gain in dB.
+      high_db: highest gain in dB.
     """
 
     on: ClassVar[str] = "audio"
@@ -45,5 +45,5 @@ class Gain:
             )
 
     def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Waveforms (B, N) at another level; labels unchanged."""
+        """Return waveforms (B, N) at another level; labels are unchanged."""
         return gain(key, audio, low_db=self.low_db, high_db=self.high_db), labels

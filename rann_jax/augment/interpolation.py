@@ -1,8 +1,9 @@
-"""Band-limited resampling where each waveform has a ratio of its own, known only on the device.
+"""Band-limited resampling in which each waveform has its own ratio, known only on the device.
 
-The filter is that of libsoxr's `soxr_hq`, librosa's default: it passes what is below 0.913 of the lower
-Nyquist frequency and nothing above that frequency, so that nothing folds back. It is applied to the spectrum
-of the whole waveform, which also doubles the rate; there a windowed sinc of few samples reads at any place.
+The filter is that of libsoxr's `soxr_hq`, librosa's default. It passes frequencies below 0.913 of the lower
+Nyquist frequency and none above the lower Nyquist frequency, so there is no aliasing. It is applied to the
+spectrum of the whole waveform. The same step doubles the rate, so that a short windowed sinc can then
+interpolate at any position.
 """
 
 import functools
@@ -14,35 +15,35 @@ import scipy.fft
 
 from rann_jax.features.resample import HALF_WIDTH, impulse_response
 
-# At twice the rate sound ends at half the Nyquist frequency and its images begin at three halves: a Kaiser
-# window of 12 samples and this beta holds them 90 dB down (Kaiser's formulas).
+# At twice the rate, sound ends at half the Nyquist frequency and its images begin at three halves of it. A
+# Kaiser window of 12 samples with this beta keeps the images 90 dB down (Kaiser's formulas).
 TAPS, BETA = 12, 8.96
-BEFORE = TAPS // 2 - 1  # of them lie before a position
-PHASES = 512  # of the tabulated sinc; the errors of straight lines between are below the images
-HALF_BITS = 12  # a position has twice as many behind the point
+BEFORE = TAPS // 2 - 1  # number of taps before a position
+PHASES = 512  # of the tabulated sinc; errors of linear interpolation between them are below the images
+HALF_BITS = 12  # a fixed-point position has twice as many fractional bits
 MOST_SAMPLES = 2 ** (32 - HALF_BITS)
-# The filter's gain is tabulated over this band, in units of the lower Nyquist frequency; below, it is 1.
+# The filter's gain is tabulated from LOW to 1, in units of the lower Nyquist frequency; below LOW it is 1.
 LOW, POINTS = 0.9, 512
 
 
 def resample_each(audio: jax.Array, step: jax.Array, *, samples: int) -> jax.Array:
-    """Read each waveform at the positions 0, step, 2 step, ..., low-passed where the step exceeds 1.
+    """Read each waveform at the positions 0, step, 2 step, ..., low-passed if the step exceeds 1.
 
     Args:
-      audio: (B, N); before and behind there is silence.
-      step: (B,) positive, float32; from one output to the next, in samples of the waveform: the old rate over
-        the new.
-      samples: of each output.
+      audio: (B, N); treated as silent before and after.
+      step: (B,) positive, float32; distance between outputs in samples of the waveform, that is, the old rate
+        divided by the new.
+      samples: length of each output.
 
     Returns:
       (B, samples), float32.
 
     Raises:
-      ValueError: more than a million samples are asked for.
+      ValueError: `samples` is above 2^20, 1,048,576.
     """
     if samples > MOST_SAMPLES:
         raise ValueError(f"resample_each: {samples} samples are more than {MOST_SAMPLES}: use shorter crops")
-    # Room for the filter's ringing behind the end; that before the beginning lands behind it.
+    # Room for the filter's ringing after the end; ringing before the beginning wraps around to there.
     size = 2 * scipy.fft.next_fast_len(audio.shape[-1] // 2 + 2 * HALF_WIDTH["soxr_hq"], real=True)
     frequency = jnp.linspace(0, 1, size // 2 + 1, dtype=jnp.float32)
     passed = _gain(frequency[None] * jnp.maximum(step, 1)[:, None])
@@ -55,10 +56,10 @@ def resample_each(audio: jax.Array, step: jax.Array, *, samples: int) -> jax.Arr
 
 @functools.lru_cache(maxsize=1)
 def _tabulated_gain() -> np.ndarray:
-    """Gain of the filter at POINTS + 1 frequencies from LOW to 1.
+    """Return the gain of the filter at POINTS + 1 frequencies from LOW to 1.
 
-    Read off libsoxr's answer to an impulse at a ratio near 1. From 0.89 to 1.12 it was seen to differ by less
-    than 0.5 dB where it is above -50 dB (soxr 1.1).
+    It is measured from libsoxr's impulse response at a ratio near 1. For ratios from 0.89 to 1.12 the gain
+    differed by less than 0.5 dB where it is above -50 dB (soxr 1.1).
     """
     up, down = 18, 17
     taps = impulse_response(up, down, "soxr_hq")
@@ -77,9 +78,10 @@ def _gain(frequency: jax.Array) -> jax.Array:
 
 
 def _positions(step: jax.Array, samples: int) -> tuple[jax.Array, jax.Array]:
-    """0, step, 2 step, ...: whole samples, int32, and the rest, float32, each (B, samples).
+    """Return 0, step, 2 step, ... as whole samples, int32, and fractions, float32, each (B, samples).
 
-    In fixed point, for float32 keeps no rest of a position of a hundred thousand samples.
+    Computed in fixed point, because float32 has too few bits for the fraction of a position of a hundred
+    thousand samples.
     """
     half = 2**HALF_BITS
     index = jnp.arange(samples, dtype=jnp.uint32)[None]
@@ -94,18 +96,18 @@ def _positions(step: jax.Array, samples: int) -> tuple[jax.Array, jax.Array]:
 
 @functools.lru_cache(maxsize=1)
 def _windowed_sinc() -> np.ndarray:
-    """Weights (TAPS, PHASES + 1) of the samples around a position, by how far it is behind a sample."""
+    """Return weights (TAPS, PHASES + 1) of the samples around a position, by its fraction of a sample."""
     at = np.arange(-BEFORE, TAPS - BEFORE)[:, None] - np.linspace(0, 1, PHASES + 1)
     window = np.i0(BETA * np.sqrt(np.maximum(1 - np.square(2 * at / TAPS), 0))) / np.i0(BETA)
     return (np.sinc(at) * window).astype(np.float32)
 
 
 def _between_samples(sound: jax.Array, whole: jax.Array, part: jax.Array) -> jax.Array:
-    """`sound` at whole + part, having been moved by BEFORE samples."""
+    """Return the sound at whole + part; `sound` has been shifted by BEFORE samples."""
     place = part * PHASES
     row = jnp.minimum(jnp.floor(place), PHASES - 1)
     share, row = place - row, row.astype(jnp.int32)
-    # One tap after another: on a CPU that is five times as fast as a gather of rows.
+    # One tap after another: on a CPU this is five times as fast as gathering rows.
     out = jnp.zeros_like(part)
     for tap, weights in enumerate(jnp.asarray(_windowed_sinc())):
         weight = weights[row] + share * (weights[row + 1] - weights[row])

@@ -1,4 +1,4 @@
-"""Mixup: every example is mixed with another of its batch, and so are their labels."""
+"""Mixup: every example is mixed with another of its batch, and their labels likewise."""
 
 import dataclasses
 import math
@@ -9,23 +9,23 @@ import jax.numpy as jnp
 
 
 def partners(values: jax.Array) -> jax.Array:
-    """What each example of a batch is mixed with: the one after it, for the last the first.
+    """Return each example's partner: the next example of the batch; for the last example, the first.
 
-    Batches come in random order, so this is a random pairing, in which no example meets itself unless it is
-    the whole batch. Of several devices each sends one example to the device before it; a random permutation
-    would bring the whole batch to every device.
+    Batches are in random order, so this is a random pairing in which no example meets itself, except in a
+    batch of one. With several devices, each device sends one example to the device before it; a random
+    permutation would copy the whole batch to every device.
 
     Args:
       values: (B, ...).
 
     Returns:
-      As `values`.
+      The partners, with the shape of `values`.
     """
     return jnp.roll(values, -1, axis=0)
 
 
 def floating(values: jax.Array) -> jax.Array:
-    """`values`, as float32 if they are integers or booleans, which cannot be mixed."""
+    """Return `values`; integers and booleans, which cannot be mixed, as float32."""
     values = jnp.asarray(values)
     return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(jnp.float32)
 
@@ -33,14 +33,14 @@ def floating(values: jax.Array) -> jax.Array:
 def mixup(key: jax.Array, x: jax.Array, labels: jax.Array, *, alpha: float) -> tuple[jax.Array, jax.Array]:
     """Mix each example with a partner: r x1 + (1 - r) x2, r ~ Beta(alpha, alpha) for each example.
 
-    Source: Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018, which pairs by a random
-    permutation; here the batch is in random order, and `partners` pairs it.
+    Source: Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018. The paper pairs examples by
+    a random permutation; here the batch is already in random order, and `partners` pairs it.
 
     Args:
       key: random key.
       x: (B, ...) waveforms or features.
-      labels: (B, C), one-hot or multi-hot, of any type; they mix in the same proportion.
-      alpha: of the Beta distribution; 1 is uniform, less mixes more weakly.
+      labels: (B, C), one-hot or multi-hot, of any type; mixed in the same proportion.
+      alpha: parameter of the Beta distribution; 1 is uniform, smaller values mix less.
 
     Returns:
       x and labels, mixed.
@@ -57,10 +57,10 @@ def mixup(key: jax.Array, x: jax.Array, labels: jax.Array, *, alpha: float) -> t
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mixup:
-    """`mixup` of the waveforms.
+    """`mixup` applied to the waveforms.
 
     Attributes:
-      alpha: of the Beta distribution.
+      alpha: parameter of the Beta distribution.
     """
 
     on: ClassVar[str] = "audio"
@@ -72,12 +72,12 @@ class Mixup:
             raise ValueError(f"mixup: alpha must be positive and finite, not {self.alpha}")
 
     def __call__(self, key: jax.Array, x: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Waveforms (B, N) or feature images (B, F, T), and labels (B, C), mixed."""
+        """Return waveforms (B, N) or feature images (B, F, T), and labels (B, C), mixed."""
         return mixup(key, x, jnp.asarray(labels), alpha=self.alpha)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FeatureMixup(Mixup):
-    """`mixup` of the feature images, where the network sees nothing else."""
+    """`mixup` applied to the feature images, for networks that take nothing else."""
 
     on: ClassVar[str] = "features"

@@ -11,16 +11,16 @@ from rann_jax.augment.padding import is_sound
 
 
 def white_noise(key: jax.Array, audio: jax.Array, *, low_snr: float, high_snr: float) -> jax.Array:
-    """Add white Gaussian noise, the ratio of powers drawn from U(low_snr, high_snr) dB for each example.
+    """Add white Gaussian noise at a signal-to-noise ratio drawn from U(low_snr, high_snr) dB per example.
 
-    Powers are means over the sound, padding excluded, and that of the noise is of the samples drawn: the
-    ratio is met exactly. Padding and silence stay zero.
+    Powers are means over the sound without its padding. The noise's power is that of the samples drawn, so
+    the ratio is met exactly. Padding and silence stay zero.
 
     Args:
       key: random key.
       audio: (B, N).
-      low_snr: least ratio of the sound's power to the noise's in dB.
-      high_snr: greatest ratio in dB.
+      low_snr: lowest ratio of the sound's power to the noise's, in dB.
+      high_snr: highest ratio in dB.
 
     Returns:
       (B, N), not clipped.
@@ -29,12 +29,12 @@ def white_noise(key: jax.Array, audio: jax.Array, *, low_snr: float, high_snr: f
     snr = jax.random.uniform(snr_key, (len(audio), 1), audio.dtype, low_snr, high_snr)
     sound = is_sound(audio)
     noise = jnp.where(sound, jax.random.normal(noise_key, audio.shape, audio.dtype), 0)
-    # Both sums are over the same samples: their ratio is that of the means. float16 ends at 65504.
+    # Both sums are over the same samples, so their ratio is that of the means. float16 would end at 65504.
     energy, drawn = (
         jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True) for x in (audio, noise)
     )
     heard = energy > 0
-    # Of silence the root has no derivative: it is replaced before it too.
+    # At zero the square root has no derivative, so silence is replaced before it as well.
     ratio = jnp.where(heard, energy, 1) / jnp.where(drawn > 0, drawn, 1)
     scale = jnp.where(heard, jnp.sqrt(ratio), 0) * jnp.power(10.0, -snr.astype(jnp.float32) / 20)
     return audio + scale.astype(audio.dtype) * noise
@@ -42,11 +42,11 @@ def white_noise(key: jax.Array, audio: jax.Array, *, low_snr: float, high_snr: f
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WhiteNoise:
-    """`white_noise` in the waveforms; the default range is ours.
+    """`white_noise` applied to the waveforms; the default range is ours.
 
     Attributes:
-      low_snr: least signal-to-noise ratio in dB.
-      high_snr: greatest signal-to-noise ratio in dB.
+      low_snr: lowest signal-to-noise ratio in dB.
+      high_snr: highest signal-to-noise ratio in dB.
     """
 
     on: ClassVar[str] = "audio"
@@ -62,5 +62,5 @@ class WhiteNoise:
             )
 
     def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Waveforms (B, N) with noise; labels unchanged."""
+        """Return waveforms (B, N) with noise; labels are unchanged."""
         return white_noise(key, audio, low_snr=self.low_snr, high_snr=self.high_snr), labels

@@ -1,13 +1,13 @@
-"""Which samples are sound: clips shorter than the crop are padded with zeros at the end."""
+"""Telling sound from padding: clips shorter than the crop are padded with zeros at the end."""
 
 import jax
 import jax.numpy as jnp
 
 
 def sound_length(audio: jax.Array) -> jax.Array:
-    """Samples up to the last that is not exactly zero, for each waveform: (B, N) -> int32 (B,).
+    """Return each waveform's number of samples up to the last that is not zero: (B, N) -> int32 (B,).
 
-    Zeros between sounds count, trailing ones are padding.
+    Zeros between sounds count; trailing ones are padding.
 
     >>> sound_length(jnp.asarray([[0.1, 0.0, 0.2, 0.0], [0.0, 0.0, 0.0, 0.0]])).tolist()
     [3, 0]
@@ -17,10 +17,10 @@ def sound_length(audio: jax.Array) -> jax.Array:
 
 
 def is_sound(audio: jax.Array) -> jax.Array:
-    """Which samples of (B, N) are not padding, bool (B, N)."""
+    """Return which samples of (B, N) are not padding, bool (B, N)."""
     return before(sound_length(audio), audio.shape[-1])
 
 
 def before(length: jax.Array, samples: int) -> jax.Array:
-    """Which of `samples` positions come before `length` (B,), bool (B, samples)."""
+    """Return which of `samples` positions are before `length` (B,), bool (B, samples)."""
     return jnp.arange(samples, dtype=jnp.int32)[None] < length[:, None]

@@ -1,8 +1,8 @@
-"""Pitch shifting: stretched by the phase vocoder, then played faster or slower, so that it lasts as long.
+"""Pitch shifting: the sound is stretched by the phase vocoder, then resampled back to its old duration.
 
-As `librosa.effects.pitch_shift`, with each example's own shift. Side effects: formants move with the pitch,
-so that a voice shifted up sounds like a smaller speaker; a shift down by n semitones leaves the top of the
-spectrum empty, above 2^(-n/12) of the Nyquist frequency; attacks are smeared as by every plain phase vocoder.
+This is `librosa.effects.pitch_shift`, with a separate shift for each example. Side effects: formants move
+with the pitch, so a voice shifted up sounds like a smaller speaker. A shift down by n semitones leaves the
+spectrum empty above 2^(-n/12) of the Nyquist frequency. Attacks are smeared, as by every plain phase vocoder.
 """
 
 import dataclasses
@@ -18,19 +18,19 @@ from rann_jax.augment.stretch import default_n_fft, stretch
 
 
 def pitch_shift(audio: jax.Array, semitones: jax.Array, *, highest: float, n_fft: int = 2048) -> jax.Array:
-    """Change the pitch of each waveform and not its duration.
+    """Change the pitch of each waveform but not its duration.
 
     Args:
       audio: (B, N); trailing zeros are padding and stay zero.
       semitones: (B,), twelve are an octave; positive is up.
-      highest: static; the greatest shift that may occur. A sound that is shifted further loses its end.
+      highest: the largest shift that can occur, static. A sound that is shifted further loses its end.
       n_fft: window of the phase vocoder in samples, a multiple of 4.
 
     Returns:
       float32 (B, N).
 
     Raises:
-      ValueError: n_fft is no multiple of 4, or N is above 2^20, 1,048,576.
+      ValueError: n_fft is not a multiple of 4, or N is above 2^20, 1,048,576.
     """
     samples = audio.shape[-1]
     step = jnp.exp2(semitones.astype(jnp.float32) / 12)
@@ -44,9 +44,9 @@ class Pitch:
     """`pitch_shift` by semitones drawn from U(lowest, highest); the default range is from a weak source.
 
     Attributes:
-      sample_rate: in Hz; it says how long the windows are.
-      lowest: least shift in semitones.
-      highest: greatest shift in semitones.
+      sample_rate: sample rate in Hz; it sets the length of the windows.
+      lowest: lowest shift in semitones.
+      highest: highest shift in semitones.
     """
 
     on: ClassVar[str] = "audio"
@@ -63,7 +63,7 @@ class Pitch:
             )
 
     def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Waveforms (B, N) at another pitch; labels unchanged."""
+        """Return waveforms (B, N) at another pitch; labels are unchanged."""
         semitones = jax.random.uniform(key, (len(audio),), jnp.float32, self.lowest, self.highest)
         shifted = pitch_shift(audio, semitones, highest=self.highest, n_fft=default_n_fft(self.sample_rate))
         return shifted, labels

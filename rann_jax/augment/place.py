@@ -1,4 +1,4 @@
-"""Where in time the sound lies: random crops, and rolls in time."""
+"""Changes of a sound's position in time: random crops and rolls."""
 
 import dataclasses
 from typing import ClassVar
@@ -10,10 +10,10 @@ from rann_jax.augment.padding import before, sound_length
 
 
 def crop(key: jax.Array, audio: jax.Array, *, samples: int) -> jax.Array:
-    """Cut a crop out of each waveform, at a place of its own within the sound.
+    """Cut a crop out of each waveform, at its own random position within the sound.
 
-    The start is drawn from U{0, ..., sound - samples}; what is shorter than the crop begins at 0, padding
-    behind it.
+    The start is drawn from U{0, ..., sound - samples}. A sound shorter than the crop begins at 0 and is
+    followed by its padding.
 
     Args:
       key: random key.
@@ -38,14 +38,15 @@ def crop(key: jax.Array, audio: jax.Array, *, samples: int) -> jax.Array:
 
 
 def roll(key: jax.Array, audio: jax.Array, *, share: float) -> jax.Array:
-    """Shift each waveform in time, what leaves at one end entering at the other.
+    """Shift each waveform circularly in time.
 
-    The shift is drawn from U(-share, share) of the sound; the sound alone goes round, padding stays.
+    The shift is drawn from U(-share, share) of the sound's length. Only the sound is rolled; padding stays.
 
     Args:
       key: random key.
       audio: (B, N).
-      share: greatest shift as a share of the sound's length, at most 1/2, where every place is as likely.
+      share: largest shift as a share of the sound's length, at most 1/2, where all positions are equally
+        likely.
 
     Returns:
       (B, N).
@@ -61,9 +62,9 @@ def roll(key: jax.Array, audio: jax.Array, *, share: float) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Crop:
-    """`crop` to a share of the waveform, padded with zeros to the length it had; the default is ours.
+    """`crop` to a share of the waveform, zero-padded to its old length; the default is ours.
 
-    The loader already crops to t_c at random; this hides more of the sound, as a shorter t_c would.
+    The loader already crops to t_c at random. This hides more of the sound, as a shorter t_c would.
 
     Attributes:
       share: length of the crop as a share of t_c.
@@ -78,7 +79,7 @@ class Crop:
             raise ValueError(f"crop: share={self.share} must be above 0 and at most 1")
 
     def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Waveforms (B, N), of which share * N samples are left; labels unchanged."""
+        """Return waveforms (B, N), of which share * N samples are left; labels are unchanged."""
         length = audio.shape[-1]
         kept = crop(key, audio, samples=max(1, round(self.share * length)))
         return jnp.pad(kept, [(0, 0), (0, length - kept.shape[-1])]), labels
@@ -86,10 +87,10 @@ class Crop:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Roll:
-    """`roll` of the waveforms; ours.
+    """`roll` applied to the waveforms (ours).
 
     Attributes:
-      share: greatest shift as a share of the sound's length.
+      share: largest shift as a share of the sound's length.
     """
 
     on: ClassVar[str] = "audio"
@@ -101,5 +102,5 @@ class Roll:
             raise ValueError(f"roll: share={self.share} must be between 0 and 0.5")
 
     def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Waveforms (B, N) rolled; labels unchanged."""
+        """Return waveforms (B, N) rolled; labels are unchanged."""
         return roll(key, audio, share=self.share), labels

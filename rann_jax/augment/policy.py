@@ -1,12 +1,12 @@
-"""Which augmentations a run uses, how often and until when: built from `config.augment`.
+"""The augmentations of a run, how often they apply and until when, built from `config.augment`.
 
-A new augmentation is one dataclass, callable as (key, x, labels) -> (x, labels), that says whether it works
-`on` "audio" (B, N) or "features" (B, F, T); and one line in AUGMENTATIONS, whose order is the order of
-application. A field `sample_rate` is filled in with the run's. A dataclass with `one_by_one = True` sees one
-example at a time, and on a CPU none that was not drawn: for what costs much and needs no partner.
+To add an augmentation, write one dataclass, callable as (key, x, labels) -> (x, labels), whose class variable
+`on` is "audio" (B, N) or "features" (B, F, T), and add one line to AUGMENTATIONS, which gives the order of
+application. A field `sample_rate` is set to the run's. A dataclass with `one_by_one = True` gets one example
+at a time and, on a CPU, only the examples that were drawn: for expensive augmentations without partners.
 
-Each takes two options more: `probability`, of each example to be augmented (1), and `until`, the share of
-training after which it stops (1).
+Every augmentation takes two more options: `probability`, with which an example is augmented (default 1), and
+`until`, the share of training after which the augmentation stops (default 1).
 """
 
 import dataclasses
@@ -46,12 +46,12 @@ Augmentation = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.
 
 @dataclasses.dataclass(frozen=True)
 class Scheduled:
-    """An augmentation, how often and until when.
+    """An augmentation, with how often it applies and until when.
 
     Attributes:
-      augmentation: what is done.
-      probability: of each example.
-      stops_at: the first step without it; None where it never stops.
+      augmentation: the augmentation itself.
+      probability: probability with which each example is augmented.
+      stops_at: the first step without it; None if it never stops.
     """
 
     augmentation: Augmentation
@@ -61,7 +61,7 @@ class Scheduled:
     def __call__(
         self, key: jax.Array, draw_key: jax.Array, x: jax.Array, labels: jax.Array, step: jax.Array | int
     ) -> tuple[jax.Array, jax.Array]:
-        """x (B, ...) and labels (B, C), those examples augmented that are drawn at this step."""
+        """Return x (B, ...) and labels (B, C), with the examples augmented that are drawn at this step."""
         one_by_one = getattr(self.augmentation, "one_by_one", False)
         if self.probability == 1 and self.stops_at is None and not one_by_one:
             return self.augmentation(key, x, labels)
@@ -77,9 +77,9 @@ class Scheduled:
     def _one_by_one(
         self, key: jax.Array, drawn: jax.Array, x: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Each example by a key of its own; one after another on a CPU, at once elsewhere.
+        """Augment each drawn example with its own key: one after another on a CPU, all at once elsewhere.
 
-        x keeps its type, but whole numbers, which become float32.
+        x keeps its type, except that integers become float32.
         """
         x = floating(x)
 
@@ -108,8 +108,8 @@ class Policy:
     """The augmentations of a run, in order.
 
     Attributes:
-      audio: those of the waveform.
-      features: those of the feature image.
+      audio: augmentations of the waveform.
+      features: augmentations of the feature image.
     """
 
     audio: tuple[Scheduled, ...] = ()
@@ -118,16 +118,16 @@ class Policy:
     def on_audio(
         self, key: jax.Array, audio: jax.Array, labels: jax.Array, step: jax.Array | int = 0
     ) -> tuple[jax.Array, jax.Array]:
-        """Waveforms (B, N) and labels (B, C), augmented as at this step of training."""
+        """Return waveforms (B, N) and labels (B, C), augmented for this step of training."""
         return _apply(self.audio, jax.random.fold_in(key, 0), audio, labels, step)
 
     def on_features(
         self, key: jax.Array, features: Features, labels: jax.Array, step: jax.Array | int = 0
     ) -> tuple[Features, jax.Array]:
-        """Feature images (B, F, T) and labels (B, C), augmented; of named inputs, only the "image".
+        """Return feature images (B, F, T) and labels (B, C), augmented; of named inputs only the "image" is.
 
         Raises:
-          ValueError: images are to be mixed, but the network also hears the waveforms, which are not.
+          ValueError: images are to be mixed, but the network also takes the waveforms, which are not mixed.
         """
         key = jax.random.fold_in(key, 1)
         if not isinstance(features, dict):
@@ -146,12 +146,12 @@ class Policy:
 def policy(
     options: Mapping[str, Mapping[str, Any]], *, sample_rate: float, total_steps: int | None = None
 ) -> Policy:
-    """The policy that `config.augment` describes: the options of each augmentation by its name.
+    """Return the policy that `config.augment` describes.
 
     Args:
-      options: as {"gain": {"low_db": -3.0, "probability": 0.5}}.
-      sample_rate: of the waveforms, in Hz.
-      total_steps: of training, for the option `until`.
+      options: options of each augmentation by its name, as {"gain": {"low_db": -3.0, "probability": 0.5}}.
+      sample_rate: sample rate of the waveforms in Hz.
+      total_steps: number of training steps, for the option `until`.
 
     Raises:
       ValueError: unknown augmentation or option, or a value out of range.
@@ -198,7 +198,7 @@ def _apply(
     schedule: tuple[Scheduled, ...], key: jax.Array, x: jax.Array, labels: jax.Array, step: jax.Array | int
 ) -> tuple[jax.Array, jax.Array]:
     for number, scheduled in enumerate(schedule):
-        # Numbered behind all augmentations: whether an example is drawn says nothing of what is done to it.
+        # Numbered after all augmentations, so that whether an example is drawn is independent of its draws.
         draw_key = jax.random.fold_in(key, len(AUGMENTATIONS) + number)
         x, labels = scheduled(jax.random.fold_in(key, number), draw_key, x, labels, step)
     return x, labels

@@ -1,4 +1,4 @@
-"""SpecAugment: stripes of the feature image are hidden."""
+"""SpecAugment, which hides stripes of the feature image."""
 
 import dataclasses
 import math
@@ -17,18 +17,18 @@ def spec_augment(
     frequency_stripes: int,
     frequency_width: int,
 ) -> jax.Array:
-    """Hide stripes of random width and place, drawn for each example.
+    """Hide stripes of random width and position, drawn for each example.
 
     Source: Park et al., "SpecAugment", Interspeech 2019. A stripe is w ~ U{0, ..., width} wide and begins at
-    U{0, ..., size - w}. Hidden values become the mean of the image, the choice of that paper for
-    features that are not of zero mean.
+    U{0, ..., size - w}. Hidden values become the mean of the image, as in that paper for features whose mean
+    is not zero.
 
     Args:
       key: random key.
       features: (B, F, T).
-      time_stripes: stripes of frames.
+      time_stripes: number of stripes of frames.
       time_width: greatest width of a stripe in frames, at most T.
-      frequency_stripes: stripes of bins.
+      frequency_stripes: number of stripes of bins.
       frequency_width: greatest width of a stripe in bins, at most F.
 
     Returns:
@@ -51,7 +51,7 @@ def spec_augment(
 
 
 def _stripes(key: jax.Array, batch: int, size: int, stripes: int, width: int) -> jax.Array:
-    """Which of `size` positions are hidden, bool (batch, size)."""
+    """Return which of `size` positions are hidden, bool (batch, size)."""
     width_key, start_key = jax.random.split(key)
     widths = jax.random.randint(width_key, (batch, stripes, 1), 0, width + 1)
     starts = jax.random.randint(start_key, (batch, stripes, 1), 0, size - widths + 1)
@@ -63,13 +63,13 @@ def _stripes(key: jax.Array, batch: int, size: int, stripes: int, width: int) ->
 class SpecAugment:
     """`spec_augment` with widths as shares of the image; the defaults are the deck's geometry.
 
-    At 128 bins and 128 frames a second, 2 stripes of up to 16 bins and 2 of up to 8 t_c frames.
+    With 128 bins and 128 frames a second these are 2 stripes of up to 16 bins and 2 of up to 8 t_c frames.
 
     Attributes:
-      time_stripes: stripes of frames.
-      time_share: greatest width of one, as a share of T.
-      frequency_stripes: stripes of bins.
-      frequency_share: greatest width of one, as a share of F.
+      time_stripes: number of stripes of frames.
+      time_share: greatest width of a stripe, as a share of T.
+      frequency_stripes: number of stripes of bins.
+      frequency_share: greatest width of a stripe, as a share of F.
     """
 
     on: ClassVar[str] = "features"
@@ -86,7 +86,7 @@ class SpecAugment:
             raise ValueError("spec_augment: time_stripes and frequency_stripes must be 0 or more, and finite")
 
     def __call__(self, key: jax.Array, features: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Feature images (B, F, T) with stripes hidden; labels unchanged."""
+        """Return feature images (B, F, T) with stripes hidden; labels are unchanged."""
         _, bins, frames = features.shape
         hidden = spec_augment(
             key,

@@ -1,9 +1,9 @@
-"""Speed stretching by a phase vocoder, each example at a rate of its own.
+"""Time stretching by a phase vocoder, with a separate rate for each example.
 
-As `librosa.effects.time_stretch` (0.11): spectra at times rate * k, magnitudes interpolated, phases
-accumulated. A phase is kept as a unit phasor, so that accumulating is a product, found for all frames at
-once by an associative scan. Shapes do not depend on the rate. A side effect, as of every plain phase
-vocoder: attacks are smeared over a window.
+This is `librosa.effects.time_stretch` (0.11): spectra at times rate * k, with magnitudes interpolated and
+phases accumulated. Phases are kept as unit phasors, so accumulating them is a product, which an associative
+scan computes for all frames at once. Shapes do not depend on the rate. A side effect, as of every plain phase
+vocoder, is that attacks are smeared over a window.
 """
 
 import dataclasses
@@ -21,19 +21,19 @@ from rann_jax.features.stft import spectra as short_time_spectra
 
 
 def stretch(audio: jax.Array, rate: jax.Array, *, n_fft: int = 2048, samples: int | None = None) -> jax.Array:
-    """Change the speed of each waveform and not its pitch.
+    """Change the speed of each waveform but not its pitch.
 
     Args:
       audio: (B, N); trailing zeros are padding.
-      rate: (B,), above 1 is faster; the sound lasts round(length / rate) samples.
-      n_fft: window in samples, a multiple of 4; the hop is a quarter.
-      samples: to return; default N.
+      rate: (B,), above 1 is faster; the sound then lasts round(length / rate) samples.
+      n_fft: window in samples, a multiple of 4; the hop is a quarter of it.
+      samples: number of samples to return; default N.
 
     Returns:
-      float32 (B, samples); what does not fit is cut, what is missing is zero.
+      float32 (B, samples), cut or zero-padded at the end.
 
     Raises:
-      ValueError: n_fft is no multiple of 4.
+      ValueError: n_fft is not a multiple of 4.
     """
     signal.check_positive(n_fft=n_fft)
     if n_fft % 4:
@@ -43,12 +43,12 @@ def stretch(audio: jax.Array, rate: jax.Array, *, n_fft: int = 2048, samples: in
     length = sound_length(audio)
     spectra = short_time_spectra(audio, Framing(n_fft, hop, n_fft, "hann", True, "constant"))
     frames = spectra.shape[1]
-    # What a clip without padding would have, and two empty frames as librosa 0.11 appends.
+    # The frames that the clip would have without padding, and two empty frames, as librosa 0.11 appends.
     own_frames = 1 + length // hop
     spectra = jnp.where(before(own_frames, frames)[..., None], spectra, 0)
     spectra = jnp.pad(spectra, [(0, 0), (0, 2), (0, 0)])
 
-    # As many as reach into the samples that are returned.
+    # As many frames as reach into the samples that are returned.
     steps = jnp.arange(1 + (samples + n_fft // 2) // hop, dtype=jnp.float32)[None] * rate[:, None]
     left = jnp.minimum(jnp.floor(steps).astype(jnp.int32), frames)
     share = (steps - jnp.floor(steps))[..., None]
@@ -61,7 +61,7 @@ def stretch(audio: jax.Array, rate: jax.Array, *, n_fft: int = 2048, samples: in
     advance = jnp.conj(at(phasor, left)) * at(phasor, left + 1)
     turns = jnp.concatenate([phasor[:, :1], advance[:, :-1]], axis=1)
     phase = jax.lax.associative_scan(jnp.multiply, turns, axis=1)
-    phase = _unit(phase)  # of rounding
+    phase = _unit(phase)  # rounding changed the magnitude
     played = before(jnp.ceil(own_frames.astype(jnp.float32) / rate).astype(jnp.int32), steps.shape[1])
     loud = (1 - share) * at(magnitude, left) + share * at(magnitude, left + 1)
     stretched = jnp.where(played[..., None], loud, 0).astype(phase.dtype) * phase
@@ -71,13 +71,13 @@ def stretch(audio: jax.Array, rate: jax.Array, *, n_fft: int = 2048, samples: in
 
 
 def _unit(values: jax.Array) -> jax.Array:
-    """Complex values of the same phase and of length 1; 1 where they are zero."""
+    """Return complex values of the same phase and magnitude 1; 1 where they are zero."""
     size = jnp.abs(values)
     return jnp.where(size > 0, values / jnp.where(size > 0, size, 1).astype(values.dtype), 1)
 
 
 def _overlap_add(spectra: jax.Array, played: jax.Array, n_fft: int, hop: int) -> jax.Array:
-    """Waveforms of spectra (B, T, F), normalised by the windows of the frames that are played (B, T)."""
+    """Return waveforms of spectra (B, T, F), normalised by the windows of the frames in `played` (B, T)."""
     window = signal.window_samples("hann", n_fft, n_fft).astype(np.float32)[None, None]
 
     def add(frames: jax.Array) -> jax.Array:
@@ -95,7 +95,7 @@ def _overlap_add(spectra: jax.Array, played: jax.Array, n_fft: int, hop: int) ->
 
 
 def default_n_fft(sample_rate: float) -> int:
-    """The power of two of samples nearest to 46 ms: librosa's 2048 at 44.1 kHz.
+    """Return the power of two of samples nearest to 46 ms: librosa's 2048 at 44.1 kHz.
 
     >>> default_n_fft(44100), default_n_fft(16000), default_n_fft(8000)
     (2048, 1024, 512)
@@ -108,9 +108,9 @@ class Stretch:
     """`stretch` by a rate drawn log-uniformly; the default range is ours.
 
     Attributes:
-      slowest: least rate.
-      fastest: greatest rate.
-      sample_rate: in Hz; it says how long the windows are.
+      slowest: lowest rate.
+      fastest: highest rate.
+      sample_rate: sample rate in Hz; it sets the length of the windows.
     """
 
     on: ClassVar[str] = "audio"
@@ -127,7 +127,7 @@ class Stretch:
             )
 
     def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Waveforms (B, N) at another speed, cut or padded to N; labels unchanged."""
+        """Return waveforms (B, N) at another speed, cut or padded to N; labels are unchanged."""
         bounds = math.log2(self.slowest), math.log2(self.fastest)
         rate = jnp.exp2(jax.random.uniform(key, (len(audio),), jnp.float32, *bounds))
         return stretch(audio, rate, n_fft=default_n_fft(self.sample_rate)), labels
