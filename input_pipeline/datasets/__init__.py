@@ -1,4 +1,4 @@
-"""One TFDS builder a data set; a new one is a new file and a line in the registry."""
+"""One TFDS builder per data set. To add a data set, write a new file and add a line to the registry."""
 
 from input_pipeline.datasets.audioset import Audioset
 from input_pipeline.datasets.birdcall import Birdcall

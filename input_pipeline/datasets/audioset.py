@@ -1,4 +1,4 @@
-"""AudioSet: sound of YouTube videos, 527 classes, several a clip."""
+"""AudioSet: sound of YouTube videos in 527 classes, several per clip."""
 
 import functools
 from collections import defaultdict
@@ -16,37 +16,37 @@ from input_pipeline.datasets.packed import READERS, Archives
 from input_pipeline.datasets.source import is_audio
 from input_pipeline.errors import DataError
 
-# The official segment lists. Evaluation comes first: a clip that is listed twice stays there, so that no
-# network is tested on what it was trained on.
+# The official segment lists. Evaluation comes first: a clip that is listed twice is kept there only, so that
+# no network is tested on a clip that it was trained on.
 _LISTS = {
     "eval": "eval_segments.csv",
     "balanced": "balanced_train_segments.csv",
     "unbalanced": "unbalanced_train_segments.csv",
 }
 _CLASSES_FILE = "class_labels_indices.csv"
-# How the names of packed files and their folders name a split, in the order in which they are looked for.
+# Parts of the names of packed files and their folders that tell the split, in the order of the search.
 _SPLIT_NAMES = {"eval": "eval", "unbal": "unbalanced", "bal": "balanced"}
-_ID_LENGTH = 11  # of every YouTube id, so that the prefix in 'YYouTube_id' is no part of it
-# A cut that encoders round up is longer than its segment by some hundredths of a second; a whole video,
-# in which the labels hold for ten seconds only, by much more.
+_ID_LENGTH = 11  # of every YouTube id; it tells whether the Y in 'YYouTube_id' is a prefix
+# A cut segment is longer than its row says by some hundredths of a second, because encoders round up. A whole
+# video, whose labels hold for ten seconds only, is longer by much more.
 _TOLERANCE_SECONDS = 1.0
-_SECONDS = 10.0  # of a segment whose row is not at hand
+_SECONDS = 10.0  # length of a segment that has no row
 
 
 @dataclass(frozen=True)
 class Segment(Sound):
-    """A sound that lasts no longer than its row says, seconds."""
+    """A cut-out sound that may be no longer than its row says, seconds."""
 
     cut: Sound
     seconds: float
 
     @property
     def file(self) -> Path | None:
-        """That of the cut-out sound."""
+        """The file of the cut-out sound."""
         return self.cut.file
 
     def load(self, max_seconds: float) -> tuple[audio.Audio, str]:
-        """The cut-out sound; an AudioError where it is longer than the segment."""
+        """Return the cut-out sound; AudioError if it is longer than the segment."""
         loaded, sha256 = self.cut.load(max_seconds)
         seconds = len(loaded.samples) / loaded.rate
         if seconds > self.seconds + _TOLERANCE_SECONDS:
@@ -57,17 +57,17 @@ class Segment(Sound):
 
 
 class Audioset(AudioBuilder):
-    """Clips of up to 10 s; splits eval, balanced, unbalanced, as far as their lists are in the folder.
+    """Clips of up to 10 s; splits eval, balanced and unbalanced, as far as their lists are in the folder.
 
     The folder holds class_labels_indices.csv, one or more of the official lists (eval_segments.csv,
-    balanced_train_segments.csv, unbalanced_train_segments.csv) and the sound, each at any depth: files, HDF5
-    as PANNs or PaSST packs it, or uncompressed tar shards. A clip is named by its YouTube id,
-    `--PJHxphWEs.wav`, or as PANNs does, `Y--PJHxphWEs.wav`, and is the listed segment, already cut out.
-    Every row whose sound is missing is listed as rejected, as are rows with unknown labels and second rows
-    or files of one id; leave a list away whose sound you do not have. Without the list of a split, HDF5 and
-    tar files with eval, unbal or bal in their paths are it, with the labels that they hold.
+    balanced_train_segments.csv, unbalanced_train_segments.csv) and the sound, each at any depth. The sound
+    may be files, HDF5 as packed by PANNs or PaSST, or uncompressed tar shards. A clip is the listed segment,
+    already cut out, and is named by its YouTube id, `--PJHxphWEs.wav`, or as in PANNs, `Y--PJHxphWEs.wav`.
+    Rows whose sound is missing are listed as rejected, as are rows with unknown labels and second rows or
+    files of one id. Leave out a list if you do not have its sound. If a split has no list, it consists of the
+    HDF5 and tar files with eval, unbal or bal in their paths, with the labels that they hold.
 
-    `classes` is the length of class_labels_indices.csv, for lists of one's own in this layout.
+    `classes` is the length of class_labels_indices.csv; set it for your own lists in this layout.
     """
 
     OPTIONS: ClassVar[dict[str, Any]] = {"classes": 527}
@@ -100,12 +100,12 @@ class Audioset(AudioBuilder):
         return splits
 
     def unlisted(self) -> list[str]:
-        """The sound whose YouTube id is in no list: files, and what is packed."""
+        """Return the sounds, files and packed ones, whose YouTube id is in no list."""
         listed = {clip.id for clips in self.listing.values() for clip in clips}
         return [sound.name for key, sounds in self._by_id.items() if key not in listed for sound in sounds]
 
     def _listed(self, row: Sequence[str]) -> Clip:
-        """The clip of a row (id, start, end, labels), with what is wrong with it."""
+        """Return the clip of a row (id, start, end, labels), with its problem if it has one."""
         youtube_id, start, end, labels = row
         mids = list(dict.fromkeys(mid.strip() for mid in labels.split(",")))
         sounds = self._by_id.get(youtube_id, [])
@@ -120,7 +120,7 @@ class Audioset(AudioBuilder):
         return _clip(youtube_id, names, sounds[0], float(end) - float(start))
 
     def _labelled(self, packed: Packed) -> Clip:
-        """The clip of a packed sound that brings its own labels: machine ids, names or indices."""
+        """Return the clip of a packed sound that has its own labels: machine ids, names or indices."""
         youtube_id, own = _youtube_id(packed.name), packed.labels or ()
         names = tuple(dict.fromkeys(self._known.get(label, label) for label in own))
         if not (packed.problem or own):
@@ -134,13 +134,13 @@ class Audioset(AudioBuilder):
 
     @functools.cached_property
     def _known(self) -> dict[str, str]:
-        """Display names by everything that names a class."""
+        """Display names by index, machine id and display name."""
         names = list(self._names.values())
         return {str(i): name for i, name in enumerate(names)} | self._names | {name: name for name in names}
 
     @functools.cached_property
     def _packed(self) -> list[tuple[str, Packed]]:
-        """What the HDF5 and tar files hold, each with the path of its file."""
+        """The clips in the HDF5 and tar files, each with the path of its file."""
         files = self.builder_config.files
         archives = tuple(file for file in files if PurePosixPath(file).suffix.lower() in READERS)
         classes = self.builder_config.options["classes"]
@@ -165,7 +165,7 @@ class Audioset(AudioBuilder):
 
 
 def _split_of(file: str) -> str:
-    """The split that the path of a packed file names, its own name before its folders; '' is none.
+    """Return the split that the path of a packed file names, in its name or else in its folders; '' if none.
 
     >>> _split_of("train_and_eval/balanced_train.h5"), _split_of("unbalanced_train/00.tar")
     ('balanced', 'unbalanced')
@@ -183,7 +183,7 @@ def _youtube_id(name: str) -> str:
 
 
 def _clip(youtube_id: str, labels: tuple[str, ...], found: Packed, seconds: float) -> Clip:
-    """A clip of so many seconds at most; what was filled up to more is cut."""
+    """Return a clip of at most this many seconds; sound that was padded beyond them is cut."""
     if found.problem:
         return Clip(youtube_id, (), problem=found.problem)
     assert found.sound is not None

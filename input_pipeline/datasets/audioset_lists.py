@@ -1,4 +1,4 @@
-"""AudioSet's official lists: the classes, and the segments of videos that have them."""
+"""AudioSet's official lists: its classes, and the segments of videos with their classes."""
 
 import csv
 import io
@@ -10,10 +10,10 @@ from input_pipeline.errors import DataError
 
 
 def class_names(path: Path, classes: int) -> dict[str, str]:
-    """Display names by machine id such as '/m/09x0r', in the order of the official indices.
+    """Return display names by machine id such as '/m/09x0r', in the order of the official indices.
 
     Raises:
-      DataError: not a list of so many classes.
+      DataError: the file is not a list of this many classes.
     """
     rows = read_table(path, ("index", "mid", "display_name"))
     names = {row["mid"]: row["display_name"] for row in rows}
@@ -27,10 +27,10 @@ def class_names(path: Path, classes: int) -> dict[str, str]:
 
 
 def segments(path: Path) -> Iterator[list[str]]:
-    """The rows of a segment list: id, start and end in seconds, labels. Comments begin with '#'.
+    """Yield the rows of a segment list: id, start and end in seconds, labels. Comments begin with '#'.
 
     Raises:
-      DataError: not a list of segments; the message names the line.
+      DataError: the file is not a list of segments; the message names the line.
     """
     try:
         reader = csv.reader(

@@ -13,14 +13,14 @@ from input_pipeline.datasets.source import read_table
 
 
 class Birdcall(AudioBuilder):
-    """21375 recordings, each of one species, by its eBird code; mp3 of any length, many of some minutes.
+    """21375 recordings, each labelled with the eBird code of one species; mp3 of any length, often minutes.
 
     Layout as published (Kaggle, birdsong-recognition): `train.csv` with the columns ebird_code and
-    filename, the sound in `train_audio/EBIRD_CODE/`. Labels of the test set were never published: here
-    (ours) each species is dealt out to `folds` splits, fold1, fold2, ...
+    filename, the sound in `train_audio/EBIRD_CODE/`. The labels of the test set were never published.
+    Instead (ours) the recordings of each species are divided among `folds` splits, fold1, fold2, ...
     """
 
-    VERSION = tfds.core.Version("2.0.0")  # 1.0.0 dealt otherwise
+    VERSION = tfds.core.Version("2.0.0")  # 1.0.0 had other folds
     OPTIONS: ClassVar[dict[str, Any]] = {"folds": 5}
     HOMEPAGE = "https://www.kaggle.com/c/birdsong-recognition"
     LICENSE = "Creative Commons, one for each recording (column license), many non-commercial"

@@ -1,11 +1,12 @@
-"""The contract of every data set: a TFDS builder that lists clips, this base that has them stored.
+"""The base class of all data sets: a TFDS builder that stores the clips that its subclass lists.
 
 A record holds `audio` (int16 samples, or FLAC), `labels` (any number of class indices) and `id`, in
 array_record files.
 
-TFDS' own generators are not used: GeneratorBasedBuilder fails without TensorFlow on splits beyond 1 GB (its
-shuffler spills through tf.io.gfile), and ShardBasedBuilder converts one shard after another and begins anew
-when it was killed. Shards in source order keep manifest and records in one order; the loader shuffles anyway.
+TFDS's own generators are not used. GeneratorBasedBuilder fails without TensorFlow on splits beyond 1 GB (its
+shuffler spills through tf.io.gfile). ShardBasedBuilder converts one shard after another, and starts over
+after it was killed. Shards in source order keep manifest and records in the same order; the loader shuffles
+anyway.
 """
 
 import abc
@@ -27,27 +28,27 @@ from input_pipeline.datasets.clip import Clip, Excerpt, Recording
 from input_pipeline.datasets.source import Stamp, is_audio
 from input_pipeline.errors import DataError
 
-# How many folders a table's names of files may tell, and the file itself.
+# Longest path that a table may name, in parts: folders and the file itself.
 _NAMED_DEPTH = 4
 
 
 @dataclass
 class AudioConfig(tfds.core.BuilderConfig):
-    """What a prepared copy depends on; `name` is its identity on disk.
+    """Configuration of a prepared copy; `name` is its identity on disk.
 
     Attributes:
       source: folder of the source files.
-      files: what `source.scan` found in it, by path relative to it.
+      files: stamps of the files that `source.scan` found, by path relative to `source`.
       sample_rate: stored rate, Hz.
       max_seconds: longer files are rejected.
-      max_failed_share: share of a split's files that may be rejected.
-      options: the options of the builder, complete.
+      max_failed_share: largest share of a split's files that may be rejected.
+      options: all options of the builder, defaults included.
       storage: how clips are stored, see `storage.STORAGES`.
-      workers: processes that convert; 0 is one a core.
-      staging: where finished shards wait for the others.
-      begin: told how many clips an earlier preparation has finished, for a progress bar.
-      advance: told how many more are finished.
-      splits: what the copy is for, as `config.splits`: nothing is converted for what cannot be used.
+      workers: number of processes that convert; 0 is one per core.
+      staging: folder of finished shards until all are finished.
+      begin: called with the number of clips that an earlier preparation finished, for a progress bar.
+      advance: called with the number of clips that have finished since.
+      splits: the splits of each use, as in `config.splits`, checked before anything is converted.
     """
 
     source: Path = Path()
@@ -65,30 +66,30 @@ class AudioConfig(tfds.core.BuilderConfig):
 
 
 def manifest_path(folder: Path, split: str) -> Path:
-    """Where the manifest of a split lies in the folder of a prepared copy."""
+    """Return the path of a split's manifest in the folder of a prepared copy."""
     return folder / f"{split}.manifest.jsonl"
 
 
 def unlisted_path(folder: Path) -> Path:
-    """Where the folder of a prepared copy says which sound of the source is in none of its splits."""
+    """Return the path, in a prepared copy, of the list of source sounds that are in none of its splits."""
     return folder / "unlisted.jsonl"
 
 
 def twins_path(folder: Path) -> Path:
-    """Where the folder of a prepared copy says which of its clips are, byte for byte, in two splits."""
+    """Return the path, in a prepared copy, of the list of clips that are byte for byte in two splits."""
     return folder / "twins.jsonl"
 
 
 class AudioBuilder(FileReaderBuilder):
-    """Stores what a data set lists; the data set says which clips, splits and classes."""
+    """Base class that stores the clips of a data set; a subclass lists its clips, splits and classes."""
 
     VERSION = tfds.core.Version("1.0.0")
-    # TFDS looks for checksum files beside the code with importlib_resources, which it does not install.
+    # TFDS would look for checksum files next to the code with importlib_resources, which it does not install.
     code_path = None
 
     # Options of the data set and their defaults.
     OPTIONS: ClassVar[dict[str, Any]] = {}
-    # Suffixes of the files that it reads beside sound files.
+    # Suffixes of files that the data set reads besides sound files.
     ALSO_READS: ClassVar[frozenset[str]] = frozenset({".csv"})
     # Whether the data set reads files; False for synthesised sound.
     NEEDS_SOURCE: ClassVar[bool] = True
@@ -100,7 +101,7 @@ class AudioBuilder(FileReaderBuilder):
 
     @classmethod
     def download(cls, downloads: Path, *, progress: bool) -> Path:
-        """Fetches the source into a folder under `downloads`, for a user who names no data_dir."""
+        """Downloads the source into a folder under `downloads`, for a user who names no data_dir."""
         raise DataError(f"data set {cls.name!r} is not downloaded: name its folder with --config.data_dir")
 
     @abc.abstractmethod
@@ -108,7 +109,7 @@ class AudioBuilder(FileReaderBuilder):
         """The class names, in the order of their indices."""
 
     def indispensable(self) -> Sequence[str]:
-        """The classes of which a clip must be usable."""
+        """Return the classes that must each have a usable clip."""
         return ()
 
     @abc.abstractmethod
@@ -117,23 +118,23 @@ class AudioBuilder(FileReaderBuilder):
 
     @property
     def splits_from(self) -> str:
-        """What names the splits, for messages."""
+        """Where the names of the splits come from, for messages."""
         return f"data set {self.name!r}"
 
     def recording(self, file: str) -> Recording:
-        """One of the source files, by its path in the folder."""
+        """Return one of the source files, by its path in the folder."""
         return Recording(self.builder_config.source / file)
 
     def clip(
         self, name: str, labels: tuple[str, ...], file: str, part: tuple[float, float] | None = None
     ) -> Clip:
-        """A clip that a table names, or with the problem that its file is not there.
+        """Return a clip that a table names; if its file is missing or ambiguous, with that problem.
 
         Args:
-          name: its id.
+          name: id of the clip.
           labels: names of its classes.
-          file: the end of its path; its suffix does not count, since copies are in many formats.
-          part: start and end of the clip in the file, seconds; None is all of it.
+          file: the end of its path; the suffix is ignored, since copies come in many formats.
+          part: start and end of the clip in the file, seconds; None for the whole file.
         """
         found = self._by_path_end.get(_path_end(file), [])
         if not found:
@@ -145,7 +146,7 @@ class AudioBuilder(FileReaderBuilder):
 
     @functools.cached_property
     def _by_path_end(self) -> Mapping[tuple[str, ...], list[str]]:
-        """The sound files by every end of their paths, without suffix."""
+        """The sound files by every ending of their paths, without suffix."""
         ends: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
         for file in filter(is_audio, self.builder_config.files):
             parts = _path_end(file)
@@ -154,10 +155,10 @@ class AudioBuilder(FileReaderBuilder):
         return dict(ends)
 
     def find(self, name: str) -> Path | None:
-        """Where in the folder, at any depth, a table of this name lies, or None.
+        """Return the path of the table with this name, at any depth in the folder, or None.
 
         Raises:
-          DataError: it is there twice.
+          DataError: there are two.
         """
         found = self._by_name.get(name, [])
         if len(found) > 1:
@@ -172,10 +173,10 @@ class AudioBuilder(FileReaderBuilder):
         return dict(names)
 
     def require(self, name: str) -> Path:
-        """Where in the folder a table of this name lies.
+        """Return the path of the table with this name, at any depth in the folder.
 
         Raises:
-          DataError: it is not there, or twice.
+          DataError: there is none, or there are two.
         """
         if (path := self.find(name)) is None:
             raise DataError(
@@ -187,8 +188,8 @@ class AudioBuilder(FileReaderBuilder):
     def listing(self) -> Mapping[str, Sequence[Clip]]:
         """The clips of each split; splits without clips are left out.
 
-        A clip whose id was listed before, in this split or an earlier one, and one of a class that there is
-        not, are listed with that problem.
+        A clip gets a problem if its id was listed before, in this split or an earlier one, or if one of its
+        classes is unknown.
 
         Raises:
           DataError: no clips.
@@ -204,13 +205,13 @@ class AudioBuilder(FileReaderBuilder):
         return listing
 
     def unlisted(self) -> list[str]:
-        """The sound that lies in the folder and is in no split, by path in it."""
+        """Return the sound files of the folder that are in no split, by their paths in it."""
         clips = (clip for listed in self.listing.values() for clip in listed)
         taken = {clip.sound.file for clip in clips if clip.sound}
         folder = self.builder_config.source
         return [file for file in self.builder_config.files if is_audio(file) and folder / file not in taken]
 
-    # TFDS prints both to stdout, which is the caller's.
+    # TFDS would print both to stdout, which belongs to the caller.
     def _log_download_bytes(self) -> None: ...
 
     def _log_download_done(self) -> None: ...
@@ -231,7 +232,7 @@ class AudioBuilder(FileReaderBuilder):
         )
 
     def features(self, kind: str) -> tfds.features.FeaturesDict:
-        """What a record holds where clips are stored in this way."""
+        """Return the features of a record for this kind of storage."""
         labels = tfds.features.ClassLabel(names=list(self.label_names()))
         return tfds.features.FeaturesDict(
             {
@@ -248,7 +249,7 @@ class AudioBuilder(FileReaderBuilder):
         return shards.Recipe(config.sample_rate, config.max_seconds, config.storage, self.info.features)
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
-        """Converts what is not staged yet, then gathers it in the folder that TFDS renames when done."""
+        """Converts the shards not staged yet, then gathers all in the folder that TFDS renames at the end."""
         config = self.builder_config
         self._check_listing()
         cut = shards.cut(self.listing, config.staging)
@@ -263,10 +264,10 @@ class AudioBuilder(FileReaderBuilder):
         self._check_splits()
 
     def _check_listing(self) -> None:
-        """Converts nothing in vain.
+        """Checks the listing before anything is converted.
 
         Raises:
-          DataError: as `check_uses`, or too many clips of a split are rejected unheard.
+          DataError: as `check_uses`, or too many clips of a split have a problem already.
         """
         self.check_uses()
         for split, clips in self.listing.items():
@@ -274,7 +275,7 @@ class AudioBuilder(FileReaderBuilder):
             self._check_share(split, unheard, len(clips))
 
     def check_uses(self) -> None:
-        """Raises DataError where a split that is to be used is not there."""
+        """Raises DataError if a split that is to be used does not exist."""
         for expression in self.builder_config.splits.values():
             sampling.split_names(expression, tuple(self.listing))
 
@@ -285,10 +286,10 @@ class AudioBuilder(FileReaderBuilder):
         listed.unlink()
 
     def _check_splits(self) -> None:
-        """Writes which sound is in no split, and which in two.
+        """Writes the lists of sounds that are in no split, and of clips that are in two.
 
         Raises:
-          DataError: a class that is indispensable has no clip.
+          DataError: a class that must have a clip has none.
         """
         folder = Path(self.data_dir)
         left_out = tuple(manifest.Rejected(file, "in no split") for file in self.unlisted())
@@ -305,7 +306,7 @@ class AudioBuilder(FileReaderBuilder):
             )
 
     def _convert_on_beam(self, pending: list[shards.Shard], download_config: Any) -> None:
-        """Runs the pipeline that TFDS makes of the runner's options, to its end."""
+        """Runs the pipeline that TFDS makes from the runner's options, and waits for its end."""
         splits = split_builder.SplitBuilder(
             split_dict=self.info.splits,
             features=self.info.features,
@@ -323,7 +324,7 @@ class AudioBuilder(FileReaderBuilder):
         """Links the shards of a split into the unfinished copy and writes its manifest.
 
         Raises:
-          DataError: too many of its clips were rejected.
+          DataError: too many clips of the split were rejected.
         """
         folder, parts = Path(self.data_dir), [shard for shard in cut if shard.split == split]
         manifests = [manifest.read(shard.manifest) for shard in parts]
@@ -361,7 +362,7 @@ def _path_end(file: str) -> tuple[str, ...]:
 
 
 def _link(staged: Path, final: Path) -> None:
-    """Gives a staged file its final place too: a preparation that is killed here loses nothing."""
+    """Links a staged file into its final place, so that a preparation killed here loses nothing."""
     try:
         os.link(staged, final)
     except OSError:  # a file system without hard links

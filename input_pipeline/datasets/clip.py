@@ -1,4 +1,4 @@
-"""One clip as a data set lists it, and the sound behind it, wherever that lies."""
+"""Clips as a data set lists them, and the sources of their sound."""
 
 import abc
 import dataclasses
@@ -9,23 +9,23 @@ from input_pipeline import audio
 
 
 class Sound(abc.ABC):
-    """Where the sound of a clip comes from. Small and picklable: worker processes are handed it."""
+    """Source of a clip's sound. Small and picklable, because it is sent to worker processes."""
 
     @property
     def file(self) -> Path | None:
-        """The sound file that it is, or is a part of; None where it lies in an archive or nowhere."""
+        """The sound file that it is, or is part of; None if it is in an archive or in no file."""
         return None
 
     @abc.abstractmethod
     def load(self, max_seconds: float) -> tuple[audio.Audio, str]:
-        """The sound at its own rate, and the SHA-256 of its source.
+        """Return the sound at its own rate, and the SHA-256 of its source.
 
         Args:
           max_seconds: the longest recording accepted, seconds.
 
         Raises:
-          audio.AudioError: with the reason why the clip is to be rejected.
-          OSError: it cannot be read now, which says nothing of the clip.
+          audio.AudioError: the clip is to be rejected; the message is the reason.
+          OSError: it cannot be read now, which says nothing about the clip.
         """
 
 
@@ -41,7 +41,7 @@ class Recording(Sound):
         return self.path
 
     def load(self, max_seconds: float) -> tuple[audio.Audio, str]:
-        """The decoded file."""
+        """Return the decoded file."""
         with self.path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return audio.decode(self.path, max_seconds=max_seconds), sha256
@@ -49,7 +49,7 @@ class Recording(Sound):
 
 @dataclasses.dataclass(frozen=True)
 class Excerpt(Sound):
-    """A part of another sound, seconds; what lies beyond its end is not there."""
+    """A part of another sound, in seconds; it ends where that sound ends."""
 
     whole: Sound
     start: float
@@ -57,11 +57,11 @@ class Excerpt(Sound):
 
     @property
     def file(self) -> Path | None:
-        """That of the whole."""
+        """The file of the whole sound."""
         return self.whole.file
 
     def load(self, max_seconds: float) -> tuple[audio.Audio, str]:
-        """The samples from start to end; an AudioError where there are none."""
+        """Return the samples from start to end; AudioError if there are none."""
         loaded, sha256 = self.whole.load(max_seconds)
         first, last = (round(second * loaded.rate) for second in (self.start, self.end))
         if not (samples := loaded.samples[first:last]).size:
@@ -76,9 +76,9 @@ class Clip:
     Attributes:
       id: unique name in the data set.
       labels: names of its classes.
-      sound: where its sound is; None only where there is a problem.
-      problem: why it is rejected unheard, such as an absent file; '' where nothing speaks against it.
-      seconds: the official length, to which it is cut or zero-padded at the end; None leaves it as it is.
+      sound: source of its sound; None only if there is a problem.
+      problem: why it is rejected before decoding, such as an absent file; '' if there is no problem.
+      seconds: official length, to which it is cut or zero-padded at the end; None keeps its own length.
     """
 
     id: str
@@ -90,13 +90,13 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Packed:
-    """A clip in a file with others.
+    """A clip in a file that holds several.
 
     Attributes:
-      name: of the clip there, with folders and suffix.
-      sound: where it is; None only where there is a problem.
-      labels: what the file says of its classes; None where it says nothing.
-      problem: why it is not taken; '' where nothing speaks against it.
+      name: name of the clip in the file, with folders and suffix.
+      sound: source of its sound; None only if there is a problem.
+      labels: its classes as the file gives them; None if it gives none.
+      problem: why it is not used; '' if there is no problem.
     """
 
     name: str

@@ -6,7 +6,7 @@ from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.source import read_table
 
-# Of the official cross-validation setup; fold1_test.csv is the second one without the scenes.
+# Lists of the official cross-validation setup; fold1_test.csv is fold1_evaluate.csv without the scenes.
 _LISTS = {"train": "fold1_train.csv", "test": "fold1_evaluate.csv"}
 
 
@@ -14,7 +14,7 @@ class Dcase2019Task1a(AudioBuilder):
     """Clips of 10 s, 48 kHz, stereo; the official split of the development set, train and test.
 
     Layout as published: `audio/airport-barcelona-0-0-a.wav`, and `evaluation_setup/fold1_train.csv` and
-    `fold1_evaluate.csv`, tables with tabs, whose file names count up to the suffix.
+    `fold1_evaluate.csv`, tab-separated tables of file names. The suffixes of the names are ignored.
     """
 
     HOMEPAGE = "https://zenodo.org/record/2589280"

@@ -6,8 +6,8 @@ from input_pipeline.datasets.dcase2019_task1a import Dcase2019Task1a
 class Dcase2020Task1a(Dcase2019Task1a):
     """Clips of 10 s, 44.1 kHz, mono; the official split of the development set, train and test.
 
-    The layout is that of 2019; the last part of a name is the device, `airport-barcelona-0-0-s1.wav`. Devices
-    s4 to s6 are in the test only.
+    The layout is that of 2019. The last part of a name is the device, `airport-barcelona-0-0-s1.wav`. Devices
+    s4 to s6 occur only in split test.
     """
 
     HOMEPAGE = "https://zenodo.org/record/3819968"

@@ -1,4 +1,4 @@
-"""Fetches and unpacks an official archive: whole or not at all, and nothing outside its folder."""
+"""Downloads and unpacks an official archive: completely or not at all, and nothing outside its folder."""
 
 import http.client
 import shutil
@@ -20,16 +20,16 @@ _CHUNK_BYTES = 1 << 18
 
 
 def fetch_zip(url: str, folder: Path, *, max_bytes: int, progress: bool) -> Path:
-    """Downloads a zip archive and unpacks it as `folder`; what is there already is kept.
+    """Downloads a zip archive and unpacks it as `folder`; an existing folder is kept as it is.
 
     Args:
-      url: of the archive.
+      url: address of the archive.
       folder: where its content goes; its parent holds the unfinished download.
-      max_bytes: refuses more, packed or unpacked.
-      progress: whether to show a bar with rate and time left on stderr.
+      max_bytes: largest size accepted, both packed and unpacked.
+      progress: whether to show a progress bar with rate and remaining time on stderr.
 
     Returns:
-      The folder, or the one folder in it: archives of repositories wrap their content in one.
+      The folder, or the only folder in it: archives of repositories wrap their content in one.
 
     Raises:
       DataError: no network, or an archive that is broken, too large or unsafe.

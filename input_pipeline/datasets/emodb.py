@@ -10,7 +10,7 @@ from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.source import is_audio
 from input_pipeline.errors import DataError
 
-# By the letter of their German names: Wut, Langeweile, Ekel, Angst, Freude, Trauer, neutral.
+# Keys are the initials of the German names: Wut, Langeweile, Ekel, Angst, Freude, Trauer, neutral.
 _EMOTIONS = {
     "W": "anger",
     "L": "boredom",
@@ -28,10 +28,10 @@ _NAME = re.compile(rf"({'|'.join(_SPEAKERS)})[ab]\d\d([{''.join(_EMOTIONS)}])[a-
 class Emodb(AudioBuilder):
     """535 clips, 7 emotions, 10 speakers; splits fold1, fold2, ... by speaker.
 
-    Everything is in the names, as published in `wav/03a01Fa.wav`; the folder and the format may be others,
-    files of other names are left out.
-    No fold list is official: here (ours) each fold holds out speakers that no other fold has, in the order
-    of their numbers.
+    The file names give speaker and emotion, as published in `wav/03a01Fa.wav`. The folder and the format may
+    differ; files with other names are left out.
+    There are no official folds. Here (ours) each fold has speakers that no other fold has, in the order of
+    their numbers.
     """
 
     OPTIONS: ClassVar[dict[str, Any]] = {"folds": 5}

@@ -22,10 +22,10 @@ class Esc50(AudioBuilder):
     """2000 clips, 50 classes (`subset='esc10'`: 400 clips, 10 classes), splits fold1 to fold5.
 
     Layout as published: `audio/` and `meta/esc50.csv` (or `meta.csv`). The files may be in any
-    format; their names count up to the suffix. Clips are cut or zero-padded at the end to 5 s.
+    format; the suffixes of their names are ignored. Clips are cut or zero-padded at the end to 5 s.
 
-    The archive that is downloaded is the repository's branch as it stands, without a checksum: no release is
-    published. The fingerprints of the splits tell whether two copies are the same.
+    No release is published, so the downloaded archive is the current state of the repository's branch,
+    without a checksum. The fingerprints of the splits show whether two copies are the same.
     """
 
     OPTIONS: ClassVar[dict[str, Any]] = {"subset": "esc50"}
@@ -39,7 +39,7 @@ class Esc50(AudioBuilder):
 
     @classmethod
     def download(cls, downloads: Path, *, progress: bool) -> Path:
-        """Fetches the official archive."""
+        """Downloads the official archive."""
         return fetch_zip(cls.ARCHIVE_URL, downloads / "esc50", max_bytes=_ARCHIVE_BYTES, progress=progress)
 
     def label_names(self) -> Sequence[str]:
@@ -91,6 +91,6 @@ class Esc50(AudioBuilder):
         return splits
 
     def unlisted(self) -> list[str]:
-        """What the table does not name; not what lies beside a subset."""
+        """Return the files that the table does not name; clips outside the chosen subset do not count."""
         named = {PurePosixPath(row["filename"]).stem for row in self._all_rows}
         return [file for file in super().unlisted() if PurePosixPath(file).stem not in named]

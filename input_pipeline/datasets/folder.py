@@ -1,4 +1,4 @@
-"""Any folder of sound files: a folder for each class, or a csv table."""
+"""Any folder of sound files, with a folder for each class or a csv table."""
 
 import functools
 import posixpath
@@ -23,7 +23,7 @@ _SPLIT_COLUMNS = ("split", "fold")
 
 
 class _Entry(NamedTuple):
-    """One file, by its path in the folder, with its labels, split ('' where none is given) and problem."""
+    """One file, by its path in the folder, with its labels, split ('' if none is given) and problem."""
 
     file: str
     labels: tuple[str, ...]
@@ -34,18 +34,18 @@ class _Entry(NamedTuple):
 class Folder(AudioBuilder):
     """The user's own sounds.
 
-    Without a table: `class/any/depth/name.wav`, or `train/class/name.wav`, `test/class/name.wav`, with the
-    names of splits in `roles`.
-    With one (the csv at the top of the folder, or option `csv`): a column `filename`, relative to
-    the folder or to its `audio/`; a column `label`, `labels` or `category`, several labels
-    separated by ';'; if present a column `split` or `fold` (fold 1 becomes split fold1).
+    Without a table the layout is `class/any/depth/name.wav`, or `train/class/name.wav` and
+    `test/class/name.wav`, with the names of splits in `roles`.
+    A table (the csv at the top of the folder, or option `csv`) has a column `filename`, relative to the
+    folder or to its `audio/`; a column `label`, `labels` or `category`, with several labels separated by ';';
+    and optionally a column `split` or `fold` (fold 1 becomes split fold1).
 
-    Where nothing says which split a clip is in, the clips of each class are dealt out to `folds`
-    splits, fold1, fold2, ..., in an order that only depends on their names.
+    If no split is given, the clips of each class are divided among `folds` splits, fold1, fold2, ..., in an
+    order that only depends on their names.
     """
 
-    ALSO_READS = frozenset({".csv"}) | UNREADABLE  # to be told, else a class of such files would vanish
-    VERSION = tfds.core.Version("2.0.0")  # 1.0.0 split labels at commas too, and dealt otherwise
+    ALSO_READS = frozenset({".csv"}) | UNREADABLE  # reported, or a class of such files would silently vanish
+    VERSION = tfds.core.Version("2.0.0")  # 1.0.0 also split labels at commas, and had other folds
     OPTIONS: ClassVar[dict[str, Any]] = {
         "csv": "",
         "filename_column": "filename",
@@ -68,11 +68,11 @@ class Folder(AudioBuilder):
         return names
 
     def indispensable(self) -> Sequence[str]:
-        """Of folders of classes all; what a table names may be elsewhere."""
+        """Return all classes if folders name them; none for a table, whose files may be elsewhere."""
         return self.label_names() if self._table() is None else ()
 
     def clips(self) -> Mapping[str, Sequence[Clip]]:
-        """The splits that table or folders name, or folds."""
+        """Return the splits that the table or the folders name, or folds."""
         splits: defaultdict[str, list[Clip]] = defaultdict(list)
         for file, labels, split, problem in self._entries:
             sound = self.recording(file) if file in self.builder_config.files else None
@@ -81,17 +81,17 @@ class Folder(AudioBuilder):
 
     @property
     def splits_from(self) -> str:
-        """The column of the table, the folders, or the option that dealt clips out."""
+        """The source of the splits: the column of the table, the folders, or the option `folds`."""
         return self._read[1]
 
     @property
     def _entries(self) -> list[_Entry]:
-        """Every clip, with the split it will be in."""
+        """Every clip, with its final split."""
         return self._read[0]
 
     @functools.cached_property
     def _read(self) -> tuple[list[_Entry], str]:
-        """The entries, and what names their splits."""
+        """The entries, and where the names of their splits come from."""
         table, folds = self._table(), self.builder_config.options["folds"]
         entries, splits_from = self._from_folders() if table is None else self._from_table(table)
         if not any(entry.split for entry in entries):
@@ -104,7 +104,7 @@ class Folder(AudioBuilder):
         return entries, splits_from
 
     def _table(self) -> str | None:
-        """The table's path in the folder, or None where there is none."""
+        """Return the table's path in the folder, or None if there is no table."""
         named, files = self.builder_config.options["csv"], self.builder_config.files
         if named:
             if named not in files:
@@ -134,7 +134,7 @@ class Folder(AudioBuilder):
         return entries, splits_from
 
     def _is_clip(self, file: str) -> bool:
-        """Whether a file is a clip, if an unreadable one; a video whose sound lies beside it is none."""
+        """Return whether a file is a clip, possibly an unreadable one; a video next to its sound is not."""
         path = PurePosixPath(file)
         unreadable = path.suffix.lower() in UNREADABLE and len(path.parts) > 1
         return is_audio(file) or (unreadable and path.with_suffix("") not in self._stems)
@@ -145,13 +145,13 @@ class Folder(AudioBuilder):
         return {PurePosixPath(file).with_suffix("") for file in self.builder_config.files if is_audio(file)}
 
     def _split_folders(self, files: Sequence[PurePosixPath]) -> bool:
-        """Whether the folders at the top are splits with folders of classes in them, not classes.
+        """Return whether the top folders are splits with class folders in them; otherwise they are classes.
 
-        A folder that is named like a split and holds sound and no folders may be a class: 'train' is one of
+        A folder with the name of a split that holds sound and no folders may be a class: 'train' is one of
         ESC-50's.
 
         Raises:
-          DataError: it is neither the one nor the other.
+          DataError: the folders fit neither layout.
         """
         named = {file.parts[0] for file in files if role(file.parts[0])}
         if not any(file.parts[0] in named and len(file.parts) > 2 for file in files) and len(named) < 2:
@@ -189,7 +189,7 @@ class Folder(AudioBuilder):
         return [self._located(entry) for entry in entries], f"column {split_column!r} of {path}"
 
     def _located(self, entry: _Entry) -> _Entry:
-        """The entry with its file's name as listed, or with what is wrong with it."""
+        """Return the entry with its file's path in the folder, or with its problem."""
         name = posixpath.normpath(entry.file)
         places = (name, f"audio/{name}")
         file = next((place for place in places if place in self.builder_config.files), "")
@@ -209,13 +209,13 @@ def _first(columns: Sequence[str], row: Mapping[str, str]) -> str:
 
 
 def _labels(value: str) -> tuple[str, ...]:
-    # Not at commas: AudioSet has 'Male speech, man speaking'.
+    # Labels are not split at commas: AudioSet has 'Male speech, man speaking'.
     labels = (label.strip() for label in value.split(";"))
     return tuple(dict.fromkeys(label for label in labels if label))
 
 
 def _split_name(value: str) -> str:
-    """Known names without case, so that Test and test are one split; a number is that of a fold."""
+    """Return known names in lower case, so that Test and test are one split; a number names a fold."""
     value = value.strip()
     if role(value):
         return value.lower()

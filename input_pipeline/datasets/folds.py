@@ -1,4 +1,4 @@
-"""Folds for data sets that have no official split."""
+"""Folds for data sets without an official split."""
 
 import hashlib
 from collections.abc import Hashable, Sequence
@@ -8,11 +8,11 @@ from input_pipeline.errors import DataError
 
 
 def dealt(named: Sequence[tuple[str, Hashable]], folds: int) -> list[str]:
-    """The fold of each (name, class): names go in turn to fold1, fold2, ..., one class after the other.
+    """Return the fold of each (name, class): names go in turn to fold1, fold2, ..., one class after another.
 
-    Each class goes on where the one before ended, so that small classes do not all lie in fold1, and neither
-    folds nor a class's shares of them differ by more than one. Classes go in the order of their text, names
-    in that of a hash, so nothing else counts.
+    Each class continues where the one before ended. So small classes do not all land in fold1, and neither
+    the sizes of the folds nor the number of a class's clips in them differ by more than one. Classes are
+    sorted by their text and names by a hash, so the result depends on nothing else.
 
     Raises:
       DataError: fewer than two folds.
@@ -33,7 +33,7 @@ def _place(name: str, label: Hashable) -> tuple[str, bytes]:
 
 
 def deal_out(clips: Sequence[Clip], folds: int) -> dict[str, list[Clip]]:
-    """Clips in folds of about equally many clips a class; see `dealt`."""
+    """Return the clips by fold, with about equally many clips of a class in each; see `dealt`."""
     splits: dict[str, list[Clip]] = {f"fold{fold + 1}": [] for fold in range(folds)}
     for clip, split in zip(clips, dealt([(clip.id, clip.labels) for clip in clips], folds), strict=True):
         splits[split].append(clip)

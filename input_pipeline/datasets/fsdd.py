@@ -12,10 +12,10 @@ _NAME = re.compile(r"(\d)_[A-Za-z]+_(\d+)")
 
 
 class Fsdd(AudioBuilder):
-    """Spoken digits, 3000 clips; the official split holds out the takes 0 to 4 for the test.
+    """Spoken digits, 3000 clips; the official split holds out takes 0 to 4 for testing.
 
-    Everything is in the names, digit_speaker_take: `recordings/7_jackson_32.wav` as published, or
-    in any other folder and sound format. Files of other names are left out.
+    The file names are digit_speaker_take: `recordings/7_jackson_32.wav` as published, or in any other folder
+    and sound format. Files with other names are left out.
     """
 
     HOMEPAGE = "https://github.com/Jakobovski/free-spoken-digit-dataset"

@@ -18,15 +18,15 @@ _LISTS = {"train": "train_filtered.txt", "valid": "valid_filtered.txt", "test": 
 class Gtzan(AudioBuilder):
     """1000 clips, 10 genres, named `genres/blues/blues.00000.au` (or .wav) as published.
 
-    No split is official. Where the fault-filtered lists (C. Kereliuk, B. Sturm, J. Larsen, Deep Learning and
-    Music Adversaries, 2015; github.com/coreyker/dnn-mgr, gtzan/) are in the folder, splits train, valid and
-    test are theirs, without artists in common. Else (ours) each genre is dealt out to `folds` splits, fold1,
-    fold2, ..., in which excerpts of one artist may be in several: scores are then too good; files of other
-    names are left out. (TFDS has a builder of this name, which cannot be made without TensorFlow, and takes
-    .wav alone.)
+    No split is official. If the fault-filtered lists (C. Kereliuk, B. Sturm, J. Larsen, Deep Learning and
+    Music Adversaries, 2015; github.com/coreyker/dnn-mgr, gtzan/) are in the folder, they give the splits
+    train, valid and test, which have no artists in common. Otherwise (ours) each genre is divided among
+    `folds` splits, fold1, fold2, ... An artist may then be in several folds, so scores are too good. Files
+    with other names are left out. (TFDS has a builder of this name, which needs TensorFlow and accepts only
+    .wav.)
     """
 
-    VERSION = tfds.core.Version("2.0.0")  # 1.0.0 dealt otherwise
+    VERSION = tfds.core.Version("2.0.0")  # 1.0.0 had other folds
     OPTIONS: ClassVar[dict[str, Any]] = {"folds": 10}
     ALSO_READS = frozenset({".txt"})
     HOMEPAGE = "http://marsyas.info/downloads/datasets.html"

@@ -1,9 +1,9 @@
-"""Sound in HDF5 files as PANNs and PaSST pack it.
+"""Sound in HDF5 files as packed by PANNs and PaSST.
 
 PANNs (github.com/qiuqiangkong/audioset_tagging_cnn, utils/dataset.py): `audio_name`, fixed-length bytes;
 `waveform` int16 (clips, samples), zero-padded; `target` bool (clips, classes); attribute `sample_rate`, Hz.
-Rows of files that were missing there have no name. PaSST (github.com/kkoutini/PaSST, audioset/):
-`audio_name`; `mp3`, the bytes of a file, uint8 of variable length; `target` packed, eight classes a byte.
+Rows of files that were missing when it was packed have no name. PaSST (github.com/kkoutini/PaSST, audioset/):
+`audio_name`; `mp3`, the bytes of a file, uint8 of variable length; `target` packed, eight classes per byte.
 """
 
 import functools
@@ -21,7 +21,7 @@ from input_pipeline.errors import DataError
 
 _MAX_ROWS = 1 << 22  # AudioSet has half as many
 _MAX_NAME_BYTES = 256
-_MAX_CHUNK_BYTES = 1 << 28  # of what is decompressed at once
+_MAX_CHUNK_BYTES = 1 << 28  # of data that is decompressed at once
 _MAX_RATE = 384000  # Hz
 _BLOCK_ROWS = 4096
 _SOUNDS = ("waveform", "mp3")
@@ -37,11 +37,11 @@ class Row(Sound):
 
     @property
     def padded(self) -> bool:
-        """Whether shorter clips were filled up with zeros."""
+        """Whether shorter clips were padded with zeros."""
         return self.dataset == "waveform"
 
     def load(self, max_seconds: float) -> tuple[audio.Audio, str]:
-        """The samples, or the decoded bytes."""
+        """Return the samples, or the decoded bytes."""
         file = _open(self.path)
         try:
             rate = int(file.attrs.get("sample_rate", 0))
@@ -50,7 +50,7 @@ class Row(Sound):
             stored = np.ascontiguousarray(file[self.dataset][self.row])
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             if isinstance(error, OSError) and error.errno:
-                raise  # the system's; h5py says OSError of broken chunks too, without a number
+                raise  # a system error; for broken chunks h5py raises OSError without an errno
             raise audio.AudioError(f"not readable: {' '.join(str(error).split())[:200]}") from error
         sha256 = hashlib.sha256(stored.tobytes()).hexdigest()
         if self.dataset == "mp3":
@@ -59,10 +59,10 @@ class Row(Sound):
 
 
 def rows(path: Path, classes: int) -> Iterator[Packed]:
-    """The clips of a file, each with the indices of its classes, of which there are `classes`.
+    """Yield the clips of a file, each with the indices of its classes; there are `classes` in total.
 
     Raises:
-      DataError: h5py is not installed, or the file has not one of the two layouts.
+      DataError: h5py is not installed, or the file has neither layout.
     """
     try:
         file = _open(path)
@@ -91,7 +91,7 @@ def _open(path: Path) -> Any:
 
 
 def _check(path: Path, file: Any, dataset: str) -> None:
-    """Raises DataError where a file has another layout, leads to other files or would fill the memory."""
+    """Raises DataError if a file has another layout, refers to other files or would fill the memory."""
     import h5py
 
     def refuse(reason: str) -> None:
@@ -121,12 +121,12 @@ def _check(path: Path, file: Any, dataset: str) -> None:
 
 
 def _bits(path: Path, targets: Any, classes: int) -> bool:
-    """Whether targets hold eight classes a byte; else they hold one a value.
+    """Return whether targets hold eight classes per byte; otherwise they hold one per value.
 
-    The width says it, not the type: many keep 0 and 1 as uint8.
+    The width decides, not the type, because 0 and 1 are often stored as uint8.
 
     Raises:
-      DataError: they are neither.
+      DataError: the targets have neither form.
     """
     width = targets.shape[1] if targets.ndim == 2 else 0
     if width == classes:
@@ -140,5 +140,5 @@ def _bits(path: Path, targets: Any, classes: int) -> bool:
 
 
 def _indices(target: np.ndarray, packed: bool) -> tuple[str, ...]:
-    """Indices of the classes in a row, as text."""
+    """Return the indices of the classes in a row, as text."""
     return tuple(map(str, np.flatnonzero(np.unpackbits(target) if packed else target)))

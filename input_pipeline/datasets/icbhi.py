@@ -11,18 +11,18 @@ from input_pipeline.errors import DataError
 
 _SPLIT_FILE = "ICBHI_challenge_train_test.txt"
 _LONGEST_SECONDS = 600.0
-# By the flags of crackles and wheezes.
+# Keys are the flags of crackles and wheezes.
 _CLASSES = {("0", "0"): "normal", ("1", "0"): "crackle", ("0", "1"): "wheeze", ("1", "1"): "both"}
 
 
 class Icbhi(AudioBuilder):
     """6898 respiratory cycles of 920 recordings, 4 classes; the official split of recordings, train and test.
 
-    Layout as published: `101_1b1_Al_sc_Meditron.wav` beside `101_1b1_Al_sc_Meditron.txt` (start, end,
+    Layout as published: `101_1b1_Al_sc_Meditron.wav` next to `101_1b1_Al_sc_Meditron.txt` (start, end,
     crackles, wheezes of each cycle), and `ICBHI_challenge_train_test.txt`. A clip is a cycle; 4142 are in
-    train, 2756 in test. As in the official split, two patients, 156 and 218, are in both parts. The list has
-    one recording with another device than the file's, 226_1b1_Pl_sc_Meditron for ..._LittC2SE: the device is
-    ignored, since no two recordings differ in it alone.
+    train, 2756 in test. As in the official split, two patients, 156 and 218, are in both parts. For one
+    recording the list names another device than the file, 226_1b1_Pl_sc_Meditron for ..._LittC2SE. The device
+    is therefore ignored; no two recordings differ in it alone.
     """
 
     ALSO_READS = frozenset({".txt"})
@@ -64,18 +64,18 @@ class Icbhi(AudioBuilder):
 
     @functools.cached_property
     def _annotated(self) -> Mapping[str, str]:
-        """The recordings that have an annotation, by their names without the device."""
+        """Recordings with an annotation, by their names without the device."""
         stems = (PurePosixPath(file).stem for file in self.builder_config.files if file.endswith(".txt"))
         return {_without_device(stem): stem for stem in stems}
 
 
 def _without_device(recording: str) -> str:
-    """Patient, index, chest location and mode: '101_1b1_Al_sc' of '101_1b1_Al_sc_Meditron'."""
+    """Return patient, index, chest location and mode: '101_1b1_Al_sc' of '101_1b1_Al_sc_Meditron'."""
     return recording.rpartition("_")[0]
 
 
 def _cycle(path: Path, line: str) -> tuple[float, float, str]:
-    """Start and end in seconds and the class of an annotated cycle."""
+    """Return the start and end in seconds and the class of an annotated cycle."""
     fields = line.split()
     if len(fields) != 4 or tuple(fields[2:]) not in _CLASSES:
         raise DataError(f"{path}: {line!r} is not start, end, crackles, wheezes")

@@ -1,4 +1,4 @@
-"""Sound that many clips share a file for: what such a file holds, whichever its format."""
+"""Packed files, which hold the sound of many clips, in any supported format."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 from input_pipeline.datasets import hdf5, tar
 from input_pipeline.datasets.clip import Packed
 
-# By suffix: what reads a file, told the number of classes.
+# Readers by suffix; a reader takes the path and the number of classes.
 READERS: dict[str, Callable[[Path, int], Iterator[Packed]]] = {
     ".tar": lambda path, classes: tar.members(path),
     **dict.fromkeys((".h5", ".hdf", ".hdf5"), hdf5.rows),
@@ -24,10 +24,10 @@ class Archives:
     classes: int
 
     def __iter__(self) -> Iterator[tuple[str, Packed]]:
-        """Every clip with the file it is in; says on stderr how many of a file are unsafe.
+        """Yield every clip with its file; print to stderr how many clips of a file cannot be used.
 
         Raises:
-          DataError: a file that is not what its name says.
+          DataError: a file does not have the format that its suffix says.
         """
         for file in self.files:
             unsafe: list[Packed] = []

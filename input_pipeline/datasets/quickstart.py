@@ -13,7 +13,7 @@ from input_pipeline.datasets.clip import Clip, Sound
 from input_pipeline.errors import DataError
 
 RATE = 16000
-_LONGEST = 2 * RATE  # samples; transforms of this length are fast, those of a random one are not
+_LONGEST = 2 * RATE  # samples; FFTs of this length are fast, those of a random length are not
 
 Rng = np.random.Generator
 
@@ -21,9 +21,9 @@ Rng = np.random.Generator
 class Quickstart(AudioBuilder):
     """Synthetic: no sound here was ever recorded.
 
-    Ten classes drawn by formula with random pitch, tempo, timbre and level, in coloured background noise at
-    a signal-to-noise ratio of 0 to 20 dB; clips of 1 to 2 s, 16 kHz. The seed, the split and the number of a
-    clip determine it. Good for trying the programs, not for claims about recognition.
+    Ten classes, synthesised by formula with random pitch, tempo, timbre and level, in coloured background
+    noise at a signal-to-noise ratio of 0 to 20 dB; clips of 1 to 2 s, 16 kHz. A clip is determined by the
+    seed, its split and its number. Good for trying the programs, not for claims about recognition.
     """
 
     NEEDS_SOURCE = False
@@ -35,7 +35,7 @@ class Quickstart(AudioBuilder):
         return list(SYNTHESISERS)
 
     def clips(self) -> Mapping[str, Sequence[Clip]]:
-        """Splits train and test, the classes in turn."""
+        """Splits train and test; clips take the classes in turn."""
         names, options = self.label_names(), self.builder_config.options
         if options["seed"] < 0:
             raise DataError(f"config.dataset.seed={options['seed']} must not be negative")
@@ -50,7 +50,7 @@ class Quickstart(AudioBuilder):
 
 @dataclass(frozen=True)
 class Synthesis(Sound):
-    """The sound of a class, drawn with a seed."""
+    """Sound of a class, synthesised from a seed."""
 
     label: str
     seed: tuple[int, ...]
@@ -63,7 +63,7 @@ class Synthesis(Sound):
 
 
 def synthesise(label: str, rng: Rng) -> np.ndarray:
-    """A clip of the class under background noise, float32 (n,) at 16 kHz."""
+    """Return a clip of the class with background noise, float32 (n,) at 16 kHz."""
     t = np.arange(int(rng.uniform(1.0, 2.0) * RATE)) / RATE
     sound = SYNTHESISERS[label](t, rng)
     sound = sound / np.sqrt(np.mean(sound**2) + 1e-12)
@@ -73,7 +73,7 @@ def synthesise(label: str, rng: Rng) -> np.ndarray:
 
 
 def _noise(n: int, rng: Rng, slope: float, low: float = 20.0, high: float = RATE / 2) -> np.ndarray:
-    """Gaussian noise (n,), unit power, amplitude ~ frequency^-slope from low to high Hz."""
+    """Return Gaussian noise (n,) of unit power, with amplitude ~ frequency^-slope from low to high Hz."""
     frequency = np.fft.rfftfreq(_LONGEST, 1 / RATE)
     shape = np.where((frequency >= low) & (frequency <= high), np.maximum(frequency, 1) ** -slope, 0)
     noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(_LONGEST)) * shape, _LONGEST)[:n]
@@ -81,13 +81,13 @@ def _noise(n: int, rng: Rng, slope: float, low: float = 20.0, high: float = RATE
 
 
 def _tone(frequency: np.ndarray | float, t: np.ndarray, weights: Sequence[float]) -> np.ndarray:
-    """Harmonics 1, 2, ... of a frequency that may change over time, Hz, with the weights given."""
+    """Return the weighted sum of harmonics 1, 2, ... of a frequency in Hz, which may change over time."""
     phase = 2 * np.pi * np.cumsum(np.broadcast_to(frequency, t.shape)) / RATE
     return np.sum([w * np.sin((k + 1) * phase) for k, w in enumerate(weights)], axis=0)
 
 
 def _repeat(t: np.ndarray, onsets: np.ndarray, event: Callable[[], np.ndarray]) -> np.ndarray:
-    """The sum of events placed at the onsets, seconds."""
+    """Return the sum of events that begin at the onsets, in seconds."""
     sound = np.zeros(len(t))
     for onset in onsets:
         start = int(onset * RATE)

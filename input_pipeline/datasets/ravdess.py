@@ -11,17 +11,17 @@ from input_pipeline.datasets.source import is_audio
 from input_pipeline.errors import DataError
 
 _ACTORS = 24
-# modality-channel-emotion-intensity-statement-repetition-actor; only sound (03) of speech (01) is taken.
+# modality-channel-emotion-intensity-statement-repetition-actor; only audio-only (03) speech (01) is used.
 _NAME = re.compile(r"03-01-(0[1-8])-0[12]-0[12]-0[12]-(0[1-9]|1[0-9]|2[0-4])")
 
 
 class Ravdess(AudioBuilder):
     """Audio-only speech, 1440 clips, 8 emotions; splits fold1, fold2, ... by actor.
 
-    Everything is in the names, as published in `Actor_01/03-01-06-01-02-01-12.wav`; the folder and the
-    format may be others. Files of other names, so songs and the sound of videos too, are left out. No fold
-    list is official: here (ours) each fold holds out actors that no other fold has, in the order of
-    their numbers, so that with 4 folds each has 6 actors, and as many women (even) as men (odd).
+    The file names give emotion and actor, as published in `Actor_01/03-01-06-01-02-01-12.wav`. The folder and
+    the format may differ. Files with other names, including songs and the sound of videos, are left out.
+    There are no official folds. Here (ours) each fold has actors that no other fold has, in the order of
+    their numbers; each of 4 folds has 6 actors, as many women (even numbers) as men (odd numbers).
     """
 
     OPTIONS: ClassVar[dict[str, Any]] = {"folds": 4}

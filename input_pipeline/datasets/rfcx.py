@@ -15,13 +15,13 @@ _MINUTE = 60.0  # length of a recording, seconds
 
 
 class Rfcx(AudioBuilder):
-    """Excerpts of 10 s around each confirmed call in recordings of a minute, several species an excerpt.
+    """Excerpts of 10 s around each confirmed call in one-minute recordings; several species per excerpt.
 
     Layout as published (Kaggle, rfcx-species-audio-detection): `train_tp.csv` with the columns
     recording_id, species_id, t_min and t_max in seconds, the sound in `train/RECORDING_ID.flac`, 48 kHz.
-    Ours: the length `seconds` of an excerpt, whose labels are all species confirmed in it (an unconfirmed
-    one may be heard), and `folds` splits, fold1, fold2, ..., of whole recordings. Labels of the test set
-    were never published.
+    An excerpt lasts `seconds` (ours). Its labels (ours) are all species confirmed in it; unconfirmed ones may
+    be audible too. The recordings are divided among `folds` splits (ours), fold1, fold2, ... The labels of
+    the test set were never published.
     """
 
     OPTIONS: ClassVar[dict[str, Any]] = {"folds": 5, "seconds": 10.0}
@@ -58,7 +58,7 @@ class Rfcx(AudioBuilder):
         return self.clip(name, tuple(labels), f"train/{recording}", part=(start, end))
 
     def _calls(self) -> dict[str, list[tuple[float, float, str]]]:
-        """Start, end and species of the confirmed calls of each recording."""
+        """Return start, end and species of the confirmed calls, by recording."""
         path, calls = self.require("train_tp.csv"), defaultdict(list)
         for row in read_table(path, ("recording_id", "species_id", "t_min", "t_max")):
             first, last = (number(path, row[key], 0, _MINUTE) for key in ("t_min", "t_max"))
@@ -67,6 +67,6 @@ class Rfcx(AudioBuilder):
 
 
 def _start(call: tuple[float, float, str], seconds: float) -> float:
-    """Where an excerpt around a call begins, inside the recording."""
+    """Return the start of the excerpt around a call; the excerpt stays inside the recording."""
     middle = (call[0] + call[1]) / 2
     return min(max(0.0, middle - seconds / 2), _MINUTE - seconds)

@@ -1,8 +1,8 @@
-"""What the names that people give splits say: trained on, chosen by, or tested on."""
+"""Roles of splits by their usual names: for training, validation or test."""
 
 import re
 
-# Letters alone, and the role: one table for columns of tables and for folders.
+# Names of each role, letters only, both for columns of tables and for folders.
 _ROLES = {
     "train": ("train", "training", "trn"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -12,7 +12,7 @@ ROLES = {name: role for role, names in _ROLES.items() for name in names}
 
 
 def base_name(split: str) -> str:
-    """A split's name as `ROLES` has it: without case, numbers, separators and the word 'set'.
+    """Return a split's name as in `ROLES`: in lower case, without digits, separators and the ending 'set'.
 
     >>> base_name("Test-set 2")
     'test'
@@ -22,7 +22,7 @@ def base_name(split: str) -> str:
 
 
 def role(split: str) -> str:
-    """What a split of this name is for: 'train', 'validation', 'test'; '' where the name does not say.
+    """Return what a split of this name is for: 'train', 'validation', 'test', or '' if the name does not say.
 
     >>> role("TRAINING"), role("hold_out"), role("Dev"), role("fold1")
     ('train', 'test', 'validation', '')

@@ -1,4 +1,4 @@
-"""The files of a data set as the user has them: what is there, and its tables."""
+"""The source files of a data set: finding them and reading tables."""
 
 import csv
 import hashlib
@@ -15,10 +15,11 @@ from typing import NamedTuple
 from input_pipeline.audio import SUFFIXES, UNREADABLE
 from input_pipeline.errors import DataError
 
-# Tables are read whole, and what is in them counts; other files of a data set are told by size and time.
+# Tables are read whole and identified by their content; other files are identified by size and time.
 TABLE_SUFFIXES = frozenset([".csv", ".txt"])
 
-# What no line of text can hold: controls, ends of lines and of paragraphs, bytes that are not UTF-8.
+# Unicode categories that a line of text cannot hold: controls, ends of lines and paragraphs, bytes that are
+# not UTF-8.
 _UNWRITABLE = ("Cc", "Zl", "Zp", "Cs")
 
 # The largest official table (AudioSet's unbalanced segments) has 100 MB.
@@ -26,20 +27,20 @@ _MAX_TABLE_BYTES = 1 << 30
 
 
 class Stamp(NamedTuple):
-    """What tells a changed file without reading it: clips of one length have one size, so the time too."""
+    """Size and time of a file, to detect changes without reading it; equally long clips have equal sizes."""
 
     bytes: int
     modified_ns: int
 
 
 def scan(folder: Path, also: Set[str] = frozenset({".csv"})) -> dict[str, Stamp]:
-    """Stamps of all sound files below a folder, and those with the suffixes `also`, by relative path, sorted.
+    """Return the stamps of sound files, and files with the suffixes `also`, below a folder, sorted by path.
 
-    Hidden files and folders are left out. A folder that links lead to is read once, under its own name where
-    that lies beside the link's, and what is left out for this is said on stderr.
+    Paths are relative to the folder. Hidden files and folders are left out. A folder that is also reached by
+    links is read once, under its own name if that is next to the link's; stderr reports what is left out.
 
     Raises:
-      DataError: no such folder, a folder that cannot be read, or nothing but tables in it.
+      DataError: no such folder, a folder that cannot be read, or a folder with nothing but tables.
     """
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
@@ -70,13 +71,13 @@ def scan(folder: Path, also: Set[str] = frozenset({".csv"})) -> dict[str, Stamp]
 
 
 def walk(folder: Path, left_out: list[tuple[str, str]]) -> Iterator[Path]:
-    """The files below a folder but those that are hidden or in hidden folders, in no order.
+    """Yield the files below a folder, in no order, except those that are hidden or in hidden folders.
 
-    A folder that links lead to is walked once, under its own name where that lies beside the link's.
+    A folder that is also reached by links is walked once, under its own name if that is next to the link's.
 
     Args:
       folder: where to begin.
-      left_out: takes the relative paths of a link that is left out, and of what is walked in its stead.
+      left_out: list to which the relative paths of a skipped link and of the folder walked instead are added.
 
     Raises:
       OSError: a folder cannot be read.
@@ -117,12 +118,12 @@ def _reraise(error: OSError) -> None:
 
 
 def is_audio(name: str) -> bool:
-    """Whether a file name has the suffix of a sound file."""
+    """Return whether a file name has the suffix of a sound file."""
     return _suffix(name) in SUFFIXES
 
 
 def is_table(name: str) -> bool:
-    """Whether a file name has the suffix of a table."""
+    """Return whether a file name has the suffix of a table."""
     return _suffix(name) in TABLE_SUFFIXES
 
 
@@ -131,7 +132,7 @@ def _suffix(name: str) -> str:
 
 
 def fingerprint(folder: Path, files: Mapping[str, Stamp]) -> str:
-    """SHA-256 over names and stamps of the files, and names and content of the tables."""
+    """Return the SHA-256 over names and stamps of the files, and names and content of the tables."""
     digest = hashlib.sha256()
     for name, stamp in files.items():
         content = hashlib.sha256(table_bytes(folder / name)).hexdigest() if is_table(name) else str(stamp)
@@ -140,10 +141,10 @@ def fingerprint(folder: Path, files: Mapping[str, Stamp]) -> str:
 
 
 def table_bytes(path: Path) -> bytes:
-    """The content of a table, of bounded size.
+    """Return the content of a table, up to a maximum size.
 
     Raises:
-      DataError: it cannot be read or is too large.
+      DataError: the table cannot be read or is too large.
     """
     try:
         with path.open("rb") as file:
@@ -156,10 +157,10 @@ def table_bytes(path: Path) -> bytes:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not blank, without their ends.
+    """Return the non-blank lines of a text file, without trailing whitespace.
 
     Raises:
-      DataError: not text in UTF-8, or there are none.
+      DataError: the file is not text in UTF-8, or has no such lines.
     """
     try:
         lines = [line.rstrip() for line in table_bytes(path).decode("utf-8-sig").splitlines() if line.strip()]
@@ -171,10 +172,10 @@ def read_lines(path: Path) -> list[str]:
 
 
 def number(path: Path, value: str, least: float, most: float) -> float:
-    """A number in a table.
+    """Return a number in a table.
 
     Raises:
-      DataError: no number, or out of range; names the table.
+      DataError: not a number, or out of range; the message names the table.
     """
     try:
         parsed = float(value)
@@ -188,10 +189,10 @@ def number(path: Path, value: str, least: float, most: float) -> float:
 def read_table(
     path: Path, columns: Sequence[str], delimiter: str = ",", hint: str = ""
 ) -> list[dict[str, str]]:
-    """The rows of a csv file with a header line; `hint` ends the message where a column is not there.
+    """Return the rows of a csv file with a header line; `hint` ends the message if a column is missing.
 
     Raises:
-      DataError: not a UTF-8 table, a column that it lacks or has twice, no rows, or a row of another length.
+      DataError: not a UTF-8 table, a missing or repeated column, no rows, or a row of another length.
     """
     try:
         text = table_bytes(path).decode("utf-8-sig")
@@ -214,10 +215,10 @@ def read_table(
 
 
 def check_classes(names: Sequence[str], where: str) -> None:
-    """Checks that names of classes can be kept as lines of a file, as TFDS keeps them, and between tabs.
+    """Checks that names of classes can be stored as lines of a file, as TFDS does, and between tabs.
 
     Raises:
-      DataError: one cannot, or is there twice; the message begins with `where` they come from.
+      DataError: a name cannot, or is repeated; the message begins with `where`, the source of the names.
     """
     for name in names:
         if not name or name != name.strip() or _unwritable(name):

@@ -1,8 +1,8 @@
-"""Sound in tar archives as WebDataset has it: `key.flac` or the like, `key.json` or `key.cls` beside it.
+"""Sound in tar archives in WebDataset's layout: `key.flac` or the like, with `key.json` or `key.cls`.
 
 The layout: github.com/webdataset/webdataset, README. Nothing is unpacked: a clip is read from its place in
-the archive. Members that a careless program would write elsewhere are not taken, and neither is what declares
-more bytes than a clip has.
+the archive. Members whose names lead out of the archive's folder are not used, nor are members that declare
+more bytes than a clip can have.
 """
 
 import hashlib
@@ -19,21 +19,21 @@ from input_pipeline.errors import DataError
 
 _MAX_BYTES = 1 << 30  # of a member; ten minutes of 32-bit stereo at 192 kHz are 0.9 GB
 _MAX_LABEL_BYTES = 1 << 20
-# What tarfile raises where headers are no whole archive's: names of names of names, sizes that nothing holds.
+# What tarfile raises for broken headers, such as endlessly nested long names or impossible sizes.
 _BROKEN = (tarfile.TarError, RecursionError, MemoryError, OverflowError, ValueError)
-_LABEL_KEYS = ("labels", "label", "tag")  # of a json object; 'tag' is LAION's
+_LABEL_KEYS = ("labels", "label", "tag")  # keys in a json object; 'tag' is LAION's
 
 
 @dataclass(frozen=True)
 class Member(Sound):
-    """A sound file inside an uncompressed archive, at its bytes there."""
+    """A sound file inside an uncompressed archive, by its position there."""
 
     archive: Path
     offset: int
     size: int
 
     def load(self, max_seconds: float) -> tuple[audio.Audio, str]:
-        """The decoded member."""
+        """Return the decoded member."""
         with self.archive.open("rb") as file:
             file.seek(self.offset)
             content = file.read(self.size)
@@ -41,7 +41,7 @@ class Member(Sound):
 
 
 def members(path: Path) -> Iterator[Packed]:
-    """The clips of an archive, each with the labels beside it or None.
+    """Yield the clips of an archive, each with the labels stored next to it, or None.
 
     Raises:
       DataError: not an uncompressed tar archive.
@@ -64,7 +64,7 @@ def members(path: Path) -> Iterator[Packed]:
                         )
                     elif not _problem(info, end) and info.size <= _MAX_LABEL_BYTES:
                         content = archive.extractfile(info)
-                        assert content is not None  # as of every regular file
+                        assert content is not None  # it is a regular file
                         labels[key] = _labels(info.name, content.read())
             except _BROKEN as error:
                 broken = f"the archive breaks off: {error}"
@@ -79,10 +79,10 @@ def members(path: Path) -> Iterator[Packed]:
 
 
 def _headers(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The members in the order of the archive, each behind the one before.
+    """Yield the members in the order of the archive, each at a higher position than the one before.
 
     Raises:
-      tarfile.HeaderError: one is not; tarfile, which follows a negative size back, would read it for ever.
+      tarfile.HeaderError: a member is not; tarfile follows a negative size back, and would read for ever.
     """
     before = -1
     for info in archive:
@@ -93,12 +93,12 @@ def _headers(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def _written(name: str) -> str:
-    """A name as it can be written: bytes that are not UTF-8 stand there as escapes."""
+    """Return a name in printable form: bytes that are not UTF-8 become escapes."""
     return name.encode(errors="backslashreplace").decode()
 
 
 def _problem(info: tarfile.TarInfo, end: int) -> str:
-    """Why a member is not taken; '' where it is safe."""
+    """Return why a member is not used; '' if it is safe."""
     name = PurePosixPath(info.name)
     if _written(info.name) != info.name:
         return "its name is not text in UTF-8"
@@ -114,7 +114,7 @@ def _problem(info: tarfile.TarInfo, end: int) -> str:
 
 
 def _labels(name: str, content: bytes) -> tuple[str, ...]:
-    """The labels in a member beside a sound: machine ids, display names or indices, as text; () is none."""
+    """Return the labels in a member next to a sound: machine ids, display names or indices; () if none."""
     suffix = PurePosixPath(name).suffix
     try:
         text = content.decode()

@@ -1,4 +1,4 @@
-"""VoxCeleb1: 1251 speakers in interviews on YouTube; who speaks."""
+"""VoxCeleb1: speaker identification, 1251 speakers in interviews on YouTube."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ _SPLITS = {"1": "train", "2": "valid", "3": "test"}
 
 
 class Voxceleb(AudioBuilder):
-    """153516 utterances of 4 s and more, 16 kHz; the official split of identification: train, valid, test.
+    """153516 utterances of 4 s and more, 16 kHz; the official split for identification: train, valid, test.
 
     Layout as published: `iden_split.txt`, whose rows are the part (1, 2, 3) and the file, `1
-    id10003/na8-QEFmj44/00003.wav`, and the sound under `wav/`. (TFDS has a builder of this name, which
-    cannot be made without TensorFlow, and passes silently over files that are missing.)
+    id10003/na8-QEFmj44/00003.wav`, and the sound under `wav/`. (TFDS has a builder of this name, which needs
+    TensorFlow and silently skips missing files.)
     """
 
     ALSO_READS = frozenset({".txt"})
