@@ -1,4 +1,4 @@
-"""Everything on the host before the device: sound files to batches. Imports nothing of rann_jax."""
+"""Everything on the host before the device, from sound files to batches. It does not import rann_jax."""
 
 from input_pipeline.errors import DataError
 from input_pipeline.loader import eval_batches, train_batches

@@ -1,6 +1,6 @@
-"""From the bytes of a sound file to mono int16 at the wanted rate, or a reason why not.
+"""Decode sound files to mono int16 at a given sample rate, or say why they are unusable.
 
-Sample values: int16 is float times 32768, so that 16-bit PCM passes through unchanged.
+int16 values are float values times 32768, so 16-bit PCM passes through unchanged.
 """
 
 import dataclasses
@@ -16,11 +16,11 @@ import soxr
 
 from input_pipeline.truncation import truncation
 
-# Longer than any clip of the data sets served here; a file beyond it is more likely a mistake, and
-# decoding it would only fill the memory.
+# Longer than any clip of the data sets supported here. A longer file is more likely a mistake, and decoding
+# it would only fill the memory.
 MAX_SECONDS = 600.0
 
-# What to look for in a folder. What is in a file, decoding tells: that there is no decoder of .m4a, for one.
+# Suffixes to look for in a folder. Whether a file can be decoded is found by trying; .m4a, for one, cannot.
 SUFFIXES = frozenset(
     [
         ".aif",
@@ -42,7 +42,7 @@ SUFFIXES = frozenset(
     ]
 )
 
-# Sound that nothing here decodes, in the formats of telephones, browsers and video.
+# Suffixes of sound that nothing here decodes, from telephones, browsers and video.
 UNREADABLE = frozenset(
     [
         ".3gp",
@@ -63,25 +63,26 @@ UNREADABLE = frozenset(
     ]
 )
 
-RATES = (1000, 768_000)  # Hz (ours): below is no sound, above no sound card
+RATES = (1000, 768_000)  # Hz (ours): no recorded sound is below, no sound card above
 _BLOCK_FRAMES = 1 << 18
-LOUDEST = 1e10  # (ours) integers kept as floats are below; the power of what is above is infinite in float32
-# Of the samples that are not zero in a file of floats (ours): loud masters have few beyond full scale, what
-# was written as floats in the scale of integers has nearly all, and would become a square wave.
+LOUDEST = 1e10  # (ours) integers stored as floats are below; above, the power would be infinite in float32
+# Largest share of a float file's non-zero samples that may exceed full scale (ours). Loud masters have few
+# such samples. In integers that were written as floats without scaling nearly all do, and clipping would turn
+# the sound into a square wave.
 _MAX_BEYOND = 0.1
 _FLOATS = ("FLOAT", "DOUBLE")
-_OPEN_FRAMES = 1 << 62  # libsndfile's count where a header leaves it open is near 2**63
+_OPEN_FRAMES = 1 << 62  # if a header leaves the length open, libsndfile's count is near 2**63
 
 
 class AudioError(Exception):
-    """A recording that cannot be used; the message is the reason, fit for a manifest."""
+    """A recording that cannot be used; the message is the reason, as written to a manifest."""
 
 
 class _Content(io.BytesIO):
-    """The bytes of a file, for libsndfile: a broken header may send it before their beginning."""
+    """The bytes of a file, for libsndfile, which may seek before their beginning if a header is broken."""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Seeks, or stays where it is: in a C callback an error could only be printed, not raised."""
+        """Seeks if possible, otherwise stays: an error in a C callback could only be printed, not raised."""
         try:
             return super().seek(offset, whence)
         except ValueError:
@@ -94,8 +95,8 @@ class Audio:
 
     Attributes:
       samples: float32 (n,), mono, full scale +-1.
-      rate: sampling rate of the samples, Hz.
-      source_rate: sampling rate of the file, Hz.
+      rate: sample rate of the samples, Hz.
+      source_rate: sample rate of the file, Hz.
       channels: number of channels of the file.
     """
 
@@ -106,9 +107,9 @@ class Audio:
 
 
 def decode(source: str | Path | bytes, *, max_seconds: float = MAX_SECONDS) -> Audio:
-    """Decodes a sound file (whatever libsndfile reads: wav, flac, ogg, mp3, ...) to mono.
+    """Decodes a sound file (any that libsndfile reads: wav, flac, ogg, mp3, ...) to mono.
 
-    The channels are averaged. Reading stops as soon as the limit is passed, whatever the header
+    The channels are averaged. Reading stops as soon as the limit is exceeded, whatever the header
     says.
 
     Args:
@@ -116,7 +117,7 @@ def decode(source: str | Path | bytes, *, max_seconds: float = MAX_SECONDS) -> A
       max_seconds: the longest recording accepted, seconds.
 
     Raises:
-      AudioError: what `stream` refuses, empty, or longer than max_seconds.
+      AudioError: the file is empty, longer than max_seconds, or rejected by `stream`.
     """
     with stream(source) as opened:
         samples = _joined(opened, max_seconds)
@@ -138,15 +139,15 @@ def _joined(opened: "Stream", max_seconds: float) -> np.ndarray:
 
 
 def open_sound(source: str | Path | bytes) -> soundfile.SoundFile:
-    """Opens a sound file, whatever its name, or the bytes of one; it raises what soundfile does."""
+    """Opens a sound file with any name, or the bytes of one; errors are those of soundfile."""
     if isinstance(source, bytes):
         return soundfile.SoundFile(_Content(source))
-    # As bytes, for soundfile takes no text of a name that is not UTF-8.
+    # The name is passed as bytes, because soundfile rejects a str whose name is not UTF-8.
     return soundfile.SoundFile(os.fsencode(source) if os.name == "posix" else source)
 
 
 def _check_whole(source: str | Path | bytes) -> None:
-    """Raises AudioError where a file is shorter than its container says."""
+    """Raises AudioError if a file is shorter than its container states."""
     with _decoding(), io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
         lacking = truncation(file)
     if lacking:
@@ -154,21 +155,21 @@ def _check_whole(source: str | Path | bytes) -> None:
 
 
 def _check_count(file: soundfile.SoundFile, samples: int) -> None:
-    """Raises AudioError where a FLAC file had fewer samples than it says."""
-    # Of lossless formats the header's count is exact; an open one is far beyond any file.
+    """Raises AudioError if a FLAC file had fewer samples than its header states."""
+    # For lossless formats the header's count is exact; if it is left open, it is far beyond any file.
     if samples < file.frames < _OPEN_FRAMES and file.format == "FLAC":
         raise AudioError(f"truncated: it has {samples} of {file.frames} samples")
 
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """A recording that is decoded while it is used.
+    """A recording that is decoded as it is read.
 
     Attributes:
-      rate: sampling rate of the file, Hz.
-      seconds: length that the header claims; a broken file may have less.
+      rate: sample rate of the file, Hz.
+      seconds: length that the header states; a broken file may be shorter.
       channels: number of channels of the file.
-      blocks: mono float32 blocks (n,); taking one raises AudioError where the file is broken.
+      blocks: mono float32 blocks (n,); the iterator raises AudioError if the file is broken.
     """
 
     rate: int
@@ -185,9 +186,10 @@ def stream(source: str | Path | bytes) -> Iterator[Stream]:
       source: path of a file, or its bytes.
 
     Raises:
-      AudioError: undecodable, shorter than the file says, or of a rate that no sound has (of 1 Hz, a block
-        would be resampled to days); while blocks are taken also NaN, infinite or absurdly large samples, and
-        at the end FLAC, whose length only decoding counts, and floats that are integers in another type.
+      AudioError: the file cannot be decoded, is shorter than it states, or its rate is outside RATES (at
+        1 Hz, one block would be resampled to days of sound). While blocks are read: samples are NaN,
+        infinite or absurdly large. After the last block: a FLAC file is truncated, which only decoding
+        shows, or a file holds integers written as floats without scaling.
     """
     with _decoding():
         file = open_sound(source)
@@ -203,7 +205,7 @@ def _checked_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
     blocks = _mono_blocks(file)
     total = sounding = beyond = 0
     while True:
-        with _decoding():  # only the decoder: what the user of a block does is not this file's fault
+        with _decoding():  # around the decoder only: errors in the caller's code are not this file's fault
             block = next(blocks, None)
         if block is None:
             break
@@ -232,22 +234,22 @@ def _mono_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
 
 @contextmanager
 def _decoding() -> Iterator[None]:
-    """Raise as AudioError whatever libsndfile or the file system says."""
+    """Re-raises errors of libsndfile and the file system as AudioError."""
     try:
         yield
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
-        # TypeError: soundfile takes a .raw name for headerless PCM and asks for its format.
+        # TypeError: soundfile takes a file named .raw for headerless PCM and demands its format.
         raise AudioError(f"not decodable: {_one_line(error)}") from error
 
 
 def _one_line(error: Exception) -> str:
-    # libsndfile quotes the whole stream object or path first; what matters comes after the colon.
+    # libsndfile's message begins with the whole stream object or path; error_string has only the reason.
     text = getattr(error, "error_string", None) or str(error) or type(error).__name__
     return " ".join(text.split())[:200]
 
 
 def resample(audio: Audio, rate: int) -> Audio:
-    """Resamples to `rate` Hz with soxr's HQ filter; at that rate already, it is returned as is."""
+    """Resamples to `rate` Hz with soxr's HQ filter; audio already at that rate is returned unchanged."""
     if audio.rate == rate:
         return audio
     samples = soxr.resample(audio.samples, audio.rate, rate, quality="HQ")
@@ -257,7 +259,7 @@ def resample(audio: Audio, rate: int) -> Audio:
 
 
 def to_int16(samples: np.ndarray) -> tuple[np.ndarray, int]:
-    """Rounds float samples (n,) to int16 (n,); returns them and how many were out of range."""
+    """Rounds float samples (n,) to int16 (n,); returns them and the number that had to be clipped."""
     scaled = np.rint(samples * np.float32(32768))
     clipped = np.count_nonzero((scaled > 32767) | (scaled < -32768))
     return np.clip(scaled, -32768, 32767).astype(np.int16), int(clipped)

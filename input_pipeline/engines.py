@@ -1,4 +1,4 @@
-"""Who converts the shards of a data set: this process, several here, or an Apache Beam runner."""
+"""Engines that convert the shards of a data set: one or several local processes, or an Apache Beam runner."""
 
 import functools
 import os
@@ -13,19 +13,19 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from input_pipeline.errors import DataError
 from input_pipeline.shards import Recipe, Shard, write
 
-# Ours: fewer clips are not worth the start of another worker, which imports TFDS.
+# (ours) For fewer clips, starting another worker, which imports TFDS, is not worth the time.
 _CLIPS_PER_WORKER = 400
-_IDLE_SECONDS = 10  # after which a worker that has no more to do ends
+_IDLE_SECONDS = 10  # a worker without work ends after this time
 
 
 def run_here(shards: Sequence[Shard], recipe: Recipe, *, workers: int, advance: Callable[[int], Any]) -> None:
     """Converts the shards on this machine.
 
     Args:
-      shards: those that are not finished.
-      recipe: how.
-      workers: number of processes; 0 is one a core, fewer where the clips are few.
-      advance: told of every finished shard how many clips it has.
+      shards: the unfinished shards.
+      recipe: how clips become records.
+      workers: number of processes; 0 is one per core, or fewer if there are few clips.
+      advance: called with the number of clips of every shard that finishes.
 
     Raises:
       DataError: a worker was killed.
@@ -37,7 +37,7 @@ def run_here(shards: Sequence[Shard], recipe: Recipe, *, workers: int, advance: 
         for shard in shards:
             advance(write(shard, recipe))
         return
-    # loky's workers do not import the user's script again, as those of multiprocessing do.
+    # Unlike multiprocessing's workers, loky's do not import the user's script again.
     parallel = joblib.Parallel(
         workers, batch_size=1, return_as="generator_unordered", idle_worker_timeout=_IDLE_SECONDS
     )
@@ -53,14 +53,14 @@ def run_here(shards: Sequence[Shard], recipe: Recipe, *, workers: int, advance: 
 
 
 def _write_for(parent: int, shard: Shard, recipe: Recipe) -> int:
-    """Writes a shard in a worker, which ends with the process that waits for it."""
+    """Writes a shard in a worker process, which ends when its parent process ends."""
     _follow(parent)
     return write(shard, recipe)
 
 
 @functools.cache
 def _follow(parent: int) -> None:
-    """Ends this process soon after its parent was killed: loky's workers would wait for work a while."""
+    """Ends this process soon after its parent is killed; loky's workers would wait for work a while."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -71,10 +71,10 @@ def _follow(parent: int) -> None:
 
 
 def run_on_beam(shards: Sequence[Shard], recipe: Recipe, pipeline: Any) -> None:
-    """Adds the conversion of the shards to a pipeline; its workers share the file system of this machine.
+    """Adds the conversion of the shards to a pipeline, whose workers must share this machine's file system.
 
-    One stage for all shards: TFDS' own shard pipeline has two for each of them, sixteen thousand for
-    AudioSet, which is beyond what runners take as one job.
+    There is one set of stages for all shards. TFDS's own shard pipeline has two stages per shard, sixteen
+    thousand for AudioSet, which is more than runners accept as one job.
     """
     import apache_beam as beam
 

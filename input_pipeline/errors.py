@@ -1,5 +1,5 @@
-"""The one error of this package that a user can cause and mend."""
+"""The one error of this package that a user can cause and fix."""
 
 
 class DataError(Exception):
-    """Sound data that cannot be used as given: one line that names the key or file and the mend."""
+    """Data that cannot be used as given; the message is one line that names the key or file and the fix."""

@@ -1,4 +1,4 @@
-"""What preparing a data set would cost: a sample is really prepared, in every storage, and multiplied."""
+"""Estimates the cost of preparing a data set, by preparing a sample of it in every storage."""
 
 import dataclasses
 import tempfile
@@ -20,12 +20,12 @@ from input_pipeline.shards import Recipe, Shard, write
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one storage, per usable clip of the sample.
+    """Cost of one storage, per usable clip of the sample.
 
     Attributes:
-      bytes: on disk.
-      prepare_seconds: of one core's time, to decode, resample, encode and write it; waiting does not count.
-      read_seconds: of one core's time, to read it again.
+      bytes: size on disk.
+      prepare_seconds: time of one core to decode, resample, encode and write a clip, without waiting.
+      read_seconds: time of one core to read it again.
     """
 
     bytes: float
@@ -35,15 +35,15 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a data set has, and what its copy would cost.
+    """Size of a data set, and the cost of its copy.
 
     Attributes:
-      listed: clips of each split.
-      missing: those of them that are rejected unheard, such as absent files.
-      sampled: how many clips were prepared for this.
+      listed: number of clips of each split.
+      missing: how many of them are rejected before decoding, such as absent files.
+      sampled: number of clips that were prepared for the estimate.
       unusable: how many of those were rejected.
       seconds: mean length of a usable clip.
-      costs: by storage.
+      costs: cost of each storage.
     """
 
     listed: Mapping[str, int]
@@ -55,7 +55,7 @@ class Estimate:
 
     @property
     def usable(self) -> float:
-        """Clips expected in the copy."""
+        """Expected number of clips in the copy."""
         there = sum(self.listed.values()) - sum(self.missing.values())
         return there * (1 - self.unusable / self.sampled) if self.sampled else 0.0
 
@@ -63,12 +63,12 @@ class Estimate:
 def estimate(
     name: str, *, sample: int = 64, splits: Mapping[str, str] | None = None, **plan_options: object
 ) -> Estimate:
-    """Lists a data set and prepares clips of it, evenly spaced, in a temporary folder that is removed.
+    """Lists a data set and prepares evenly spaced clips of it, in a temporary folder that is removed.
 
     Args:
       name: a name in `datasets.REGISTRY`.
-      sample: at most so many clips.
-      splits: what the data is for, as in `prepare`: those that are not there are refused.
+      sample: largest number of clips to prepare.
+      splits: the splits of each use, as in `prepare`; unknown ones raise an error.
       **plan_options: see `prepare.plan`.
 
     Raises:

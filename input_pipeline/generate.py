@@ -1,7 +1,7 @@
-"""Converts a data set's files by TFDS, once, whoever asks for them meanwhile, and where a killed run stopped.
+"""Converts a data set's files with TFDS, only once even if several processes ask, and resumes killed runs.
 
-TFDS writes into a folder with a temporary name and renames it when whole. Shards that a killed preparation
-has finished wait beside it, and the next one goes on from there.
+TFDS writes into a folder with a temporary name and renames it when complete. Shards that a killed preparation
+has finished are kept in a folder next to it, and the next preparation continues from there.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ from input_pipeline.lock import locked
 def find_or_generate(
     builder_class: type[AudioBuilder], root: Path, config: AudioConfig, beam: str | None, progress: bool
 ) -> Path:
-    """The folder of the finished copy, made now where there is none.
+    """Return the folder of the finished copy; make the copy now if there is none.
 
     Args:
       builder_class: the data set.
       root: the folder of all copies.
-      config: of this copy.
+      config: configuration of this copy.
       beam: flags of a Beam runner, or None for no Beam; see `prepare`.
       progress: whether to show a bar.
 
@@ -49,7 +49,7 @@ def find_or_generate(
                 _generate(builder_class, root, config, _beam_config(beam), progress)
                 shutil.rmtree(config.staging)
     except (OSError, RuntimeError) as error:
-        # array_record reports a full disk as a RuntimeError with the system's words in it.
+        # array_record reports a full disk as a RuntimeError that contains the system's message.
         if isinstance(error, RuntimeError) and os.strerror(errno.ENOSPC) not in str(error):
             raise
         raise DataError(_refused(error, root, config.source)) from error
@@ -57,7 +57,7 @@ def find_or_generate(
 
 
 def _refused(error: OSError | RuntimeError, root: Path, source: Path) -> str:
-    """What the system refused, which is writing unless the error names one of the source files."""
+    """Return the message for a system error: a failed write, unless the error names a source file."""
     reason, file = getattr(error, "strerror", None) or error, getattr(error, "filename", None)
     if (
         isinstance(file, str | os.PathLike)
@@ -72,13 +72,13 @@ def _refused(error: OSError | RuntimeError, root: Path, source: Path) -> str:
 
 
 def _remove_unfinished(parent: Path) -> None:
-    """Removes what killed preparations left; under the lock, so none of it is in use."""
+    """Removes what killed preparations left; the caller holds the lock, so none of it is in use."""
     for left_over in parent.glob("incomplete.*"):
         shutil.rmtree(left_over)
 
 
 def _beam_config(flags: str | None) -> tfds.download.DownloadConfig:
-    """How TFDS is told of a runner.
+    """Return the configuration that tells TFDS which Beam runner to use.
 
     Raises:
       DataError: Beam is not installed.
@@ -114,15 +114,15 @@ def _generate(
 
 
 def _begin(bar: tqdm, finished: int) -> None:
-    """Begins behind what is finished already, which counts for no rate."""
+    """Starts the bar at the clips that are already finished, which do not count for its rate."""
     bar.n = bar.last_print_n = bar.initial = finished
     bar.refresh()
 
 
 @contextlib.contextmanager
 def quiet_tfds() -> Iterator[None]:
-    """Silences TFDS' bars and log lines about custom configurations; its bars are then as they were."""
-    verbosity, shown = logging.get_verbosity(), tqdm_utils._active  # no function of TFDS tells
+    """Silences TFDS's bars and log lines about custom configurations, and restores both afterwards."""
+    verbosity, shown = logging.get_verbosity(), tqdm_utils._active  # TFDS has no function that returns this
     logging.set_verbosity(logging.ERROR)
     tfds.display_progress_bar(False)
     try:

@@ -1,8 +1,7 @@
-"""The grain graph from stored clips to host batches: read, crop, batch, share out among processes.
+"""The grain pipeline from stored clips to host batches: read, crop, batch, distribute over processes.
 
-Every batch is a function of the seed and its step alone. Clips are cropped before batches are
-shared out, so the local batches of P processes, put one after another, are the batch that one
-process would see.
+Every batch depends only on the seed and its step. Clips are cropped before batches are distributed over
+processes. The local batches of P processes, concatenated, therefore equal the batch of a single process.
 """
 
 import functools
@@ -17,7 +16,7 @@ from input_pipeline.errors import DataError
 from input_pipeline.prepared import Prepared
 from input_pipeline.sampling import BalancedOrder, WeightedOrder
 
-# Draws of an endless order: a thousand years of 30 a second.
+# Number of draws of an "endless" order: enough for a thousand years at 30 a second.
 _ENDLESS = 1 << 40
 
 _ORDERS: dict[str, type[BalancedOrder] | type[WeightedOrder]] = {
@@ -43,29 +42,29 @@ def train_batches(
     prefetch: int = 8,
     num_workers: int = 0,
 ) -> grain.DatasetIterator[Batch]:
-    """Endless training batches: reshuffled every epoch, class-balanced or weighted, cropped at random.
+    """Return endless training batches of random crops, in the order that `sampling` names.
 
     Args:
       prepared: the data set.
-      split: its split, or several as in 'fold2+fold3'.
+      split: name of a split, or several as in 'fold2+fold3'.
       crop_samples: length of a crop in samples; shorter clips are padded with zeros at the end.
       batch_size: global batch size, a multiple of process_count.
-      seed: of the order and of the crops.
-      sampling: 'uniform', every clip once an epoch; 'balanced', every class equally often; or 'weighted', at
-        random, clips of rare classes more often. See `sampling` for the schemes.
-      start_step: number of the first batch; batch k is the same whatever the start.
-      process_index: which process this is.
-      process_count: how many processes share a batch.
-      num_threads: threads that read.
-      prefetch: batches read ahead.
-      num_workers: processes that read, beside this one; 0 is none. grain asks for parsed absl flags.
+      seed: seed of the order and of the crops.
+      sampling: 'uniform', every clip once per epoch; 'balanced', every class equally often; or 'weighted',
+        random draws that favour clips of rare classes. See `sampling` for the schemes.
+      start_step: number of the first batch; batch k is the same for any start.
+      process_index: index of this process.
+      process_count: number of processes that share a batch.
+      num_threads: number of threads that read.
+      prefetch: number of batches to read ahead.
+      num_workers: additional processes that read; 0 for none. grain then requires parsed absl flags.
 
     Returns:
       Iterator of {"audio": int16 (batch_size / process_count, crop_samples),
       "labels": float32 (batch_size / process_count, classes)}. Close it with `.close()`.
 
     Raises:
-      DataError: unknown split or sampling, or a batch size that the processes cannot share.
+      DataError: unknown split or sampling, or a batch size that does not divide among the processes.
     """
     local = _local_batch_size(batch_size, process_count)
     crop = functools.partial(_random_crop, crop_samples=crop_samples, num_labels=len(prepared.labels))
@@ -76,7 +75,7 @@ def train_batches(
 
 
 def _ordered(prepared: Prepared, split: str, sampling: str, seed: int) -> grain.MapDataset:
-    """The clips of a split, endlessly, in the order that `sampling` names."""
+    """Return the clips of a split, endlessly, in the order that `sampling` names."""
     source = prepared.source(split)
     if sampling == "uniform":
         # repeat() reshuffles: grain derives each epoch's order from the seed and the epoch.
@@ -100,27 +99,28 @@ def eval_batches(
     prefetch: int = 8,
     num_workers: int = 0,
 ) -> grain.DatasetIterator[Batch]:
-    """Every clip of a split once, in evenly spaced crops; the last batch is filled up and masked.
+    """Return batches that hold every clip of a split once, as evenly spaced crops; the last is padded.
 
     Args:
       prepared: the data set.
-      split: its split, or several as in 'fold2+fold3'.
+      split: name of a split, or several as in 'fold2+fold3'.
       crop_samples: length of a crop in samples; shorter clips are padded with zeros at the end.
-      max_crops: at most so many crops a clip; fewer than needed leave gaps between them.
+      max_crops: largest number of crops per clip; longer clips have gaps between their crops.
       batch_size: global batch size, a multiple of process_count.
-      process_index: which process this is.
-      process_count: how many processes share a batch.
-      num_threads: threads that read.
-      prefetch: batches read ahead.
-      num_workers: processes that read, beside this one; 0 is none. grain asks for parsed absl flags.
+      process_index: index of this process.
+      process_count: number of processes that share a batch.
+      num_threads: number of threads that read.
+      prefetch: number of batches to read ahead.
+      num_workers: additional processes that read; 0 for none. grain then requires parsed absl flags.
 
     Returns:
       Iterator of {"audio": int16 (batch_size / process_count, crop_samples), "mask": bool (batch_size /
-      process_count,), "clip": int32 (batch_size / process_count,)}: the index of the clip in the split, 0
-      where the mask is False. Every process gets the same number of batches. Close it with `.close()`.
+      process_count,), "clip": int32 (batch_size / process_count,)}. "clip" is the index of the clip in the
+      split. "mask" is False for padding, where "clip" is 0. Every process gets the same number of batches.
+      Close it with `.close()`.
 
     Raises:
-      DataError: unknown split, or a batch size that the processes cannot share.
+      DataError: unknown split, or a batch size that does not divide among the processes.
     """
     local = _local_batch_size(batch_size, process_count)
     lengths = [row.samples for row in prepared.manifest(split).rows]
@@ -134,7 +134,7 @@ def eval_batches(
 
 
 def crop_starts(lengths: Sequence[int], crop_samples: int, max_crops: int) -> np.ndarray:
-    """Crops that cover clips of these lengths, int32 (crops, 2): clip, first sample."""
+    """Return the crops that cover clips of these lengths, int32 (crops, 2): clip index, first sample."""
     crops = []
     for clip, length in enumerate(lengths):
         count = min(max(1, -(-length // crop_samples)), max_crops)

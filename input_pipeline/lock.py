@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""A lock that admits one process at a time to a folder."""
 
 import contextlib
 import fcntl
@@ -13,16 +13,16 @@ class LockedError(Exception):
 
 @contextlib.contextmanager
 def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Holds a folder for this process; the kernel lets go of it however the process ends.
+    """Locks a folder for this process; the kernel releases the lock however the process ends.
 
-    Made where it is missing. A second process says that it waits, and waits. On a file system without locks
-    a process says so and goes on, as if it were the only one.
+    The folder is created if it is missing. A second process prints that it waits, and waits. On a file system
+    without locks, a process prints a warning and continues as if it were the only one.
 
     Raises:
-      LockedError: without `wait`, where another process holds it.
+      LockedError: `wait` is False and another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:  # "a" empties no file to which a link of that name leads
+    with (folder / ".lock").open("a") as file:  # "a": if .lock is a link, its target is not emptied
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

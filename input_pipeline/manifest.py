@@ -1,7 +1,7 @@
-"""What is in a prepared split, and what was left out of it: one JSON object a line.
+"""Manifests of prepared splits: the clips that are in a split and those left out, one JSON object per line.
 
-The file lies beside the records of its split and is written before their folder gets its final
-name, so it is there exactly when they are. Rows of accepted clips are in the order of the records.
+A manifest is stored next to the records of its split. It is written before their folder gets its final
+name, so it exists exactly if they do. The rows of accepted clips are in the order of the records.
 """
 
 import hashlib
@@ -19,12 +19,12 @@ class Row:
 
     Attributes:
       id: unique name of the clip in its data set.
-      sha256: of the source file (of the samples, where there is no file).
+      sha256: SHA-256 of the source file (of the samples if there is no file).
       samples: stored length, in samples at the prepared rate.
-      source_rate: sampling rate of the source, Hz.
-      channels: channels of the source.
-      peak: largest absolute stored value, 1.0 is full scale.
-      clipped: samples that were out of range and had to be clipped.
+      source_rate: sample rate of the source, Hz.
+      channels: number of channels of the source.
+      peak: largest absolute stored value; 1.0 is full scale.
+      clipped: number of samples that were out of range and had to be clipped.
       labels: names of its classes.
     """
 
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Rejected:
-    """One source that was quarantined, with the reason."""
+    """A source that was left out, with the reason."""
 
     id: str
     reason: str
@@ -55,22 +55,22 @@ class Manifest:
 
     @property
     def listed(self) -> int:
-        """How many sources the split has, those that were rejected too."""
+        """Number of sources of the split, rejected ones included."""
         return len(self.rows) + len(self.rejected)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the accepted rows: equal exactly where the prepared clips are the same."""
+        """Return a SHA-256 over the accepted rows, equal exactly if the prepared clips are the same."""
         return hashlib.sha256("".join(_line(row) for row in self.rows).encode()).hexdigest()
 
     def write(self, path: Path) -> None:
-        """Writes the rows, then the rejected."""
+        """Writes the rows, then the rejected sources."""
         with path.open("w", encoding="utf-8") as file:
             file.writelines(_line(row) for row in self.rows)
             file.writelines(_line(source) for source in self.rejected)
 
 
 def read(path: Path) -> Manifest:
-    """Reads what `Manifest.write` wrote."""
+    """Reads a file that `Manifest.write` wrote."""
     rows, rejected = [], []
     with path.open(encoding="utf-8") as file:
         for line in file:
@@ -83,7 +83,7 @@ def read(path: Path) -> Manifest:
 
 
 def joined(manifests: Iterable[Manifest]) -> Manifest:
-    """The manifest of several splits taken as one, in the order given."""
+    """Return the manifest of several splits joined in the given order."""
     parts = list(manifests)
     return Manifest(
         tuple(row for part in parts for row in part.rows),
@@ -92,7 +92,7 @@ def joined(manifests: Iterable[Manifest]) -> Manifest:
 
 
 def twins(manifests: Mapping[str, Manifest]) -> Iterator[Rejected]:
-    """The clips whose source is, byte for byte, that of a clip of an earlier split, with that clip."""
+    """Yield the clips whose source bytes are those of a clip in an earlier split; the reason names it."""
     first: dict[bytes, tuple[str, str]] = {}
     for split, part in manifests.items():
         for row in part.rows:
@@ -104,11 +104,10 @@ def twins(manifests: Mapping[str, Manifest]) -> Iterator[Rejected]:
 def check_share(
     rejected: Sequence[Rejected], total: int, split: str, listed: Path, max_failed_share: float
 ) -> None:
-    """Stops a run whose split, of `total` files, lost too much.
+    """Checks that not too many of a split's `total` files were rejected.
 
     Raises:
-      DataError: more than `max_failed_share` (0 to 1) of the split's files are rejected, or all
-      are.
+      DataError: more than `max_failed_share` (0 to 1) of the split's files are rejected, or all of them.
     """
     failed = len(rejected)
     if failed > max_failed_share * total or failed == total:

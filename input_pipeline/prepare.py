@@ -1,7 +1,7 @@
-"""Makes a data set ready for training, once: find or fetch its files, decode them, keep the copy.
+"""Prepares a data set for training, once: finds or downloads its files, decodes them and keeps the copy.
 
-A copy is known by everything it depends on (options, rate, listing of the source files), so a changed folder
-is prepared anew.
+A copy is identified by everything it depends on (options, rate, storage, listing of the source files ...), so
+a changed folder is prepared again.
 """
 
 import contextlib
@@ -51,22 +51,24 @@ def prepare(
 
     Args:
       name: a name in `datasets.REGISTRY`.
-      data_dir: folder of the source files; '' downloads, where the data set can be downloaded.
-      prepared_dir: where prepared copies are kept; '' is ~/.cache/rann_jax.
+      data_dir: folder of the source files; '' downloads them, if the data set can be downloaded.
+      prepared_dir: folder of the prepared copies; '' is ~/.cache/rann_jax.
       sample_rate: stored rate, Hz.
       max_seconds: longer files are rejected.
       max_failed_share: the largest share of a split's files that may be rejected (0 to 1).
       storage: 'pcm' or 'flac', see `storage`.
-      workers: processes that convert; 0 is one a core. The copy is the same for any number.
+      workers: number of processes that convert; 0 is one per core. The copy is the same for any number.
       beam: flags of an Apache Beam runner that converts instead, as in '--runner=FlinkRunner'; '' is Beam's
-        default, the direct runner; None is no Beam. Its workers see the folders under the same paths.
-      splits: what the data is for, as `config.splits`: what each use is made of, as 'fold2+fold3'. Checked
-        before anything is converted; where one is 'train', what is left unused or used twice is said.
-      progress: whether to show a bar with rate and time left on stderr.
+        default, the direct runner; None is no Beam. The runner's workers must see the folders under the same
+        paths.
+      splits: the splits of each use, as in `config.splits`, such as {'train': 'fold2+fold3'}. They are
+        checked before anything is converted. If 'train' is one of the uses, stderr reports splits that are
+        unused, and splits that another use shares with training.
+      progress: whether to show a progress bar with rate and remaining time on stderr.
       **options: the data set's own options (its OPTIONS).
 
     Raises:
-      DataError: the data cannot be used as given; the message names the key or file and the mend.
+      DataError: the data cannot be used as given; the message names the key or file and the fix.
     """
     root, builder_class, config = plan(
         name,
@@ -99,7 +101,7 @@ def plan(
     progress: bool = True,
     **options: Any,
 ) -> tuple[Path, type[AudioBuilder], AudioConfig]:
-    """What `prepare` would make, with its arguments: the folder of all copies, the builder, its config.
+    """Return what `prepare` would use with these arguments: folder of all copies, builder, its config.
 
     Raises:
       DataError: as `prepare`.
@@ -129,17 +131,17 @@ def plan(
 def find_prepared(
     name: str, split: str, fingerprint: str, *, sample_rate: int, prepared_dir: str = ""
 ) -> Prepared | None:
-    """Finds a copy made earlier by what is in it; the source files are not needed, nothing is prepared.
+    """Finds an existing copy by its content; this needs no source files and prepares nothing.
 
     Args:
       name: a name in `datasets.REGISTRY`.
       split: a split, or several joined by '+'.
-      fingerprint: of that split; a copy of anything else is not taken.
+      fingerprint: fingerprint that this split must have.
       sample_rate: stored rate, Hz.
-      prepared_dir: where prepared copies are kept; '' is ~/.cache/rann_jax.
+      prepared_dir: folder of the prepared copies; '' is ~/.cache/rann_jax.
 
     Returns:
-      The copy, or None where there is none that is whole.
+      The copy, or None if there is no undamaged one.
 
     Raises:
       DataError: unknown data set.
@@ -147,7 +149,7 @@ def find_prepared(
     builder_class = _find(name)
     root = Path(prepared_dir or DEFAULT_PREPARED_DIR).expanduser().absolute() / builder_class.name
     for folder in sorted(root.glob(f"*{sample_rate:d}hz_*/{builder_class.VERSION}")):
-        # A copy made with other options may have other splits; a damaged one is no copy.
+        # A copy made with other options may have other splits; damaged copies are skipped.
         with contextlib.suppress(DataError, OSError, ValueError, TypeError, KeyError):
             prepared = Prepared.open(name, folder, sample_rate)
             if prepared.fingerprint(split) == fingerprint:
@@ -156,14 +158,14 @@ def find_prepared(
 
 
 class Survey(NamedTuple):
-    """What a data set lists.
+    """Classes and splits that a data set lists.
 
     Attributes:
       labels: class names.
-      splits: their names.
-      splits_from: what names them, for messages.
-      labels_of: classes that usable clips of each split have.
-      several_labels: whether a clip has several.
+      splits: names of the splits.
+      splits_from: where those names come from, for messages.
+      labels_of: for each split, the classes that its usable clips have.
+      several_labels: whether any clip has more than one label.
     """
 
     labels: tuple[str, ...]
@@ -174,10 +176,10 @@ class Survey(NamedTuple):
 
 
 def survey(name: str, *, data_dir: str, **options: Any) -> Survey:
-    """What `prepare` would find with these arguments; no sound is decoded and nothing is written.
+    """Return what `prepare` would find with these arguments; no sound is decoded and nothing is written.
 
     Raises:
-      DataError: as `prepare`, as far as names and tables tell.
+      DataError: as `prepare`, for errors that show in file names and tables.
     """
     builder_class = _find(name)
     complete = _complete_options(name, builder_class, options)
@@ -231,7 +233,7 @@ def _source_files(
 def _identity(
     options: Mapping[str, Any], sample_rate: int, max_seconds: float, storage: str, listing: str
 ) -> str:
-    """The name of a prepared copy: readable options and rate, then a hash of all it depends on."""
+    """Return the name of a prepared copy: readable options and rate, then a hash of all it depends on."""
     depends = json.dumps([options, sample_rate, max_seconds, storage, listing], sort_keys=True)
     readable = "_".join(f"{key}-{value}" for key, value in sorted(options.items()) if value != "")
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", readable)[:60]
@@ -240,7 +242,7 @@ def _identity(
 
 
 def _report_rejected(prepared: Prepared, split: str, max_failed_share: float) -> None:
-    """One line on stderr where files were left out; an error where too many were."""
+    """Prints one line to stderr if files were left out; raises DataError if too many were."""
     manifest, path = prepared.manifest(split), manifest_path(prepared.folder, split)
     check_share(manifest.rejected, manifest.listed, split, path, max_failed_share)
     if manifest.rejected:
@@ -252,7 +254,7 @@ def _report_rejected(prepared: Prepared, split: str, max_failed_share: float) ->
 
 
 def _report_unlisted(prepared: Prepared) -> None:
-    """One line on stderr where the folder holds sound that is in no split."""
+    """Prints one line to stderr if the folder holds sound that is in no split."""
     if unlisted := prepared.unlisted():
         print(
             f"note: {prepared.name}: {len(unlisted)} sounds of the folder are in no split and left out, the "
@@ -262,7 +264,7 @@ def _report_unlisted(prepared: Prepared) -> None:
 
 
 def _report_twins(prepared: Prepared) -> None:
-    """One line on stderr where sound is in two splits: what is trained on would be tested on."""
+    """Prints one line to stderr if sound is in two splits: a network could be tested on its training data."""
     if twins := prepared.twins():
         print(
             f"warning: {prepared.name}: {len(twins)} clips are byte for byte in another split too, the first "
@@ -273,10 +275,10 @@ def _report_twins(prepared: Prepared) -> None:
 
 
 def _report_uses(prepared: Prepared, uses: Mapping[str, str]) -> None:
-    """A line on stderr where splits are left unused, and one for every use that shares some with training.
+    """Prints a line to stderr if splits are unused, and one for every use that shares splits with training.
 
     Raises:
-      DataError: a use names a split that there is not.
+      DataError: a use names a split that does not exist.
     """
     used = {use: split_names(expression, prepared.splits) for use, expression in uses.items()}
     if "train" not in used:

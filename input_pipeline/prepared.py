@@ -1,4 +1,4 @@
-"""A prepared data set: its splits as random-access sources, its labels, and what it is made of."""
+"""A prepared data set: its splits as random-access sources, its labels and its manifests."""
 
 import functools
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from input_pipeline.errors import DataError
 
 @dataclass(frozen=True)
 class Prepared:
-    """A whole, readable copy on disk. A split may be several joined by '+', as in 'fold2+fold3'.
+    """A complete, readable copy on disk. A `split` argument may join several, as in 'fold2+fold3'.
 
     Attributes:
       name: name of the data set.
       labels: class names in the order of their indices.
       sample_rate: rate of the stored clips, Hz.
       splits: names of the splits.
-      folder: where the records and manifests are.
+      folder: folder of the records and manifests.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Prepared:
         """Opens a copy that `prepare` has finished.
 
         Raises:
-          DataError: files of it were taken away, or are not whole.
+          DataError: files of the copy are missing or incomplete.
         """
         _check_present([folder / "dataset_info.json", folder / "features.json"])
         info = tfds.builder_from_directory(folder).info
@@ -51,32 +51,32 @@ class Prepared:
         return cls(name, labels, sample_rate, tuple(info.splits), folder)
 
     def manifest(self, split: str) -> manifests.Manifest:
-        """What is in the split, in the order of `source`, and what was rejected.
+        """Return the manifest of the split: its clips, in the order of `source`, and its rejected files.
 
         Raises:
-          DataError: unknown split; the message lists those there are.
+          DataError: unknown split; the message lists the known ones.
         """
         return manifests.joined(map(self._manifest, sampling.split_names(split, self.splits)))
 
     def unlisted(self) -> tuple[manifests.Rejected, ...]:
-        """The sound in the source folder that is in no split; () in copies of versions that did not say."""
+        """Return the sound in the source folder that is in no split; () for copies of older versions."""
         return _read_list(unlisted_path(self.folder))
 
     def twins(self) -> tuple[manifests.Rejected, ...]:
-        """The clips that are in an earlier split too, byte for byte; () as in `unlisted`."""
+        """Return the clips that are byte for byte in an earlier split too; () as for `unlisted`."""
         return _read_list(twins_path(self.folder))
 
     def source(self, split: str) -> Sequence[dict[str, Any]]:
-        """The clips of the split by index: audio int16 (n,), labels (class indices), id (bytes).
+        """Return the clips of the split by index: audio int16 (n,), labels (class indices), id (bytes).
 
         Raises:
-          DataError: unknown split; the message lists those there are.
+          DataError: unknown split; the message lists the known ones.
         """
         joined = "+".join(sampling.split_names(split, self.splits))
         return storage.Decoded(tfds.builder_from_directory(self.folder).as_data_source(split=joined))
 
     def targets(self, split: str) -> np.ndarray:
-        """Multi-hot labels, float32 (clips, classes), in the order of `source`."""
+        """Return multi-hot labels, float32 (clips, classes), in the order of `source`."""
         index = {label: i for i, label in enumerate(self.labels)}
         rows = self.manifest(split).rows
         targets = np.zeros((len(rows), len(self.labels)), np.float32)
@@ -85,9 +85,9 @@ class Prepared:
         return targets
 
     def clips_by_class(self, split: str) -> list[np.ndarray]:
-        """For each class the clips that have it, increasing indices (n,), in the order of `source`.
+        """Return for each class the increasing indices (n,), into `source`, of the clips that have it.
 
-        Of AudioSet, 2 million clips of some 2 labels, 32 MB; multi-hot labels as of `targets` are 4.3 GB.
+        For AudioSet, 2 million clips with about 2 labels each, they take 32 MB; `targets` takes 4.3 GB.
         """
         index = {label: i for i, label in enumerate(self.labels)}
         clips: list[list[int]] = [[] for _ in self.labels]
@@ -97,7 +97,7 @@ class Prepared:
         return [np.array(members, np.int64) for members in clips]
 
     def fingerprint(self, split: str) -> str:
-        """SHA-256 that is equal exactly where the clips and labels of the split are the same."""
+        """Return a SHA-256 that is equal exactly if the clips and labels of the split are the same."""
         return self.manifest(split).fingerprint()
 
     @functools.cached_property

@@ -1,6 +1,6 @@
-"""Which splits a run reads, and in which order: several joined, uniform, class-balanced, weighted.
+"""Joined splits, and the class-balanced and weighted orders in which training reads clips.
 
-An order is a function of the seed and the number of the draw alone, so it is the same for any number of
+An order depends only on the seed and the number of the draw, so it is the same for any number of
 processes and after any restart.
 """
 
@@ -12,15 +12,15 @@ import numpy as np
 
 from input_pipeline.errors import DataError
 
-_WEIGHT_OFFSET = 100  # PaSST's
-_BLOCK_DRAWS = 4096  # made at once: a generator for each draw would cost more than the draw
+_WEIGHT_OFFSET = 100  # as in PaSST
+_BLOCK_DRAWS = 4096  # made at once: creating a generator for each draw would cost more than the draw
 
 
 def split_names(expression: str, known: Sequence[str]) -> tuple[str, ...]:
-    """The splits that an expression such as 'fold2+fold3' joins, in its order.
+    """Return the splits that an expression such as 'fold2+fold3' joins, in its order.
 
     Raises:
-      DataError: a split that is unknown, named twice or empty.
+      DataError: a name is unknown, repeated or empty.
     """
     names = tuple(part.strip() for part in expression.split("+"))
     for name in names:
@@ -32,15 +32,15 @@ def split_names(expression: str, known: Sequence[str]) -> tuple[str, ...]:
 
 
 class BalancedOrder:
-    """Clips in class-balanced order: draw number -> clip. Endless, and any draw is found without the others.
+    """Endless class-balanced order that maps a draw's number to a clip, without computing earlier draws.
 
-    The scheme of PANNs (Kong et al., 2020, arXiv 1912.10211): the classes are gone through in rounds, each
-    round in a new order, and a class gives its next clip; when all its clips were given, they are
-    shuffled anew. A clip of several classes is given by each of them. Classes without clips are left out.
+    This is the scheme of PANNs (Kong et al., 2020, arXiv 1912.10211). Each round visits all classes in a new
+    random order and takes the next clip of each class. When all clips of a class have been taken, they are
+    shuffled again. A clip with several classes is drawn for each of them. Classes without clips are left out.
 
     Args:
-      clips_by_class: for each class the clips that have it.
-      seed: of the orders.
+      clips_by_class: for each class, the indices of the clips that have it.
+      seed: seed of the orders.
 
     Raises:
       DataError: no clip has a label.
@@ -58,19 +58,19 @@ class BalancedOrder:
         self._remember()
 
     def _remember(self) -> None:
-        # Threads read ahead of one another: besides the order that ends those that begin.
+        # Threads read ahead of one another, so orders of neighbouring rounds and epochs are kept together.
         self._round = functools.lru_cache(maxsize=4)(functools.partial(self._permutation, -1))
         self._shuffled = functools.lru_cache(maxsize=2 * len(self._clips))(self._permutation)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_clips": self._clips, "_seed": self._seed}  # a cache does not go to worker processes
+        return {"_clips": self._clips, "_seed": self._seed}  # worker processes do not get the caches
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._remember()
 
     def __call__(self, draw: int) -> int:
-        """The clip of a draw, counted from 0."""
+        """Return the clip of a draw, counted from 0."""
         turn, position = divmod(draw, len(self._clips))
         chosen = int(self._round(turn)[position])
         clips = self._clips[chosen]
@@ -78,22 +78,22 @@ class BalancedOrder:
         return int(clips[self._shuffled(chosen, epoch)[place]])
 
     def _permutation(self, chosen: int, epoch: int) -> np.ndarray:
-        """Of the clips of a class in its epoch; of the classes in a round, where `chosen` is -1."""
+        """Return the order of a class's clips in an epoch; if `chosen` is -1, of the classes in a round."""
         size = len(self._clips) if chosen < 0 else len(self._clips[chosen])
         return np.random.default_rng([self._seed, chosen + 1, epoch]).permutation(size)
 
 
 class WeightedOrder:
-    """Clips drawn with replacement, those of rare classes more often: draw number -> clip. Endless.
+    """Endless draws with replacement that favour clips of rare classes; maps a draw's number to a clip.
 
-    The weights of PaSST (Koutini et al., 2022, arXiv 2110.05069; audioset/dataset.py there): a clip's
-    probability is proportional to the sum, over its classes, of 1 / (100 + number of clips that have the
-    class). A clip without labels is never drawn. PaSST draws an epoch of 100,000 without replacement; here
-    (ours) draws are independent, so that any is found without the others.
+    The weights are those of PaSST (Koutini et al., 2022, arXiv 2110.05069; audioset/dataset.py there): the
+    probability of a clip is proportional to the sum, over its classes, of 1 / (100 + number of clips that
+    have the class). A clip without labels is never drawn. PaSST draws an epoch of 100,000 without
+    replacement; here (ours) draws are independent, so each can be computed without the others.
 
     Args:
-      clips_by_class: for each class the clips that have it.
-      seed: of the draws.
+      clips_by_class: for each class, the indices of the clips that have it, in increasing order.
+      seed: seed of the draws.
 
     Raises:
       DataError: no clip has a label.
@@ -119,14 +119,14 @@ class WeightedOrder:
         self._block = functools.lru_cache(maxsize=2)(self._draws)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"probabilities": self.probabilities, "_seed": self._seed}  # as of BalancedOrder
+        return {"probabilities": self.probabilities, "_seed": self._seed}  # as in BalancedOrder
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._remember()
 
     def __call__(self, draw: int) -> int:
-        """The clip of a draw, counted from 0."""
+        """Return the clip of a draw, counted from 0."""
         block, place = divmod(draw, _BLOCK_DRAWS)
         return int(self._block(block)[place])
 

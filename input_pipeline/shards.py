@@ -1,8 +1,8 @@
-"""A shard: the clips that are stored in one file, converted by whichever process takes them.
+"""Shards: a shard is a group of clips that one process converts and stores in one file.
 
-What a shard holds depends on its clips alone, so the copy is the same for any number of workers. A finished
-shard lies in the staging folder as a file of records and a manifest, each renamed into place when
-whole, the manifest last: where it is, a killed preparation goes on behind it.
+The content of a shard depends only on its clips, so the copy is the same for any number of workers. A
+finished shard is kept in the staging folder as a file of records and a manifest. Each is renamed into place
+when complete, the manifest last. After an interruption, shards that have a manifest are not converted again.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from input_pipeline import audio, manifest, storage
 from input_pipeline.datasets.clip import Clip
 from input_pipeline.errors import DataError
 
-# How much is lost when a preparation is killed, and how often its bar moves.
+# Sets how much work an interruption loses, and how often the progress bar moves.
 CLIPS_PER_SHARD = 256
 
 
@@ -33,7 +33,7 @@ class Recipe:
       sample_rate: stored rate, Hz.
       max_seconds: longer recordings are rejected.
       storage: see `storage.STORAGES`.
-      features: of a record.
+      features: features of a record.
     """
 
     sample_rate: int
@@ -42,11 +42,11 @@ class Recipe:
     features: tfds.features.FeaturesDict
 
     def convert(self, clip: Clip) -> tuple[dict[str, Any], manifest.Row]:
-        """The record of a clip, and its row in the manifest.
+        """Return the record of a clip and its row in the manifest.
 
         Raises:
-          audio.AudioError: with the reason why the clip is to be rejected.
-          OSError, MemoryError: what may be mended, and then the clip is good.
+          audio.AudioError: the clip is to be rejected; the message is the reason.
+          OSError, MemoryError: a failure that can be fixed and says nothing about the clip.
         """
         if clip.problem:
             raise audio.AudioError(clip.problem)
@@ -72,12 +72,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Shard:
-    """Clips of a split, from the `start`-th on, on their way into one file.
+    """Consecutive clips of a split, which go into one file.
 
     Attributes:
       split: name of the split.
-      start: how many clips of the split are in earlier shards.
-      clips: in the order of storage.
+      start: number of clips of the split in earlier shards.
+      clips: the clips in the order of storage.
       staging: folder of finished shards.
     """
 
@@ -88,16 +88,16 @@ class Shard:
 
     @property
     def records(self) -> Path:
-        """Where the records are staged."""
+        """Path of the staged records."""
         return self.staging / f"{self.split}-{self.start:09d}.array_record"
 
     @property
     def manifest(self) -> Path:
-        """Where the manifest is staged; it is there exactly when the shard is finished."""
+        """Path of the staged manifest, which exists exactly if the shard is finished."""
         return self.records.with_suffix(".manifest.jsonl")
 
     def finished(self) -> bool:
-        """Whether it was written to the end; what a power cut left half is not."""
+        """Return whether the shard is complete; if its files are damaged, remove its manifest."""
         if not self.manifest.exists():
             return False
         try:
@@ -111,14 +111,14 @@ class Shard:
         return whole
 
     def forget_rejections(self) -> None:
-        """Has the shard converted again where clips were tried and rejected: their files may be mended."""
+        """Removes the manifest if decoding rejected clips, to try them again: their files may get fixed."""
         rejected = {source.id for source in manifest.read(self.manifest).rejected}
         if any(clip.id in rejected and not clip.problem for clip in self.clips):
             self.manifest.unlink()
 
 
 def cut(clips: Mapping[str, Sequence[Clip]], staging: Path) -> list[Shard]:
-    """The shards of all splits, in the order of the clips."""
+    """Return the shards of all splits, in the order of the clips."""
     return [
         Shard(split, start, tuple(listed[start : start + CLIPS_PER_SHARD]), staging)
         for split, listed in clips.items()
@@ -127,10 +127,10 @@ def cut(clips: Mapping[str, Sequence[Clip]], staging: Path) -> list[Shard]:
 
 
 def write(shard: Shard, recipe: Recipe) -> int:
-    """Converts the clips of a shard, one in memory at a time, and returns how many were listed.
+    """Converts the clips of a shard, one in memory at a time; returns their number, rejected ones included.
 
     Raises:
-      DataError: a clip cannot be read now. It is not rejected: a staged shard is not looked at again.
+      DataError: a clip cannot be read now. It is not rejected, since finished shards are not converted again.
     """
     rows: list[manifest.Row] = []
     rejected: list[manifest.Rejected] = []
@@ -147,11 +147,11 @@ def write(shard: Shard, recipe: Recipe) -> int:
             else:
                 rows.append(row)
                 example = serializer.get_tf_example(recipe.features.encode_example(record))
-                # Else the order of a record's fields would differ between processes.
+                # Without `deterministic`, the order of a record's fields would differ between processes.
                 yield key, example.SerializeToString(deterministic=True)
 
     with _renamed(shard.records) as path:
-        # TFDS' ShardWriter would keep all clips of a shard in memory to count them.
+        # TFDS's ShardWriter would hold all clips of a shard in memory to count them.
         writer.ExampleWriter(file_adapters.FileFormat.ARRAY_RECORD).write(path, examples())
     with _renamed(shard.manifest) as path:
         manifest.Manifest(tuple(rows), tuple(rejected)).write(path)
@@ -159,7 +159,7 @@ def write(shard: Shard, recipe: Recipe) -> int:
 
 
 def _unread(clip: Clip, error: OSError | MemoryError) -> str:
-    """Why the run stops at a clip, and the mend."""
+    """Return the message that says why the run stops at a clip, and the fix."""
     file = clip.sound.file if clip.sound else None
     named = file or getattr(error, "filename", None) or clip.id
     if isinstance(error, MemoryError):
@@ -171,7 +171,7 @@ def _unread(clip: Clip, error: OSError | MemoryError) -> str:
 
 @contextlib.contextmanager
 def _renamed(final: Path) -> Iterator[Path]:
-    """A temporary path beside the final one, which it becomes when the block ends well."""
+    """Yield a temporary path next to `final`; it is renamed to `final` if the block succeeds."""
     unfinished = final.with_name(f".{final.name}.{os.getpid()}")
     try:
         yield unfinished

@@ -1,6 +1,6 @@
-"""How clips are kept in a prepared copy: as int16 samples, or as FLAC, smaller and slower to read.
+"""Storage of clips in a prepared copy: as int16 samples, or as FLAC, which is smaller and slower to read.
 
-Both are lossless, so the choice changes no batch. `python -m rann_jax.prepare --dry-run` tells the costs.
+Both are lossless, so the choice changes no batch. `python -m rann_jax.prepare --dry-run` prints their costs.
 """
 
 import io
@@ -24,14 +24,14 @@ def check_storage(storage: str) -> None:
 
 
 def feature(storage: str) -> tfds.features.Tensor:
-    """What a record holds of a clip: int16 samples (n,), or the bytes of a FLAC file, uint8 (m,)."""
+    """Return the type of a record's audio: int16 samples (n,), or the bytes of a FLAC file, uint8 (m,)."""
     dtype = np.int16 if storage == "pcm" else np.uint8
-    # Encoded as bytes: a list of varints (the default) reads six times slower.
+    # Encoded as bytes: the default, a list of varints, is six times slower to read.
     return tfds.features.Tensor(shape=(None,), dtype=dtype, encoding=tfds.features.Encoding.BYTES)
 
 
 def encode(samples: np.ndarray, sample_rate: int, storage: str) -> np.ndarray:
-    """Samples int16 (n,) as they are stored."""
+    """Return int16 samples (n,) in their stored form."""
     if storage == "pcm":
         return samples
     file = io.BytesIO()
@@ -40,7 +40,7 @@ def encode(samples: np.ndarray, sample_rate: int, storage: str) -> np.ndarray:
 
 
 def decode(stored: np.ndarray) -> np.ndarray:
-    """What was given to `encode`; the type of the array says how it was stored."""
+    """Return the samples that were given to `encode`; the array's type tells how they were stored."""
     if stored.dtype == np.int16:
         return stored
     samples, _ = soundfile.read(io.BytesIO(stored.tobytes()), dtype="int16")
@@ -49,7 +49,7 @@ def decode(stored: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Decoded(Sequence[dict[str, Any]]):
-    """Records by index, their `audio` as int16 samples (n,) whatever the storage."""
+    """Records by index, with `audio` as int16 samples (n,) for either storage."""
 
     records: Sequence[dict[str, Any]]
 

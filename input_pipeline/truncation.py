@@ -1,10 +1,10 @@
-"""Whether a sound file is as long as it says.
+"""Detection of truncated sound files, which are shorter than they state.
 
-Decoders take what is there: a download that broke off after 3 of 10 s decodes without an error, and its
-labels may belong to the 7 s that are lost. Where the container states a length, it is compared with the file.
+Decoders accept what is there: a download that broke off after 3 of 10 s decodes without an error, and its
+labels may belong to the 7 s that are lost. If the container states a length, it is compared with the file.
 Sources: the RIFF and AIFF-C specifications; those of the Core Audio Format (Apple), Wave64 (Sony) and .snd or
 .au (NeXT, Sun); RFC 3533 (Ogg); ISO 11172-3 and the Xing tag that LAME documents (MP3). FLAC states its
-samples, which only decoding counts: see `audio.stream`.
+number of samples, which can only be checked by decoding: see `audio.stream`.
 """
 
 import io
@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-# Writers that cannot seek leave a length open: ffmpeg and RF64 write the greatest value, SoX 0x7ffff000.
+# Writers that cannot seek leave the length open: ffmpeg and RF64 write the greatest value, SoX 0x7ffff000.
 _OPEN_LENGTH = 0x7FFF0000
 _AU_OPEN = 0xFFFFFFFF
 _MAX_CHUNKS = 1000
@@ -26,10 +26,10 @@ _KBITS_MPEG2 = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 
 
 def truncation(file: BinaryIO) -> str:
-    r"""What a file lacks of the length that it states, as 'its data has 500 of 1000 bytes'; '' is nothing.
+    r"""Return what a file lacks of its stated length, as 'its data has 500 of 1000 bytes'; '' if nothing.
 
-    Files of kinds that state no length, or that state it as open, lack nothing; nor does what is no sound
-    file, which decoding will tell.
+    Files that state no length, or leave it open, lack nothing. Nor do files that hold no sound: decoding will
+    find those.
 
     Args:
       file: seekable, binary; only headers, and the last page of Ogg, are read.
@@ -53,15 +53,15 @@ def truncation(file: BinaryIO) -> str:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a container lays out its chunks.
+    """Layout of the chunks in a container.
 
     Attributes:
-      header: name and length of a chunk, for struct.
-      sound: name of the chunk of sound.
-      start: of the first chunk.
-      alignment: to which chunks are filled up, bytes.
+      header: struct format of a chunk's header, its name and length.
+      sound: name of the chunk that holds the sound.
+      start: position of the first chunk.
+      alignment: multiple to which chunks are padded, bytes.
       counts_header: whether lengths include the header.
-      open_from: lengths from here on leave it open.
+      open_from: stated lengths from this value on mean that the length is open.
     """
 
     header: str
@@ -78,7 +78,7 @@ _CAF = _Layout(">4sQ", b"data", start=8, alignment=1, open_from=1 << 62)
 _W64_SOUND = b"data" + bytes.fromhex("f3acd3118cd100c04f8edb8a")
 _W64 = _Layout("<16sQ", _W64_SOUND, start=40, alignment=8, counts_header=True, open_from=1 << 62)
 
-# By how a file begins, and by how its twelfth byte ends.
+# By the beginning and the end of a file's first twelve bytes.
 _CHUNKED = {
     (b"RIFF", b"WAVE"): _RIFF,
     (b"RF64", b"WAVE"): _RIFF,
@@ -88,12 +88,12 @@ _CHUNKED = {
     (b"caff", b""): _CAF,
     (b"riff", bytes.fromhex("2e91cf11a5d628db")): _W64,
 }
-_AU = {b".snd": ">", b"dns.": "<"}  # by byte order
+_AU = {b".snd": ">", b"dns.": "<"}  # magic bytes and byte order
 
 
 def _chunks(file: BinaryIO, size: int, layout: _Layout) -> str:
-    """WAV, RF64, AIFF, CAF and W64: the chunk of sound, and what is left of the file at it."""
-    large = 0  # RF64 keeps lengths beyond 4 GB in a chunk of their own
+    """WAV, RF64, AIFF, CAF and W64: compare the length of the sound chunk with the rest of the file."""
+    large = 0  # RF64 keeps lengths beyond 4 GB in a separate chunk
     start, header_bytes = layout.start, struct.calcsize(layout.header)
     for _ in range(_MAX_CHUNKS):
         if start + header_bytes > size:
@@ -118,7 +118,7 @@ def _compared(there: int, stated: int) -> str:
 
 
 def _ogg(file: BinaryIO, size: int) -> str:
-    """Ogg: the last page is whole and marked as the end of its stream."""
+    """Ogg: check that the last page is complete and marked as the end of its stream."""
     start = max(0, size - 2 * _MAX_PAGE_BYTES)
     file.seek(start)
     tail = file.read()
@@ -132,7 +132,7 @@ def _ogg(file: BinaryIO, size: int) -> str:
 
 
 def _mp3(file: BinaryIO, size: int, magic: bytes) -> str:
-    """MP3: the bytes, or else the frames, that the tag in the first frame states."""
+    """MP3: check the bytes, or else the frames, that the tag in the first frame states."""
     start = 0
     if magic[:3] == b"ID3" and len(magic) > 9:
         start = 10 + sum(
@@ -154,14 +154,14 @@ def _mp3(file: BinaryIO, size: int, magic: bytes) -> str:
         there = size - start - first
         return f"it has {there} of {stated} bytes" if there < stated else ""
     if flags & 1:
-        # Some writers count the frame of the tag itself, so it counts here.
+        # Some writers count the frame that holds the tag, so it is counted here too.
         there = _frames(file, start + first, size)
         return f"it has {there} of {one} frames" if there < one else ""
     return ""
 
 
 def _frames(file: BinaryIO, start: int, size: int) -> int:
-    """Whole MP3 frames from a position on, up to the first that is none."""
+    """Return the number of complete MP3 frames from a position on, up to the first invalid one."""
     count = 0
     while True:
         file.seek(start)
@@ -172,7 +172,7 @@ def _frames(file: BinaryIO, start: int, size: int) -> int:
 
 
 def _frame_bytes(header: bytes) -> int:
-    """Length of the layer III frame with this 4-byte header; 0 where it is no such header."""
+    """Return the length of the layer III frame with this 4-byte header; 0 if it is not such a header."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
         return 0
     version, kbits, rate = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
