@@ -1,4 +1,4 @@
-"""State_dicts to linen variables and back, entry by entry, so that what does not fit is named."""
+"""Conversion of state_dicts to linen variables and back, entry by entry; errors name what does not fit."""
 
 import os
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ FRAMES = 64
 
 
 class Loaded(NamedTuple):
-    """What a state_dict gave.
+    """Result of loading a state_dict.
 
     Attributes:
-      variables: of the network, {"params": ..., "batch_stats": ...}, float32.
-      skipped: names of the entries that are no weights of it: PANNs' frozen front end, counters.
+      variables: variables of the network, {"params": ..., "batch_stats": ...}, float32.
+      skipped: names of the entries that are not weights of the network: PANNs' frozen front end, counters.
     """
 
     variables: dict[str, Any]
@@ -33,13 +33,13 @@ class Loaded(NamedTuple):
 
 
 def load_torch(source: str | os.PathLike | Mapping[str, Any], network: str, **options) -> Loaded:
-    """Linen variables of `network` from a PyTorch checkpoint; the number of classes is the checkpoint's.
+    """Load linen variables of `network` from a PyTorch checkpoint; it sets the number of classes.
 
     Args:
-      source: a `.pth` file, of which no code is run; a `.safetensors` file; or a state_dict, of tensors or
-        arrays. In a dict with the key `model` or `state_dict`, the one under it.
+      source: a `.pth` file, whose code is never run; a `.safetensors` file; or a state_dict of tensors or
+        arrays. If it is a dict with the key `model` or `state_dict`, the state_dict under that key.
       network: cnn14, resnet38, wavegram_logmel_cnn14 or a `rann-...` name.
-      **options: attributes of the network that its name does not hold, such as shortcut_norm.
+      **options: attributes of the network that its name does not give, such as shortcut_norm.
 
     Raises:
       ConfigError: the file cannot be read, or its entries are not those of `network`; the message says
@@ -52,7 +52,7 @@ def load_torch(source: str | os.PathLike | Mapping[str, Any], network: str, **op
 def from_state_dict(
     entries: Mapping[str, np.ndarray], network: str, *, where: str = "the state_dict", **options
 ) -> Loaded:
-    """`load_torch` of arrays; `where` is what messages call their origin."""
+    """Do the same as `load_torch` for arrays; messages call their origin `where`."""
     expected = flatten_dict(_shapes(entries, network, options))
     names = {path: entry_name(network, path[1:]) for path in expected}
     shapes = {names[path]: torch_shape(leaf.shape) for path, leaf in expected.items()}
@@ -61,15 +61,15 @@ def from_state_dict(
     differences = _differences(entries, shapes, unknown=[name for name in others if name not in skipped])
     if differences:
         raise ConfigError(f"{where}: not the weights of {network}: it has {differences}")
-    # A copy: the source may be a PyTorch network's own memory, which it goes on changing.
+    # A copy: the source may be the memory of a PyTorch network, which may change it later.
     leaves = {path: jnp.array(to_linen_layout(entries[name]), jnp.float32) for path, name in names.items()}
     return Loaded(unflatten_dict(leaves), skipped)
 
 
 def to_state_dict(variables: Mapping[str, Any], network: str) -> dict[str, np.ndarray]:
-    """The arrays of linen variables (params, batch_stats or both) under PyTorch's names and layouts.
+    """Return the arrays of linen variables (params, batch_stats or both) with PyTorch's names and layouts.
 
-    PANNs' frozen front end and BatchNorm's counters are not in it: `load_state_dict(..., strict=False)`.
+    PANNs' frozen front end and BatchNorm's counters are missing: use `load_state_dict(..., strict=False)`.
 
     >>> dense = {"params": {"fc1": {"kernel": np.zeros((8, 4)), "bias": np.zeros(4)}}}
     >>> {name: array.shape for name, array in to_state_dict(dense, "cnn14").items()}
@@ -82,10 +82,10 @@ def to_state_dict(variables: Mapping[str, Any], network: str) -> dict[str, np.nd
 
 
 def save_torch(path: str | os.PathLike, variables: Mapping[str, Any], network: str) -> None:
-    """Write `to_state_dict` to a file; `.safetensors` by that suffix, else as torch.save does.
+    """Write `to_state_dict` to a file, with safetensors if its suffix is `.safetensors`, else by torch.save.
 
     Raises:
-      ConfigError: it cannot be written, or torch (safetensors) is not installed.
+      ConfigError: the file cannot be written, or torch (safetensors) is not installed.
     """
     write_entries(Path(path), to_state_dict(variables, network))
 
@@ -93,7 +93,7 @@ def save_torch(path: str | os.PathLike, variables: Mapping[str, Any], network: s
 def _differences(
     entries: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], unknown: list[str]
 ) -> str:
-    """Which entries are absent, unknown or of another shape: the first of each kind and how many more."""
+    """Describe the missing, unknown and misshapen entries: the first of each kind, and how many more."""
     kinds = {
         "no entry": [repr(name) for name in shapes if name not in entries],
         "the unknown entry": [repr(name) for name in unknown],
@@ -111,7 +111,7 @@ def _differences(
 
 
 def _shapes(entries: Mapping[str, np.ndarray], network: str, options: Mapping[str, Any]) -> dict:
-    """Shapes of the network's variables, with as many classes and bins as the entries have."""
+    """Return the shapes of the network's variables, with as many classes and bins as the entries have."""
     head = f"{models.head(network)}.weight"
     x = _inputs(entries, network)
     if isinstance(x, dict) and "image" not in x:
@@ -121,17 +121,17 @@ def _shapes(entries: Mapping[str, np.ndarray], network: str, options: Mapping[st
 
 
 def _inputs(entries: Mapping[str, np.ndarray], network: str) -> Any:
-    """Shapes of what the network with these entries takes."""
+    """Return the shapes of the inputs that the network with these entries takes."""
     is_rann = network.startswith("rann-")
     bins = _size(entries, "input_norm.weight" if is_rann else "bn0.weight", 64)
-    # The first kernel of a wavegram is two strides and one long (PANNs: 11), and the stride is a matter of
-    # the sample rate.
+    # The first kernel of a wavegram has length 2 * stride + 1 (PANNs: 11); the stride depends on the sample
+    # rate.
     first_kernel = entry_name(network, ("wavegram", "conv0", "kernel"))
     stride = max(1, _size(entries, first_kernel, 11, axis=2) // 2)
     image = jax.ShapeDtypeStruct((1, bins, FRAMES), jnp.float32)
     waveform = jax.ShapeDtypeStruct((1, stride * POOLING**3 * FRAMES), jnp.float32)
     if network == "wavegram_logmel_cnn14":
-        # 128 rows fold to half of PANNs' 64 bins; with another number of them the network is another.
+        # The 128 rows fold to half of PANNs' 64 bins; another number of bins would be another network.
         return {"image": jax.ShapeDtypeStruct((1, 64, FRAMES), jnp.float32), "waveform": waveform}
     if not is_rann or "wavegram.conv0.weight" not in entries:
         return image
@@ -141,6 +141,6 @@ def _inputs(entries: Mapping[str, np.ndarray], network: str) -> Any:
 
 
 def _size(entries: Mapping[str, np.ndarray], name: str, default: int, axis: int = 0) -> int:
-    """Length of an axis of an entry; the default where it has none, which is told later with its shape."""
+    """Return the length of an entry's axis, or the default if it has none; its shape is checked later."""
     shape = entries[name].shape if name in entries else ()
     return shape[axis] if len(shape) > axis and shape[axis] else default

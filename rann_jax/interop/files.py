@@ -1,4 +1,4 @@
-"""State_dicts on disk: `.pth` by torch, `.safetensors` by safetensors, both imported only here and lazily."""
+"""State_dicts on disk: `.pth` by torch, `.safetensors` by safetensors; both imported lazily, only here."""
 
 import importlib
 import os
@@ -13,12 +13,12 @@ import numpy as np
 from rann_jax.errors import ConfigError
 from rann_jax.workdir import replace_atomically
 
-# Where training programs keep the state_dict in a checkpoint: PANNs, and Lightning.
+# Keys under which training programs keep the state_dict in a checkpoint: PANNs, and Lightning.
 STATE_DICT_KEYS = ("model", "state_dict")
 
 
 def read_entries(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The entries of a file or mapping: float32 where they are floating, else as they are.
+    """Return the entries of a file or mapping: floating ones as float32, others unchanged.
 
     Raises:
       ConfigError: no such file, not a file of tensors, or an entry that is not an array of numbers.
@@ -29,7 +29,7 @@ def read_entries(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, np.
 
 
 def write_entries(path: Path, entries: Mapping[str, np.ndarray]) -> None:
-    """Write a state_dict, whole or not at all: `.safetensors` by that suffix, else as torch.save does.
+    """Write a state_dict atomically, with safetensors if its suffix is `.safetensors`, else by torch.save.
 
     Raises:
       ConfigError: the file cannot be written, or the package is not installed.
@@ -40,14 +40,14 @@ def write_entries(path: Path, entries: Mapping[str, np.ndarray]) -> None:
             if path.suffix == ".safetensors":
                 file.write(package.save(dict(entries)))
             else:
-                # torch.tensor copies: JAX's arrays are read-only, which torch does not know.
+                # torch.tensor copies, since torch cannot represent that JAX's arrays are read-only.
                 package.save({name: package.tensor(array) for name, array in entries.items()}, file)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def describe(source: str | os.PathLike | Mapping[str, Any]) -> str:
-    """What messages call a source."""
+    """Return the name of a source for messages."""
     return "the state_dict" if isinstance(source, Mapping) else str(Path(source))
 
 
@@ -72,7 +72,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _package(path: Path) -> ModuleType:
-    """The package that reads and writes files with this suffix."""
+    """Return the package that reads and writes files with this suffix."""
     name = "safetensors" if path.suffix == ".safetensors" else "torch"
     try:
         return importlib.import_module("safetensors.numpy" if name == "safetensors" else name)
@@ -81,9 +81,9 @@ def _package(path: Path) -> ModuleType:
 
 
 def _numpy_globals() -> list[Any]:
-    """What weights_only must let pass for NumPy arrays, which PANNs' programs save beside the weights.
+    """Return the globals that weights_only must allow for NumPy arrays, which PANNs' programs also save.
 
-    NumPy 1 called the module numpy.core; files of its time have that name.
+    NumPy 1 called the module numpy.core, and so do files written with it.
     """
     multiarray = np._core.multiarray  # type: ignore[attr-defined]
     functions = [multiarray._reconstruct, multiarray.scalar]
@@ -102,10 +102,10 @@ def _array(value: Any, name: Any, where: str) -> np.ndarray:
 
 
 def _of_tensor(value: Any, name: Any, where: str) -> np.ndarray:
-    """A tensor's numbers; NumPy has no bfloat16."""
+    """Return a tensor's numbers, floating ones as float32, since NumPy has no bfloat16."""
     try:
         value = value.detach().resolve_conj().cpu()
-        # A few bytes of a file may say that they are repeated any number of times.
+        # A few bytes in a file can claim to be repeated any number of times.
         if value.nbytes > value.untyped_storage().nbytes():
             raise ConfigError(f"{where}: entry {name!r} says that it has more numbers than the file holds")
         return (value.float() if value.is_floating_point() else value).numpy()

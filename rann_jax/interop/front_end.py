@@ -1,4 +1,4 @@
-"""The front end that PANNs' files hold as frozen arrays, compared with the one that a config names."""
+"""Comparison of the front end that PANNs' files hold as frozen arrays with the one that a config names."""
 
 from collections.abc import Mapping
 
@@ -10,15 +10,15 @@ from rann_jax.features.panns import WINDOW_SECONDS, PannsLogMel
 
 WINDOW = "spectrogram_extractor.stft.conv_real.weight"  # (1 + n_fft / 2, 1, n_fft)
 FILTERS = "logmel_extractor.melW"  # (1 + n_fft / 2, bands)
-# Of the filters' greatest value: torchlibrosa has librosa's in float32, as we have.
+# Relative to the filters' greatest value: torchlibrosa has librosa's filters in float32, as we do.
 TOLERANCE = 1e-5
 
 
 def check_front_end(entries: Mapping[str, np.ndarray], front_end: FrontEnd, *, where: str) -> None:
-    """Raise ConfigError where a state_dict tells that it was trained behind another front end.
+    """Raise ConfigError if a state_dict shows that it was trained with another front end.
 
-    Window length and mel filters are compared, which differ between rates, bands and ranges of frequency.
-    A file without them tells nothing, and passes.
+    Window length and mel filters are compared; they differ between rates, numbers of bands and frequency
+    ranges. A file without them passes.
     """
     if WINDOW not in entries and FILTERS not in entries:
         return

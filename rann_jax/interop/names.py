@@ -1,14 +1,14 @@
-"""Which linen variable is which entry of a PyTorch state_dict, and how their layouts differ.
+"""Mapping between linen variables and the entries of a PyTorch state_dict, in names and layouts.
 
-The PANNs networks keep the names of their published code but for the ones in PANNS_NAMES. A RANN, which
-was never published, has the linen path with dots.
+The PANNs networks keep the names of their published code, except those in PANNS_NAMES. For a RANN, which was
+never published, the names are linen paths with dots.
 """
 
 import re
 
 import numpy as np
 
-# Of a linen path with dots (left) to the published name (right).
+# From a linen path with dots (left) to the published name (right).
 PANNS_NAMES = (
     (r"^layer(\d+)_(\d+)\.", r"resnet.layer\1.\2."),
     (r"\.downsample_conv\.", ".downsample.1."),
@@ -26,13 +26,13 @@ LEAF_NAMES = {
     "var": "running_var",
 }
 
-# What a state_dict has and a network here does not: the front end written as frozen convolutions, and
+# Entries of a state_dict that a network here does not have: the front end as frozen convolutions, and
 # counters that PyTorch keeps for a BatchNorm option that none of the networks uses.
 NOT_WEIGHTS = re.compile(r"^(spectrogram_extractor|logmel_extractor)\.|(^|\.)num_batches_tracked$")
 
 
 def entry_name(network: str, path: tuple[str, ...]) -> str:
-    """The state_dict's name of the linen variable at `path`, its collection left out.
+    """Return the state_dict's name of the linen variable at `path`, which is without its collection.
 
     >>> entry_name("resnet38", ("layer2_0", "downsample_conv", "kernel"))
     'resnet.layer2.0.downsample.1.weight'
@@ -47,7 +47,7 @@ def entry_name(network: str, path: tuple[str, ...]) -> str:
 
 
 def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """PyTorch's shape (outputs, inputs, ...) of a kernel (..., inputs, outputs); vectors stay.
+    """Return PyTorch's shape (outputs, inputs, ...) of a kernel (..., inputs, outputs); vectors stay.
 
     >>> torch_shape((3, 6, 8, 16))
     (16, 8, 3, 6)
@@ -56,10 +56,10 @@ def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def to_torch_layout(array: np.ndarray) -> np.ndarray:
-    """The array whose shape `torch_shape` tells."""
+    """Return the array in PyTorch's layout, with the shape that `torch_shape` gives."""
     return array if array.ndim < 2 else np.ascontiguousarray(np.moveaxis(array, (-1, -2), (0, 1)))
 
 
 def to_linen_layout(array: np.ndarray) -> np.ndarray:
-    """The inverse of `to_torch_layout`."""
+    """Return the array in linen's layout: the inverse of `to_torch_layout`."""
     return array if array.ndim < 2 else np.ascontiguousarray(np.moveaxis(array, (0, 1), (-1, -2)))

@@ -1,4 +1,4 @@
-"""An ONNX graph while it grows: nodes and constants, each constant once."""
+"""An ONNX graph under construction: its nodes, and its constants without duplicates."""
 
 import dataclasses
 import hashlib
@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-OPSET = 20  # the first whose DFT takes its axis as an input
-IR_VERSION = 10  # what ONNX wrote with that opset; newer ones exclude older runtimes
+OPSET = 20  # the first opset whose DFT takes its axis as an input
+IR_VERSION = 10  # ONNX's version at that opset; newer ones exclude older runtimes
 
 Shape: TypeAlias = tuple[Any, ...]  # of int, and of symbolic sizes
 
@@ -19,9 +19,9 @@ class Tensor:
     """A value that the graph computes.
 
     Attributes:
-      name: in the graph.
-      shape: as JAX traced it; the batch is symbolic.
-      dtype: of its elements.
+      name: its name in the graph.
+      shape: its shape as traced by JAX; the batch size is symbolic.
+      dtype: type of its elements.
     """
 
     name: str
@@ -40,17 +40,17 @@ class Graph:
         self._constants: dict[tuple[str, Shape, bytes], onnx.TensorProto] = {}
 
     def name(self, value: Value) -> str:
-        """The name of a value; a constant becomes an initializer."""
+        """Return the name of a value; a constant becomes an initializer."""
         if isinstance(value, Tensor):
             return value.name
-        array = np.ascontiguousarray(value).reshape(np.shape(value))  # which makes scalars (1,)
+        array = np.ascontiguousarray(value).reshape(np.shape(value))  # the former makes scalars (1,)
         key = (str(array.dtype), array.shape, hashlib.sha256(array.tobytes()).digest())
         if key not in self._constants:
             self._constants[key] = numpy_helper.from_array(array, f"c{len(self._constants)}")
         return self._constants[key].name
 
     def node(self, op: str, *inputs: Value, outputs: int = 1, **attributes: Any) -> list[str]:
-        """Add a node; the names of its outputs."""
+        """Add a node; return the names of its outputs."""
         number = len(self._nodes)
         names = [f"v{number}" if outputs == 1 else f"v{number}_{i}" for i in range(outputs)]
         self._nodes.append(
@@ -59,7 +59,7 @@ class Graph:
         return names
 
     def model(self, inputs: dict[str, Shape], result: Value, shape: Shape, name: str) -> onnx.ModelProto:
-        """The checked model of float32 inputs and one float32 output; sizes that are no int are symbolic."""
+        """Return the checked model with float32 inputs and one float32 output; non-int sizes are symbolic."""
         self._nodes.append(helper.make_node("Identity", [self.name(result)], [name]))
         graph = helper.make_graph(
             self._nodes,

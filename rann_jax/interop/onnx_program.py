@@ -1,7 +1,7 @@
-"""A JAX function as an ONNX model, by way of its jaxpr: one program, not a second description of a network.
+"""Translation of a JAX function into an ONNX model by its jaxpr, without a second description of a network.
 
-What does not depend on the input is computed now, so that of BatchNorm two constants are left. Functions
-that are called are written out; where a function has a form for each platform, the general one is taken.
+Everything that does not depend on the input is computed at translation, so only two constants of a BatchNorm
+are left. Called functions are inlined. If a function has a form for each platform, the default one is used.
 The operations are in rann_jax/interop/onnx_rules.py.
 """
 
@@ -18,7 +18,7 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal  # a stable part of JAX, fo
 from rann_jax.interop.onnx_graph import Graph, Tensor
 from rann_jax.interop.onnx_rules import RULES, Complex, Unsupported, is_static, result_of
 
-# Calls, and the parameter that holds what is called.
+# Primitives that call a jaxpr, and the parameter that holds it.
 CALLS = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
@@ -31,16 +31,16 @@ CALLS = {
 def to_onnx(
     function: Callable[[jax.Array], jax.Array], size: tuple[int, ...], *, name: str, result: str
 ) -> onnx.ModelProto:
-    """The model of a function (B, *size) float32 -> (B, ...) float32, for any B.
+    """Return the model of a function (B, *size) float32 -> (B, ...) float32, for any B.
 
     Args:
       function: traceable by JAX; its constants become the model's.
-      size: of the input, but for the batch.
-      name: of the input.
+      size: shape of the input without the batch.
+      name: name of the input.
       result: name of the output.
 
     Raises:
-      Unsupported: the function has an operation that is not in RULES; which.
+      Unsupported: the function has an operation that is not in RULES; the message names it.
     """
     (batch,) = jax.export.symbolic_shape("batch")
     shape = (batch, *size)
@@ -53,7 +53,7 @@ def to_onnx(
 
 
 def _written(graph: Graph, jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
-    """Write out a jaxpr; the values of its results."""
+    """Add the equations of a jaxpr to the graph; return the values of its results."""
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True))
 
     def read(atom: Any) -> Any:
@@ -73,12 +73,12 @@ def _equation(graph: Graph, eqn: JaxprEqn, inputs: list[Any]) -> list[Any]:
     if primitive in CALLS:
         called = eqn.params[CALLS[primitive]]
         return _written(graph, called.jaxpr, [np.asarray(c) for c in called.consts], inputs)
-    if primitive == "platform_index":  # the general form is the last
+    if primitive == "platform_index":  # the default form is the last
         return [np.int32(len(eqn.params["platforms"]) - 1)]
     if primitive == "cond" and isinstance(inputs[0], np.ndarray | np.generic):
         branch = eqn.params["branches"][int(inputs[0])]
         return _written(graph, branch.jaxpr, [np.asarray(c) for c in branch.consts], inputs[1:])
-    if primitive == "dim_as_value":  # of the batch; traced, and used by nothing here
+    if primitive == "dim_as_value":  # the size of the batch, which is traced but never used here
         return [None]
     if all(_is_constant(value) for value in inputs) and is_static(result_of(eqn).shape):
         found = eqn.primitive.bind(*map(jnp.asarray, inputs), **eqn.params)

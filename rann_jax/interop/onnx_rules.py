@@ -1,8 +1,8 @@
-"""Which ONNX nodes each operation of a jaxpr becomes: those of the networks and of most front ends here.
+"""Rules that turn operations of a jaxpr into ONNX nodes, for the networks and most front ends here.
 
-A rule takes the graph, the equation and the values of its inputs, and gives the value of its output.
-Shapes have one symbolic size at most, the batch. A value that is the same for all of the batch may keep
-size 1 there: ONNX broadcasts as NumPy does.
+A rule takes the graph, the equation and the values of its inputs, and returns the value of its output.
+Shapes have at most one symbolic size, the batch. A value that is the same for the whole batch may keep size 1
+on that axis, because ONNX broadcasts as NumPy does.
 """
 
 import string
@@ -20,7 +20,7 @@ Rule = Callable[..., Any]
 
 
 class Unsupported(Exception):
-    """An operation that no rule can write; the message is its name."""
+    """An operation that no rule can translate; the message is its name."""
 
 
 class Complex(NamedTuple):
@@ -31,17 +31,17 @@ class Complex(NamedTuple):
 
 
 def is_static(shape: Sequence[Any]) -> bool:
-    """Whether a shape does not depend on the batch."""
+    """Return whether a shape does not depend on the batch."""
     return all(isinstance(size, int | np.integer) for size in shape)
 
 
 def result_of(eqn: JaxprEqn) -> Any:
-    """Shape and type of an equation's output."""
+    """Return the shape and type of an equation's output."""
     return eqn.outvars[0].aval
 
 
 def computed(graph: Graph, eqn: JaxprEqn, op: str, *inputs: Value, **attributes: Any) -> Tensor:
-    """One node that gives the output of an equation."""
+    """Add one node that gives the output of an equation; return that output."""
     (name,) = graph.node(op, *inputs, **attributes)
     aval = result_of(eqn)
     shape = aval.shape
@@ -51,18 +51,18 @@ def computed(graph: Graph, eqn: JaxprEqn, op: str, *inputs: Value, **attributes:
 
 
 def _between(graph: Graph, op: str, like: Value, shape: Shape, *inputs: Value, **attributes: Any) -> Tensor:
-    """A node whose output is no equation's: of the type of `like`."""
+    """Add a node for an intermediate value with the type of `like`; return its output."""
     (name,) = graph.node(op, *inputs, **attributes)
     return Tensor(name, shape, np.dtype(like.dtype))
 
 
 def _sizes(shape: Sequence[Any], batch: int = -1) -> np.ndarray:
-    """A shape as ONNX takes it, with a number for the batch."""
+    """Return a shape for ONNX, with the number `batch` for a symbolic size."""
     return np.array([size if isinstance(size, int | np.integer) else batch for size in shape], np.int64)
 
 
 def _same(op: str) -> Rule:
-    """Operations that ONNX has under another name; broadcasting is NumPy's."""
+    """Return the rule for an operation that ONNX has too, as `op`; both broadcast as NumPy does."""
     return lambda graph, eqn, *inputs: computed(graph, eqn, op, *inputs)
 
 
@@ -108,7 +108,7 @@ def _reshape(graph: Graph, eqn: JaxprEqn, x: Value) -> Tensor:
 
 
 def _broadcast(graph: Graph, eqn: JaxprEqn, x: Value) -> Value:
-    """New axes of size 1, then the sizes that are known; the batch comes with what it is combined with."""
+    """Insert axes of size 1, then expand to the known sizes; the batch axis is broadcast when it is used."""
     shape, places = eqn.params["shape"], eqn.params["broadcast_dimensions"]
     spread: list[Any] = [1] * len(shape)
     for place, size in zip(places, np.shape(x) if isinstance(x, np.ndarray) else x.shape, strict=True):
@@ -143,7 +143,7 @@ def _stack(graph: Graph, eqn: JaxprEqn, *parts: Value) -> Tensor:
 
 
 def _for_all_of_the_batch(graph: Graph, parts: Sequence[Value]) -> tuple[Value, ...]:
-    """Parts that are joined cannot be broadcast any more: repeat those that are the same for all."""
+    """Repeat the parts that are the same for the whole batch, because concatenation does not broadcast."""
     whole = next((part for part in parts if not is_static(part.shape)), None)
     if whole is None:
         return tuple(parts)
@@ -213,7 +213,7 @@ def _dot(graph: Graph, eqn: JaxprEqn, a: Value, b: Value) -> Tensor:
 
 
 def _conv(graph: Graph, eqn: JaxprEqn, x: Value, kernel: Value) -> Tensor:
-    """ONNX has the channels second; its runtimes move the transpositions out of the way."""
+    """Transpose around the convolution, since ONNX has channels second; runtimes optimise that away."""
     p = eqn.params
     if p["batch_group_count"] != 1 or set(p["lhs_dilation"]) != {1}:
         raise Unsupported("transposed convolution")
@@ -238,14 +238,14 @@ def _conv(graph: Graph, eqn: JaxprEqn, x: Value, kernel: Value) -> Tensor:
 
 
 def _moved(graph: Graph, x: Value, axes: Sequence[int]) -> Any:
-    """The axes in another order."""
+    """Return x with its axes in another order."""
     if isinstance(x, np.ndarray):
         return x.transpose(axes)
     return _between(graph, "Transpose", x, tuple(x.shape[axis] for axis in axes), x, perm=list(axes))
 
 
 def _gather(graph: Graph, eqn: JaxprEqn, x: Value, indices: Value) -> Tensor:
-    """Constant slices along one axis, all of the others: frames of a sound, and bins that are chosen."""
+    """Take slices at constant positions along one axis, such as frames of a sound or selected bins."""
     p = eqn.params
     numbers, sizes = p["dimension_numbers"], p["slice_sizes"]
     if not isinstance(indices, np.ndarray) or numbers.operand_batching_dims:
@@ -267,14 +267,14 @@ def _gather(graph: Graph, eqn: JaxprEqn, x: Value, indices: Value) -> Tensor:
     collapsed = axis in numbers.collapsed_slice_dims
     places: Value = begin
     if not collapsed and sizes[axis] > 1:
-        # Added in the graph: the table of all places of all frames may be larger than the network.
+        # Added in the graph: a table of all positions of all frames could be larger than the network.
         many = Tensor("", (*begin.shape, sizes[axis]), begin.dtype)
         places = _between(graph, "Add", begin, many.shape, begin[..., None], np.arange(sizes[axis]))
     elif not collapsed:
         places = begin[..., None]
     shape = (*x.shape[:axis], *places.shape, *x.shape[axis + 1 :])
     gathered = _between(graph, "Gather", x, shape, x, places, axis=axis)
-    # Now: the axes before, those of the indices, the slice, the axes after.
+    # The axes are now: those before, those of the indices, the slice, those after.
     index_axes = [axis + i for i in range(begin.ndim)]
     own = [i if i < axis else i + begin.ndim for i in range(len(x.shape)) if i != axis or not collapsed]
     if collapsed:
