@@ -1,1 +1,1 @@
-"""What is written down of runs: tables (csv, markdown) and plots (png)."""
+"""Reports on runs: html pages, tables (csv, markdown) and plots (png)."""

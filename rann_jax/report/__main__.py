@@ -1,13 +1,13 @@
-"""Make one self-contained html page of a run or of a cross-validation, and one png of its pictures.
+"""Make one self-contained html page about a run or a cross-validation, and one png of its pictures.
 
   python -m rann_jax.report runs/quickstart
 
-writes WORKDIR/report/index.html and index.png: scores, curves, confusion matrix, average precision and F1 of
-each class, the worst mistakes with their spectrograms, commands, versions and devices, fingerprint of the
-data; for the workdir of rann_jax.crossval also the feature table and the fusion table.
+writes WORKDIR/report/index.html and index.png. They show scores, curves, confusion matrix, average precision
+and F1 of each class, the worst mistakes with their spectrograms, commands, versions and devices, and the
+fingerprint of the data; for a workdir of rann_jax.crossval also the feature table and the fusion table.
 
-The page fetches nothing and runs no script. Spectrograms are drawn from the prepared copy of the data, where
-the run's config says that it is; without it the mistakes are only listed. A run may be unfinished.
+The page loads nothing and runs no script. Spectrograms are drawn from the prepared copy of the data, which is
+looked up as the run's config says; without it the mistakes are only listed. A run may be unfinished.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from rann_jax.workdir import replace_atomically
 
 
 def write(workdir: Path, out: Path, *, command: str, draws: int) -> list[Path]:
-    """Write the page and, where it has pictures, the png; the files written.
+    """Write the page and, if it has pictures, the png; return the files written.
 
     Raises:
       ConfigError: the workdir holds nothing to report on, or a file of it is broken.
@@ -56,23 +56,23 @@ def _parser() -> argparse.ArgumentParser:
         "--bootstrap",
         type=int,
         default=1000,
-        help="draws for the scores of a run; 0 is none (default: %(default)s)",
+        help="bootstrap draws for intervals of a run's scores; 0 for none (default: %(default)s)",
     )
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return 0, or 2 where the user can mend what is wrong."""
+    """Run the program; return 0, or 2 after an error that the user can fix."""
     options = _parser().parse_args(arguments)
     command = command_line("rann_jax.report", sys.argv[1:] if arguments is None else arguments)
     return guarded(lambda: run(options, command))
 
 
 def run(options: argparse.Namespace, command: str) -> int:
-    """What the command line, `command`, does; returns the exit code.
+    """Carry out the command line, `command`; return the exit code.
 
     Raises:
-      ConfigError: what the user can mend.
+      ConfigError: an error that the user can fix.
     """
     if options.bootstrap < 0:
         raise ConfigError("--bootstrap must not be negative")

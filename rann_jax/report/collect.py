@@ -1,4 +1,4 @@
-"""What a workdir holds, read for the report: every file may be missing, and none is trusted."""
+"""Reading of a workdir for the report; any file may be missing, and none is trusted."""
 
 import dataclasses
 import re
@@ -14,7 +14,7 @@ from rann_jax.report import tables
 from rann_jax.workdir import CONFIG_FILE, load_config
 from rann_jax.writers import METRICS, read_metrics
 
-LARGEST = 1e30  # of a metric; beyond it axes overflow
+LARGEST = 1e30  # value of a metric; beyond it axes overflow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Run:
     """One run.
 
     Attributes:
-      name: for the reader.
-      config: of the run.
+      name: name shown in the report.
+      config: config of the run.
       curves: metric -> (steps, values), both of finite numbers.
-      environment: of its last launch, empty where not recorded.
-      predictions: by the name of the split.
+      environment: environment of its last launch; empty if not recorded.
+      predictions: predictions by the name of the split.
     """
 
     name: str
@@ -42,10 +42,10 @@ class CrossValidation:
 
     Attributes:
       features: rows of the feature table.
-      fusion: rows of the fusion table; none for a single feature.
+      fusion: rows of the fusion table; empty for a single feature.
       pooled: predictions of the pooled folds by feature.
-      runs: feature -> its runs, one a fold.
-      environment: of its last launch, empty where not recorded.
+      runs: feature -> its runs, one per fold.
+      environment: environment of its last launch; empty if not recorded.
     """
 
     features: list[dict[str, Any]]
@@ -56,7 +56,7 @@ class CrossValidation:
 
 
 def read(workdir: Path) -> Run | CrossValidation:
-    """What is in a workdir.
+    """Read a workdir.
 
     Raises:
       ConfigError: neither a run nor a finished cross-validation, or a file of it is broken.
@@ -72,7 +72,7 @@ def read(workdir: Path) -> Run | CrossValidation:
 
 
 def read_run(workdir: Path, name: str) -> Run:
-    """One run, finished or not.
+    """Read one run, finished or not.
 
     Raises:
       ConfigError: a file of it is broken.

@@ -1,4 +1,4 @@
-"""Pieces of an html page. Whatever comes from a file enters it through `escape`; `Html` marks what has."""
+"""Pieces of an html page. All text from files goes through `escape`; the type `Html` marks escaped text."""
 
 import base64
 import html
@@ -25,9 +25,9 @@ p { max-width: 52em }
 
 
 def visible(text: object) -> str:
-    r"""Text with a replacement character for what cannot be seen: controls, marks of direction, half a pair.
+    r"""Return text with invisible characters replaced: controls, direction marks, lone surrogates.
 
-    Blanks of all scripts, such as U+3000, are text.
+    Spaces of all scripts, such as U+3000, are kept.
 
     >>> visible("rain\x00\u202e, heavy")
     'rain\ufffd\ufffd, heavy'
@@ -40,7 +40,7 @@ def _blank(character: str) -> bool:
 
 
 def escape(text: object) -> Html:
-    """Text as it is to be read, without meaning in html.
+    """Return text escaped, so that it has no meaning in html.
 
     >>> escape('<b title="x">')
     '&lt;b title=&quot;x&quot;&gt;'
@@ -49,27 +49,27 @@ def escape(text: object) -> Html:
 
 
 def paragraph(text: object) -> Html:
-    """A paragraph of plain text."""
+    """Return a paragraph of plain text."""
     return Html(f"<p>{escape(text)}</p>\n")
 
 
 def code(text: object) -> Html:
-    """Text set as it stands."""
+    """Return preformatted text."""
     return Html(f"<pre>{escape(text)}</pre>\n")
 
 
 def section(title: str, *parts: Html) -> Html:
-    """A heading and what follows it."""
+    """Return a heading and the parts below it."""
     return Html(f"<h2>{escape(title)}</h2>\n{''.join(parts)}")
 
 
 def folded(title: str, *parts: Html) -> Html:
-    """Parts that are shown when their title is clicked."""
+    """Return parts that are shown when their title is clicked."""
     return Html(f"<details><summary>{escape(title)}</summary>\n{''.join(parts)}</details>\n")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Html:
-    """Rows that have the same keys, intervals in brackets; nothing for no rows."""
+    """Return a table of rows with the same keys, with intervals in brackets; empty for no rows."""
     if not rows:
         return Html("")
     shown = [tables.with_intervals(row) for row in rows]
@@ -79,13 +79,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Html:
 
 
 def picture(png: bytes, description: str) -> Html:
-    """A picture, inside the page."""
+    """Return a picture, embedded in the page."""
     data = base64.b64encode(png).decode()
     return Html(f'<p><img src="data:image/png;base64,{data}" alt="{escape(description)}"></p>\n')
 
 
 def page(title: str, *parts: Html) -> bytes:
-    """The page in utf-8: no script, and a policy under which a browser would fetch and run nothing."""
+    """Return the page in UTF-8, without script; its policy forbids browsers to load or run anything."""
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     text = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

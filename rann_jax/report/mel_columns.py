@@ -1,6 +1,6 @@
-"""The spectrogram of a sound of any length, seen while it is heard: of bounded size, for a picture.
+"""Spectrogram of bounded size for a picture, computed while a sound of any length is streamed.
 
-At most a number of columns is kept; where a sound is longer, two neighbours become one.
+The number of columns is limited; if a sound is longer, pairs of neighbours are merged.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +15,7 @@ TICKS = (250, 500, 1000, 2000, 4000, 8000, 16000)  # Hz
 
 
 class Columns:
-    """Columns of numbers over time, never more than `limit` of them.
+    """Columns of numbers over time, at most `limit` of them.
 
     >>> columns = Columns(2, np.maximum)
     >>> for second in range(5):
@@ -31,7 +31,7 @@ class Columns:
         self._limit, self._combine, self._full = limit, combine, 1
 
     def add(self, begin: float, value: np.ndarray) -> None:
-        """What follows from `begin` on, in seconds."""
+        """Add the column that begins at `begin`, in seconds."""
         if self.counts and self.counts[-1] < self._full:
             self.values[-1] = self._combine(self.values[-1], value)
             self.counts[-1] += 1
@@ -48,12 +48,12 @@ class Columns:
 
 
 class MelColumns:
-    """Mel powers of a sound that goes by in blocks.
+    """Mel powers of a sound that is streamed in blocks.
 
     Args:
-      rate: of the sound, Hz.
+      rate: sample rate of the sound, Hz.
       highest: the highest frequency of interest, Hz; at most half the rate is shown.
-      limit: columns kept at most.
+      limit: largest number of columns.
     """
 
     def __init__(self, rate: int, highest: float, limit: int):
@@ -68,7 +68,7 @@ class MelColumns:
         self._frames = 0
 
     def watching(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The blocks (n,) of the sound as they are, seen on their way."""
+        """Yield the blocks (n,) of the sound unchanged, after adding them to the spectrogram."""
         for block in blocks:
             self._see(block)
             yield block
@@ -87,14 +87,17 @@ class MelColumns:
         self._left = sound[len(frames) * hop :].copy()
 
     def decibels(self) -> tuple[list[float], np.ndarray]:
-        """Begins of the columns in seconds, and their mean powers in dB (columns, MEL_BANDS), at the end."""
+        """Return, after the last block, the columns' beginnings in seconds and mean powers in dB.
+
+        The powers are (columns, MEL_BANDS).
+        """
         if not self._frames:  # shorter than a frame
             self._see(np.zeros(self._n_fft, np.float32))
         power = np.array(self._powers.values) / np.array(self._powers.counts)[:, None]
         return self._powers.begins, 10 * np.log10(np.maximum(power, 1e-12))
 
     def ticks(self) -> list[tuple[int, float]]:
-        """Round frequencies in Hz, and the row of each, 0 to MEL_BANDS - 1."""
+        """Return round frequencies in Hz, and the row of each, 0 to MEL_BANDS - 1."""
         centers = librosa.mel_frequencies(MEL_BANDS + 2, fmax=self._fmax)[1:-1]
         shown = [hz for hz in TICKS if hz < centers[-1]]
         return list(zip(shown, np.interp(shown, centers, np.arange(MEL_BANDS)).tolist(), strict=True))

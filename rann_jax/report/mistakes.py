@@ -1,4 +1,4 @@
-"""The worst mistakes of a model, and the sound of them from the prepared data, where it still is."""
+"""The worst mistakes of a model, and their sound if the prepared data still exists."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ from rann_jax.predictions import Predictions
 from rann_jax.report import plots
 from rann_jax.report.collect import Run
 
-SECONDS = 10  # drawn of a clip, at most
+SECONDS = 10  # drawn of each clip, at most
 FRAMES_PER_SECOND, BINS = 64, 64
 COLUMNS = 4
 
@@ -28,13 +28,13 @@ class Mistake:
     """A clip on which a model was wrong.
 
     Attributes:
-      run: of the model.
-      split: of the clip, as the config calls it.
-      clip: its place in the split.
-      id: its name.
-      labels: its classes.
-      said: class that is wrong, and its probability.
-      error: distance of the probabilities from right, 0 to 1; the greater the worse.
+      run: run of the model.
+      split: split of the clip, by its name in the config.
+      clip: index of the clip in the split.
+      id: name of the clip.
+      labels: true classes of the clip.
+      said: the wrong class and its probability.
+      error: how wrong the probabilities are, 0 to 1; see `worst`.
     """
 
     run: Run
@@ -47,11 +47,11 @@ class Mistake:
 
 
 def worst(run: Run, split: str, count: int) -> list[Mistake]:
-    """The mistakes of a run on a split, worst first.
+    """Return the mistakes of a run on a split, worst first.
 
-    Classification: clips whose greatest probability is of another class, by how much greater it is than that
-    of the right one. Tagging: the class of each clip whose probability is farthest from the truth, where it
-    is on the wrong side of one half.
+    Classification: a mistake is a clip whose most probable class is wrong; its error is the difference to the
+    probability of the right class. Tagging: of each clip, the class whose probability is farthest from the
+    truth, if it is on the wrong side of one half.
     """
     scored = run.predictions[split]
     labels, targets = scored.labels, scored.targets
@@ -68,7 +68,7 @@ def worst(run: Run, split: str, count: int) -> list[Mistake]:
 
 
 def _errors(scored: Predictions) -> tuple[np.ndarray, np.ndarray]:
-    """The wrong class (n,) of each clip and how wrong it is (n,), 0 where the clip is right."""
+    """Return the wrong class (n,) of each clip and its error (n,), which is 0 if the clip is right."""
     probs, targets = scored.probabilities.astype(np.float64), scored.targets
     clips = np.arange(len(probs))
     if scored.task == "tagging":
@@ -82,7 +82,7 @@ def _errors(scored: Predictions) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sounds(mistakes: Sequence[Mistake]) -> list[np.ndarray | None]:
-    """The waveform (n,) float32 of each, None where no prepared copy of just these clips is left."""
+    """Return the waveform (n,) float32 of each; None if no prepared copy of exactly these clips exists."""
     copies: dict[tuple[int, str], Prepared | None] = {}
     waves: list[np.ndarray | None] = []
     for mistake in mistakes:
@@ -114,7 +114,7 @@ def _sound(copy: Prepared, mistake: Mistake) -> np.ndarray:
 
 
 def spectrograms(mistakes: Sequence[Mistake], waves: Sequence[np.ndarray | None]) -> Figure:
-    """Log-mel spectrograms of those whose sound is there, in dB below the loudest cell of each."""
+    """Draw log-mel spectrograms of those whose sound exists, each in dB below its loudest cell."""
     drawn = [(m, w) for m, w in zip(mistakes, waves, strict=True) if w is not None and len(w)]
     rate = int(drawn[0][0].run.config.sample_rate)
     seconds = [min(len(wave) / rate, SECONDS) for _, wave in drawn]

@@ -1,4 +1,4 @@
-"""The page of a run and that of a cross-validation, section by section."""
+"""The pages of a run and of a cross-validation, section by section."""
 
 import dataclasses
 import itertools
@@ -15,15 +15,15 @@ from rann_jax.report.collect import CrossValidation, Run
 from rann_jax.report.markup import Html
 from rann_jax.report.plots import Line
 
-MAX_CLASSES = 60  # drawn at once; more cannot be read
-MAX_CURVES = 40  # drawn at once; Matplotlib draws less than 2^16 pixels
+MAX_CLASSES = 60  # drawn at once; more would be illegible
+MAX_CURVES = 40  # drawn at once; Matplotlib is limited to less than 2^16 pixels
 WORST = 12
 SCORES = ("accuracy", "mAP", "macro_f1", "mAUC")
 
 
 @dataclasses.dataclass
 class Page:
-    """Html parts and the pictures in them, gathered in the order of the page."""
+    """Html parts and the pictures in them, collected in the order of the page."""
 
     parts: list[Html] = dataclasses.field(default_factory=list)
     pictures: list[bytes] = dataclasses.field(default_factory=list)
@@ -33,11 +33,11 @@ class Page:
         self.parts.append(markup.section(title, *(self._html(part, title) for part in parts)))
 
     def html(self, title: str) -> bytes:
-        """The whole page."""
+        """Return the whole page."""
         return markup.page(title, *self.parts)
 
     def png(self) -> bytes | None:
-        """All pictures, one below the other; None where there are none."""
+        """Return all pictures, one below the other; None if there are none."""
         return plots.stacked(self.pictures) if self.pictures else None
 
     def _html(self, part: Html | Figure, title: str) -> Html:
@@ -48,12 +48,12 @@ class Page:
 
 
 def of_run(run: Run, command: str, draws: int) -> Page:
-    """Scores, curves, and for each split its confusions, classes and worst mistakes.
+    """Return the page with scores, curves, and for each split its confusions, classes and worst mistakes.
 
     Args:
-      run: finished or not.
-      command: that makes the page.
-      draws: of the bootstrap; 0 leaves intervals out.
+      run: the run, finished or not.
+      command: the command line that makes the page.
+      draws: number of bootstrap draws; 0 leaves intervals out.
     """
     page = Page()
     if run.predictions:
@@ -73,7 +73,10 @@ def of_run(run: Run, command: str, draws: int) -> Page:
 
 
 def of_cross_validation(whole: CrossValidation, command: str) -> Page:
-    """Both tables, curves of every feature, and confusions, classes and mistakes of the best feature."""
+    """Return the page with both tables, curves of every feature, and details of the best feature.
+
+    The details are its confusions, classes and worst mistakes.
+    """
     page = Page()
     folds = [run.name.rpartition("/")[2] for run in next(iter(whole.runs.values()))]
     page.section(
@@ -109,7 +112,10 @@ def _scores(name: str, scored: Predictions, draws: int) -> dict[str, Any]:
 
 
 def _curves(page: Page, runs: Mapping[str, Sequence[Run]]) -> None:
-    """Loss, scores, and what there is of learning rate and speed; a colour a metric, or a group of runs."""
+    """Add the curves: loss, scores and, for a single run, training metrics and speed.
+
+    Each metric of a single run has its own colour; otherwise each group of runs has.
+    """
     single = len(runs) == 1 and all(len(group) == 1 for group in runs.values())
     panels: dict[str, list[Line]] = {}
     for group, members in runs.items():
@@ -129,7 +135,7 @@ def _curves(page: Page, runs: Mapping[str, Sequence[Run]]) -> None:
 
 
 def _per_feature(page: Page, pooled: Mapping[str, Predictions]) -> None:
-    """Average precision of class x feature: which class wants which feature."""
+    """Add the average precision of class x feature, which shows the best feature for each class."""
     labels = next(iter(pooled.values())).labels
     if len(pooled) < 2 or len(labels) > MAX_CLASSES:
         return
@@ -139,7 +145,7 @@ def _per_feature(page: Page, pooled: Mapping[str, Predictions]) -> None:
 
 
 def _classes(page: Page, scored: Predictions, where: str) -> None:
-    """Confusion matrix (not where clips have several labels), and AP and F1 of each class."""
+    """Add the confusion matrix (unless clips may have several labels), and AP and F1 of each class."""
     labels, targets, probs = scored.labels.tolist(), scored.targets, scored.probabilities
     threshold = ensemble.TAGGING_THRESHOLD if scored.task == "tagging" else None
     if scored.task == "classification":
@@ -172,7 +178,7 @@ def _classes(page: Page, scored: Predictions, where: str) -> None:
 
 
 def confusions(targets: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The classes (K,) most often in a confusion, MAX_CLASSES at most, and clips (K, K), true x predicted.
+    """Return the at most MAX_CLASSES most confused classes (K,), and clip counts (K, K), true x predicted.
 
     Args:
       targets: (n, C) multi-hot.
@@ -223,7 +229,7 @@ def _data(page: Page, splits: Mapping[str, Predictions]) -> None:
 
 
 def _origin(page: Page, environments: Mapping[str, Mapping[str, str]], command: str) -> None:
-    """Commands of the runs and of the page; then versions and devices, once where all runs agree."""
+    """Add the commands of the runs and of the page, then versions and devices, once if all runs agree."""
     launched = {name: values.get("command", "") for name, values in environments.items()}
     lines = [f"{name}: {text or 'not recorded'}" for name, text in launched.items()]
     page.section("Commands", markup.code("\n".join([*lines, f"this page: {command}"])))

@@ -1,4 +1,4 @@
-"""Pictures of results, on Matplotlib's Figure without pyplot: no window, no global state."""
+"""Pictures of results, drawn with Matplotlib's Figure without pyplot: no window, no global state."""
 
 import io
 import itertools
@@ -18,11 +18,11 @@ from rann_jax.workdir import replace_atomically
 
 INK = "#22303c"
 DPI = 110
-MAX_ROWS = 256  # (ours) of a heat map: all subsets of eight models; Matplotlib draws less than 2^16 pixels
+MAX_ROWS = 256  # (ours) rows of a heat map: all subsets of eight models; Matplotlib's limit is 2^16 pixels
 
 
 class Line(NamedTuple):
-    """A curve; those of a group have one colour and one entry in the legend."""
+    """A curve; the curves of a group have one colour and one legend entry."""
 
     group: str
     steps: Sequence[int]
@@ -30,7 +30,7 @@ class Line(NamedTuple):
 
 
 def short(text: object, length: int = 24) -> str:
-    r"""Text for a picture: one line, not too long, and a dollar sign that begins no formula.
+    r"""Return text for a picture: on one line, shortened, with dollar signs that begin no formula.
 
     >>> short("a $ sign and a tail too long to be drawn", 12)
     'a \\$ sign an…'
@@ -41,7 +41,7 @@ def short(text: object, length: int = 24) -> str:
 
 
 def panels(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` axes, each of `size` (inches), in rows of at most `columns`."""
+    """Return a figure of `count` axes, each of `size` (inches), in rows of at most `columns`."""
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=DPI, layout="constrained")
@@ -53,9 +53,9 @@ def panels(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure,
 
 
 def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
-    """A table in colours, its numbers written in: values (len(rows), len(columns)), NaN left white.
+    """Draw a coloured table with its numbers: values (len(rows), len(columns)), NaN left white.
 
-    Of more than MAX_ROWS those with the greatest values are drawn, and the title says so.
+    Of more than MAX_ROWS rows, only those with the greatest values are drawn, and the title says so.
     """
     if len(rows) > MAX_ROWS:
         best = np.where(np.isnan(values), -np.inf, values).max(axis=1)
@@ -84,13 +84,13 @@ def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], ti
 
 
 def curves(lines: Mapping[str, Sequence[Line]]) -> Figure:
-    """One panel a title, values over steps."""
+    """Draw values over steps, in one panel per title."""
     figure, axes = panels(len(lines), 2, size=(5.2, 3.0))
     groups = list(dict.fromkeys(line.group for panel in lines.values() for line in panel))
     colours = dict(zip(groups, itertools.cycle(TABLEAU_COLORS), strict=False))
     for panel, (title, drawn) in zip(axes, lines.items(), strict=True):
         for line in drawn:
-            # A single value is seen only as a point.
+            # A single value is visible only as a marker.
             marker = "o" if len(line.steps) < 30 else ""
             panel.plot(line.steps, line.values, marker=marker, ms=3, lw=1.3, color=colours[line.group])
         _title(panel, short(title, 60))
@@ -106,7 +106,7 @@ def curves(lines: Mapping[str, Sequence[Line]]) -> Figure:
 
 
 def confusion(counts: np.ndarray, labels: Sequence[str], title: str) -> Figure:
-    """Counts (C, C), rows true and columns predicted, coloured by their share of the row."""
+    """Draw counts (C, C), rows true and columns predicted, coloured by their share of the row."""
     side = 2.4 + 0.24 * len(labels)
     figure = Figure(figsize=(side + 0.8, side), dpi=DPI, layout="constrained", facecolor="white")
     axes = figure.subplots()
@@ -127,7 +127,7 @@ def confusion(counts: np.ndarray, labels: Sequence[str], title: str) -> Figure:
 
 
 def bars(values: Mapping[str, np.ndarray], labels: Sequence[str], title: str) -> Figure:
-    """Measures (C,) between 0 and 1, one group of horizontal bars a class, in the order given."""
+    """Draw measures (C,) between 0 and 1, one group of horizontal bars per class, in the given order."""
     figure = Figure(figsize=(9, 1.3 + 0.3 * len(labels)), dpi=DPI, layout="constrained", facecolor="white")
     axes = figure.subplots()
     height = 0.8 / len(values)
@@ -150,23 +150,23 @@ def bars(values: Mapping[str, np.ndarray], labels: Sequence[str], title: str) ->
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as png."""
+    """Return a figure as png."""
     file = io.BytesIO()
     with warnings.catch_warnings():
-        # A label in a script that the font lacks is drawn as boxes; the page has it in full.
+        # A label in a script that the font lacks is drawn as boxes; the page also has it as text.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         figure.savefig(file, format="png")
     return file.getvalue()
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a png."""
+    """Write a figure as png."""
     with replace_atomically(path, "wb") as file:
         file.write(png(figure))
 
 
 def stacked(pictures: Sequence[bytes]) -> bytes:
-    """One png of several, each below the other on white."""
+    """Return one png with the pictures one below the other, on white."""
     arrays = [image.imread(io.BytesIO(picture))[..., :3] for picture in pictures]
     width = max(array.shape[1] for array in arrays)
     padded = [np.pad(a, ((0, 20), (0, width - a.shape[1]), (0, 0)), constant_values=1) for a in arrays]

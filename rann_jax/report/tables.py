@@ -1,4 +1,4 @@
-"""Rows of named values as csv, with every digit, and as markdown, to be read."""
+"""Tables of named values: csv with every digit, and markdown for reading."""
 
 import csv
 import itertools
@@ -12,7 +12,7 @@ from rann_jax.workdir import replace_atomically
 
 Row = Mapping[str, Any]
 
-MAX_ROWS = 100_000  # of a csv that is read
+MAX_ROWS = 100_000  # read from a csv
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -24,7 +24,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A markdown table of rows that have the same keys; numbers to three decimals, as in the deck.
+    """Return a markdown table of rows that have the same keys; numbers have three decimals, as in the deck.
 
     >>> print(markdown([{"feature": "log_mel", "accuracy": 0.87849}]))
     | feature | accuracy |
@@ -36,16 +36,17 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def write_markdown(path: Path, table: str) -> None:
-    """Write what `markdown` gave."""
+    """Write the result of `markdown` to a file."""
     with replace_atomically(path) as file:
         file.write(table + "\n")
 
 
 def read_csv(path: Path, *, text: Sequence[str], numbers: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The rows that `write_csv` wrote: numbers, NaN where a cell is empty, but for the columns of text.
+    """Read the rows that `write_csv` wrote; cells outside the columns `text` are numbers, NaN if empty.
 
     Raises:
-      ConfigError: the file is not there, has no rows, or lacks a column of `text` or `numbers`, or a number.
+      ConfigError: the file does not exist, has no rows, lacks a column of `text` or `numbers`, or has a cell
+        that is not a number where one is expected.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -61,7 +62,7 @@ def read_csv(path: Path, *, text: Sequence[str], numbers: Sequence[str] = ()) ->
 
 
 def with_intervals(row: Row) -> dict[str, str]:
-    """The row as text, the ends of intervals, NAME_low and NAME_high, in brackets behind NAME.
+    """Return the row as text, with the ends of intervals, NAME_low and NAME_high, in brackets after NAME.
 
     >>> with_intervals({"rule": "wa", "F1": 0.5, "F1_low": 0.4, "F1_high": 0.6})
     {'rule': 'wa', 'F1': '0.500 [0.400, 0.600]'}
@@ -76,7 +77,7 @@ def with_intervals(row: Row) -> dict[str, str]:
 
 
 def cell(value: Any) -> str:
-    """One value as text."""
+    """Return one value as text."""
     if _undefined(value):
         return ""
     return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,7 +1,7 @@
 """A picture of a tagged file of any length: spectrogram above, class probabilities below.
 
-It is made while the file is heard. At most COLUMNS columns are kept of either; where a file is longer, two
-neighbours become one: the mean of the powers, the greatest of the probabilities, so that no short event
+It is computed while the file is streamed. Each part keeps at most COLUMNS columns; if a file is longer, pairs
+of neighbours are merged: powers by their mean, and probabilities by their maximum, so that no short event
 vanishes.
 """
 
@@ -18,16 +18,16 @@ from rann_jax.report.plots import INK, save
 from rann_jax.timeline import Timeline
 
 COLUMNS = 2048
-CLASSES = 12  # at most as many rows of classes
+CLASSES = 12  # largest number of classes shown
 
 
 class TimelinePicture:
-    """Gathers what there is to draw about one file.
+    """Collects the data for the picture of one file.
 
     Args:
       labels: (C,) class names.
-      rate: of the file, Hz.
-      highest: the highest frequency that the model hears, Hz.
+      rate: sample rate of the file, Hz.
+      highest: the highest frequency that the model receives, Hz.
     """
 
     def __init__(self, labels: Sequence[str], rate: int, highest: float):
@@ -39,11 +39,11 @@ class TimelinePicture:
         self._has_conflict = False
 
     def watching(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The blocks (n,) of the file as they are, seen on their way."""
+        """Yield the blocks (n,) of the file unchanged, after adding them to the spectrogram."""
         return self._sound.watching(blocks)
 
     def add(self, part: Timeline) -> None:
-        """The next windows; each is drawn around its middle."""
+        """Add the next windows; each is drawn around its middle."""
         self._has_conflict = part.conflict is not None
         conflict = np.zeros(len(part.starts)) if part.conflict is None else part.conflict
         rows = np.column_stack([part.probabilities, conflict])
@@ -53,7 +53,7 @@ class TimelinePicture:
         self._seconds = float(part.stops[-1])
 
     def draw(self, title: str) -> Figure:
-        """The picture, after the last part."""
+        """Draw the picture, after the last part was added."""
         heights = [3.0, 2.2, 0.7] if self._has_conflict else [3.0, 2.2]
         figure = Figure(figsize=(13, 1.3 + sum(heights)), dpi=100, layout="constrained", facecolor="white")
         panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
@@ -67,7 +67,7 @@ class TimelinePicture:
             axes.spines[:].set_visible(False)
         panels[-1].set_xlim(0, self._seconds)
         panels[-1].set_xlabel("seconds", color=INK)
-        # A file's name is drawn as it is: a dollar sign in it begins no formula.
+        # A file's name is drawn literally: a dollar sign in it begins no formula.
         panels[0].set_title(title, loc="left", fontsize=12, color=INK, parse_math=False)
         return figure
 
@@ -103,6 +103,6 @@ class TimelinePicture:
 
 @contextmanager
 def picture_file(path: Path, picture: TimelinePicture, title: str) -> Iterator[Callable[[Timeline], None]]:
-    """Write the picture of one file, as tag_output's files are written."""
+    """Yield a function that adds windows; write the picture at the end, as tag_output's files are written."""
     yield picture.add
     save(picture.draw(title), path)

@@ -1,16 +1,16 @@
-"""A page to try a trained model, or several: drop or record a sound.
+"""Serve a web page to try one or several trained models: drop a sound on it or record one.
 
-It shows the spectrogram, what is heard over time, the tags and, of several workdirs, the fusion with its
-conflict. The same as JSON:
+The page shows the spectrogram, the classes over time, the tags and, for several workdirs, the fusion with its
+conflict. The same is available as JSON:
 
   curl --data-binary @dog.ogg 'http://127.0.0.1:8000/api/tag?top=5'
   curl http://127.0.0.1:8000/api/model
 
-It listens on this machine alone unless --host says otherwise. It keeps no sound and asks for no password:
-what it refuses is bounded by the limits below, so put a proxy that knows your users before it. A client is
-an address; behind a proxy all have the proxy's, unless --proxy says where it is: then the last address in
-its header X-Forwarded-For counts, which that proxy must add itself. A proxy on this machine has to ask by
-a name of this machine (Host: 127.0.0.1), not by its own.
+The server listens on this machine only, unless --host says otherwise. It stores no sound and asks for no
+password; it protects itself only by the limits below, so put a proxy that authenticates your users in front
+of it. Clients are told apart by address. Behind a proxy all clients have the proxy's address, unless --proxy
+gives it: then the last address in the header X-Forwarded-For counts, which that proxy must add itself. In its
+requests, a proxy on this machine must use a name of this machine (Host: 127.0.0.1), not its own.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from rann_jax.errors import ConfigError
 from rann_jax.program import guarded, require
 from rann_jax.tagger_ensemble import DEFAULT_RULE, load
 
-LOCAL = ("127.0.0.1", "localhost", "[::1]")  # what this machine calls itself
+LOCAL = ("127.0.0.1", "localhost", "[::1]")  # names of this machine for itself
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,23 +38,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("workdirs", metavar="WORKDIR", type=Path, nargs="+", help="folder of a trained model")
-    add("--rule", choices=tuple(fusion.RULES), help=f"how several are fused (default: {DEFAULT_RULE})")
+    add("--rule", choices=tuple(fusion.RULES), help=f"how several models are fused (default: {DEFAULT_RULE})")
     add("--checkpoint", choices=("latest", "best"), default="latest", help="default: %(default)s")
-    add("--host", default=LOCAL[0], help="address to listen on (default: %(default)s, this machine alone)")
-    add("--port", type=int, default=8000, help="default: %(default)s; 0 takes a free one")
+    add("--host", default=LOCAL[0], help="address to listen on (default: %(default)s, this machine only)")
+    add("--port", type=int, default=8000, help="default: %(default)s; 0 for any free port")
     add("--batch-size", type=int, metavar="N", help="windows at a time (default: 16, on a CPU 4)")
-    add("--max-megabytes", type=float, default=64, metavar="MB", help="of an upload (default: %(default)s)")
-    add("--max-seconds", type=float, default=600, metavar="S", help="of sound (default: %(default)s)")
-    add("--per-minute", type=int, default=60, metavar="N", help="requests of a client (default: %(default)s)")
-    add("--proxy", metavar="ADDRESS", help="whose X-Forwarded-For is believed (default: nobody's)")
+    add("--max-megabytes", type=float, default=64, metavar="MB", help="per upload (default: %(default)s)")
+    add("--max-seconds", type=float, default=600, metavar="S", help="sound per upload (default: %(default)s)")
+    add("--per-minute", type=int, default=60, metavar="N", help="requests per client (default: %(default)s)")
+    add("--proxy", metavar="ADDRESS", help="proxy whose X-Forwarded-For is trusted (default: none)")
     return parser
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """The socket of the server.
+    """Return the socket of the server.
 
     Raises:
-      ConfigError: the address is taken or not this machine's.
+      ConfigError: the address is in use or does not belong to this machine.
     """
     if not 0 <= port < 1 << 16:
         raise ConfigError(f"--port={port}: it must be in 0..65535")
@@ -66,7 +66,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def in_url(host: str) -> str:
-    """A host as URLs and the header Host have it: an IPv6 address in brackets.
+    """Return a host as written in URLs and the header Host: an IPv6 address in brackets.
 
     >>> in_url("::1")
     '[::1]'
@@ -75,10 +75,10 @@ def in_url(host: str) -> str:
 
 
 def names_of(host: str, address: str) -> list[str]:
-    """By which names the server may be called that listens on `address`, which was called `host`.
+    """Return the names that requests may use for a server on `address`, given as `host`.
 
-    They are known where this machine alone can reach it: there a name of another site that was made to lead
-    here (DNS rebinding) is refused. Elsewhere any name will do.
+    They are known if only this machine can reach the server. Then the name of another site that was made to
+    lead here (DNS rebinding) is refused. Otherwise any name is accepted.
 
     >>> names_of("127.0.0.2", "127.0.0.2")
     ['127.0.0.1', 'localhost', '[::1]', '127.0.0.2']
@@ -98,10 +98,10 @@ def check_limits(options: argparse.Namespace) -> None:
 
 
 def trusted(proxy: str | None) -> list[str]:
-    """The addresses whose X-Forwarded-For is believed: the proxy's, or none.
+    """Return the addresses whose X-Forwarded-For is trusted: the proxy's, or none.
 
     Raises:
-      ConfigError: it is no address.
+      ConfigError: `proxy` is not an address.
 
     >>> trusted("::0001"), trusted(None)
     (['::1'], [])
@@ -113,10 +113,10 @@ def trusted(proxy: str | None) -> list[str]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """What the command line does, until it is interrupted.
+    """Serve until interrupted, as the command line says; return the exit code.
 
     Raises:
-      ConfigError: what the user can mend, in one line.
+      ConfigError: an error that the user can fix, in one line.
     """
     for package in ("fastapi", "uvicorn"):
         require(package, for_what="the page", extra="serve")
@@ -146,7 +146,7 @@ def run(options: argparse.Namespace) -> int:
     config = uvicorn.Config(
         app,
         http=Connection,
-        ws="none",  # as one of those a connection would no longer be counted
+        ws="none",  # a connection that becomes a WebSocket would no longer be counted
         proxy_headers=bool(proxies),
         forwarded_allow_ips=proxies,
         limit_concurrency=CONNECTIONS,
@@ -154,13 +154,13 @@ def run(options: argparse.Namespace) -> int:
         log_level="warning",
         access_log=False,
     )
-    with suppress(KeyboardInterrupt):  # which is how a server is stopped
+    with suppress(KeyboardInterrupt):  # the normal way to stop a server
         uvicorn.Server(config).run(sockets=[sock])
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; the exit code."""
+    """Run the program; return the exit code."""
     options = _parser().parse_args(arguments)
     return guarded(lambda: run(options))
 

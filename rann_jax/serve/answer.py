@@ -1,4 +1,4 @@
-"""From the bytes of a sound to what the page and the JSON endpoint say of it."""
+"""Answers of the page and the JSON endpoint, computed from the bytes of a sound."""
 
 import base64
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ from rann_jax.tag_output import Choice, tags_as_json
 from rann_jax.timeline import Timeline, joined
 
 COLUMNS = 1024  # of the spectrogram
-UNKNOWN_SECONDS = 1e9  # headers of open length claim more
+UNKNOWN_SECONDS = 1e9  # headers that leave the length open claim more
 
 
 def answer(
@@ -28,19 +28,19 @@ def answer(
     hop_seconds: float | None = None,
     spectrogram: bool = False,
 ) -> dict[str, Any]:
-    """What a model or an ensemble hears in a sound file; plain JSON.
+    """Return what a model or an ensemble finds in a sound file, as plain JSON.
 
     Args:
       listener: the model, or the ensemble.
-      models: their names, in order.
+      models: names of its models, in order.
       sound: the bytes of a file of any format.
-      max_seconds: the longest sound that is heard.
-      top: classes that are named.
-      hop_seconds: between windows; None is half a window.
+      max_seconds: the longest sound accepted.
+      top: number of classes to return.
+      hop_seconds: distance between windows; None is half a window.
       spectrogram: whether to add one, as `spectrogram_as_json` describes it.
 
     Raises:
-      AudioError: undecodable, broken, empty, too long, or at a rate that no sound has.
+      AudioError: the sound cannot be decoded, or is broken, empty, too long or at an impossible sample rate.
     """
     with audio.stream(sound) as stream:
         if max_seconds < stream.seconds < UNKNOWN_SECONDS:
@@ -59,7 +59,7 @@ def answer(
 
 
 def at_most(blocks: Iterable[np.ndarray], rate: int, max_seconds: float) -> Iterator[np.ndarray]:
-    """The blocks as they are; AudioError where there are more, however few the header claimed."""
+    """Yield the blocks unchanged; AudioError if they are too long, whatever the header claimed."""
     heard = 0
     for block in blocks:
         heard += len(block)
@@ -69,13 +69,13 @@ def at_most(blocks: Iterable[np.ndarray], rate: int, max_seconds: float) -> Iter
 
 
 def timeline_as_json(timeline: Timeline, models: list[str], top: int) -> dict[str, Any]:
-    """Tags over the whole sound, and over time for the classes that are greatest somewhere.
+    """Return tags for the whole sound, and probabilities over time of the classes with the highest peaks.
 
-    Of an ensemble also the mean conflict, that of each window, and what each of its models by itself says
-    of the tags.
+    For an ensemble, add the mean conflict, the conflict of each window, and each model's own probabilities of
+    the tags.
     """
     choice = Choice(top, threshold=0.0)
-    # In the order of their peaks, which reads like the sound.
+    # In the order of their peaks in time, so that the list follows the sound.
     shown = choice.ranked(timeline.probabilities.max(axis=0))
     shown = shown[np.argsort(timeline.probabilities[:, shown].argmax(axis=0), kind="stable")]
     over_time: dict[str, Any] = {
@@ -101,10 +101,10 @@ def timeline_as_json(timeline: Timeline, models: list[str], top: int) -> dict[st
 
 
 def spectrogram_as_json(sound: MelColumns) -> dict[str, Any]:
-    """A mel spectrogram of at most COLUMNS columns.
+    """Return a mel spectrogram of at most COLUMNS columns.
 
-    `levels` is base64 of bytes, column after column, the lowest band first: 255 is the loudest cell, 0 is
-    DYNAMIC_RANGE dB below it. `ticks` are frequencies in Hz and their bands.
+    `levels` is base64 of bytes, column after column, lowest band first; 255 is the loudest cell, 0 is
+    DYNAMIC_RANGE dB or more below it. `ticks` are frequencies in Hz and their bands.
     """
     begins, decibels = sound.decibels()
     levels = np.clip(1 + (decibels - decibels.max()) / DYNAMIC_RANGE, 0, 1)

@@ -1,4 +1,4 @@
-"""The server: a page, and under /api the same as JSON. Sounds are heard one at a time, in one thread."""
+"""The server: a page, and the same as JSON under /api. Sounds are processed one at a time, in one thread."""
 
 import asyncio
 import functools
@@ -27,7 +27,7 @@ PAGE = {
     "/draw.js": ("draw.js", "text/javascript; charset=utf-8"),
     "/sound.js": ("sound.js", "text/javascript; charset=utf-8"),
 }
-# The page loads nothing from elsewhere, and a browser would not let it.
+# The page loads nothing from elsewhere, and this policy makes browsers enforce that.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -35,16 +35,16 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
-FINEST_HOP = 20  # windows that may overlap: the work for a second of sound is bounded
+FINEST_HOP = 20  # hops per window at most, which bounds the work per second of sound
 
 
 class Server:
-    """What the endpoints share.
+    """State that the endpoints share.
 
     Args:
       listener: the model, or the ensemble.
-      about: what /api/model says beside what the listener knows itself: its models' names and rule.
-      limits: what is refused.
+      about: names of the models and the rule, which /api/model adds to what the listener knows.
+      limits: limits beyond which requests are refused.
     """
 
     def __init__(self, listener: Listener, about: dict[str, Any], limits: Limits):
@@ -62,25 +62,25 @@ class Server:
         self._admitted = 0
 
     def warm_up(self) -> None:
-        """Compile the programs for all batches, in the thread that listens."""
+        """Compile the programs for all batch sizes, in the listener's thread."""
         sizes = {1 << n for n in range(self.listener.batch_size.bit_length())} | {self.listener.batch_size}
         for size in sorted(sizes):
             self._thread.submit(self.listener.judge, np.zeros((size, self.listener.crop_samples), np.float32))
 
     def close(self) -> None:
-        """Hear nothing more."""
+        """Stop processing sounds."""
         self._thread.shutdown(cancel_futures=True)
 
     async def tag(self, request: Request, **options: Any) -> dict[str, Any]:
-        """The answer to a request whose body is a sound.
+        """Return the answer to a request whose body is a sound.
 
         Raises:
-          Refusal: by a limit, or because the body is no sound that can be heard; which, and why.
+          Refusal: a limit is exceeded, or the body is not a usable sound; with the reason.
         """
         self._check(request, options["hop_seconds"])
         self._check_queue()
         body = await self._uploads.read(request)
-        self._check_queue()  # others may have been faster: only whole sounds take a place
+        self._check_queue()  # others may have been faster: only complete uploads take a place
         self._admitted += 1
         try:
             work = functools.partial(answer, max_seconds=self.limits.seconds, **options)
@@ -92,7 +92,7 @@ class Server:
             self._admitted -= 1
 
     def _check(self, request: Request, hop_seconds: float | None) -> None:
-        """Raise Refusal where the body need not be read."""
+        """Raise Refusal if the request can be refused without reading its body."""
         if request.headers.get("sec-fetch-site") == "cross-site":
             raise Refusal(403, "a page of another site asked")
         if wait := self._rate.wait(client_of(request)):
@@ -104,13 +104,13 @@ class Server:
             raise Refusal(400, f"hop: it must be between {window / FINEST_HOP:g} and {window:g} s")
 
     def _check_queue(self) -> None:
-        """Raise Refusal where as many sounds as may are waiting or heard."""
+        """Raise Refusal if as many sounds as allowed are waiting or being processed."""
         if self._admitted >= self.limits.waiting:
             raise Refusal(503, "too many sounds are waiting", 1)
 
 
 def create_app(listener: Listener, about: dict[str, Any], limits: Limits, *, hosts: list[str]) -> FastAPI:
-    """The application; `hosts` are the names by which it may be called, so that no other site's name can."""
+    """Return the application; requests must name one of `hosts`, so no other site's name is accepted."""
     server = Server(listener, about, limits)
 
     @asynccontextmanager
@@ -129,7 +129,7 @@ def create_app(listener: Listener, about: dict[str, Any], limits: Limits, *, hos
 
     @app.get("/api/model")
     async def model() -> dict[str, Any]:
-        """What listens: models, rule, labels, task, rate, window, limits."""
+        """Return a description of the server: models, rule, labels, task, sample rate, window, limits."""
         return server.about
 
     @app.post("/api/tag", openapi_extra=BODY)
@@ -139,7 +139,7 @@ def create_app(listener: Listener, about: dict[str, Any], limits: Limits, *, hos
         hop: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
         spectrogram: bool = False,
     ) -> JSONResponse:
-        """Tags, timeline and, of an ensemble, conflict of the sound file that is the body."""
+        """Return tags, timeline and, for an ensemble, conflict of the sound file in the body."""
         return JSONResponse(await server.tag(request, top=top, hop_seconds=hop, spectrogram=spectrogram))
 
     return app

@@ -1,4 +1,4 @@
-"""What a stranger may ask of the server: how much, how long, how often."""
+"""Limits on what a client may ask of the server: how much, how long, how often."""
 
 import asyncio
 import math
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 
-CLIENTS = 1024  # whose rate is remembered; the one heard of least recently is forgotten first
+CLIENTS = 1024  # clients whose rate is remembered; the least recently active is forgotten first
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The server's bounds (all ours); its memory is about twice `waiting` uploads and one sound being heard.
+    """Limits of the server (all ours). Its memory is about twice `waiting` uploads and one sound in process.
 
     Attributes:
-      bytes: of an upload.
-      seconds: of sound in it, whatever its header says.
-      per_minute: requests of one client.
-      waiting: sounds that wait or are heard at the same time; also uploads of one client that come at the
-        same time, and whole uploads that those of all clients may amount to.
-      upload_seconds: that an upload may last.
+      bytes: largest size of an upload.
+      seconds: longest sound in an upload, whatever its header says.
+      per_minute: requests per minute of one client.
+      waiting: number of sounds that may wait or be processed at a time. It also limits the simultaneous
+        uploads of one client, and the total size of all unfinished uploads, in uploads of full size.
+      upload_seconds: longest duration of an upload.
     """
 
     bytes: int = 64_000_000
@@ -33,7 +33,7 @@ class Limits:
 
 
 class Refusal(Exception):
-    """A request that is not served: an HTTP status, the reason, and when to come again."""
+    """A request that is not served: an HTTP status, the reason, and when to try again."""
 
     def __init__(self, status: int, reason: str, retry_after: float | None = None):
         super().__init__(reason)
@@ -42,7 +42,7 @@ class Refusal(Exception):
 
 
 class RequestRate:
-    """A bucket of tokens for each client: full it holds a minute's requests, and it fills evenly.
+    """A token bucket for each client; a full one holds a minute's requests, and it fills evenly.
 
     >>> rate = RequestRate(2, clock=lambda: 0.0)
     >>> [rate.wait("a"), rate.wait("a"), rate.wait("a"), rate.wait("b")]
@@ -55,7 +55,7 @@ class RequestRate:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, and when
 
     def wait(self, client: str) -> float:
-        """Take a token, and 0.0; or seconds until there is one."""
+        """Take a token and return 0.0, or return the seconds until there is one."""
         now = self._clock()
         tokens, then = self._buckets.pop(client, (float(self._per_minute), now))
         tokens = min(self._per_minute, tokens + (now - then) * self._per_minute / 60)
@@ -67,16 +67,16 @@ class RequestRate:
 
 
 def client_of(request: Request) -> str:
-    """The address of who asks."""
+    """Return the client's address."""
     return request.client.host if request.client else ""
 
 
 class Uploads:
-    """The bodies that are coming: bounded together, and so that one client cannot keep out the others.
+    """The bodies being uploaded, limited in total and per client, so that none can keep out the others.
 
     Args:
-      limits: those of one client come at most `waiting` at a time, and together are no larger than one may
-        be; those of all clients are no larger than `waiting` of them.
+      limits: one client may have at most `waiting` uploads at a time, together no larger than `bytes`; the
+        uploads of all clients together are no larger than `waiting` times `bytes`.
     """
 
     def __init__(self, limits: Limits):
@@ -85,10 +85,10 @@ class Uploads:
         self._bytes: Counter[str] = Counter()
 
     async def read(self, request: Request) -> bytes:
-        """The body of a request, no more of it than allowed; what its header says is not relied on.
+        """Return the body of a request, reading no more than allowed; its header is not trusted.
 
         Raises:
-          Refusal: it is too large, too slow, breaks off, or comes beside too much else.
+          Refusal: the upload is too large, too slow or breaks off, or there are too many others.
         """
         limits, client, body = self._limits, client_of(request), bytearray()
         declared = request.headers.get("content-length", "")
@@ -115,7 +115,7 @@ class Uploads:
         return bytes(body)
 
     def _check(self, client: str, size: int) -> None:
-        """Raise Refusal where this upload, the client's, or those of all clients are too large."""
+        """Raise Refusal if this upload, the client's uploads or those of all clients are too large."""
         if size > self._limits.bytes:
             raise self._too_large()
         if self._bytes[client] > self._limits.bytes:
