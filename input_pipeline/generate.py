@@ -72,7 +72,7 @@ def _refused(error: OSError | RuntimeError, root: Path, source: Path) -> str:
 
 
 def _remove_unfinished(parent: Path) -> None:
-    """Removes what killed preparations left; the caller holds the lock, so none of it is in use."""
+    """Remove what killed preparations left; the caller holds the lock, so none of it is in use."""
     for left_over in parent.glob("incomplete.*"):
         shutil.rmtree(left_over)
 
@@ -114,7 +114,7 @@ def _generate(
 
 
 def _begin(bar: tqdm, finished: int) -> None:
-    """Starts the bar at the clips that are already finished, which do not count for its rate."""
+    """Start the bar at the clips that are already finished, which do not count for its rate."""
     bar.n = bar.last_print_n = bar.initial = finished
     bar.refresh()
 

@@ -47,7 +47,7 @@ def prepare(
     progress: bool = True,
     **options: Any,
 ) -> Prepared:
-    """Prepares a data set, or reuses the copy prepared earlier from the same files in the same way.
+    """Prepare a data set, or reuse the copy prepared earlier from the same files in the same way.
 
     Args:
       name: a name in `datasets.REGISTRY`.
@@ -131,7 +131,7 @@ def plan(
 def find_prepared(
     name: str, split: str, fingerprint: str, *, sample_rate: int, prepared_dir: str = ""
 ) -> Prepared | None:
-    """Finds an existing copy by its content; this needs no source files and prepares nothing.
+    """Find an existing copy by its content; this needs no source files and prepares nothing.
 
     Args:
       name: a name in `datasets.REGISTRY`.
@@ -242,7 +242,7 @@ def _identity(
 
 
 def _report_rejected(prepared: Prepared, split: str, max_failed_share: float) -> None:
-    """Prints one line to stderr if files were left out; raises DataError if too many were."""
+    """Print one line to stderr if files were left out; raise DataError if too many were."""
     manifest, path = prepared.manifest(split), manifest_path(prepared.folder, split)
     check_share(manifest.rejected, manifest.listed, split, path, max_failed_share)
     if manifest.rejected:
@@ -254,7 +254,7 @@ def _report_rejected(prepared: Prepared, split: str, max_failed_share: float) ->
 
 
 def _report_unlisted(prepared: Prepared) -> None:
-    """Prints one line to stderr if the folder holds sound that is in no split."""
+    """Print one line to stderr if the folder holds sound that is in no split."""
     if unlisted := prepared.unlisted():
         print(
             f"note: {prepared.name}: {len(unlisted)} sounds of the folder are in no split and left out, the "
@@ -264,7 +264,7 @@ def _report_unlisted(prepared: Prepared) -> None:
 
 
 def _report_twins(prepared: Prepared) -> None:
-    """Prints one line to stderr if sound is in two splits: a network could be tested on its training data."""
+    """Print one line to stderr if sound is in two splits: a network could be tested on its training data."""
     if twins := prepared.twins():
         print(
             f"warning: {prepared.name}: {len(twins)} clips are byte for byte in another split too, the first "
@@ -275,7 +275,7 @@ def _report_twins(prepared: Prepared) -> None:
 
 
 def _report_uses(prepared: Prepared, uses: Mapping[str, str]) -> None:
-    """Prints a line to stderr if splits are unused, and one for every use that shares splits with training.
+    """Print a line to stderr if splits are unused, and one for every use that shares splits with training.
 
     Raises:
       DataError: a use names a split that does not exist.

@@ -101,7 +101,7 @@ class AudioBuilder(FileReaderBuilder):
 
     @classmethod
     def download(cls, downloads: Path, *, progress: bool) -> Path:
-        """Downloads the source into a folder under `downloads`, for a user who names no data_dir."""
+        """Download the source into a folder under `downloads`, for a user who names no data_dir."""
         raise DataError(f"data set {cls.name!r} is not downloaded: name its folder with --config.data_dir")
 
     @abc.abstractmethod
@@ -249,7 +249,7 @@ class AudioBuilder(FileReaderBuilder):
         return shards.Recipe(config.sample_rate, config.max_seconds, config.storage, self.info.features)
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
-        """Converts the shards not staged yet, then gathers all in the folder that TFDS renames at the end."""
+        """Convert the shards not staged yet, then gather all in the folder that TFDS renames at the end."""
         config = self.builder_config
         self._check_listing()
         cut = shards.cut(self.listing, config.staging)
@@ -264,7 +264,7 @@ class AudioBuilder(FileReaderBuilder):
         self._check_splits()
 
     def _check_listing(self) -> None:
-        """Checks the listing before anything is converted.
+        """Check the listing before anything is converted.
 
         Raises:
           DataError: as `check_uses`, or too many clips of a split have a problem already.
@@ -275,7 +275,7 @@ class AudioBuilder(FileReaderBuilder):
             self._check_share(split, unheard, len(clips))
 
     def check_uses(self) -> None:
-        """Raises DataError if a split that is to be used does not exist."""
+        """Raise DataError if a split that is to be used does not exist."""
         for expression in self.builder_config.splits.values():
             sampling.split_names(expression, tuple(self.listing))
 
@@ -286,7 +286,7 @@ class AudioBuilder(FileReaderBuilder):
         listed.unlink()
 
     def _check_splits(self) -> None:
-        """Writes the lists of sounds that are in no split, and of clips that are in two.
+        """Write the lists of sounds that are in no split, and of clips that are in two.
 
         Raises:
           DataError: a class that must have a clip has none.
@@ -306,7 +306,7 @@ class AudioBuilder(FileReaderBuilder):
             )
 
     def _convert_on_beam(self, pending: list[shards.Shard], download_config: Any) -> None:
-        """Runs the pipeline that TFDS makes from the runner's options, and waits for its end."""
+        """Run the pipeline that TFDS makes from the runner's options, and wait for its end."""
         splits = split_builder.SplitBuilder(
             split_dict=self.info.splits,
             features=self.info.features,

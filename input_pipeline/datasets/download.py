@@ -20,7 +20,7 @@ _CHUNK_BYTES = 1 << 18
 
 
 def fetch_zip(url: str, folder: Path, *, max_bytes: int, progress: bool) -> Path:
-    """Downloads a zip archive and unpacks it as `folder`; an existing folder is kept as it is.
+    """Download a zip archive and unpack it as `folder`; an existing folder is kept as it is.
 
     Args:
       url: address of the archive.
