@@ -47,7 +47,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     hold_out(config, preset["valid"])
     if preset["model"] in PANNS:
         if preset["size"] != "deck" or preset["feature"] != "log_mel":
-            raise ValueError(f"presets: model={preset['model']} has its own size and feature: name it alone")
+            raise ValueError(
+                f"preset model={preset['model']} sets its own size and feature: leave those two presets out"
+            )
         panns(config)
     return config
 

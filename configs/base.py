@@ -116,7 +116,9 @@ def hold_out(config: ConfigDict, valid: str) -> None:
     held = set(valid.split("+"))
     train = [name for name in config.splits.train.split("+") if name not in held]
     if not train or not held.isdisjoint(config.splits.test.split("+")):
-        raise ValueError(f"preset valid={valid}: it must not be all of the training, nor what is tested")
+        raise ValueError(
+            f"preset valid={valid} would hold out the test split or all training splits: name another split"
+        )
     config.splits = {"train": "+".join(train), "test": config.splits.test, "valid": valid}
     config.eval.splits = ("test", "valid")
     config.best_metric = "valid/" + config.best_metric.removeprefix("test/")
@@ -214,13 +216,15 @@ def parse_arg(
     for item in filter(None, re.split(r",+(?=\w+=|$)", arg or "")):
         key, _, value = item.partition("=")
         if key not in defaults:
-            raise ValueError(f"no preset {key!r} in {arg!r}; there are {', '.join(defaults)}")
+            raise ValueError(f"no preset {key!r} in {arg!r}: use one of {', '.join(defaults)}")
         try:
             values[key] = type(defaults[key])(value)
         except ValueError as error:
-            raise ValueError(f"preset {key}={value!r} is not a {type(defaults[key]).__name__}") from error
+            raise ValueError(
+                f"preset {key}={value!r} must be of type {type(defaults[key]).__name__}"
+            ) from error
     for key, there_are in (choices or {}).items():
         if values[key] not in there_are:
             named = ", ".join(filter(None, map(str, there_are)))  # '' stands for a preset that is not given
-            raise ValueError(f"preset {key}={values[key]} is none of {named}")
+            raise ValueError(f"preset {key}={values[key]} must be one of {named}")
     return values

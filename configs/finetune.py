@@ -37,21 +37,21 @@ def get_config(arg: str | None = None) -> ConfigDict:
     preset = parse_arg(arg, {"train": TRAIN}, data="", **own, **Folder.OPTIONS)
     source, network = preset["init_from"], preset["network"]
     if preset["data"] and not source:  # otherwise random weights would be trained at fine-tuning's rate
-        raise ValueError("preset init_from is missing: name a workdir or a PyTorch file beside data")
+        raise ValueError("preset init_from is missing: add init_from=PATH, a workdir or a PyTorch file")
     config = base()
     own_sounds(config, preset["data"], preset, valid=preset["valid"])
     config.init_from = source
     if source and (workdir := Path(source).expanduser()).is_dir():
         if network:
-            raise ValueError(f"preset network={network}: a workdir says its own, leave it away")
+            raise ValueError(f"preset network={network}: the workdir sets the network: leave this preset out")
         inherit(config, workdir)
     elif network in ("", *PANNS):
         config.model.name = network or "cnn14"
         panns_input(config)
     else:
         raise ValueError(
-            f"preset network={network!r} is none of {', '.join(PANNS)}: of another network make a "
-            "workdir with rann_jax.convert, which says its front end, and name that"
+            f"preset network={network!r} must be one of {', '.join(PANNS)}: to use another network, make a "
+            "workdir of it with rann_jax.convert and name that as init_from"
         )
     config.optimizer.schedule = "constant"
     config.optimizer.learning_rate = 1e-4

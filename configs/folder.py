@@ -73,7 +73,7 @@ def own_sounds(
     config.splits = train_and_test(found.splits, found.splits_from)
     if unknown := set(filter(None, valid.split("+"))) - set(found.splits):
         raise ValueError(
-            f"preset valid={valid}: no split {min(unknown)!r}: there are {', '.join(found.splits)}"
+            f"preset valid={valid}: no split {min(unknown)!r}: choose from {', '.join(found.splits)}"
         )
     hold_out(config, valid)
     for line in _told(data, found, config.splits.to_dict(), config.best_metric):
@@ -99,10 +99,10 @@ def train_and_test(splits: Sequence[str], splits_from: str = "config.splits") ->
         train, test = [split for split in splits if role(split) == "train"], _tested(splits)
     if not train or not test:
         raise ValueError(
-            f"{splits_from}: {_shortened(list(map(repr, splits)))} do not say what to train and what to test "
-            "on: write train and test there, name another "
-            "column with split_column=, or leave the preset data away and say --config.data_dir, "
-            "--config.splits.train, --config.splits.test and the preset num_classes"
+            f"{splits_from}: the names {_shortened(list(map(repr, splits)))} do not show which splits are "
+            "for training and which for testing: rename them train and test, choose another column with "
+            "split_column=, or leave out the preset data and set --config.data_dir, --config.splits.train, "
+            "--config.splits.test and the preset num_classes"
         )
     return {"train": "+".join(train), "test": "+".join(test)}
 
@@ -128,13 +128,13 @@ def _told(data: str, found: Survey, splits: Mapping[str, str], best_metric: str)
     yield f"note: {data}: {len(found.labels)} classes: {_shortened(found.labels)}"
     chosen = {use: joined.split("+") for use, joined in splits.items()}
     others = [split for split in found.splits if split not in itertools.chain(*chosen.values())]
-    left = f"; left alone: {', '.join(others)}" if others else ""
+    left = f"; not used: {', '.join(others)}" if others else ""
     validated = f", validated on {splits['valid']}" if "valid" in splits else ""
     yield (
         f"note: {data}: trained on {splits['train']}, tested on {splits['test']}{validated}{left} "
-        f"(by {found.splits_from})"
+        f"(splits from {found.splits_from})"
     )
-    advice = "" if validated else ": with the preset valid=SPLIT, by a split that is kept out of both"
+    advice = "" if validated else "; to choose it by a held-out split, add the preset valid=SPLIT"
     yield f"note: {data}: the best checkpoint is chosen by {best_metric}{advice}"
     for use, names in chosen.items():
         there = frozenset().union(*(found.labels_of[split] for split in names))

@@ -41,7 +41,7 @@ def test_the_larger_split_is_trained_on_whatever_its_name(first, second, tmp_pat
     assert config.splits.to_dict() == {"train": first.lower(), "test": second.lower()}
     said = capsys.readouterr().err
     assert "2 classes: cat, dog\n" in said
-    assert f"trained on {first.lower()}, tested on {second.lower()} (by column 'split' of " in said
+    assert f"trained on {first.lower()}, tested on {second.lower()} (splits from column 'split' of " in said
 
 
 @pytest.mark.fast
@@ -60,7 +60,7 @@ def test_ambiguous_split_names_are_refused(first, second, tmp_path):
     folder = table(tmp_path / "sounds", first, second, "part")
     (folder / "labels.csv").write_text((folder / "labels.csv").read_text().replace("part", "fold", 1))
     with pytest.raises(
-        ValueError, match=rf"column 'fold' of .*labels.csv: .*'{first}'.* do not say"
+        ValueError, match=rf"column 'fold' of .*labels.csv: .*'{first}'.* do not show"
     ) as caught:
         get_config(f"data={folder}")
     assert "\n" not in str(caught.value)
@@ -88,13 +88,15 @@ def test_a_held_out_split_is_reported(config, tmp_path, capsys):
     made = config(f"data={folder},valid=fold2+fold4")
     assert made.splits.to_dict() == {"train": "fold1+fold3", "test": "fold5", "valid": "fold2+fold4"}
     said = capsys.readouterr().err
-    assert f": trained on fold1+fold3, tested on fold5, validated on fold2+fold4 (by {DEALT})\n" in said
+    assert (
+        f": trained on fold1+fold3, tested on fold5, validated on fold2+fold4 (splits from {DEALT})\n" in said
+    )
     assert said.endswith(f"note: {folder}: the best checkpoint is chosen by valid/mAP\n")
     config(f"data={folder}")
     said = capsys.readouterr().err
-    assert f": trained on fold1+fold2+fold3+fold4, tested on fold5 (by {DEALT})\n" in said
-    assert f"note: {folder}: the best checkpoint is chosen by test/mAP: with the preset valid=" in said
-    with pytest.raises(ValueError, match="preset valid=fold9: no split 'fold9': there are fold1, fold2"):
+    assert f": trained on fold1+fold2+fold3+fold4, tested on fold5 (splits from {DEALT})\n" in said
+    assert f"note: {folder}: the best checkpoint is chosen by test/mAP; to choose it by a held-out" in said
+    with pytest.raises(ValueError, match="preset valid=fold9: no split 'fold9': choose from fold1, fold2"):
         config(f"data={folder},valid=fold9")
     assert config("valid=fold4").splits.train == "fold1+fold2+fold3"
 

@@ -202,7 +202,7 @@ def test_the_baselines_are_complete(model):
     assert_complete(config)
     assert (config.sample_rate, config.t_c, config.batch_size, config.sampling) == (32000, 10, 32, "balanced")
     assert (config.optimizer.learning_rate, config.optimizer.amsgrad) == (1e-3, True)
-    with pytest.raises(ValueError, match="name it alone"):
+    with pytest.raises(ValueError, match="leave those two presets out"):
         configs.audioset.get_config(f"model={model},size=small")
 
 
