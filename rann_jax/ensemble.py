@@ -85,7 +85,7 @@ def choose_subsets(text: str, names: Sequence[str]) -> list[tuple[str, ...]]:
         printed = re.split(r"\+(?![^(]*\))", part)  # at each plus outside of brackets
         if not by_printed.keys() >= set(printed) or len(set(printed)) < len(printed) or len(printed) < 2:
             raise ConfigError(
-                f"--subsets {part}: name two models or more, each once, of {', '.join(by_printed)}"
+                f"--subsets {part}: join two models or more with +, each once, from {', '.join(by_printed)}"
             )
         subsets.append(tuple(by_printed[name] for name in printed))
     return subsets
@@ -100,7 +100,7 @@ def choose_rules(text: str) -> list[str]:
     rules = list(fusion.RULES) if text == "all" else text.split(",")
     for rule in rules:
         if rule not in fusion.RULES:
-            raise ConfigError(f"--rules {rule}: there are {', '.join(fusion.RULES)}, or all")
+            raise ConfigError(f"--rules {rule}: use some of {', '.join(fusion.RULES)}, or all")
     return rules
 
 
@@ -213,15 +213,15 @@ def _feature(run: Path) -> str:
     try:
         return str(load_config(run).feature.name)
     except AttributeError as error:
-        raise ConfigError(f"{run / CONFIG_FILE} has no feature.name: it is not of a run") from error
+        raise ConfigError(f"{run / CONFIG_FILE} has no feature.name: name the folder of a run") from error
 
 
 def check_weights(options: argparse.Namespace, rules: Sequence[str]) -> None:
     """Raise ConfigError if the command line gives weights that would not be used."""
     if options.weights != "equal" and "wa" not in rules:
-        raise ConfigError(f"--weights {options.weights}: they are the rule wa's: add it to --rules")
+        raise ConfigError(f"--weights {options.weights}: only the rule wa uses weights: add wa to --rules")
     if options.fit_split and options.weights != "fitted":
-        raise ConfigError(f"--fit-split {options.fit_split}: it is for --weights fitted: add that")
+        raise ConfigError(f"--fit-split {options.fit_split}: only --weights fitted uses it: add that")
 
 
 def _weights(options: argparse.Namespace, models: Mapping[str, Predictions]) -> Weights | None:
@@ -230,7 +230,7 @@ def _weights(options: argparse.Namespace, models: Mapping[str, Predictions]) -> 
     if options.weights != "fitted":
         return fusion_weights.given(options.weights, list(models))
     if not options.fit_split or options.fit_split == options.split:
-        raise ConfigError("--weights fitted: name another split than the scored one with --fit-split")
+        raise ConfigError("--weights fitted: name a split other than the scored one with --fit-split")
     others = load_models(options.runs, options.fit_split)
     return fusion_weights.fitted_on(others, next(iter(models.values())))
 

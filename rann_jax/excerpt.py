@@ -28,13 +28,13 @@ def read(file: Path, start: float, seconds: float) -> tuple[np.ndarray, int]:
             if not RATES[0] <= rate <= RATES[1]:
                 raise ValueError(f"{file}: its rate is {rate} Hz, not between {RATES[0]} and {RATES[1]}")
             if round(start * rate) >= length:
-                raise ValueError(f"{file}: nothing from --start {start:g} on, it lasts {length / rate:.3g} s")
+                raise ValueError(f"{file}: --start {start:g} is past the end: it lasts {length / rate:.3g} s")
             sound.seek(round(start * rate))
             y = sound.read(max(1, min(round(seconds * rate), length)), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{file}: not a sound file that can be read ({error.error_string})") from None
     except TypeError:  # soundfile needs a format for files named .raw
-        raise ValueError(f"{file}: headerless sound does not say its rate: convert it to wav") from None
+        raise ValueError(f"{file}: headerless sound gives no sample rate: convert it to wav") from None
     if not np.isfinite(y).all():
         raise ValueError(f"{file}: NaN or infinite samples")
     if (peak := float(np.abs(y).max())) > LOUDEST:

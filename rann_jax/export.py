@@ -163,7 +163,10 @@ def run(options: argparse.Namespace) -> int:
         file.write(json.dumps(about, indent=2) + "\n")
     if exported.input == "image":
         name = tagger.experiment.config.feature.name
-        print(f"without the front end: ONNX cannot write {name}, so images go in", file=sys.stderr)
+        print(
+            f"note: ONNX cannot express {name}, so the model takes feature images instead of sound",
+            file=sys.stderr,
+        )
     print(path)
     return 0
 

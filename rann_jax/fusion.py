@@ -154,7 +154,7 @@ def fuse(
     [0.75, 0.75]
     """
     if rule not in RULES:
-        raise ValueError(f"no fusion rule {rule!r}; there are {', '.join(RULES)}")
+        raise ValueError(f"no fusion rule {rule!r}: use one of {', '.join(RULES)}")
     if rule == "wa":
         return _weighted_average(_checked_for(task, probs), weights)
     if weights is not None:
@@ -315,7 +315,7 @@ def _checked_weights(weights: Masses | None, models: int) -> jax.Array:
     if not isinstance(weights, jax.Array):
         weights = np.asarray(weights)
     if weights.shape != (models,):
-        raise ValueError(f"there must be one weight a model, {models} here, not shape {weights.shape}")
+        raise ValueError(f"weights must be one per model, {models} here, not of shape {weights.shape}")
     if not isinstance(weights, jax.core.Tracer):
         known = np.asarray(weights, np.float64)
         if not np.isfinite(known).all() or (known < 0).any() or not known.sum() > 0:

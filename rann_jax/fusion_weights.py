@@ -51,7 +51,7 @@ def fitted_on(others: Mapping[str, Predictions], scored: Predictions) -> Weights
     first = next(iter(others.values()))
     shared = np.intersect1d(first.ids, scored.ids)
     if len(shared):
-        raise ConfigError(f"--fit-split shares {len(shared)} clips with the scored split: fit on others")
+        raise ConfigError(f"--fit-split shares {len(shared)} clips with the scored split: name another split")
 
     def weights(subset: Sequence[str]) -> Sequence[float]:
         probs = np.stack([others[name].probabilities for name in subset])
@@ -69,8 +69,8 @@ def given(text: str, names: Sequence[str]) -> Weights:
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise ConfigError(f"--weights {text}: give equal, fitted, or one number a model") from error
+        raise ConfigError(f"--weights {text}: give equal, fitted, or one number per model") from error
     if len(values) != len(names) or not np.isfinite(values).all() or min(values) <= 0:
-        raise ConfigError(f"--weights {text}: there must be {len(names)} positive numbers, one a model")
+        raise ConfigError(f"--weights {text}: give {len(names)} positive numbers, one per model")
     share = dict(zip(names, values, strict=True))
     return lambda subset: [share[name] for name in subset]

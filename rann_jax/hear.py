@@ -44,7 +44,7 @@ def get_scene_embeddings(audio: np.ndarray, model: Model) -> np.ndarray:
 def check_sounds(audio: np.ndarray) -> None:
     """Raise ValueError unless audio is (n_sounds, n_samples) and not empty."""
     if audio.ndim != 2 or not audio.size:
-        raise ValueError(f"audio must be (n_sounds, n_samples), one of each at least, not {audio.shape}")
+        raise ValueError(f"audio must be (n_sounds, n_samples) and not empty, not of shape {audio.shape}")
 
 
 def get_timestamp_embeddings(audio: np.ndarray, model: Model) -> tuple[np.ndarray, np.ndarray]:

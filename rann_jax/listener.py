@@ -178,14 +178,14 @@ def checked(wave: np.ndarray, *, may_be_empty: bool = False) -> np.ndarray:
     """
     wave = np.asarray(wave)
     if wave.ndim != 1 or not (wave.size or may_be_empty):
-        raise ValueError(f"a sound is (N,), mono and not empty, not of shape {wave.shape}")
+        raise ValueError(f"the sound must be mono (N,) and not empty, not of shape {wave.shape}")
     if wave.dtype == np.int16:
         return wave.astype(np.float32) / 32768
     if not np.issubdtype(wave.dtype, np.floating):
-        raise ValueError(f"a sound is floating or int16, not {wave.dtype}")
+        raise ValueError(f"the sound must be floating-point or int16, not {wave.dtype}")
     peak = np.abs(wave).max(initial=0)
     if not np.isfinite(peak):
         raise ValueError("the sound has NaN or infinite samples")
     if peak > LOUDEST:
-        raise ValueError(f"the sound has samples of {peak:.0e} times full scale")
+        raise ValueError(f"the sound has samples of {peak:.0e} times full scale: scale it to -1..1")
     return wave.astype(np.float32, copy=False)

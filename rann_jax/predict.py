@@ -104,7 +104,7 @@ def find_files(sources: Sequence[Path]) -> list[Path]:
         if source.is_dir():
             sounds = sorted(path for path in walk(source, []) if is_audio(path.name) and path.is_file())
             if not sounds:
-                raise ConfigError(f"{source}: no sound files in there{_why_not_a_workdir(source)}")
+                raise ConfigError(f"{source}: no sound files in this folder{_why_not_a_workdir(source)}")
             found |= dict.fromkeys(sounds)
         elif source.exists():
             found[source] = None
@@ -115,8 +115,8 @@ def find_files(sources: Sequence[Path]) -> list[Path]:
 
 def _why_not_a_workdir(folder: Path) -> str:
     if (folder / "checkpoints").is_dir():
-        return ": workdirs are named before all files"
-    return ", and no checkpoints, as in a workdir: leave it out, or name another"
+        return "; it is a workdir: name workdirs before all files"
+    return ", and no checkpoints/ as in a workdir: leave it out, or name another"
 
 
 def check_names(paths: Sequence[Path], kind: str) -> None:
@@ -125,12 +125,12 @@ def check_names(paths: Sequence[Path], kind: str) -> None:
     for path in paths:
         other = seen.setdefault(path.name, path)
         if other != path:
-            raise ConfigError(f"{other} and {path} have one name: write their labels in two runs")
+            raise ConfigError(f"{other} and {path} have the same file name: tag them into two folders")
         length = len(os.fsencode(file_name(path, kind)))
         if length > LONGEST_NAME:
             raise ConfigError(
-                f"--{kind}: the name of what is written about {shown(path)} would have {length} bytes, and "
-                f"may have {LONGEST_NAME}: give the sound a shorter name, or leave --{kind} out"
+                f"--{kind}: the name of the output for {shown(path)} would have {length} bytes, more than "
+                f"{LONGEST_NAME}: give the sound a shorter name, or leave --{kind} out"
             )
 
 
@@ -141,13 +141,13 @@ def split_sources(first: Path, rest: Sequence[Path]) -> tuple[list[Path], list[P
       ConfigError: the first path is a file, a workdir is named twice, or nothing is left to tag.
     """
     if first.is_file():
-        raise ConfigError(f"{first} is a file: workdirs are named first, then what is to be tagged")
+        raise ConfigError(f"{first} is a file: name the workdir first, then what to tag")
     count = next((i for i, path in enumerate(rest) if not (path / "checkpoints").is_dir()), len(rest))
     workdirs, sources = [first, *rest[:count]], list(rest[count:])
     if len({path.resolve() for path in workdirs}) < len(workdirs):
-        raise ConfigError("the same workdir is named twice")
+        raise ConfigError("the same workdir is named twice: name each once")
     if not sources:
-        raise ConfigError("no sound files are named, only workdirs")
+        raise ConfigError("no sound files are named, only workdirs: add files or folders to tag")
     return workdirs, sources
 
 
@@ -243,11 +243,11 @@ def replaceable(path: Path, inputs: Sequence[Path]) -> Path:
     """
     target = Path(os.path.realpath(path))
     if {path.suffix.lower(), target.suffix.lower()} & (audio.SUFFIXES | audio.UNREADABLE):
-        raise ConfigError(f"--csv {path}: it is named like a recording: name a table, such as tags.csv")
+        raise ConfigError(f"--csv {path}: this is the name of a recording: name a table, such as tags.csv")
     if any(os.path.realpath(source) == str(target) for source in inputs):
         raise ConfigError(f"--csv {path}: it is one of the files to be tagged: name another")
     if target.exists() and not target.is_file():
-        raise ConfigError(f"--csv {path}: it is there and no file: name a file, new or to be replaced")
+        raise ConfigError(f"--csv {path}: it exists and is not a file: name a new file, or one to replace")
     return target
 
 
@@ -264,7 +264,7 @@ def choice_of(options: argparse.Namespace) -> Choice:
         )
     choice = Choice(TOP if options.top is None else options.top, options.threshold or 0.0)
     if choice.top < 1 or not 0 <= choice.threshold <= 1:
-        raise ConfigError("--top must be at least 1 and --threshold in 0..1")
+        raise ConfigError("--top must be at least 1 and --threshold between 0 and 1")
     return choice
 
 

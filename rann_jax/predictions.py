@@ -119,7 +119,7 @@ def _check_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     if any(arrays[k].ndim or arrays[k].dtype.kind != kind for k, kind in _SCALARS.items()):
         wrong = "fingerprint, task or step is not a single value"
     elif str(arrays["task"]) not in LOSSES:
-        wrong = f"task is none of {', '.join(LOSSES)}"
+        wrong = f"task is not one of {', '.join(LOSSES)}"
     elif ids.dtype.kind != "U" or labels.dtype.kind != "U" or ids.ndim != 1 or labels.ndim != 1:
         wrong = "ids and labels are not lists of names"
     elif len(labels) > MAX_CLASSES:
@@ -135,7 +135,7 @@ def _check_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     elif arrays["task"] == "classification" and (np.abs(probabilities.sum(axis=1) - 1) > 0.01).any():
         wrong = "probabilities of a clip do not sum to 1"
     elif len(np.unique(ids)) != len(ids):
-        wrong = "a clip is there twice"
+        wrong = "a clip is listed twice"
     if wrong:
         raise ConfigError(f"{path}: {wrong}: score the run again with --mode=eval")
 

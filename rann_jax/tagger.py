@@ -77,13 +77,15 @@ class Tagger(Listener):
             raise ConfigError(f"{workdir} holds no checkpoints/: name the folder of a trained model")
         with closing(Checkpoints(workdir)) as checkpoints:
             if checkpoints.latest_step is None:
-                raise ConfigError(f"{workdir} holds no whole checkpoint: train it first")
+                raise ConfigError(f"{workdir} holds no complete checkpoint: train it first")
             experiment = build(ConfigDict(checkpoints.newest_record().bundle["config"]))
             like = experiment.abstract_state(SingleDeviceSharding(jax.local_devices()[0]))
             if checkpoint == "latest":
                 state, record = checkpoints.restore_newest(like)
             elif checkpoints.best_step is None:
-                raise ConfigError(f"{workdir} holds no best checkpoint: it was never evaluated")
+                raise ConfigError(
+                    f"{workdir} holds no best checkpoint, as it was never evaluated: use the latest"
+                )
             else:
                 state, record = checkpoints.restore(like, checkpoints.best_step)
         return cls(experiment, state.ema_variables, record.bundle["labels"], batch_size=batch_size)

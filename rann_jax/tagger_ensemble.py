@@ -37,7 +37,7 @@ class TaggerEnsemble(Listener):
 
     def __init__(self, taggers: Sequence[Tagger], *, rule: str = DEFAULT_RULE, batch_size: int | None = None):
         if rule not in fusion.RULES:
-            raise ConfigError(f"rule={rule!r}: there are {', '.join(fusion.RULES)}")
+            raise ConfigError(f"rule={rule!r}: use one of {', '.join(fusion.RULES)}")
         if len(taggers) < 2:
             raise ConfigError("an ensemble needs two models or more")
         first = taggers[0]
@@ -97,7 +97,7 @@ def load(workdirs: Sequence[Path], rule: str | None, checkpoint: str, batch_size
     """
     if len(workdirs) == 1:
         if rule is not None:
-            raise ConfigError(f"--rule={rule} fuses several models: name another workdir, or leave it out")
+            raise ConfigError(f"--rule={rule} fuses several models: add another workdir, or leave --rule out")
         return Tagger.load(workdirs[0], checkpoint=checkpoint, batch_size=batch_size)
     rule = DEFAULT_RULE if rule is None else rule
     return TaggerEnsemble.load(workdirs, rule=rule, checkpoint=checkpoint, batch_size=batch_size)

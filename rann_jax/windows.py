@@ -49,7 +49,7 @@ def sliding(blocks: Iterable[np.ndarray], size: int, hop: int) -> Iterator[tuple
     [(0, 4), (2, 6), (3, 7)]
     """
     if not 1 <= hop <= size:
-        raise ValueError(f"windows of {size} samples cannot follow each other every {hop}")
+        raise ValueError(f"windows of {size} samples need a hop of 1 sample up to their length, not {hop}")
     # `kept` starts at sample `origin` and has at least the last `size` samples, for the last window.
     kept, origin, start = np.zeros(0, np.float32), 0, 0
     for block in blocks:

@@ -172,14 +172,14 @@ def test_other_data_is_refused(runs, capsys, changes, says):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--rules", "vote"], "--rules vote: there are wa"),
-        (["--subsets", "mel+fft"], "of mel, mfcc, cqt"),
+        (["--rules", "vote"], "--rules vote: use some of wa"),
+        (["--subsets", "mel+fft"], "from mel, mfcc, cqt"),
         (["--subsets", "mel"], "two models or more"),
         (["--weights", "1,2"], "3 positive numbers"),
         (["--weights", "1,2,-1"], "positive"),
         (["--weights", "much"], "--weights much"),
-        (["--weights", "1,2,3", "--rules", "ds,deng"], "add it to --rules"),
-        (["--fit-split", "valid"], "--fit-split valid: it is for --weights fitted"),
+        (["--weights", "1,2,3", "--rules", "ds,deng"], "add wa to --rules"),
+        (["--fit-split", "valid"], "--fit-split valid: only --weights fitted uses it"),
         (["--split", "dev"], "dev.npz does not exist"),
         (["--bootstrap", "-1"], "--bootstrap"),
     ],
@@ -279,7 +279,7 @@ def test_subsets_are_named_as_the_tables_print_them():
     "text", ["log_mel+wavegram+mfcc", "(log_mel+wavegram", "(log_mel+wavegram)", "+", ""]
 )
 def test_errors_about_subsets_show_where_brackets_belong(text):
-    with pytest.raises(ConfigError, match=r"each once, of \(log_mel\+wavegram\), mfcc$"):
+    with pytest.raises(ConfigError, match=r"each once, from \(log_mel\+wavegram\), mfcc$"):
         ensemble.choose_subsets(text, ["log_mel+wavegram", "mfcc"])
 
 

@@ -100,7 +100,7 @@ def test_onnxruntime_gives_the_results_of_the_tagger(changes, tiny_workdir, tagg
     workdir = write_workdir(tmp_path / "run", 0, TINY_LABELS, **changes) if changes else tiny_workdir
     assert main([str(workdir), "--to", "onnx", "--out", str(tmp_path)]) == 0
     tagger = rann_jax.Tagger.load(workdir, batch_size=3) if takes_image else tagger
-    assert ("ONNX cannot write cqt" in capsys.readouterr().err) == takes_image
+    assert ("ONNX cannot express cqt" in capsys.readouterr().err) == takes_image
     np.save(tmp_path / "inputs.npy", tagger.experiment.front_end(sounds) if takes_image else sounds)
     elsewhere(RUN_ONNX, tmp_path)
     expected = tagger.predict(sounds)

@@ -296,10 +296,10 @@ def test_malformed_masses_are_refused(rule, masses, says):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"rule": "vote"}, "no fusion rule 'vote'; there are wa, ds"),
+        ({"rule": "vote"}, "no fusion rule 'vote': use one of wa, ds"),
         ({"rule": "ds", "weights": [1, 1]}, "takes no weights"),
         ({"rule": "ds", "task": "regression"}, "classification or tagging"),
-        ({"rule": "wa", "weights": [1, 1, 1]}, "one weight a model, 2 here"),
+        ({"rule": "wa", "weights": [1, 1, 1]}, "weights must be one per model, 2 here"),
         ({"rule": "wa", "weights": [0, 0]}, "not all zero"),
         ({"rule": "wa", "weights": [-1, 2]}, "not negative"),
         ({"rule": "wa", "weights": [np.nan, 2]}, "finite"),

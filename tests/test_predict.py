@@ -147,13 +147,19 @@ def test_events_join_neighbouring_windows():
         ),
         (["{w}", "{f}", "--hop", "nan"], "--hop=nan"),
         (["{w}", "{f}", "--top", "0"], "--top"),
-        (["{w}", "{w}/checkpoints"], "{w}/checkpoints: no sound files in there, and no checkpoints"),
-        (["{w}", "{w}/checkpoints", "{f}"], "{w}/checkpoints: no sound files in there, and no checkpoints"),
-        (["{w}", "{f}", "{s}"], "{s}: no sound files in there: workdirs are named before all files"),
-        (["{w}", "{f}", "--threshold", "nan"], "--threshold in 0..1"),
+        (["{w}", "{w}/checkpoints"], "{w}/checkpoints: no sound files in this folder, and no checkpoints"),
+        (
+            ["{w}", "{w}/checkpoints", "{f}"],
+            "{w}/checkpoints: no sound files in this folder, and no checkpoints",
+        ),
+        (
+            ["{w}", "{f}", "{s}"],
+            "{s}: no sound files in this folder; it is a workdir: name workdirs before all files",
+        ),
+        (["{w}", "{f}", "--threshold", "nan"], "--threshold between 0 and 1"),
         (["{w}", "{f}", "--audacity", "labels"], "add --threshold=P"),
         (["{w}", "{f}", "--raven", "labels"], "add --threshold=P"),
-        (["{w}", "{f}", "--csv", "{f}"], "it is there and no file: name a file"),
+        (["{w}", "{f}", "--csv", "{f}"], "it exists and is not a file: name a new file"),
         (["{w}", "{f}", "--picture", "{f}/bell.wav"], "--picture={f}/bell.wav: {f}/bell.wav is a file"),
         (
             ["{w}", "{f}", "--raven", "{f}/bell.wav/r", "--top", "1"],
@@ -162,7 +168,7 @@ def test_events_join_neighbouring_windows():
         (["{w}", "{f}", "--rule", "ds"], "--rule=ds fuses several models"),
         (["{w}", "{w}", "{f}"], "same workdir is named twice"),
         (["{w}", "{s}"], "only workdirs"),
-        (["{f}/bell.wav", "{w}"], "{f}/bell.wav is a file: workdirs are named first"),
+        (["{f}/bell.wav", "{w}"], "{f}/bell.wav is a file: name the workdir first"),
         (["{w}", "{o}", "{f}"], "models 1 and 2 differ in their labels"),
     ],
     ids=[
@@ -281,10 +287,10 @@ def test_a_table_is_written_through_a_link(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--csv", "a.wav", "b.wav"], "--csv a.wav: it is named like a recording"),
-        (["a.wav", "--csv", "a.wav"], "--csv a.wav: it is named like a recording"),
-        (["--csv", "a.MP4", "a.wav"], "--csv a.MP4: it is named like a recording"),
-        (["a.wav", "--csv", "link.csv"], "--csv link.csv: it is named like a recording"),
+        (["--csv", "a.wav", "b.wav"], "--csv a.wav: this is the name of a recording"),
+        (["a.wav", "--csv", "a.wav"], "--csv a.wav: this is the name of a recording"),
+        (["--csv", "a.MP4", "a.wav"], "--csv a.MP4: this is the name of a recording"),
+        (["a.wav", "--csv", "link.csv"], "--csv link.csv: this is the name of a recording"),
         (["sound", "--csv", "sound"], "--csv sound: it is one of the files to be tagged"),
         (["sound", "--csv", "folder/../sound"], "--csv folder/../sound: it is one of the files to be tagged"),
     ],
@@ -320,9 +326,9 @@ def test_the_longest_names(tmp_path, capsys):
     assert main(["model", *sounds, "--top", "1", *outputs(tmp_path / "out")]) == 2
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err.startswith("error: --raven: the name of what is written about ")
+    assert told.err.startswith("error: --raven: the name of the output for ")
     assert told.err.endswith(
-        "would have 265 bytes, and may have 255: give the sound a shorter name, or leave --raven out\n"
+        "would have 265 bytes, more than 255: give the sound a shorter name, or leave --raven out\n"
     )
     assert not (tmp_path / "out").exists()
     assert main(["model", sounds[0], "--csv", str(tmp_path / ("n" * 252 + ".csv"))]) == 2

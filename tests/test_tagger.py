@@ -113,8 +113,8 @@ def test_blocks_of_int16_are_the_same_sound(rate):
 @pytest.mark.parametrize(
     ("block", "says"),
     [
-        (np.zeros(9, np.int32), "floating or int16, not int32"),
-        (np.zeros((9, 2), np.float32), r"\(N,\), mono"),
+        (np.zeros(9, np.int32), "floating-point or int16, not int32"),
+        (np.zeros((9, 2), np.float32), r"mono \(N,\)"),
         (np.array([0.0, np.nan]), "NaN or infinite"),
         (np.array([0.0, -np.inf], np.float32), "NaN or infinite"),
         (np.array([0.0, -1e30]), "samples of 1e[+]30 times full scale"),
@@ -262,7 +262,7 @@ def test_folders_without_a_model_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="holds no checkpoints"):
         rann_jax.Tagger.load(tmp_path)
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(ConfigError, match="no whole checkpoint"):
+    with pytest.raises(ConfigError, match="no complete checkpoint"):
         rann_jax.Tagger.load(tmp_path)
 
 

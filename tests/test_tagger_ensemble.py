@@ -76,7 +76,7 @@ def test_models_that_cannot_be_fused_are_refused(changes, says):
 
 
 def test_wrong_use_is_refused():
-    with pytest.raises(ConfigError, match="'mean': there are wa, ds"):
+    with pytest.raises(ConfigError, match="'mean': use one of wa, ds"):
         TaggerEnsemble([fake(p) for p in ZADEH], rule="mean")
     with pytest.raises(ConfigError, match="two models"):
         TaggerEnsemble([fake(ZADEH[0])])

@@ -130,7 +130,7 @@ def test_panels_are_labelled_in_hertz_and_seconds():
         (["{folder}/a4.wav", "--with", "{folder}/none.wav"], "none.wav: no such file"),
         (["{folder}/a4.wav", "--start", "3"], "it lasts 0.5 s"),
         (["{folder}/a4.wav", "--out", "{folder}/a4.wav"], "name a folder"),
-        (["{folder}/a.raw"], "a.raw: headerless sound does not say its rate: convert"),
+        (["{folder}/a.raw"], "a.raw: headerless sound gives no sample rate: convert"),
         (["{folder}/a4.wav", "--seed", "99999999999999999999"], "--seed=99999999999999999999: it must be"),
         (["{folder}/a4.wav", "--seed", "-1"], "--seed=-1: it must be between 0 and 4294967295"),
     ],

@@ -59,7 +59,7 @@ def test_writes_a_picture(recording, tmp_path, capsys):
         (["{folder}/none.wav"], "none.wav: no such file"),
         (["{folder}"], "not a file"),
         (["{folder}/text.wav"], "not a sound file"),
-        (["{folder}/a.raw"], "a.raw: headerless sound does not say its rate: convert"),
+        (["{folder}/a.raw"], "a.raw: headerless sound gives no sample rate: convert"),
         (["{folder}/a4.wav", "--start", "3"], "it lasts 0.5 s"),
         (["{folder}/a4.wav", "--start", "nan"], "--start=nan: it must be finite"),
         (["{folder}/a4.wav", "--start", "inf"], "--start=inf: it must be finite"),
