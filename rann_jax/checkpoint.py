@@ -273,7 +273,7 @@ class Checkpoints:
         raise failures[0] if failures else self._none()
 
     def _none(self) -> ConfigError:
-        return ConfigError(f"{self._manager.directory} holds no whole checkpoint")
+        return ConfigError(f"{self._manager.directory} holds no complete checkpoint")
 
     def close(self) -> None:
         """Wait for the save in progress, and close.
@@ -346,7 +346,7 @@ def _record(saved: Any) -> Record:
 def _unreadable(what: str, error: Exception) -> ConfigError:
     return ConfigError(
         f"{what} cannot be read ({_reason(error)}): it is damaged, or another version of this program wrote "
-        "it: copy it anew, use that version, or name another workdir"
+        "it: copy it again, use that version, or name another workdir"
     )
 
 

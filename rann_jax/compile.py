@@ -41,7 +41,7 @@ def tpu_devices(topology: str) -> Sequence[Any]:
     except Exception as error:  # jax passes on whatever its plugin raises
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
-            f"--topology {topology}: {reason[0]}: slices are named as in v5e:4x4, and need the extra `tpu`"
+            f"--topology {topology}: {reason[0]}: name a slice as in v5e:4x4, and install the extra `tpu`"
         ) from error
 
 
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         return 1
     print("\n".join(describe(compiled, time.monotonic() - begin)))
     # The TPU compiler knows the device memory and refuses programs that exceed it.
-    print("fits" if options.topology else "whether it fits is up to the host: CPU devices share its memory")
+    print("fits" if options.topology else "whether it fits depends on the memory that all CPU devices share")
     return 0
 
 

@@ -75,13 +75,13 @@ def explaining(argv: Sequence[str]) -> Iterator[None]:
         yield
     except (AttributeError, KeyError) as error:
         if getattr(error, "name", None) == "get_config":
-            raise ConfigError("--config: the file has no function get_config, as configs/ have it") from error
+            raise ConfigError("--config: the file must define get_config, as those in configs/ do") from error
         raise ConfigError(_part_of_a_value(argv, error) or _unknown_key(argv, error)) from error
     except flags.UnrecognizedFlagError as error:
         flag = f"--{error.flagname}"
         if not flag.startswith("--config."):
             raise ConfigError(str(error)) from error
-        raise ConfigError(f"{flag} needs --config: name the file of the config whose key it sets") from error
+        raise ConfigError(f"{flag} needs --config: name the config file whose key it sets") from error
     except SyntaxError as error:
         raise ConfigError(f"--config: {error.filename}, line {error.lineno}: {error.msg}") from error
     except TypeError as error:
@@ -90,7 +90,7 @@ def explaining(argv: Sequence[str]) -> Iterator[None]:
         # The error of a failing config file holds its whole traceback; the last line says why.
         told = str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
         if "Failed loading config file" in str(error):
-            told = f"--config: {told}: the path is from this folder; configs/ are in the checkout"
+            told = f"--config: {told}: paths start at the current folder; configs/ is in the checkout"
         raise ConfigError(told) from error
 
 
@@ -107,7 +107,7 @@ def _part_of_a_value(argv: Sequence[str], error: Exception) -> str:
         return ""
     key = max(_keys(argv), key=lambda key: key.count("."), default="")
     whole = key.rpartition(".")[0]
-    return f"--config.{key}: {whole} is a value, without parts: set --config.{whole}=VALUE" if whole else ""
+    return f"--config.{key}: {whole} has no keys of its own: set --config.{whole}=VALUE" if whole else ""
 
 
 def _unknown_key(argv: Sequence[str], error: AttributeError | KeyError) -> str:
@@ -120,7 +120,7 @@ def _unknown_key(argv: Sequence[str], error: AttributeError | KeyError) -> str:
         if found and section in OPEN:
             whole = f"{section}.{name}"
             return (
-                f"--config.{key}: the config has no {whole}: set that, "
+                f"--config.{key}: the config has no {whole}: set it with "
                 f"--config.{whole}=\"{{'{option}': VALUE}}\""
             )
     key = next((key for key in given if name in key.split(".")), "")

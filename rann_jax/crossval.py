@@ -80,10 +80,10 @@ def parse_folds(text: str) -> list[int]:
             first, _, last = part.partition("-")
             begin, end = int(first), int(last or first) + 1
             if len(folds) + end - begin > MAX_FOLDS:  # before building a list of them
-                raise ConfigError(f"--folds {text}: name at most {MAX_FOLDS}")
+                raise ConfigError(f"--folds {text}: name at most {MAX_FOLDS} folds")
             folds += range(begin, end)
     except ValueError as error:
-        raise ConfigError(f"--folds {text}: give them as in 1-5 or 1,3") from error
+        raise ConfigError(f"--folds {text}: write the folds as in 1-5 or 1,3") from error
     if not folds or len(set(folds)) < len(folds):
         raise ConfigError(f"--folds {text}: name at least one fold, and each once")
     return folds
@@ -204,7 +204,9 @@ def report(workdir: Path, work: Sequence[Cell], done: Mapping[Cell, Predictions]
     """
     runs = by_feature(work, done)
     if not all(runs.values()):
-        raise ConfigError(f"{workdir}: no fold is finished by all of {', '.join(runs)}: leave some out")
+        raise ConfigError(
+            f"{workdir}: no fold is finished for all of {', '.join(runs)}: name fewer in --features"
+        )
     out = workdir / "report"
     shown = [_write(out, "cells", cell_rows(work, done))]
     pooled = {feature: pool(folds) for feature, folds in runs.items()}
@@ -236,7 +238,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
     """
     features = [name for name in options.features.split(",") if name]
     if not features or len(set(features)) < len(features):
-        raise ConfigError(f"--features {options.features}: name at least one, and each once")
+        raise ConfigError(f"--features {options.features}: name at least one feature, and each once")
     if options.bootstrap < 0:
         raise ConfigError("--bootstrap must not be negative")
     check = check_folder if options.finished else check_trainable
@@ -251,14 +253,14 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
     for number, cell in enumerate(work, start=1):
         label = f"{number}/{len(work)} {cell.name}"
         if cell not in waiting:
-            print(f"{label}: {'finished before' if cell in done else 'left out'}", flush=True)
+            print(f"{label}: {'already finished' if cell in done else 'not finished'}", flush=True)
             continue
         print(f"{label}: {cell.workdir}", flush=True)
         begin = time.monotonic()
         code = train(cell, overrides, options.quiet)
         if code:
             # After any other exit code it would fail again.
-            goes_on = "; the same command goes on from here" * (code < 0 or code == EXIT_CODE)
+            goes_on = "; run the same command again to resume" * (code < 0 or code == EXIT_CODE)
             print(f"{label}: stopped with exit code {code}{goes_on}", flush=True)
             return code if code > 0 else 1
         print(f"{label}: finished after {(time.monotonic() - begin) / 60:.1f} minutes", flush=True)
@@ -299,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return guarded(lambda: run(options, overrides, command))
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here")
+        print("stopped; run the same command again to resume")
         return INTERRUPTED
 
 

@@ -111,8 +111,8 @@ def check_batch_size(key: str, batch_size: int, mesh: Mesh, *, parts: int = 1) -
     if batch_size < 1 or parts < 1 or batch_size % (mesh.size * parts):
         in_parts = f" in config.accumulate={parts} parts" if parts != 1 else ""
         raise ConfigError(
-            f"config.{key}={batch_size} cannot be shared by {mesh.size} devices{in_parts}: use a multiple of "
-            f"{mesh.size * max(parts, 1)}"
+            f"config.{key}={batch_size} cannot be split evenly over {mesh.size} devices{in_parts}: use a "
+            f"multiple of {mesh.size * max(parts, 1)}"
         )
 
 

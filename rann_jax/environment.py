@@ -71,7 +71,7 @@ def load(workdir: Path) -> dict[str, str]:
         with path.open("rb") as file:
             values = json.loads(file.read(MAX_BYTES))
         if not isinstance(values, dict):
-            raise ValueError("it is not an object")
+            raise ValueError("it is not a JSON object")
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read: {error}: delete it") from error
     return {name: str(value) for name, value in values.items()}

@@ -44,7 +44,7 @@ def check_best_metric(config: ConfigDict) -> None:
     there = [f"{split}/{measure}" for split in config.eval.splits for measure in MEASURES[config.task]]
     if config.best_metric not in there:
         raise ConfigError(
-            f"config.best_metric={config.best_metric!r} is no score of config.eval.splits: use one of "
+            f"config.best_metric={config.best_metric!r} is not a score of config.eval.splits: use one of "
             f"{', '.join(there)}"
         )
 
@@ -114,8 +114,9 @@ class SplitEvaluator:
         self._trained_steps = int(jax.device_get(state.step))
         if broken := np.count_nonzero(~np.isfinite(self._probabilities).all(axis=1)):
             raise DivergedError(
-                f"{self.name}: {broken} clips have probabilities that are not finite, by the weights of step "
-                f"{self._trained_steps}: lower config.optimizer.learning_rate and train in another --workdir"
+                f"{self.name}: {broken} clips have probabilities that are not finite with the weights of "
+                f"step {self._trained_steps}: lower config.optimizer.learning_rate and train in another "
+                "--workdir"
             )
         self._scores = {
             f"{self.name}/{measure}": value for measure, value in self._measures(self._probabilities)
@@ -245,7 +246,8 @@ def evaluate_checkpoint(
         )
     if record.bundle["labels"] != list(prepared.labels):
         raise ConfigError(
-            "config.data_dir: the labels of this data are not those of the checkpoint: name other data"
+            "config.data_dir: the labels of this data differ from the checkpoint's: name data with the same "
+            "labels"
         )
     for name in record.changed({evaluator.name: evaluator.fingerprint for evaluator in evaluators}):
         print(
@@ -258,6 +260,7 @@ def evaluate_checkpoint(
         for evaluator in evaluators:
             path = evaluator.save(workdir, which)
             print(
-                f"{evaluator.name} by the {which} checkpoint, step {record.batches}: {path}", file=sys.stderr
+                f"predictions of {evaluator.name} by the {which} checkpoint, step {record.batches}: {path}",
+                file=sys.stderr,
             )
     return scores

@@ -113,7 +113,9 @@ def build(config: ConfigDict) -> Experiment:
         raise ConfigError(f"config.dtype must be one of {', '.join(DTYPES)}, not {config.dtype!r}")
     for option, key in (("seconds", "t_c"), ("sample_rate", "sample_rate")):
         if option in config.feature:
-            raise ConfigError(f"config.feature.{option}: all of a run has the same, set config.{key}")
+            raise ConfigError(
+                f"config.feature.{option}: the whole run has the same one: set config.{key} instead"
+            )
     with _blaming("config.feature, config.t_c or config.sample_rate"):
         features = front_end(sample_rate=config.sample_rate, seconds=config.t_c, **config.feature.to_dict())
     with _blaming("config.model"):

@@ -41,7 +41,7 @@ class Freezing:
 
     def __post_init__(self) -> None:
         if not all(isinstance(pattern, str) for pattern in self.patterns):
-            raise ValueError(f"frozen={self.patterns}: patterns are texts, such as 'conv_block1'")
+            raise ValueError(f"frozen={self.patterns}: patterns must be text, such as 'conv_block1'")
 
     def covers(self, path: Path) -> bool:
         """Return whether the parameter at this path is frozen."""
@@ -55,7 +55,7 @@ class Freezing:
             if not any(self._matches(pattern, path) for path in paths):
                 raise ValueError(f"frozen={pattern!r} matches no parameter; layers are {layers}")
         if all(map(self.covers, paths)):
-            raise ValueError("frozen: every parameter is frozen, nothing is left to train")
+            raise ValueError("frozen: every parameter is frozen, nothing is left to train: freeze fewer")
 
     def groups(self, params: Any) -> Any:
         """Return a tree like params that labels each "frozen", "head" or "trunk", for `optimizer.adam`."""

@@ -29,7 +29,7 @@ def training(workdir: Path) -> Iterator[None]:
         distributed.wait_for_all("the workdir is locked")
         if not distributed.agree(free):
             raise ConfigError(
-                f"{workdir} is being trained by another process: wait for its end, stop it, or use another "
+                f"{workdir} is being trained by another process: wait until it ends, stop it, or use another "
                 "--workdir"
             )
         yield

@@ -88,7 +88,7 @@ def run(
     check = workdirs.check_trainable if mode == "train" else workdirs.check_folder
     check(workdir)
     if mode == "train" and checkpoint != "latest":
-        raise ConfigError("--checkpoint is for --mode=eval: training goes on from the latest; leave it out")
+        raise ConfigError("--checkpoint is for --mode=eval: leave it out; training resumes from the latest")
     if mode == "eval":
         saved = workdirs.load_config(workdir)
         config = config or saved
@@ -173,7 +173,7 @@ def _work(workdir: Path) -> int:
         print(error, file=sys.stderr)
         return EXIT_CODE
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted: run the same command again to resume from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
         if error.errno not in DISK_FULL:

@@ -40,7 +40,7 @@ def check(
     >>> def gain(*, low_db: float = -6.0): ...
     >>> check(gain, {"low_bd": -3.0}, of="gain")
     Traceback (most recent call last):
-    ValueError: gain has no option 'low_bd': there are low_db; did you mean 'low_db'?
+    ValueError: gain has no option 'low_bd': use one of low_db; did you mean 'low_db'?
     >>> check(gain, {"low_db": "loud"}, of="gain")
     Traceback (most recent call last):
     ValueError: gain: low_db='loud' must be a number
@@ -52,7 +52,7 @@ def check(
     for name, value in options.items():
         if name not in known:
             raise ValueError(
-                f"{of} has no option {name!r}: there are {', '.join(known)}" + did_you_mean(name, known)
+                f"{of} has no option {name!r}: use one of {', '.join(known)}" + did_you_mean(name, known)
             )
         _check_type(f"{of}: {name}", value, known[name])
 

@@ -98,7 +98,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
             del data[key]
         cost = estimate(**data, splits=splits, progress=not options.quiet)
         if not cost.sampled:
-            raise DataError(f"config.data_dir: no clip of {data['name']} has sound in {config.data_dir}")
+            raise DataError(f"config.data_dir: no sound of {data['name']} was found in {config.data_dir}")
         lines = forecast(config, cost)
     print("\n".join(lines))
     return 0

@@ -75,8 +75,8 @@ def load(experiment: Experiment) -> Source | None:
     if not init_from:
         if experiment.freezing.patterns:
             raise ConfigError(
-                "config.optimizer.frozen: random weights would be frozen: name trained ones by "
-                "--config.init_from=, a workdir or a PyTorch file"
+                "config.optimizer.frozen: random weights would be frozen: name trained ones with "
+                "--config.init_from=PATH, a workdir or a PyTorch file"
             )
         return None
     path = Path(init_from).expanduser()
@@ -156,8 +156,8 @@ def _check_arrays(source: Source, experiment: Experiment) -> None:
         shown = (
             f"{'/'.join(path)} is {theirs.get(path, 'absent')} there, {ours.get(path, 'absent')} in {name}"
         )
-        more = f" and {len(differing) - 1} more differ" if len(differing) > 1 else ""
-        raise ConfigError(f"{source.where}: has another network: {shown}{more}: set config.model as there")
+        more = f", and {len(differing) - 1} more differ" if len(differing) > 1 else ""
+        raise ConfigError(f"{source.where}: has another network: {shown}{more}: set config.model to match it")
 
 
 def _expected(experiment: Experiment) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:

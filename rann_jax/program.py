@@ -16,8 +16,8 @@ from rann_jax.preemption import INTERRUPTED
 MENDABLE: tuple[type[Exception], ...] = (ConfigError, DataError, OSError)
 
 LESS_MEMORY = (
-    "use a smaller batch (in training config.batch_size, or more config.accumulate parts of it, and "
-    "config.eval.batch_size), or train with config.model.remat=True"
+    "use a smaller batch (for training, lower config.batch_size or raise config.accumulate; for evaluation, "
+    "lower config.eval.batch_size), or train with config.model.remat=True"
 )
 
 

@@ -24,7 +24,7 @@ def whole(least: int, most: float = math.inf) -> Range:
 
 SHARE = Range("a number between 0 and 1", lambda value: isinstance(value, int | float) and 0 <= value <= 1)
 BELOW_ONE = Range(
-    "a number from 0 to below 1", lambda value: isinstance(value, int | float) and 0 <= value < 1
+    "a number of at least 0 and below 1", lambda value: isinstance(value, int | float) and 0 <= value < 1
 )
 POSITIVE = Range("a positive number", lambda value: isinstance(value, int | float) and 0 < value < math.inf)
 

@@ -49,7 +49,10 @@ def state_shardings(abstract: Any, mesh: Mesh, rules: Rules) -> Any:
     placed = jax.tree_util.tree_map_with_path(place, abstract)
     for pattern, _ in compiled:
         if pattern.pattern not in used:
-            raise ConfigError(f"config.sharding.rules: {pattern.pattern!r} is the first rule of no array")
+            raise ConfigError(
+                f"config.sharding.rules: {pattern.pattern!r} applies to no array (the first matching rule "
+                "counts): correct or remove it"
+            )
     return placed
 
 
@@ -57,7 +60,7 @@ def _checked(rule: Any) -> tuple[re.Pattern[str], int | str]:
     try:
         pattern, axis = rule
         if axis != LARGEST and not isinstance(axis, int):
-            raise ValueError(f"the axis is a number or {LARGEST!r}")
+            raise ValueError(f"the axis must be a whole number or {LARGEST!r}")
         return re.compile(pattern), axis
     except (ValueError, TypeError, re.error) as error:
         raise ConfigError(f"config.sharding.rules: {rule!r}: {error}") from error
@@ -71,6 +74,7 @@ def _spec(name: str, shape: tuple[int, ...], axis: int | str, devices: int) -> P
         axis = max(shared, key=lambda i: shape[i])
     elif not 0 <= axis < len(shape) or shape[axis] % devices:
         raise ConfigError(
-            f"config.sharding.rules: axis {axis} of {name}, {shape}, cannot be shared by {devices} devices"
+            f"config.sharding.rules: axis {axis} of {name}, {shape}, cannot be split evenly over {devices} "
+            "devices"
         )
     return PartitionSpec(*[None] * axis, MODEL)

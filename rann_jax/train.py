@@ -107,7 +107,7 @@ def train(
             if last:
                 break
             if told:
-                raise PreemptedError(f"told to stop at step {step}: the same command goes on from there")
+                raise PreemptedError(f"stopped at step {step}: run the same command again to resume")
             batch = distributed.place_batch(next(batches), mesh)
             assert train_step is not None
             state, metrics = train_step(state, batch)
@@ -200,7 +200,8 @@ def restore_or_create(
     state, record = checkpoints.restore_newest(like)
     if record.converted:
         raise ConfigError(
-            "--workdir holds converted weights: name it with --config.init_from, and another --workdir"
+            "--workdir holds converted weights: name that folder with --config.init_from, and give another "
+            "--workdir"
         )
     if changed := record.changed(fingerprints):
         raise ConfigError(
@@ -315,7 +316,7 @@ def _check_finite(step: int, loss: float, finite: bool) -> None:
     if not math.isfinite(loss):
         what = f"the loss of step {step} is {loss}"
     elif not finite:
-        what = f"step {step}, of a finite loss, {loss:.4g}, left weights or statistics that are not finite"
+        what = f"step {step}, with finite loss {loss:.4g}, left weights or statistics that are not finite"
     else:
         return
     raise DivergedError(

@@ -75,7 +75,7 @@ def check_folder(folder: Path, option: str = "--workdir") -> None:
         raise ConfigError(f"{option}={folder}: {there} is a file: name a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(
-            f"{option}={folder}: {there} cannot be written to: name another folder, or mend its permissions"
+            f"{option}={folder}: {there} cannot be written to: name another folder, or change its permissions"
         )
 
 
@@ -88,7 +88,7 @@ def check_trainable(workdir: Path) -> None:
     check_folder(workdir)
     if wrong := re.search(r"[\[\]\\]", str(workdir.absolute())):
         raise ConfigError(
-            f"--workdir={workdir}: checkpoints cannot be written where the path has {wrong[0]!r}: name "
+            f"--workdir={workdir}: checkpoints cannot be written to a path that contains {wrong[0]!r}: name "
             "another folder"
         )
 

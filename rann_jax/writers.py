@@ -90,7 +90,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             rows.append(_checked(json.loads(line)))
     except (ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{path} is not the metrics of a run: line {len(rows) + 1}: {error}: mend it, or move it away"
+            f"{path} is not the metrics of a run: line {len(rows) + 1}: {error}: repair it, or move it away"
         ) from error
     return rows
 

@@ -60,7 +60,10 @@ def test_the_step_of_a_config(capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--cpu_devices", "8", "--config.batch_size=12"], "config.batch_size=12 cannot be shared by 8"),
+        (
+            ["--cpu_devices", "8", "--config.batch_size=12"],
+            "config.batch_size=12 cannot be split evenly over 8",
+        ),
         (["--cpu_devices", "0"], "--cpu_devices=0: it must be at least 1"),
         (["--cpu_devices", "-1"], "--cpu_devices=-1: it must be at least 1"),
         (["--cpu_devices", "8", "please"], "'please' is not understood"),

@@ -60,7 +60,7 @@ def test_another_run_starts_from_the_same_weights(converted):
 
 
 def test_training_in_it_is_refused(converted):
-    with pytest.raises(ConfigError, match=r"converted weights: name it with --config\.init_from"):
+    with pytest.raises(ConfigError, match=r"converted weights: name that folder with --config\.init_from"):
         evaluate(converted[0] / "w", config_of(converted), mode="train")
 
 

@@ -99,7 +99,7 @@ def test_tables_of_finished_cells(trained, tmp_path, capsys):
 @pytest.mark.fast
 @pytest.mark.parametrize(
     ("features", "says"),
-    [("cqt", "no finished cell"), ("log_mel,mfcc", "no fold is finished by all of log_mel, mfcc")],
+    [("cqt", "no finished cell"), ("log_mel,mfcc", "no fold is finished for all of log_mel, mfcc")],
 )
 def test_tables_without_finished_cells_are_refused(trained, tmp_path, capsys, features, says):
     assert cross_validate(tmp_path, features="log_mel", folds="1") == 0
@@ -148,7 +148,7 @@ def test_a_failure_stops_and_keeps_its_exit_code(tmp_path, monkeypatch, capsys, 
     assert cross_validate(tmp_path) == (code if code > 0 else 1)
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith(f"1/4 log_mel/fold1: stopped with exit code {code}")
-    assert last.endswith("; the same command goes on from here") == goes_on
+    assert last.endswith("; run the same command again to resume") == goes_on
 
 
 @pytest.mark.fast

@@ -214,5 +214,5 @@ def test_readers_end_when_evaluation_fails(evaluator_of):
 def test_probabilities_that_are_not_finite_are_one_line(evaluator_of):
     """Finite weights of 1e30 can cause this through the activations."""
     evaluator, _ = evaluator_of(lambda variables, audio: jnp.full((len(audio), 2), jnp.nan))
-    with pytest.raises(DivergedError, match=r"test: 19 clips .*not finite, by the weights of step 0: lower"):
+    with pytest.raises(DivergedError, match=r"test: 19 clips .*not finite with the weights of step 0: lower"):
         dict(evaluator.run(UNTRAINED))

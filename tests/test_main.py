@@ -130,7 +130,7 @@ WHOLE = "must be a whole number of at least 1, not"
         ({"ema_decay": float("nan")}, "config.ema_decay must be a number between 0 and 1, not nan"),
         ({"optimizer.div_factor": 0.0}, "config.optimizer.div_factor must be a positive number, not 0.0"),
         ({"optimizer.eps": -1e-8}, "config.optimizer.eps must be a positive number, not -1e-08"),
-        ({"optimizer.b2": 1.0}, "config.optimizer.b2 must be a number from 0 to below 1, not 1.0"),
+        ({"optimizer.b2": 1.0}, "config.optimizer.b2 must be a number of at least 0 and below 1, not 1.0"),
         ({"t_c": float("inf")}, "config.t_c must be a positive number, not inf"),
         ({"t_c": float("nan")}, "config.t_c must be a positive number, not nan"),
         ({"sample_rate": 0}, f"config.sample_rate {WHOLE} 0"),
@@ -140,7 +140,7 @@ WHOLE = "must be a whole number of at least 1, not"
             {"optimizer.head_learning_rate": float("inf")},
             "config.optimizer.head_learning_rate must be a positive number, not inf",
         ),
-        ({"optimizer.frozen": ("trunk", 1)}, "config.optimizer: frozen=('trunk', 1): patterns are texts"),
+        ({"optimizer.frozen": ("trunk", 1)}, "config.optimizer: frozen=('trunk', 1): patterns must be text"),
         (
             {"eval.splits": ("valid",)},
             "config.eval.splits=('valid',) must name one or more of config.splits: test, train",
@@ -148,7 +148,7 @@ WHOLE = "must be a whole number of at least 1, not"
         ({"eval.splits": ()}, "config.eval.splits=() must name one or more of config.splits: test, train"),
         (
             {"best_metric": "test/acuracy"},
-            "config.best_metric='test/acuracy' is no score of config.eval.splits: use one of test/mAP, "
+            "config.best_metric='test/acuracy' is not a score of config.eval.splits: use one of test/mAP, "
             "test/accuracy, test/macro_f1",
         ),
         (
@@ -175,7 +175,7 @@ def test_overrides_need_a_config():
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     with (
-        pytest.raises(ConfigError, match=r"^--config\.data_dir needs --config: name the file"),
+        pytest.raises(ConfigError, match=r"^--config\.data_dir needs --config: name the config file"),
         explaining(argv),
     ):
         values(argv)
@@ -256,8 +256,12 @@ def test_errors_of_the_system_are_one_line(tmp_path, monkeypatch, capsys):
     ("error", "code", "says"),
     [
         (DivergedError("step 3: lower\nthe rate"), 1, "error: step 3: lower the rate\n"),
-        (PreemptedError("told to stop at step 4"), 75, "told to stop at step 4\n"),
-        (KeyboardInterrupt(), 130, "interrupted: the same command goes on from the last checkpoint\n"),
+        (PreemptedError("stopped at step 4"), 75, "stopped at step 4\n"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "interrupted: run the same command again to resume from the last checkpoint\n",
+        ),
     ],
     ids=["diverged", "told", "interrupted"],
 )
@@ -293,7 +297,7 @@ def test_a_refused_start_does_not_block_the_next(tmp_path, prepared, all_devices
     """Both starts are refused after the workdir is locked, the second for its own error, not the first's."""
     for batch_size in (20, 12):
         with pytest.raises(
-            ConfigError, match=f"config.batch_size={batch_size} cannot be shared by 8 devices"
+            ConfigError, match=f"config.batch_size={batch_size} cannot be split evenly over 8 devices"
         ):
             run_tiny(tiny(prepared, batch_size=batch_size), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {".lock"}

@@ -153,7 +153,10 @@ def test_eval_of_the_best_checkpoint(trained, capsys):
         best = checkpoints.best_step
     assert np.load(folder / "test.best.npz")["step"] == best
     assert json.loads((folder / "test.best.json").read_text())["step"] == best
-    assert f"test by the best checkpoint, step {best}: {folder / 'test.best.npz'}" in capsys.readouterr().err
+    assert (
+        f"predictions of test by the best checkpoint, step {best}: {folder / 'test.best.npz'}"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_tagger_reproduces_the_predictions_of_evaluation(trained, prepared):
@@ -207,7 +210,7 @@ def test_metrics_do_not_depend_on_where_the_run_stopped(tmp_path, prepared, with
     run_tiny(config, tmp_path / "whole")
     with monkeypatch.context() as told:
         told.setattr(rann_jax.train.Preemption, "reached", lambda self, step: step == 7)
-        with pytest.raises(PreemptedError, match="told to stop at step 7"):
+        with pytest.raises(PreemptedError, match="stopped at step 7"):
             run_tiny(config, tmp_path / "cut")
     run_tiny(config, tmp_path / "cut")
     whole, cut = (

@@ -85,7 +85,7 @@ def test_a_state_begins_with_the_given_arrays():
         (
             {"model.name": "rann-0.5x2-1"},
             r"another network: params/stage2_block0/conv1/kernel is \(3, 6, 16, 32\) there, "
-            r"\(3, 3, 16, 32\) in rann-0.5x2-1 and \d+ more differ",
+            r"\(3, 3, 16, 32\) in rann-0.5x2-1, and \d+ more differ",
         ),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",

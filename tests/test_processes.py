@@ -154,7 +154,7 @@ def test_sigterm_to_one_process_makes_all_save_the_same_step(told):
     assert codes == [EXIT_CODE, EXIT_CODE], said
     step = saved_steps(workdir)[-1]
     assert 4 <= step < TOTAL
-    assert said.count(f"told to stop at step {step}: the same command goes on") == 2
+    assert said.count(f"stopped at step {step}: run the same command again to resume") == 2
     assert steps_written(workdir) == step  # no later step was trained
 
 
@@ -197,7 +197,7 @@ def test_a_single_process_is_stopped_twice_and_resumes(launch, alone):
         step = saved_steps(workdir)[-1]
         assert begun < step < TOTAL
         *notice, last = said.splitlines()
-        assert last == f"told to stop at step {step}: the same command goes on from there"
+        assert last == f"stopped at step {step}: run the same command again to resume"
         assert "".join(notice) == (number == signal.SIGINT) * HEARD.decode().strip()
     launch.finish(workdir, devices=1)
     assert losses(workdir) == losses(alone)  # bit-identical

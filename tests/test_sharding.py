@@ -62,8 +62,8 @@ def test_neighbouring_devices_share_an_array():
 @pytest.mark.parametrize(
     ("rules", "says"),
     [
-        ([("no_such", "largest")], "'no_such' is the first rule of no array"),
-        ([("fc2/bias", 1)], r"axis 1 of params/fc2/bias, \(4,\), cannot be shared by 2"),
+        ([("no_such", "largest")], "'no_such' applies to no array"),
+        ([("fc2/bias", 1)], r"axis 1 of params/fc2/bias, \(4,\), cannot be split evenly over 2"),
         ([("fc1", "largest"), ("(", 0)], r"\('\(', 0\): missing \)"),
         ([("fc1", "widest")], "number or 'largest'"),
         ([("fc1",)], r"\('fc1',\)"),

@@ -104,7 +104,7 @@ def test_losses_without_a_row_are_carried_over():
         ({"loss": jnp.nan, "finite": False}, r"the loss of step 13 is nan: lower config\.optimizer"),
         (
             {"loss": 0.5, "finite": False},
-            r"step 13, of a finite loss, 0\.5, left .*: lower config\.optimizer",
+            r"step 13, with finite loss 0\.5, left .*: lower config\.optimizer",
         ),
     ],
     ids=["loss", "gradient"],
@@ -145,7 +145,7 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path, monkeypatch):
     config.model, config.optimizer.learning_rate = {"name": "countdown"}, 1.0
     config.optimizer.schedule = "constant"
     config.log_every, config.eval_every, config.save_every = 50, 1, 1
-    with pytest.raises(DivergedError, match=r"^step 3, of a finite loss"):
+    with pytest.raises(DivergedError, match=r"^step 3, with finite loss"):
         run(config, tmp_path / "run", mode="train", checkpoint="latest", quiet=True)
     saved = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
     assert saved == {"1", "2"}

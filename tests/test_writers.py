@@ -71,7 +71,7 @@ def test_a_damaged_file_is_one_line(tmp_path, line, says):
     with pytest.raises(ConfigError) as error:
         MetricWriter(tmp_path, 1)
     assert str(error.value).startswith(f"{path} is not the metrics of a run: {says}")
-    assert str(error.value).endswith(": mend it, or move it away")
+    assert str(error.value).endswith(": repair it, or move it away")
     assert "\n" not in str(error.value)
     assert path.read_text().endswith(f"{line}\n")
 
