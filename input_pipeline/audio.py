@@ -107,7 +107,7 @@ class Audio:
 
 
 def decode(source: str | Path | bytes, *, max_seconds: float = MAX_SECONDS) -> Audio:
-    """Decode a sound file (any that libsndfile reads: wav, flac, ogg, mp3, ...) to mono.
+    """Decodes a sound file (any that libsndfile reads: wav, flac, ogg, mp3, ...) to mono.
 
     The channels are averaged. Reading stops as soon as the limit is exceeded, whatever the header
     says.
@@ -139,7 +139,7 @@ def _joined(opened: "Stream", max_seconds: float) -> np.ndarray:
 
 
 def open_sound(source: str | Path | bytes) -> soundfile.SoundFile:
-    """Open a sound file with any name, or the bytes of one; errors are those of soundfile."""
+    """Opens a sound file with any name, or the bytes of one; errors are those of soundfile."""
     if isinstance(source, bytes):
         return soundfile.SoundFile(_Content(source))
     # The name is passed as bytes, because soundfile rejects a str whose name is not UTF-8.
@@ -147,7 +147,7 @@ def open_sound(source: str | Path | bytes) -> soundfile.SoundFile:
 
 
 def _check_whole(source: str | Path | bytes) -> None:
-    """Raise AudioError if a file is shorter than its container states."""
+    """Raises AudioError if a file is shorter than its container states."""
     with _decoding(), io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
         lacking = truncation(file)
     if lacking:
@@ -155,7 +155,7 @@ def _check_whole(source: str | Path | bytes) -> None:
 
 
 def _check_count(file: soundfile.SoundFile, samples: int) -> None:
-    """Raise AudioError if a FLAC file had fewer samples than its header states."""
+    """Raises AudioError if a FLAC file had fewer samples than its header states."""
     # For lossless formats the header's count is exact; if it is left open, it is far beyond any file.
     if samples < file.frames < _OPEN_FRAMES and file.format == "FLAC":
         raise AudioError(f"truncated: it has {samples} of {file.frames} samples")
@@ -180,7 +180,7 @@ class Stream:
 
 @contextmanager
 def stream(source: str | Path | bytes) -> Iterator[Stream]:
-    """Open a sound of any length, to be read in bounded memory; channels are averaged.
+    """Opens a sound of any length, to be read in bounded memory; channels are averaged.
 
     Args:
       source: path of a file, or its bytes.
@@ -221,7 +221,7 @@ def _checked_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
     _check_count(file, total)
     if file.subtype in _FLOATS and beyond > _MAX_BEYOND * sounding:
         raise AudioError(
-            f"{beyond / sounding:.0%} of its samples are beyond full scale, which is 1.0 of floats: scale it"
+            f"{beyond / sounding:.0%} of its samples exceed full scale, which is 1.0 for floats: rescale it"
         )
 
 
@@ -259,7 +259,7 @@ def resample(audio: Audio, rate: int) -> Audio:
 
 
 def to_int16(samples: np.ndarray) -> tuple[np.ndarray, int]:
-    """Round float samples (n,) to int16 (n,); return them and the number that had to be clipped."""
+    """Rounds float samples (n,) to int16 (n,); returns them and the number that had to be clipped."""
     scaled = np.rint(samples * np.float32(32768))
     clipped = np.count_nonzero((scaled > 32767) | (scaled < -32768))
     return np.clip(scaled, -32768, 32767).astype(np.int16), int(clipped)

@@ -63,7 +63,7 @@ class Estimate:
 def estimate(
     name: str, *, sample: int = 64, splits: Mapping[str, str] | None = None, **plan_options: object
 ) -> Estimate:
-    """List a data set and prepare evenly spaced clips of it, in a temporary folder that is removed.
+    """Lists a data set and prepares evenly spaced clips of it, in a temporary folder that is removed.
 
     Args:
       name: a name in `datasets.REGISTRY`.

@@ -64,15 +64,15 @@ def _refused(error: OSError | RuntimeError, root: Path, source: Path) -> str:
         and Path(file).is_relative_to(source)
         and not Path(file).is_relative_to(root)
     ):
-        return f"cannot read {file}: {reason}: mend or remove it"
+        return f"cannot read {file}: {reason}: fix or remove it"
     return (
-        f"cannot write prepared data to {root}: {reason}: free the disk or name another folder with "
+        f"cannot write prepared data to {root}: {reason}: free disk space or name another folder with "
         "--config.prepared_dir"
     )
 
 
 def _remove_unfinished(parent: Path) -> None:
-    """Remove what killed preparations left; the caller holds the lock, so none of it is in use."""
+    """Removes what killed preparations left; the caller holds the lock, so none of it is in use."""
     for left_over in parent.glob("incomplete.*"):
         shutil.rmtree(left_over)
 
@@ -114,7 +114,7 @@ def _generate(
 
 
 def _begin(bar: tqdm, finished: int) -> None:
-    """Start the bar at the clips that are already finished, which do not count for its rate."""
+    """Starts the bar at the clips that are already finished, which do not count for its rate."""
     bar.n = bar.last_print_n = bar.initial = finished
     bar.refresh()
 

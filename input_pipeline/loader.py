@@ -167,7 +167,7 @@ def _read_crop(index: int, *, source: Sequence[Any], crops: np.ndarray, crop_sam
 def _local_batch_size(batch_size: int, process_count: int) -> int:
     if batch_size <= 0 or batch_size % process_count:
         raise DataError(
-            f"config.batch_size={batch_size} is no multiple of the process count, {process_count}"
+            f"config.batch_size={batch_size} is not a multiple of the process count, {process_count}"
         )
     return batch_size // process_count
 

@@ -27,8 +27,8 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if not wait:
-                raise LockedError(f"another process works in {folder}") from error
-            print(f"waiting for another process that works in {folder}", file=sys.stderr)
+                raise LockedError(f"another process is using {folder}") from error
+            print(f"waiting for another process that is using {folder}", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             print(f"{folder} cannot be locked ({error.strerror}): use it from one process", file=sys.stderr)

@@ -63,14 +63,14 @@ class Manifest:
         return hashlib.sha256("".join(_line(row) for row in self.rows).encode()).hexdigest()
 
     def write(self, path: Path) -> None:
-        """Write the rows, then the rejected sources."""
+        """Writes the rows, then the rejected sources."""
         with path.open("w", encoding="utf-8") as file:
             file.writelines(_line(row) for row in self.rows)
             file.writelines(_line(source) for source in self.rejected)
 
 
 def read(path: Path) -> Manifest:
-    """Read a file that `Manifest.write` wrote."""
+    """Reads a file that `Manifest.write` wrote."""
     rows, rejected = [], []
     with path.open(encoding="utf-8") as file:
         for line in file:
@@ -98,13 +98,13 @@ def twins(manifests: Mapping[str, Manifest]) -> Iterator[Rejected]:
         for row in part.rows:
             other, name = first.setdefault(bytes.fromhex(row.sha256), (split, row.id))
             if other != split:
-                yield Rejected(row.id, f"in {split}, the same bytes as {name!r} in {other}")
+                yield Rejected(row.id, f"in {split}, identical to {name!r} in {other}")
 
 
 def check_share(
     rejected: Sequence[Rejected], total: int, split: str, listed: Path, max_failed_share: float
 ) -> None:
-    """Check that not too many of a split's `total` files were rejected.
+    """Checks that not too many of a split's `total` files were rejected.
 
     Raises:
       DataError: more than `max_failed_share` (0 to 1) of the split's files are rejected, or all of them.
@@ -115,7 +115,7 @@ def check_share(
         raise DataError(
             f"{failed} of {total} files of split {split!r} are unusable{first}, more than "
             f"config.prepare.max_failed_share={max_failed_share:g}, "
-            f"all listed in {listed}: mend or remove them"
+            f"all listed in {listed}: fix or remove them"
         )
 
 

@@ -47,7 +47,7 @@ def prepare(
     progress: bool = True,
     **options: Any,
 ) -> Prepared:
-    """Prepare a data set, or reuse the copy prepared earlier from the same files in the same way.
+    """Prepares a data set, or reuses the copy prepared earlier from the same files in the same way.
 
     Args:
       name: a name in `datasets.REGISTRY`.
@@ -131,7 +131,7 @@ def plan(
 def find_prepared(
     name: str, split: str, fingerprint: str, *, sample_rate: int, prepared_dir: str = ""
 ) -> Prepared | None:
-    """Find an existing copy by its content; this needs no source files and prepares nothing.
+    """Finds an existing copy by its content; this needs no source files and prepares nothing.
 
     Args:
       name: a name in `datasets.REGISTRY`.
@@ -242,7 +242,7 @@ def _identity(
 
 
 def _report_rejected(prepared: Prepared, split: str, max_failed_share: float) -> None:
-    """Print one line to stderr if files were left out; raise DataError if too many were."""
+    """Prints one line to stderr if files were left out; raises DataError if too many were."""
     manifest, path = prepared.manifest(split), manifest_path(prepared.folder, split)
     check_share(manifest.rejected, manifest.listed, split, path, max_failed_share)
     if manifest.rejected:
@@ -254,28 +254,28 @@ def _report_rejected(prepared: Prepared, split: str, max_failed_share: float) ->
 
 
 def _report_unlisted(prepared: Prepared) -> None:
-    """Print one line to stderr if the folder holds sound that is in no split."""
+    """Prints one line to stderr if the folder holds sound that is in no split."""
     if unlisted := prepared.unlisted():
         print(
-            f"note: {prepared.name}: {len(unlisted)} sounds of the folder are in no split and left out, the "
-            f"first is {unlisted[0].id!r}, listed in {unlisted_path(prepared.folder)}",
+            f"note: {prepared.name}: {len(unlisted)} sounds of the folder are in no split and were left out; "
+            f"the first is {unlisted[0].id!r}, listed in {unlisted_path(prepared.folder)}",
             file=sys.stderr,
         )
 
 
 def _report_twins(prepared: Prepared) -> None:
-    """Print one line to stderr if sound is in two splits: a network could be tested on its training data."""
+    """Prints one line to stderr if sound is in two splits: a network could be tested on its training data."""
     if twins := prepared.twins():
         print(
-            f"warning: {prepared.name}: {len(twins)} clips are byte for byte in another split too, the first "
-            f"is {twins[0].id!r}, {twins[0].reason}, listed in {twins_path(prepared.folder)}: remove them "
-            "from one",
+            f"warning: {prepared.name}: {len(twins)} clips are byte for byte in another split too; the first "
+            f"is {twins[0].id!r}, {twins[0].reason}; all are listed in {twins_path(prepared.folder)}: "
+            "remove them from one split",
             file=sys.stderr,
         )
 
 
 def _report_uses(prepared: Prepared, uses: Mapping[str, str]) -> None:
-    """Print a line to stderr if splits are unused, and one for every use that shares splits with training.
+    """Prints a line to stderr if splits are unused, and one for every use that shares splits with training.
 
     Raises:
       DataError: a use names a split that does not exist.
@@ -285,14 +285,14 @@ def _report_uses(prepared: Prepared, uses: Mapping[str, str]) -> None:
         return
     if unused := [split for split in prepared.splits if not any(split in names for names in used.values())]:
         print(
-            f"note: {prepared.name}: prepared, and named by no config.splits: {', '.join(unused)}",
+            f"note: {prepared.name}: prepared but not used by config.splits: {', '.join(unused)}",
             file=sys.stderr,
         )
     for use, names in used.items():
         shared = [split for split in names if split in used["train"]]
         if use != "train" and shared:
             print(
-                f"warning: config.splits.{use} shares {', '.join(shared)} with config.splits.train: it "
-                "scores clips that were trained on",
+                f"warning: config.splits.{use} shares {', '.join(shared)} with config.splits.train: its "
+                "scores include training clips",
                 file=sys.stderr,
             )

@@ -35,7 +35,7 @@ class Prepared:
 
     @classmethod
     def open(cls, name: str, folder: Path, sample_rate: int) -> "Prepared":
-        """Open a copy that `prepare` has finished.
+        """Opens a copy that `prepare` has finished.
 
         Raises:
           DataError: files of the copy are missing or incomplete.
@@ -110,7 +110,7 @@ class Prepared:
         try:
             manifest = manifests.read(path)
         except (ValueError, TypeError, KeyError) as error:
-            raise _damaged(self.folder, f"{path.name} breaks off") from error
+            raise _damaged(self.folder, f"{path.name} is cut off") from error
         if len(manifest.rows) != clips:
             raise _damaged(self.folder, f"{path.name} has {len(manifest.rows)} of {clips} clips")
         return manifest
@@ -130,4 +130,4 @@ def _check_present(files: Sequence[Path]) -> None:
 
 
 def _damaged(folder: Path, what: str) -> DataError:
-    return DataError(f"the prepared copy {folder} is damaged, {what}: delete it, or copy it again")
+    return DataError(f"the prepared copy {folder} is damaged ({what}): delete it, or copy it again")

@@ -53,7 +53,7 @@ class BalancedOrder:
     def __init__(self, clips_by_class: Sequence[np.ndarray], seed: int):
         self._clips = [clips for clips in clips_by_class if len(clips)]
         if not self._clips:
-            raise DataError("config.sampling='balanced' needs labels, and no clip has one")
+            raise DataError("config.sampling='balanced' needs labels, but no clip has one")
         self._seed = seed
         self._remember()
 
@@ -108,7 +108,7 @@ class WeightedOrder:
         for clips in clips_by_class:
             weights[clips] += 1 / (_WEIGHT_OFFSET + len(clips))
         if not len(weights):
-            raise DataError("config.sampling='weighted' needs labels, and no clip has one")
+            raise DataError("config.sampling='weighted' needs labels, but no clip has one")
         self.probabilities = weights / weights.sum()
         self._seed = seed
         self._remember()

@@ -111,7 +111,7 @@ class Shard:
         return whole
 
     def forget_rejections(self) -> None:
-        """Remove the manifest if decoding rejected clips, to try them again: their files may get fixed."""
+        """Removes the manifest if decoding rejected clips, to try them again: their files may get fixed."""
         rejected = {source.id for source in manifest.read(self.manifest).rejected}
         if any(clip.id in rejected and not clip.problem for clip in self.clips):
             self.manifest.unlink()
@@ -127,7 +127,7 @@ def cut(clips: Mapping[str, Sequence[Clip]], staging: Path) -> list[Shard]:
 
 
 def write(shard: Shard, recipe: Recipe) -> int:
-    """Convert the clips of a shard, one in memory at a time; return their number, rejected ones included.
+    """Converts the clips of a shard, one in memory at a time; returns their number, rejected ones included.
 
     Raises:
       DataError: a clip cannot be read now. It is not rejected, since finished shards are not converted again.
@@ -163,9 +163,9 @@ def _unread(clip: Clip, error: OSError | MemoryError) -> str:
     file = clip.sound.file if clip.sound else None
     named = file or getattr(error, "filename", None) or clip.id
     if isinstance(error, MemoryError):
-        reason, mend = "no memory", "lower config.prepare.workers or config.prepare.max_seconds"
+        reason, mend = "out of memory", "lower config.prepare.workers or config.prepare.max_seconds"
     else:
-        reason, mend = " ".join((error.strerror or str(error)).split()), "mend or remove it"
+        reason, mend = " ".join((error.strerror or str(error)).split()), "fix or remove it"
     return f"cannot read {named}: {reason}: {mend}, then run this again: finished shards are kept"
 
 

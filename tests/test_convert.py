@@ -104,9 +104,9 @@ def test_class_names_in_order(tmp_path):
     ("names", "says"),
     [
         (("Dog", "Cat", "Dog"), "'Dog' names two classes"),
-        (("Dog", '"Cat\nowl"'), r"'Cat\\nowl' is no name of a class: write it in one line"),
-        (("Dog", "Cat\towl"), r"'Cat\\towl' is no name of a class: .*without control characters"),
-        (("Dog", ""), "'' is no name of a class"),
+        (("Dog", '"Cat\nowl"'), r"'Cat\\nowl' is not a valid class name: write it in one line"),
+        (("Dog", "Cat\towl"), r"'Cat\\towl' is not a valid class name: .*without control characters"),
+        (("Dog", ""), "'' is not a valid class name"),
     ],
 )
 def test_ambiguous_class_names_are_refused(names, says, tmp_path):

@@ -126,4 +126,4 @@ def test_clipped_clips_and_unused_splits_are_reported(sounds, capsys):
     assert program.main(arguments(sounds, "--quiet", "--config.splits.train=fold1+fold2+fold3")) == 0
     told = capsys.readouterr()
     assert re.findall(r", (\d+) clips have clipped samples", told.out) == ["1"]
-    assert "note: folder: prepared, and named by no config.splits: fold4" in told.err
+    assert "note: folder: prepared but not used by config.splits: fold4" in told.err

@@ -51,7 +51,7 @@ class Segment(Sound):
         seconds = len(loaded.samples) / loaded.rate
         if seconds > self.seconds + _TOLERANCE_SECONDS:
             raise audio.AudioError(
-                f"{seconds:.1f} s long, its segment has {self.seconds:g} s: cut the segment out"
+                f"{seconds:.1f} s long, but its segment has {self.seconds:g} s: cut the segment out"
             )
         return loaded, sha256
 

@@ -19,8 +19,8 @@ def class_names(path: Path, classes: int) -> dict[str, str]:
     names = {row["mid"]: row["display_name"] for row in rows}
     if [row["index"] for row in rows] != [str(i) for i in range(classes)] or len(names) != classes:
         raise DataError(
-            f"{path} is not AudioSet's list of {classes} classes: take the official one, or set "
-            "config.dataset.classes where you have a list of your own"
+            f"{path} is not AudioSet's list of {classes} classes: use the official one, or set "
+            "config.dataset.classes for a list of your own"
         )
     check_classes(list(names.values()), f"{path}, column display_name")
     return names

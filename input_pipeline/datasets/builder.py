@@ -101,8 +101,8 @@ class AudioBuilder(FileReaderBuilder):
 
     @classmethod
     def download(cls, downloads: Path, *, progress: bool) -> Path:
-        """Download the source into a folder under `downloads`, for a user who names no data_dir."""
-        raise DataError(f"data set {cls.name!r} is not downloaded: name its folder with --config.data_dir")
+        """Downloads the source into a folder under `downloads`, for a user who names no data_dir."""
+        raise DataError(f"data set {cls.name!r} is not downloaded automatically: set --config.data_dir")
 
     @abc.abstractmethod
     def label_names(self) -> Sequence[str]:
@@ -162,7 +162,7 @@ class AudioBuilder(FileReaderBuilder):
         """
         found = self._by_name.get(name, [])
         if len(found) > 1:
-            raise DataError(f"config.data_dir: both {found[0]} and {found[1]} are there: remove one of them")
+            raise DataError(f"config.data_dir: both {found[0]} and {found[1]} exist: remove one of them")
         return self.builder_config.source / found[0] if found else None
 
     @functools.cached_property
@@ -201,7 +201,7 @@ class AudioBuilder(FileReaderBuilder):
             if clips
         }
         if not listing:
-            raise DataError(f"data set {self.name!r} lists no clips: see its options and its folder")
+            raise DataError(f"data set {self.name!r} lists no clips: check its options and its folder")
         return listing
 
     def unlisted(self) -> list[str]:
@@ -249,7 +249,7 @@ class AudioBuilder(FileReaderBuilder):
         return shards.Recipe(config.sample_rate, config.max_seconds, config.storage, self.info.features)
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
-        """Convert the shards not staged yet, then gather all in the folder that TFDS renames at the end."""
+        """Converts the shards not staged yet, then gathers all in the folder that TFDS renames at the end."""
         config = self.builder_config
         self._check_listing()
         cut = shards.cut(self.listing, config.staging)
@@ -264,7 +264,7 @@ class AudioBuilder(FileReaderBuilder):
         self._check_splits()
 
     def _check_listing(self) -> None:
-        """Check the listing before anything is converted.
+        """Checks the listing before anything is converted.
 
         Raises:
           DataError: as `check_uses`, or too many clips of a split have a problem already.
@@ -275,7 +275,7 @@ class AudioBuilder(FileReaderBuilder):
             self._check_share(split, unheard, len(clips))
 
     def check_uses(self) -> None:
-        """Raise DataError if a split that is to be used does not exist."""
+        """Raises DataError if a split that is to be used does not exist."""
         for expression in self.builder_config.splits.values():
             sampling.split_names(expression, tuple(self.listing))
 
@@ -286,7 +286,7 @@ class AudioBuilder(FileReaderBuilder):
         listed.unlink()
 
     def _check_splits(self) -> None:
-        """Write the lists of sounds that are in no split, and of clips that are in two.
+        """Writes the lists of sounds that are in no split, and of clips that are in two.
 
         Raises:
           DataError: a class that must have a clip has none.
@@ -301,12 +301,12 @@ class AudioBuilder(FileReaderBuilder):
             ids = {clip.id for clips in self.listing.values() for clip in clips if lost[0] in clip.labels}
             first = next(bad for part in splits.values() for bad in part.rejected if bad.id in ids)
             raise DataError(
-                f"config.data_dir: class {lost[0]!r} has no usable sound ({first.id}: {first.reason}): mend "
+                f"config.data_dir: class {lost[0]!r} has no usable sound ({first.id}: {first.reason}): fix "
                 "its files or remove its folder"
             )
 
     def _convert_on_beam(self, pending: list[shards.Shard], download_config: Any) -> None:
-        """Run the pipeline that TFDS makes from the runner's options, and wait for its end."""
+        """Runs the pipeline that TFDS makes from the runner's options, and waits for its end."""
         splits = split_builder.SplitBuilder(
             split_dict=self.info.splits,
             features=self.info.features,

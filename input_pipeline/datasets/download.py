@@ -20,7 +20,7 @@ _CHUNK_BYTES = 1 << 18
 
 
 def fetch_zip(url: str, folder: Path, *, max_bytes: int, progress: bool) -> Path:
-    """Download a zip archive and unpack it as `folder`; an existing folder is kept as it is.
+    """Downloads a zip archive and unpacks it as `folder`; an existing folder is kept as it is.
 
     Args:
       url: address of the archive.
@@ -70,7 +70,7 @@ def _download(url: str, archive: Path, max_bytes: int, progress: bool) -> None:
             with bar:
                 received = _copy(response, file, bar, max_bytes)
             if total and received != total:
-                raise ValueError(f"{received} of {total} bytes came")
+                raise ValueError(f"only {received} of {total} bytes arrived")
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise DataError(
             f"cannot download {url} ({error}): fetch and unpack it elsewhere, then name its folder "
@@ -101,10 +101,10 @@ def _unpack(url: str, archive: Path, target: Path, max_bytes: int) -> None:
                 if PurePosixPath(member.filename).parts:  # './' is the folder itself; Python 3.12 refuses it
                     packed.extract(member, target)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"{url} is not a whole zip archive ({error}): try again later") from error
+        raise DataError(f"{url} is not a complete zip archive ({error}): try again later") from error
     except OSError as error:
         raise DataError(
-            f"cannot unpack {url} into {target.parent.parent}: {error.strerror or error}: free the disk or "
+            f"cannot unpack {url} into {target.parent.parent}: {error.strerror or error}: free disk space or "
             "name another folder with --config.prepared_dir"
         ) from error
 

@@ -39,7 +39,7 @@ class Esc50(AudioBuilder):
 
     @classmethod
     def download(cls, downloads: Path, *, progress: bool) -> Path:
-        """Download the official archive."""
+        """Downloads the official archive."""
         return fetch_zip(cls.ARCHIVE_URL, downloads / "esc50", max_bytes=_ARCHIVE_BYTES, progress=progress)
 
     def label_names(self) -> Sequence[str]:
@@ -61,7 +61,7 @@ class Esc50(AudioBuilder):
         rows = read_table(self._table, ("filename", "fold", "target", "category", "esc10"))
         for row in rows:
             if not row["target"].isdecimal() or row["fold"] not in list("12345"):
-                raise DataError(f"{self._table}: {row['filename']} has no fold 1 to 5 or no target")
+                raise DataError(f"{self._table}: {row['filename']} needs a fold from 1 to 5 and a target")
         return rows
 
     @functools.cached_property
@@ -76,7 +76,7 @@ class Esc50(AudioBuilder):
         classes = len({(row["target"], row["category"]) for row in rows})
         if classes != _CLASSES[subset]:
             raise DataError(
-                f"{self._table} has {classes} classes, {subset} has {_CLASSES[subset]}: "
+                f"{self._table} has {classes} classes, but {subset} has {_CLASSES[subset]}: "
                 "complete the folder or set config.dataset.subset"
             )
         return rows

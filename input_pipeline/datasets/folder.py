@@ -99,7 +99,7 @@ class Folder(AudioBuilder):
         for file, _, split, _ in entries:
             if not re.fullmatch(r"[A-Za-z]\w*", split) or split == "all":
                 raise DataError(
-                    f"{splits_from}: {split!r}, of {file}, names no split: use letters and digits"
+                    f"{splits_from}: {split!r}, of {file}, is not a valid split name: use letters and digits"
                 )
         return entries, splits_from
 
@@ -160,7 +160,7 @@ class Folder(AudioBuilder):
         if (stray := next(strays, None)) is not None:
             raise DataError(
                 f"config.data_dir: {self.builder_config.source} has {', '.join(sorted(named))}, which name "
-                f"splits, but {stray} is in no class folder of a split: move or remove it; or, where those "
+                f"splits, but {stray} is in no class folder of a split: move or remove it; or, if those "
                 "are classes, add a csv with the columns filename and label"
             )
         return True
@@ -175,7 +175,7 @@ class Folder(AudioBuilder):
         if not label_column:
             raise DataError(
                 f"{path} has none of the columns {', '.join(_LABEL_COLUMNS)}: "
-                "name its column of labels with config.dataset.label_column, or label_column= beside data="
+                "name its label column with config.dataset.label_column, or label_column= beside data="
             )
         split_column = options["split_column"] or _first(_SPLIT_COLUMNS, rows[0])
         entries = [
@@ -201,7 +201,7 @@ class Folder(AudioBuilder):
 
 def _problem(file: PurePosixPath) -> str:
     suffix = file.suffix.lower()
-    return f"nothing here decodes {suffix}: convert it to flac or wav" if suffix in UNREADABLE else ""
+    return f"{suffix} cannot be decoded: convert it to flac or wav" if suffix in UNREADABLE else ""
 
 
 def _first(columns: Sequence[str], row: Mapping[str, str]) -> str:

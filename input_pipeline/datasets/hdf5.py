@@ -78,7 +78,9 @@ def rows(path: Path, classes: int) -> Iterator[Packed]:
                 if name:
                     yield Packed(name.decode(errors="replace"), Row(path, dataset, row), labels, "")
     except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise DataError(f"{path} is not a whole HDF5 file ({' '.join(str(error).split())[:200]})") from error
+        raise DataError(
+            f"{path} is not a complete HDF5 file ({' '.join(str(error).split())[:200]})"
+        ) from error
 
 
 @functools.lru_cache(maxsize=8)
@@ -91,14 +93,14 @@ def _open(path: Path) -> Any:
 
 
 def _check(path: Path, file: Any, dataset: str) -> None:
-    """Raise DataError if a file has another layout, refers to other files or would fill the memory."""
+    """Raises DataError if a file has another layout, refers to other files or would fill the memory."""
     import h5py
 
     def refuse(reason: str) -> None:
         raise DataError(f"{path}: {reason}: expected the layout of PANNs or PaSST")
 
     if not dataset or "audio_name" not in file:
-        refuse("it lacks audio_name, or waveform and mp3")
+        refuse("it lacks audio_name, or both waveform and mp3")
     for name in {"audio_name", "target", dataset} & set(file):
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             refuse(f"{name} is a link")
@@ -106,7 +108,7 @@ def _check(path: Path, file: Any, dataset: str) -> None:
         if not isinstance(stored, h5py.Dataset) or stored.external or stored.is_virtual:
             refuse(f"{name} is not stored in this file")
         if not stored.shape or len(stored) != len(file["audio_name"]) or len(stored) > _MAX_ROWS:
-            refuse(f"{name} has the shape {stored.shape}")
+            refuse(f"{name} has the unexpected shape {stored.shape}")
         if stored.chunks and np.prod(stored.chunks, dtype=float) * stored.dtype.itemsize > _MAX_CHUNK_BYTES:
             refuse(f"{name} has chunks of more than {_MAX_CHUNK_BYTES} bytes")
     names, sound = file["audio_name"], file[dataset]
@@ -135,7 +137,8 @@ def _bits(path: Path, targets: Any, classes: int) -> bool:
         return True
     raise DataError(
         f"{path}: target has the shape {targets.shape} and type {targets.dtype}: expected {classes} columns, "
-        f"or uint8 and {-(-classes // 8)} of packed bits: remove target, or set config.dataset.classes"
+        f"or uint8 and {-(-classes // 8)} columns of packed bits: remove target, or "
+        "set config.dataset.classes"
     )
 
 

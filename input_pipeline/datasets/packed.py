@@ -36,7 +36,7 @@ class Archives:
                 yield file, packed
             if unsafe:
                 print(
-                    f"warning: {self.folder / file}: {len(unsafe)} clips cannot be taken out, the first is "
+                    f"warning: {self.folder / file}: {len(unsafe)} clips cannot be used; the first is "
                     f"{unsafe[0].name!r}: {unsafe[0].problem}",
                     file=sys.stderr,
                 )

@@ -54,12 +54,12 @@ def scan(folder: Path, also: Set[str] = frozenset({".csv"})) -> dict[str, Stamp]
         }
     except OSError as error:
         raise DataError(
-            f"config.data_dir: cannot read {error.filename}: {error.strerror}: mend or remove it"
+            f"config.data_dir: cannot read {error.filename}: {error.strerror}: fix or remove it"
         ) from error
     if left_out:
         print(
-            f"note: config.data_dir: {len(left_out)} links in {folder} lead to folders that are read "
-            f"already: {left_out[0][0]!r} is left out, {left_out[0][1]!r} is read",
+            f"note: config.data_dir: {len(left_out)} links in {folder} point to folders that are read "
+            f"already: {left_out[0][0]!r} is skipped, {left_out[0][1]!r} is read",
             file=sys.stderr,
         )
     if all(map(is_table, files)):
@@ -98,7 +98,7 @@ def walk(folder: Path, left_out: list[tuple[str, str]]) -> Iterator[Path]:
 def _relative(path: Path, folder: Path) -> str:
     name = path.relative_to(folder).as_posix()
     if _unwritable(name):
-        raise DataError(f"config.data_dir: the name {name!r} is not printable text: rename it")
+        raise DataError(f"config.data_dir: the file name {name!r} is not printable text: rename it")
     return name
 
 
@@ -150,7 +150,7 @@ def table_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             content = file.read(_MAX_TABLE_BYTES + 1)
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}: mend its permissions") from error
+        raise DataError(f"cannot read {path}: {error.strerror}: check its permissions") from error
     if len(content) > _MAX_TABLE_BYTES:
         raise DataError(f"{path} is larger than {_MAX_TABLE_BYTES} bytes: is it a table of clips?")
     return content
@@ -167,7 +167,7 @@ def read_lines(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not text in UTF-8: {error}") from error
     if not lines:
-        raise DataError(f"{path} is empty: take the official one")
+        raise DataError(f"{path} is empty: use the official one")
     return lines
 
 
@@ -182,7 +182,7 @@ def number(path: Path, value: str, least: float, most: float) -> float:
     except ValueError:
         parsed = float("nan")
     if not least <= parsed <= most:
-        raise DataError(f"{path}: {value!r} is no number from {least:g} to {most:g}")
+        raise DataError(f"{path}: {value!r} is not a number from {least:g} to {most:g}")
     return parsed
 
 
@@ -199,13 +199,13 @@ def read_table(
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
         header = reader.fieldnames or []
         if twice := [column for column, count in Counter(header).items() if column and count > 1]:
-            raise DataError(f"{path} has two columns {twice[0]!r}: remove one of them, or name it otherwise")
+            raise DataError(f"{path} has two columns {twice[0]!r}: remove one of them, or rename it")
         for column in columns:
             if column not in header:
                 raise DataError(f"{path} has no column {column!r}: it has {', '.join(header)}{hint}")
         rows = list(reader)
         if not rows:
-            raise DataError(f"{path} has no rows: list one file a line")
+            raise DataError(f"{path} has no rows: list one file per line")
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a csv table in UTF-8: {error}") from error
     for number, row in enumerate(rows, 2):
@@ -215,7 +215,7 @@ def read_table(
 
 
 def check_classes(names: Sequence[str], where: str) -> None:
-    """Check that names of classes can be stored as lines of a file, as TFDS does, and between tabs.
+    """Checks that names of classes can be stored as lines of a file, as TFDS does, and between tabs.
 
     Raises:
       DataError: a name cannot, or is repeated; the message begins with `where`, the source of the names.
@@ -223,8 +223,8 @@ def check_classes(names: Sequence[str], where: str) -> None:
     for name in names:
         if not name or name != name.strip() or _unwritable(name):
             raise DataError(
-                f"{where}: {name!r} is no name of a class: write it in one line, without control characters "
-                "or space around it"
+                f"{where}: {name!r} is not a valid class name: write it in one line, without control "
+                "characters or surrounding spaces"
             )
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise DataError(f"{where}: {twice[0]!r} names two classes: name one of them otherwise")
+        raise DataError(f"{where}: {twice[0]!r} names two classes: rename one of them")

@@ -67,7 +67,7 @@ def members(path: Path) -> Iterator[Packed]:
                         assert content is not None  # it is a regular file
                         labels[key] = _labels(info.name, content.read())
             except _BROKEN as error:
-                broken = f"the archive breaks off: {error}"
+                broken = f"the archive is cut off: {error}"
     except (*_BROKEN, OSError) as error:
         raise DataError(
             f"{path} is not an uncompressed tar archive ({error}): repack or remove it"
@@ -75,7 +75,7 @@ def members(path: Path) -> Iterator[Packed]:
     for key, packed in sounds.items():
         yield Packed(packed.name, packed.sound, labels.get(key) or None, packed.problem)
     if broken:
-        yield Packed(f"(all behind {_written(next(reversed(sounds), 'nothing'))})", None, None, broken)
+        yield Packed(f"(all after {_written(next(reversed(sounds), 'nothing'))})", None, None, broken)
 
 
 def _headers(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -87,7 +87,7 @@ def _headers(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     before = -1
     for info in archive:
         if info.size < 0 or info.offset <= before:
-            raise tarfile.HeaderError(f"member {_written(info.name)} leads back in the archive")
+            raise tarfile.HeaderError(f"member {_written(info.name)} points backwards in the archive")
         before = info.offset
         yield info
 
@@ -103,13 +103,13 @@ def _problem(info: tarfile.TarInfo, end: int) -> str:
     if _written(info.name) != info.name:
         return "its name is not text in UTF-8"
     if name.is_absolute() or ".." in name.parts:
-        return "its name leads out of the archive's folder"
+        return "its name points outside the archive's folder"
     if not info.isreg() or info.issparse():
         return "a link or device, not a file"
     if info.size > _MAX_BYTES:
-        return f"it declares {info.size} bytes, more than a clip has"
+        return f"it declares {info.size} bytes, more than a clip can have"
     if info.offset_data + info.size > end:
-        return f"it declares {info.size} bytes, the archive has {max(0, end - info.offset_data)} for it"
+        return f"it declares {info.size} bytes, but the archive has {max(0, end - info.offset_data)} for it"
     return ""
 
 

@@ -46,6 +46,6 @@ class Voxceleb(AudioBuilder):
         for line in read_lines(path):
             part, _, file = line.partition(" ")
             if part not in _SPLITS or file.count("/") != 2:
-                raise DataError(f"{path}: {line!r} is not a part, 1 to 3, and a file")
+                raise DataError(f"{path}: {line!r} is not a part (1 to 3) and a file")
             rows.append((part, file))
         return rows

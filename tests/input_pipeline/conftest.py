@@ -70,7 +70,9 @@ def assert_left_out(prepared, files, capsys):
     listed = (prepared.folder / "unlisted.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in listed] == [{"id": file, "reason": "in no split"} for file in files]
     said = capsys.readouterr().err
-    expected = f"{len(files)} sounds of the folder are in no split and left out, the first is {files[0]!r}"
+    expected = (
+        f"{len(files)} sounds of the folder are in no split and were left out; the first is {files[0]!r}"
+    )
     assert f"note: {prepared.name}: {expected}, listed in {prepared.folder}/unlisted.jsonl" in said
 
 

@@ -123,12 +123,12 @@ def test_reasons_for_rejection(content, reason):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (encoded(20000 * noise(8000), subtype="FLOAT"), "100% of its samples are beyond full scale"),
+        (encoded(20000 * noise(8000), subtype="FLOAT"), "100% of its samples exceed full scale"),
         (
             encoded(20000 * noise(8000), subtype="DOUBLE"),
-            "beyond full scale, which is 1.0 of floats: scale it",
+            "exceed full scale, which is 1.0 for floats: rescale it",
         ),
-        (encoded(np.pad(20000 * noise(800), (0, 72000)), subtype="FLOAT"), "100% of its samples are beyond"),
+        (encoded(np.pad(20000 * noise(800), (0, 72000)), subtype="FLOAT"), "100% of its samples exceed"),
         (encoded(1e12 * noise(8000), subtype="FLOAT"), r"samples of 5e\+11 times full scale"),
         (encoded(noise(8000), rate=900), "its rate is 900 Hz, not between 1000 and 768000"),
     ],
@@ -149,7 +149,7 @@ def test_a_loud_master_is_accepted(take):
     got = take(encoded(loud, subtype="FLOAT"))
     np.testing.assert_array_equal(getattr(got, "samples", got), loud)
     loud[100] = 1.5
-    with pytest.raises(audio.AudioError, match="10% of its samples are beyond full scale"):
+    with pytest.raises(audio.AudioError, match="10% of its samples exceed full scale"):
         take(encoded(loud, subtype="FLOAT"))
 
 

@@ -123,7 +123,9 @@ def test_ids_that_begin_with_y_are_not_confused(tiny, tmp_path, capsys):
     write('Yid_-034567, 0.000, 10.000, "/m/09x0r"', 'id_-0345678, 0.000, 10.000, "/m/09x0r"')
     manifest = prepare_audioset(folder, tmp_path / "p").manifest("eval")
     assert [row.id for row in manifest.rows] == ["id_-0345678"]
-    assert "note: audioset: 2 sounds of the folder are in no split and left out" in capsys.readouterr().err
+    assert (
+        "note: audioset: 2 sounds of the folder are in no split and were left out" in capsys.readouterr().err
+    )
     assert [source.id for source in manifest.rejected] == ["Yid_-034567"]
 
 
@@ -148,7 +150,7 @@ def test_rejected_rows_have_their_reasons(tiny, tmp_path):
     assert {source.id: source.reason for source in manifest.rejected} == {
         "id_-0345678": "listed a second time",
         "id_-1345678": "unknown label '/m/nothing'",
-        "longlonglon": "5.0 s long, its segment has 3 s: cut the segment out",
+        "longlonglon": "5.0 s long, but its segment has 3 s: cut the segment out",
         "twicetwicet": "several sound files: twicetwicet.flac, twicetwicet.wav",
     }
 

@@ -87,7 +87,7 @@ def test_a_truncated_archive_is_refused(serve, tmp_path):
     url = serve({"a": "x" * 5000})
     archive = tmp_path / "served" / "archive.zip"
     archive.write_bytes(archive.read_bytes()[:3000])
-    with pytest.raises(DataError, match="not a whole zip archive"):
+    with pytest.raises(DataError, match="not a complete zip archive"):
         fetch(url, tmp_path)
     assert nothing_left(tmp_path)
 
@@ -100,7 +100,7 @@ def test_a_corrupted_archive_is_refused(tmp_path):
     content = bytearray(path.read_bytes())
     content[45:60] = b"\xff" * 15  # in the deflated stream
     path.write_bytes(content)
-    with pytest.raises(DataError, match="URL is not a whole zip archive"):
+    with pytest.raises(DataError, match="URL is not a complete zip archive"):
         download._unpack("URL", path, tmp_path / "unpacked", 10**6)
 
 

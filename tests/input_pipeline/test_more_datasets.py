@@ -178,7 +178,7 @@ def test_rfcx(place, tmp_path, data_dir):
     assert len(ids(prepared, split)) == 3
     assert_real(prepared, split, 1, folder / "train" / "003bec244.flac", 40.0, 50.0)
     (folder / "train_tp.csv").write_text("recording_id,species_id,t_min,t_max\n003bec244,1,1e9,2e9\n")
-    with pytest.raises(DataError, match=r"train_tp.csv: '1e9' is no number from 0 to 60"):
+    with pytest.raises(DataError, match=r"train_tp.csv: '1e9' is not a number from 0 to 60"):
         prepare_quietly("rfcx", folder, tmp_path / "p")
 
 
@@ -233,7 +233,7 @@ def test_voxceleb(place, tmp_path):
         np.testing.assert_array_equal(prepared.targets(split), np.eye(2))
     assert_real(prepared, "train", 1, folder / "wav" / files[3])
     (folder / "iden_split.txt").write_text("4 id10001/a/b.wav\n")
-    with pytest.raises(DataError, match=r"is not a part, 1 to 3, and a file"):
+    with pytest.raises(DataError, match=r"is not a part \(1 to 3\) and a file"):
         prepare_quietly("voxceleb", folder, tmp_path / "p")
 
 

@@ -211,17 +211,17 @@ def test_malicious_members_are_rejected(folder, tmp_path, capsys):
     manifest = prepare_audioset(folder, tmp_path / "p", max_failed_share=0.9).manifest("eval")
     assert [row.id for row in manifest.rows] == [ids[0]]
     reasons = {source.id.removeprefix("id_-"): source.reason for source in manifest.rejected}
-    outside = "its name leads out of the archive's folder"
+    outside = "its name points outside the archive's folder"
     link = "a link or device, not a file"
     assert reasons == {
         **dict.fromkeys(["outside8", "absolute", "windows8"], outside),
         **dict.fromkeys(["linked78", "hardlink", "device78"], link),
         "twice678": "twice in the archive",
-        "huge5678": "it declares 1099511627776 bytes, more than a clip has",
+        "huge5678": "it declares 1099511627776 bytes, more than a clip can have",
     }
     new = [path for path in tmp_path.rglob("*") if path not in before]
     assert all(path.is_relative_to(tmp_path / "p") for path in new)
-    assert "clips cannot be taken out, the first is '../../../id_-outside8.wav'" in capsys.readouterr().err
+    assert "clips cannot be used; the first is '../../../id_-outside8.wav'" in capsys.readouterr().err
 
 
 @pytest.mark.fast
@@ -241,9 +241,9 @@ def test_a_truncated_archive_keeps_its_whole_members(folder, tmp_path, capsys):
     manifest = prepare_audioset(folder, tmp_path / "p", max_failed_share=0.9).manifest("eval")
     assert [row.id for row in manifest.rows] == ["id_-0345678"]
     broken, absent = manifest.rejected
-    assert "it declares 64044 bytes, the archive has" in broken.reason
+    assert "it declares 64044 bytes, but the archive has" in broken.reason
     assert "no sound file" in absent.reason
-    assert "cannot be taken out" in capsys.readouterr().err
+    assert "cannot be used" in capsys.readouterr().err
 
 
 def header(name, size=0, type=tarfile.REGTYPE):
@@ -276,7 +276,7 @@ def test_a_size_that_points_backwards_ends_reading(tmp_path, blocks, clips):
     (tmp_path / "a.tar").write_bytes(b"".join(blocks) + bytes(1024))
     *sounds, broken = list(itertools.islice(tar.members(tmp_path / "a.tar"), 5))
     assert len(sounds) == clips
-    assert broken.problem.startswith("the archive breaks off")
+    assert broken.problem.startswith("the archive is cut off")
 
 
 @pytest.mark.fast
@@ -316,7 +316,7 @@ def test_names_are_read_in_blocks(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda file: file.pop("waveform"), "lacks audio_name, or waveform and mp3"),
+        (lambda file: file.pop("waveform"), "lacks audio_name, or both waveform and mp3"),
         (lambda file: _replace(file, "waveform", h5py.ExternalLink("/etc/passwd", "x")), "is a link"),
         (lambda file: _replace(file, "target", h5py.SoftLink("/waveform")), "target is a link"),
         (lambda file: _external(file), "waveform is not stored in this file"),

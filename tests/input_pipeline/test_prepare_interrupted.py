@@ -206,7 +206,7 @@ def test_a_vanished_archive_is_a_read_error(animals, tmp_path, monkeypatch):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(animals / "a.tar"))
 
     monkeypatch.setattr(AudioBuilder, "listing", property(gone))
-    with pytest.raises(DataError, match=r"cannot read .*a.tar: No such file or directory: mend"):
+    with pytest.raises(DataError, match=r"cannot read .*a.tar: No such file or directory: fix"):
         prepare_folder(animals, tmp_path / "prepared")
 
 
@@ -215,7 +215,7 @@ def test_a_vanished_archive_is_a_read_error(animals, tmp_path, monkeypatch):
     ("cut", "says"),
     [
         ("fold1.*array_record*", r"split 'fold1' has \d+ of \d+ bytes"),
-        ("fold1.manifest.jsonl", r"fold1.manifest.jsonl breaks off"),
+        ("fold1.manifest.jsonl", r"fold1.manifest.jsonl is cut off"),
         ("fold2.manifest.jsonl", r"fold2.manifest.jsonl has 3 of 4 clips"),
     ],
 )
@@ -224,7 +224,7 @@ def test_a_half_copied_copy_is_refused(animals, tmp_path, cut, says):
     (path,) = (path for path in folder.glob("*") if fnmatch.fnmatch(path.name, f"*{cut}"))
     content = path.read_bytes()
     path.write_bytes(content[: content[:-1].rindex(b"\n") + 1] if "fold2" in cut else content[:-20])
-    with pytest.raises(DataError, match=rf"damaged, {says}: delete it, or copy it again") as caught:
+    with pytest.raises(DataError, match=rf"damaged \({says}\): delete it, or copy it again") as caught:
         prepare_folder(animals, tmp_path / "prepared")
     one_line(caught)
 

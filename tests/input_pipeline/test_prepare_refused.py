@@ -23,7 +23,7 @@ def test_an_unwritable_prepared_dir_is_refused(animals, tmp_path):
 def test_too_many_missing_files_are_refused_before_conversion(animals, tmp_path, decoded):
     rows = [f"{kind}/{i}.wav,{kind},s\n" for kind in ("cat", "dog") for i in range(11)]  # 10 of each exist
     (animals / "a.csv").write_text("filename,label,split\n" + "".join(rows))
-    with pytest.raises(DataError, match=r"2 of 22 files .*cat/10.wav: no sound file.*listed in (.*): mend"):
+    with pytest.raises(DataError, match=r"2 of 22 files .*cat/10.wav: no sound file.*listed in (.*): fix"):
         prepare_folder(animals, tmp_path / "prepared")
     assert not decoded
     (listed,) = (tmp_path / "prepared").rglob("s.rejected.jsonl")
@@ -144,7 +144,7 @@ def test_a_folder_keeps_its_own_name_despite_links(animals, capsys):
     assert classes == {"cat", "dog"}
     said = capsys.readouterr().err
     assert "2 links in" in said
-    assert "'a_kitten' is left out, 'cat' is read" in said
+    assert "'a_kitten' is skipped, 'cat' is read" in said
     assert said.count("\n") == 1
 
 
@@ -177,14 +177,14 @@ def test_identical_clips_in_two_splits_are_reported(write_sounds, tmp_path, caps
         prepared = prepare_folder(folder, tmp_path / "p")
         listed = [json.loads(line) for line in (prepared.folder / "twins.jsonl").read_text().splitlines()]
         assert [(twin["id"], twin["reason"]) for twin in listed] == [
-            ("train/cat/a.wav", "in train, the same bytes as 'test/dog/f.wav' in test"),
-            ("train/cat/d.wav", "in train, the same bytes as 'test/dog/f.wav' in test"),
-            ("train/dog/b.wav", "in train, the same bytes as 'test/cat/g.wav' in test"),
-            ("train/dog/e.wav", "in train, the same bytes as 'test/dog/f.wav' in test"),
+            ("train/cat/a.wav", "in train, identical to 'test/dog/f.wav' in test"),
+            ("train/cat/d.wav", "in train, identical to 'test/dog/f.wav' in test"),
+            ("train/dog/b.wav", "in train, identical to 'test/cat/g.wav' in test"),
+            ("train/dog/e.wav", "in train, identical to 'test/dog/f.wav' in test"),
         ], run
         said = capsys.readouterr().err
         assert (
-            "warning: folder: 4 clips are byte for byte in another split too, the first is 'train/cat/a"
+            "warning: folder: 4 clips are byte for byte in another split too; the first is 'train/cat/a"
             in said
         )
         assert said.count("\n") == 1
