@@ -76,7 +76,7 @@ def test_the_config_is_locked_afterwards():
         ("feature.htk=2", "htk=2 must be True or False"),
         ("feature.seconds=1", "config.feature.seconds: .*set config.t_c"),
         ("augment.gian={}", "config.augment: .*did you mean 'gain'"),
-        ("augment.gain=3", "config.augment: gain=3 must be the options of gain"),
+        ("augment.gain=3", "config.augment: gain=3 must be a dict of options of gain"),
         ("augment.gain={'low': 3}", "config.augment: gain has no option 'low': use one of low_db"),
         ("augment.gain={'until': 'late'}", "config.augment: gain: until='late' must be a number"),
         ("optimizer.div_facto=3", "config.optimizer: .*no option 'div_facto': .*did you mean 'div_factor'"),

@@ -177,7 +177,7 @@ def test_weights_of_another_network_are_refused(cnn14, network, absent):
 
 @pytest.mark.fast
 def test_an_unknown_network_is_refused(cnn14):
-    with pytest.raises(ValueError, match="no network is called 'vgg'"):
+    with pytest.raises(ValueError, match="unknown network 'vgg'"):
         interop.load_torch(cnn14[1], "vgg")
 
 

@@ -135,7 +135,7 @@ WHOLE = "must be a whole number of at least 1, not"
         ({"t_c": float("nan")}, "config.t_c must be a positive number, not nan"),
         ({"sample_rate": 0}, f"config.sample_rate {WHOLE} 0"),
         ({"model.blocks_per_stage": 0}, f"config.model.blocks_per_stage {WHOLE} 0"),
-        ({"model.width": 2}, "config.model: width=2: the width of a RANN is in its name, rann-0.5x4-W"),
+        ({"model.width": 2}, "config.model: width=2: set the width of a RANN in its name, rann-0.5x4-W"),
         (
             {"optimizer.head_learning_rate": float("inf")},
             "config.optimizer.head_learning_rate must be a positive number, not inf",

@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="folder for sounds and picture, created if necessary",
     )
-    add("--with", dest="partner", metavar="FILE2", type=Path, help="sound mixed in (default: FILE backwards)")
+    add("--with", dest="partner", metavar="FILE2", type=Path, help="sound to mix in (default: FILE reversed)")
     add("--start", type=float, default=0.0, help="start in both files, in seconds (default: %(default)g)")
     add("--seconds", type=float, default=5.0, help="how many seconds to use at most (default: %(default)g)")
     add("--seed", type=int, default=0, help="random seed (default: %(default)d)")
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
         other, other_rate = read(options.partner, options.start, options.seconds)
         partner = pad_or_crop(soxr.resample(other, other_rate, rate), len(sound))
     if options.out.exists() and not options.out.is_dir():
-        raise ValueError(f"--out {options.out}: a file is there; name a folder")
+        raise ValueError(f"--out {options.out}: this is a file; name a folder")
     _check_apart(options.out, options.file, options.partner)
     examples = demonstrate(sound, np.ascontiguousarray(partner), rate, options.seed)
     name = shown(options.file.name)
@@ -97,7 +97,9 @@ def _check_apart(folder: Path, *inputs: Path | None) -> None:
     written = [folder / PICTURE, *(folder / f"{name}.wav" for name in NAMES)]
     for target in filter(Path.exists, written):
         if any(target.samefile(file) for file in inputs if file is not None):
-            raise ValueError(f"--out {folder}: {target} is read, and would be replaced: name another folder")
+            raise ValueError(
+                f"--out {folder}: {target} is an input and would be overwritten: name another folder"
+            )
 
 
 def _write(folder: Path, examples: list[Example], rate: int, title: str) -> None:

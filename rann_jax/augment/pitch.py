@@ -59,7 +59,7 @@ class Pitch:
     def __post_init__(self) -> None:
         if not -24 <= self.lowest <= self.highest <= 24:
             raise ValueError(
-                f"pitch: -24 <= lowest <= highest <= 24 must hold, not {self.lowest} and {self.highest}"
+                f"pitch: -24 <= lowest <= highest <= 24 must hold, got {self.lowest} and {self.highest}"
             )
 
     def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -134,8 +134,8 @@ class Policy:
             return _apply(self.features, key, features, labels, step)
         if any(isinstance(scheduled.augmentation, FeatureMixup) for scheduled in self.features):
             raise ValueError(
-                f"feature_mixup mixes images alone, but the front end gives {' and '.join(features)}: "
-                "use mixup, of the waveforms"
+                f"feature_mixup mixes images only, but the front end gives {' and '.join(features)}: "
+                "use mixup, which mixes the waveforms"
             )
         if "image" not in features:
             return features, labels
@@ -162,7 +162,7 @@ def policy(
     unknown = sorted(set(options) - set(AUGMENTATIONS))
     if unknown:
         raise ValueError(
-            f"unknown augmentation {unknown[0]!r}: there are {', '.join(AUGMENTATIONS)}"
+            f"unknown augmentation {unknown[0]!r}: use one of {', '.join(AUGMENTATIONS)}"
             + did_you_mean(unknown[0], AUGMENTATIONS)
         )
     chosen = [
@@ -179,14 +179,18 @@ def _scheduled(name: str, given: Mapping[str, Any], sample_rate: float, total_st
     try:
         options = dict(given)
     except (TypeError, ValueError):
-        raise ValueError(f"{name}={given!r} must be the options of {name}: {{}} are their defaults") from None
+        raise ValueError(
+            f"{name}={given!r} must be a dict of options of {name}: {{}} keeps the defaults"
+        ) from None
     check(cls, options, of=name, also={"probability": float, "until": float})
     probability, until = options.pop("probability", 1.0), options.pop("until", 1.0)
     for key, value in (("probability", probability), ("until", until)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name}: {key}={value} must be between 0 and 1")
     if until < 1 and total_steps is None:
-        raise ValueError(f"{name}: until={until} is a share of total_steps, which is not given")
+        raise ValueError(
+            f"{name}: until={until} is a share of total_steps, which is missing: give total_steps"
+        )
     if any(field.name == "sample_rate" for field in dataclasses.fields(cls)):
         options = {"sample_rate": sample_rate, **options}
     augmentation = cls(**options)

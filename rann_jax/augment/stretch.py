@@ -123,7 +123,7 @@ class Stretch:
     def __post_init__(self) -> None:
         if not 0.25 <= self.slowest <= self.fastest <= 4:
             raise ValueError(
-                f"stretch: 0.25 <= slowest <= fastest <= 4 must hold, not {self.slowest} and {self.fastest}"
+                f"stretch: 0.25 <= slowest <= fastest <= 4 must hold, got {self.slowest} and {self.fastest}"
             )
 
     def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -98,7 +98,7 @@ def chroma_stft(
     if not math.isfinite(ctroct):
         raise ValueError(f"ctroct={ctroct} must be finite, in octaves")
     if octwidth is not None and not octwidth > 0:  # NaN too
-        raise ValueError(f"octwidth={octwidth} must be positive: None is no weighting")
+        raise ValueError(f"octwidth={octwidth} must be positive, or None for no weighting")
     y, framing = check_framing(y, n_fft, hop_length, win_length, window, center, pad_mode)
     return _chroma_stft(
         y,

@@ -74,8 +74,8 @@ def _checked_intervals(intervals: str | Sequence[float]) -> str | tuple[float, .
     elif intervals in INTERVALS:
         return intervals
     raise ValueError(
-        f"intervals={intervals!r} is not supported: use one of {INTERVALS}, or ratios of one octave,"
-        " from 1 to below 2, each once"
+        f"intervals={intervals!r} is not supported: use one of {INTERVALS}, or distinct ratios of one octave,"
+        " from 1 to below 2"
     )
 
 
@@ -86,12 +86,14 @@ def _check_filters(
     check_norm(norm)
     if not (gamma is None or 0 <= gamma < math.inf):
         raise ValueError(
-            f"gamma={gamma} Hz must not be negative or infinite: 0 is constant Q, None the ear's bandwidth"
+            f"gamma={gamma} Hz must not be negative or infinite: 0 gives constant Q, None the ear's bandwidth"
         )
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity={sparsity} must be at least 0 and below 1")
     if isinstance(window, np.ndarray | list | jax.Array):
-        raise ValueError("window must be a name, or a function of the length: filters differ in length")
+        raise ValueError(
+            "window must be a name, or a function of the length, because filters differ in length"
+        )
 
 
 def check_transform(

@@ -18,7 +18,7 @@ def check_tuning(tuning: float | None) -> float:
     """Return `tuning` as a float; ValueError if it is None, or not finite."""
     if tuning is None:
         raise ValueError(
-            "tuning=None would be estimated from the data, which no compiled transform can do:"
+            "tuning=None would have to be estimated from the data, but a compiled transform cannot:"
             " give tuning=0.0, or the result of librosa.estimate_tuning"
         )
     if not math.isfinite(tuning):
@@ -148,7 +148,7 @@ def check_length(n: int, plan: Plan, pad_mode: str) -> None:
     """Raise ValueError if `n` samples are too few for the planned decimation and padding."""
     if n < plan.early_factor:
         raise ValueError(
-            f"y has {n} samples, fewer than the {plan.early_factor} that decimation makes one of:"
+            f"y has {n} samples, fewer than the {plan.early_factor} that decimation turns into one:"
             " give a longer clip or a higher fmin"
         )
     lowest = plan.octaves[-1]

@@ -258,7 +258,7 @@ class Tempogram(FrontEnd):
         """Return autocorrelation, at most 1, `(..., n_bins, T)`."""
         if self.win_length < self.n_bins:
             raise ValueError(
-                f"win_length={self.win_length} frames have no {self.n_bins} lags:"
+                f"win_length={self.win_length} frames are too few for {self.n_bins} lags:"
                 f" use win_length={self.n_bins} or more, or fewer n_bins"
             )
         lags = tempogram(y, sr=self.sample_rate, hop_length=self.hop_length, win_length=self.win_length)
@@ -345,7 +345,7 @@ def front_end(
     if name not in FRONT_ENDS:
         known = sorted(FRONT_ENDS)
         raise ValueError(
-            f"unknown front end {name!r}: there are {', '.join(known)}" + did_you_mean(name, known)
+            f"unknown front end {name!r}: use one of {', '.join(known)}" + did_you_mean(name, known)
         )
     check(FRONT_ENDS[name], options, of=f"front end {name!r}")
     made = FRONT_ENDS[name](

@@ -112,7 +112,7 @@ def _check(y: Any, **arguments: Any) -> tuple[jax.Array, dict[str, Any]]:
     )
     fmax = signal.check_band(arguments["fmin"], arguments["fmax"], arguments["sr"])
     if not math.isfinite(arguments["pre_emphasis"]):
-        raise ValueError(f"pre_emphasis={arguments['pre_emphasis']} must be finite: 0 is none")
+        raise ValueError(f"pre_emphasis={arguments['pre_emphasis']} must be finite; 0 turns it off")
     y = signal.as_waveform(y)
     if not arguments["center"] and y.shape[-1] < win_length:
         raise ValueError(
@@ -219,7 +219,7 @@ def gfcc(
     signal.check_positive(n_gfcc=n_gfcc)
     if n_gfcc > n_filters:
         raise ValueError(
-            f"n_gfcc={n_gfcc} coefficients need as many filters, n_filters={n_filters}:"
+            f"n_gfcc={n_gfcc} coefficients need at least as many filters, but n_filters={n_filters}:"
             " use fewer coefficients or more filters"
         )
     y, arguments = _check(

@@ -96,7 +96,7 @@ def mfcc(
     if norm not in ("ortho", None):
         raise ValueError(f"norm={norm!r} is not supported: use 'ortho' or None")
     if not 0 <= lifter < math.inf:
-        raise ValueError(f"lifter={lifter} must not be negative or infinite: 0 is no lifter")
+        raise ValueError(f"lifter={lifter} must not be negative or infinite; 0 turns it off")
     dct = Dct(dct_type, norm, float(lifter))
     if S is not None:
         S = signal.as_waveform(S, "S")
@@ -114,7 +114,7 @@ def mfcc(
 def _check_bands(n_mfcc: int, n_mels: int) -> None:
     if n_mfcc > n_mels:
         raise ValueError(
-            f"n_mfcc={n_mfcc} coefficients need as many bands, there are {n_mels}:"
+            f"n_mfcc={n_mfcc} coefficients need at least as many bands, but there are {n_mels}:"
             " use fewer coefficients or more n_mels"
         )
 

@@ -12,7 +12,7 @@ TINY = float(np.finfo(np.float32).tiny)
 def check_norm(norm: float | None) -> None:
     """Raise ValueError unless `norm` is None, infinite, or at least 0."""
     if norm is not None and (math.isnan(norm) or (norm < 0 and norm != -math.inf)):
-        raise ValueError(f"norm={norm!r} must be a number from 0 on, infinity or None")
+        raise ValueError(f"norm={norm!r} must be a number of at least 0, infinity or None")
 
 
 def normalize(S: jax.Array, norm: float | None, axis: int) -> jax.Array:

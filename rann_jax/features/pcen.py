@@ -117,7 +117,7 @@ def pcen(
         if not 0 <= value < math.inf:
             raise ValueError(f"{name}={value} must not be negative or infinite")
     if not signal.is_float32(eps):
-        raise ValueError(f"eps={eps} must be at least 1.2e-38: a float32")
+        raise ValueError(f"eps={eps} must be at least 1.2e-38, the smallest normal float32")
     for name, value in (("time_constant", time_constant), ("sr", sr)):
         if not 0 < value < math.inf:
             raise ValueError(f"{name}={value} must be positive and finite")
@@ -129,7 +129,7 @@ def pcen(
         raise ValueError(f"b={b} must be above 0 and at most 1")
     S = signal.as_waveform(S, "S")
     if S.ndim < 2 and max_size > 1:
-        raise ValueError(f"max_size={max_size} needs bins: S must be (..., F, T)")
+        raise ValueError(f"max_size={max_size} pools over bins: S must have shape (..., F, T)")
     return _pcen(
         S,
         gain=float(gain),

@@ -313,6 +313,6 @@ def resample(
     whole = fix or res_type == "polyphase"
     length = -(-n * up // down) if whole else rounded_length(n, up, down)
     if length == 0:
-        raise ValueError(f"y has {n} samples, of which {target_sr} Hz keeps none: give a longer y")
+        raise ValueError(f"y has {n} samples, too few for a single one at {target_sr} Hz: give a longer y")
     gain = math.sqrt(down / up) if scale else 1.0
     return _resample(y, up=up, down=down, res_type=res_type, length=length, gain=gain)

@@ -31,7 +31,9 @@ FEWEST_SAMPLES = 8
 def morlet_parameters(wavelet: str) -> tuple[float, float]:
     """Return bandwidth B and centre C of 'cmorB-C'; ValueError for any other wavelet."""
     if not wavelet.startswith("cmor") or "-" not in wavelet:
-        raise ValueError(f"wavelet={wavelet!r} is no 'cmorB-C': use for instance 'cmor1.5-1.0'")
+        raise ValueError(
+            f"wavelet={wavelet!r} must have the form 'cmorB-C': use, for instance, 'cmor1.5-1.0'"
+        )
     parsed = pywt.ContinuousWavelet(wavelet)
     bandwidth, center = float(parsed.bandwidth_frequency), float(parsed.center_frequency)
     if _half_band(bandwidth) >= center:
@@ -141,7 +143,7 @@ def scalogram(
     fmax = 0.4 * sr if fmax is None else fmax
     signal.check_band(fmin, fmax, sr)
     if fmin <= 0:
-        raise ValueError(f"fmin={fmin:g} Hz must be positive: frequencies lie in equal ratios")
+        raise ValueError(f"fmin={fmin:g} Hz must be positive, because frequencies are spaced in equal ratios")
     morlet_parameters(wavelet)
     y = signal.as_waveform(y)
     return _scalogram(

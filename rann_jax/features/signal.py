@@ -30,7 +30,7 @@ def as_waveform(y: Any, name: str = "y") -> jax.Array:
         y = np.asarray(y)
     if not jnp.issubdtype(y.dtype, jnp.floating):
         raise ValueError(
-            f"{name} must be floating, got {y.dtype}: scale it first, e.g. int16 by {name} / 32768"
+            f"{name} must be floating-point, got {y.dtype}: scale it first, e.g. int16 with {name} / 32768"
         )
     if y.ndim == 0 or y.size == 0:
         raise ValueError(
@@ -144,7 +144,7 @@ def frame(y: jax.Array, frame_length: int, hop_length: int) -> jax.Array:
     """
     if y.shape[-1] < frame_length:
         raise ValueError(
-            f"y has {y.shape[-1]} samples, a frame needs {frame_length}:"
+            f"y has {y.shape[-1]} samples, but a frame needs {frame_length}:"
             " give a longer signal, a shorter frame, or center=True"
         )
     starts = hop_length * np.arange(n_frames(y.shape[-1], frame_length, hop_length), dtype=np.int32)

@@ -217,7 +217,7 @@ def istft(
     n_fft, hop_length, win_length = resolve_lengths(n_fft, hop_length, win_length)
     if stft_matrix.shape[-2] != 1 + n_fft // 2:
         raise ValueError(
-            f"stft_matrix has {stft_matrix.shape[-2]} bins, n_fft={n_fft} gives {1 + n_fft // 2}"
+            f"stft_matrix has {stft_matrix.shape[-2]} bins, but n_fft={n_fft} gives {1 + n_fft // 2}"
         )
     start = n_fft // 2 if center else 0
     frames = stft_matrix.shape[-1]
@@ -267,7 +267,7 @@ def power_to_db(
     [[0.0, 10.0, -20.0]]
     """
     if not signal.is_float32(amin):
-        raise ValueError(f"amin={amin} must be at least 1.2e-38: a float32")
+        raise ValueError(f"amin={amin} must be at least 1.2e-38, the smallest normal float32")
     if top_db is not None and not top_db >= 0:  # NaN too
         raise ValueError(f"top_db={top_db} must not be negative")
     S = signal.as_waveform(S, "S")
@@ -316,7 +316,7 @@ def amplitude_to_db(
     [[0.0, 20.0]]
     """
     if not (amin > 0 and signal.is_float32(amin * amin)):
-        raise ValueError(f"amin={amin} must be at least 1.1e-19: its square is a float32")
+        raise ValueError(f"amin={amin} must be at least 1.1e-19, so that its square is a normal float32")
     if not hasattr(S, "dtype"):
         S = jnp.asarray(np.asarray(S, np.float32))
     if jnp.issubdtype(S.dtype, jnp.complexfloating):

@@ -138,7 +138,7 @@ def _envelope(
     """Check the arguments that all tempograms share; return the onset envelope `(..., T)`."""
     signal.check_positive(hop_length=hop_length, win_length=win_length)
     if (y is None) == (onset_envelope is None):
-        raise ValueError("give either y or onset_envelope, and not both")
+        raise ValueError("give either y or onset_envelope, not both")
     if onset_envelope is None:
         envelope = onset_strength(y, sr=sr, hop_length=hop_length)
     else:
@@ -272,7 +272,7 @@ def _cyclic_bank(
         raise ValueError(
             f"octave_num={octave_num} octaves from tempo_ref={tempo_ref:g} BPM reach"
             f" {wanted[-1]:.0f} BPM, but {frame_rate:g} frames a second and win_length={win_length}"
-            f" only {tempi[-1]:.0f}: use fewer octaves, a lower tempo_ref or a shorter hop_length"
+            f" reach only {tempi[-1]:.0f}: use fewer octaves, a lower tempo_ref or a shorter hop_length"
         )
     identity = np.eye(len(tempi))
     bank = np.stack([np.interp(wanted, tempi, column) for column in identity], axis=1)

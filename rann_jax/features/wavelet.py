@@ -180,7 +180,9 @@ def _check_discrete(wavelet: str, mode: str) -> int:
     """Return the number of taps of a discrete wavelet, or raise ValueError."""
     if wavelet not in pywt.wavelist(kind="discrete"):
         families = ", ".join(family for family in pywt.families() if _is_discrete(family))
-        raise ValueError(f"unknown wavelet {wavelet!r}: use a discrete one, such as 'db4', of {families}")
+        raise ValueError(
+            f"unknown wavelet {wavelet!r}: use a discrete one, such as 'db4', from the families {families}"
+        )
     if mode not in DWT_MODES:
         raise ValueError(f"mode={mode!r} is not supported: use one of {', '.join(DWT_MODES)}")
     return pywt.Wavelet(wavelet).dec_len

@@ -47,7 +47,7 @@ class BatchNorm(nn.Module):
           ValueError: `slope` is not between 0 and 1.
         """
         if not 0 <= self.slope <= 1:
-            raise ValueError(f"the slope of an activation is from 0 to 1, not {self.slope}")
+            raise ValueError(f"the slope of an activation must be from 0 to 1, not {self.slope}")
         axis, dtype = self.axis % x.ndim, jnp.dtype(self.dtype or x.dtype)
         shape = (x.shape[axis],)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)

@@ -114,12 +114,12 @@ class PANN(nn.Module):
         """Return the image (B, F, T) as (B, T, F, 1), normalised per bin."""
         if not hasattr(image, "ndim") or image.ndim != 3:
             raise ValueError(
-                f"{type(self).__name__} takes feature images (B, F, T), such as panns_log_mel gives"
+                f"{type(self).__name__} takes feature images (B, F, T), such as those of panns_log_mel"
             )
         if min(image.shape[1:]) < LEAST:
             raise ValueError(
-                f"{type(self).__name__} halves bins and frames five times: images need {LEAST} of both,"
-                f" these have {image.shape[1]} bins and {image.shape[2]} frames"
+                f"{type(self).__name__} halves bins and frames five times: images need at least {LEAST} "
+                f"of each, but these have {image.shape[1]} bins and {image.shape[2]} frames"
             )
         x = BatchNorm(dtype=self.dtype, name="bn0")(jnp.swapaxes(image, 1, 2), train=train)
         return x[..., None]
@@ -171,7 +171,7 @@ class WavegramLogmelCNN14(PANN):
         """Return the last feature map, (B, T / 32, F / 32, 2048)."""
         if not isinstance(x, Mapping) or set(x) != {"image", "waveform"}:
             raise ValueError(
-                "wavegram_logmel_cnn14 takes an image and a waveform: front end panns_log_mel+wavegram"
+                "wavegram_logmel_cnn14 takes an image and a waveform: use front end panns_log_mel+wavegram"
             )
         image = self.normalised(x["image"], train)
         rows, bins = 128 // self.width, image.shape[2] // 2

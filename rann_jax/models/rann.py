@@ -204,8 +204,8 @@ def parse_name(name: str) -> tuple[float, int, int]:
     match = re.fullmatch(r"rann-(\d+(?:\.\d+)?)x(\d+)-(\d+)", name)
     if not match or float(match[1]) <= 0 or int(match[3]) < 1:
         raise ValueError(
-            f"{name!r} is not rann-{{t_c}}x{{t_m}}-{{W}}, such as rann-8x4-6: crop length in seconds, "
-            "temporal decrease 1, 2, 4 or 8, widening factor"
+            f"{name!r} does not have the form rann-{{t_c}}x{{t_m}}-{{W}}, such as rann-8x4-6: crop length in "
+            "seconds, temporal decrease 1, 2, 4 or 8, widening factor"
         )
     t_m = int(match[2])
     temporal_strides(t_m)
@@ -221,6 +221,6 @@ def from_name(name: str, **options) -> RANN:
     _, t_m, width = parse_name(name)
     if "width" in options:
         raise ValueError(
-            f"width={options['width']}: the width of a RANN is in its name, {name.rsplit('-', 1)[0]}-W"
+            f"width={options['width']}: set the width of a RANN in its name, {name.rsplit('-', 1)[0]}-W"
         )
     return RANN(t_m=t_m, width=width, **options)

@@ -30,7 +30,7 @@ def create(name: str, *, num_classes: int, **options) -> nn.Module:
     """
     family = "rann" if name.startswith("rann-") else name
     if family not in FAMILIES:
-        raise ValueError(f"no network is called {name!r}; families: {', '.join(sorted(FAMILIES))}")
+        raise ValueError(f"unknown network {name!r}: the families are {', '.join(sorted(FAMILIES))}")
     given = {key: value for key, value in options.items() if value is not None}
     try:
         return FAMILIES[family](name, num_classes=num_classes, **given)

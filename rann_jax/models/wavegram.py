@@ -93,8 +93,8 @@ def adaptive_max_pool(x: jax.Array, size: int) -> jax.Array:
 def check_waveform(shape: tuple[int, ...], bins: int, frames: int) -> None:
     """Raise ValueError unless a waveform of this shape (B, N) can become an image (B, bins, frames)."""
     if len(shape) != 2:
-        raise ValueError(f"a wavegram is of waveforms (B, N), not of shape {shape}")
+        raise ValueError(f"a wavegram takes waveforms (B, N), not shape {shape}")
     if bins < 2 or bins % 2:
-        raise ValueError(f"a wavegram has an even number of bins, not {bins}")
+        raise ValueError(f"a wavegram needs an even number of bins, not {bins}")
     if frames < 1 or shape[-1] < POOLING**2:
-        raise ValueError(f"{shape[-1]} samples do not make a wavegram of {frames} frames")
+        raise ValueError(f"{shape[-1]} samples cannot make a wavegram of {frames} frames")

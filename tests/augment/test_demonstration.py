@@ -182,7 +182,9 @@ def test_a_recording_is_not_replaced(name, arguments, recording, tmp_path, capsy
     (tmp_path / "link.wav").symlink_to(folder / name)
     given = [part.format(folder=folder, a4=recording) for part in arguments]
     assert main([*given, "--out", str(folder)]) == 2
-    error = f"error: --out {folder}: {folder / name} is read, and would be replaced: name another folder\n"
+    error = (
+        f"error: --out {folder}: {folder / name} is an input and would be overwritten: name another folder\n"
+    )
     assert capsys.readouterr().err == error
     assert [path.read_bytes() for path in folder.iterdir()] == [content]
 

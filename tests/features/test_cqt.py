@@ -144,7 +144,7 @@ def test_arguments_that_are_not_finite_are_refused(name, value):
         ({"gamma": -1.0}, "gamma=-1.0 Hz must not be negative"),
         ({"intervals": "ji9"}, "intervals='ji9'.*'ji7'"),
         ({"intervals": []}, "intervals="),
-        ({"intervals": [1, 1.5, 1.5]}, "each once"),
+        ({"intervals": [1, 1.5, 1.5]}, "distinct ratios"),
         ({"intervals": [1, 2.0]}, "below 2"),
     ],
 )

@@ -80,7 +80,7 @@ def test_jit_and_vmap():
         ({"bias": -1}, "bias"),
         ({"power": -1}, "power"),
         ({"eps": 0}, "eps"),
-        ({"eps": 1e-39}, "eps=1e-39 must be at least 1.2e-38: a float32"),
+        ({"eps": 1e-39}, "eps=1e-39 must be at least 1.2e-38, the smallest normal float32"),
         ({"eps": 1e39}, r"eps=1e\+39"),
         ({"time_constant": 0}, "time_constant"),
         ({"b": 0}, "b=0"),

@@ -82,7 +82,7 @@ def test_batches_jit_silence_and_gradients():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"wavelet": "morl"}, "no 'cmorB-C'"),
+        ({"wavelet": "morl"}, "must have the form 'cmorB-C'"),
         ({"wavelet": "cmor0.1-0.1"}, "negative frequencies"),
         ({"fmin": 0.0}, "fmin=0"),
         ({"fmax": 5000.0}, "Nyquist"),

@@ -89,7 +89,7 @@ def test_the_program_prints_the_table(capsys):
 
 def test_the_program_refuses_an_unknown_name(capsys):
     assert complexity.main(["vgg"]) == 2
-    assert capsys.readouterr().err.startswith("error: no network is called 'vgg'")
+    assert capsys.readouterr().err.startswith("error: unknown network 'vgg'")
 
 
 @pytest.mark.fast

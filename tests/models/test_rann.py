@@ -125,11 +125,11 @@ def test_temporal_strides(t_m, strides):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("resnet9000", "no network is called"),
+        ("resnet9000", "unknown network"),
         ("rann-8x3-6", "t_m must be one of"),
-        ("rann-8x4", "is not rann-"),
-        ("rann-0x4-6", "is not rann-"),
-        ("rann-8x4-0", "is not rann-"),
+        ("rann-8x4", "does not have the form rann-"),
+        ("rann-0x4-6", "does not have the form rann-"),
+        ("rann-8x4-0", "does not have the form rann-"),
     ],
 )
 def test_wrong_names_are_refused(name, says):

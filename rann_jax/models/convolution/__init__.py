@@ -36,7 +36,7 @@ def convolution(
     """
     for name, value in PLAIN.items():
         if options.get(name, value) != value:
-            raise ValueError(f"convolution has no {name}={options[name]}")
+            raise ValueError(f"convolution does not support {name}={options[name]}")
     (top, bottom), (left, right) = padding
     form = convolved if x.shape[1] * x.shape[2] >= LARGE else plain
     return form(x, kernel, (strides[0], strides[1]), ((top, bottom), (left, right)))
