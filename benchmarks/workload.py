@@ -34,7 +34,7 @@ def network_name(text: str) -> str:
             return text
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-    raise argparse.ArgumentTypeError(f"{text!r} has no twin: networks are cnn14 and rann-...")
+    raise argparse.ArgumentTypeError(f"{text!r} has no PyTorch twin: use cnn14 or a rann-... name")
 
 
 @dataclasses.dataclass(frozen=True)

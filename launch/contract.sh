@@ -26,7 +26,7 @@ required() {
   local name
   for name in "$@"; do
     if [ -z "${!name:-}" ]; then
-      echo "error: $name is not set: launch/contract.sh and the head of the launcher say what it is" >&2
+      echo "error: $name is not set: see the comments at the top of launch/contract.sh and of the launcher" >&2
       exit 2
     fi
   done

@@ -89,7 +89,7 @@ def test_tensors_that_are_not_plain_arrays_are_one_line():
     endless = torch.zeros(1).expand(10**14)
     for entry, says in (
         (endless, "more numbers than the file holds"),
-        (torch.eye(3).to_sparse(), "no plain array"),
+        (torch.eye(3).to_sparse(), "not a plain array"),
         (torch.zeros(3, device="meta"), "entry 'fc1.weight'"),
     ):
         with pytest.raises(ConfigError, match=says):
@@ -145,7 +145,7 @@ def test_skipped_entries_are_named(cnn14):
         ({"extra": np.zeros(3)}, r"it has the unknown entry 'extra'$"),
         (
             {"bn0.bias": np.zeros(63), "fc1.bias": np.zeros(())},
-            r"it has another shape of 'bn0\.bias', \(63,\) instead of \(64,\) and 1 more$",
+            r"it has the wrong shape for 'bn0\.bias', \(63,\) instead of \(64,\) and 1 more$",
         ),
         ({"conv_block1.conv1.weight": np.zeros((3, 3, 1, 2))}, r"\(3, 3, 1, 2\) instead of \(2, 1, 3, 3\)"),
         ({"fc_audioset.weight": None, "fc_audioset.bias": None}, "no entry 'fc_audioset"),
@@ -191,7 +191,7 @@ def test_invalid_files_are_refused(tmp_path):
     (tmp_path / "text.safetensors").write_text("<html>")
     for name in ("text.pth", "code.pth", "text.safetensors"):
         with pytest.raises(
-            ConfigError, match=rf"{name}: not a file of arrays and plain values \(\w+\)"
+            ConfigError, match=rf"{name}: cannot be read as arrays and plain values \(\w+\)"
         ) as raised:
             interop.load_torch(tmp_path / name, "cnn14")
         assert "\n" not in str(raised.value)

@@ -168,11 +168,11 @@ def test_a_file_gives_all_arrays_and_no_labels(panns):
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        ({"sample_rate": 16000}, r"windows of 1024 samples, .* have 512: set --config\.sample_rate=32000"),
+        ({"sample_rate": 16000}, r"windows of 1024 samples, .* gives 512: set --config\.sample_rate=32000"),
         ({"feature.fmin": 20.0}, r"other mel filters \(logmel_extractor\.melW, \(513, 64\)\) .*fmin=20"),
         ({"feature.name": "log_mel"}, "PANNs' log-mel, but config.feature.name=log_mel: use panns_log_mel"),
         ({"model.name": "resnet38"}, "not the weights of resnet38: it has no entry"),
-        ({"model.width": 32}, r"not the weights of cnn14: it has another shape of"),
+        ({"model.width": 32}, r"not the weights of cnn14: it has the wrong shape for"),
     ],
     ids=["rate", "filters", "feature", "network", "width"],
 )

@@ -108,7 +108,7 @@ def test_a_run_of_several_labels_and_of_one_that_goes_on(tmp_path, capsys):
     targets[:, 2], targets[::2, 1] = 0, 1
     make_run(tmp_path / "tags", {"task": "tagging", "targets": targets})
     text = made(tmp_path / "tags", capsys).text
-    assert "there is no confusion matrix" in text
+    assert "so there is no confusion matrix" in text
     assert "left out of every mean: siren" in text
     make_run(tmp_path / "half")
     shutil.rmtree(tmp_path / "half" / "predictions")
@@ -188,7 +188,7 @@ def test_many_classes_are_cut(tmp_path, capsys, monkeypatch):
     names = np.array([f"c{i}" for i in range(classes)])
     targets = np.eye(classes, dtype=np.uint8)
     make_run(tmp_path, {"labels": names, "ids": names, "targets": targets, "probabilities": probabilities})
-    assert "Drawn are the 5 of 12 classes" in made(tmp_path, capsys).text
+    assert "Only 5 of 12 classes are drawn" in made(tmp_path, capsys).text
 
 
 @pytest.mark.fast
@@ -197,7 +197,7 @@ def test_many_curves_are_cut(tmp_path, capsys, monkeypatch):
     make_run(tmp_path)
     row = json.dumps({"step": 1} | {f"train/{i}": 1 for i in range(1500)})
     (tmp_path / "metrics.jsonl").write_text(f"{row}\n")
-    assert "Drawn are the first 3 of 1500." in made(tmp_path, capsys).text
+    assert "Only the first 3 of 1500 are drawn." in made(tmp_path, capsys).text
 
 
 @pytest.mark.fast

@@ -144,7 +144,7 @@ def test_two_clicks_while_permission_is_asked_start_one_recorder(page):
         page.evaluate("window.asked.forEach((permit) => permit())")
         playwright.expect(page.locator("#record-text")).to_contain_text("Stop")
         page.click("#record")
-        playwright.expect(page.locator("#status")).to_have_text("No recording: no such codec")
+        playwright.expect(page.locator("#status")).to_have_text("Cannot record: no such codec")
         playwright.expect(page.locator("#record-text")).to_have_text("Record")
 
 

@@ -17,7 +17,7 @@ from tests.serving import MODELS, WHOLE, Loudness, client  # noqa: E402
 def test_upload_limits():
     http = client(bytes=1000)
     declared = http.post("/api/tag", content=b"x" * 1001)
-    assert (declared.status_code, declared.json()["error"]) == (413, "larger than 1,000 bytes")
+    assert (declared.status_code, declared.json()["error"]) == (413, "the upload is larger than 1,000 bytes")
     lying = http.post("/api/tag", content=b"x", headers={"Content-Length": "9" * 5000})
     assert lying.status_code == 413
     taken = []
@@ -139,7 +139,7 @@ def test_rate_of_requests_is_limited():
     assert [http.post("/api/tag", content=WHOLE).status_code for _ in range(2)] == [200, 200]
     refused = http.post("/api/tag", content=WHOLE)
     assert refused.status_code == 429
-    assert refused.json() == {"error": "more than 2 requests a minute"}
+    assert refused.json() == {"error": "more than 2 requests a minute: try again later"}
     assert 1 <= int(refused.headers["retry-after"]) <= 30
     now = [0.0]
     rate = RequestRate(2, clock=lambda: now[0])

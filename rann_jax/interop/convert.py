@@ -97,7 +97,7 @@ def _differences(
     kinds = {
         "no entry": [repr(name) for name in shapes if name not in entries],
         "the unknown entry": [repr(name) for name in unknown],
-        "another shape of": [
+        "the wrong shape for": [
             f"{name!r}, {entries[name].shape} instead of {shape}"
             for name, shape in shapes.items()
             if name in entries and entries[name].shape != shape

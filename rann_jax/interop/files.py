@@ -63,8 +63,8 @@ def _read(path: Path) -> Mapping[str, Any]:
                 mapping = package.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged or hostile bytes make the two packages raise nearly anything
         raise ConfigError(
-            f"{path}: not a file of arrays and plain values ({type(error).__name__}): it is damaged, or "
-            "holds objects of a program and must be saved again as a state_dict"
+            f"{path}: cannot be read as arrays and plain values ({type(error).__name__}): it is damaged, or "
+            "holds Python objects and must be saved again as a state_dict"
         ) from error
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"{path}: holds a {type(mapping).__name__}, not a state_dict")
@@ -77,7 +77,7 @@ def _package(path: Path) -> ModuleType:
     try:
         return importlib.import_module("safetensors.numpy" if name == "safetensors" else name)
     except ImportError as error:
-        raise ConfigError(f"{path}: is read and written by {name}: pip install {name}") from error
+        raise ConfigError(f"{path}: needs {name}: pip install {name}") from error
 
 
 def _numpy_globals() -> list[Any]:
@@ -107,9 +107,9 @@ def _of_tensor(value: Any, name: Any, where: str) -> np.ndarray:
         value = value.detach().resolve_conj().cpu()
         # A few bytes in a file can claim to be repeated any number of times.
         if value.nbytes > value.untyped_storage().nbytes():
-            raise ConfigError(f"{where}: entry {name!r} says that it has more numbers than the file holds")
+            raise ConfigError(f"{where}: entry {name!r} declares more numbers than the file holds")
         return (value.float() if value.is_floating_point() else value).numpy()
     except (RuntimeError, TypeError, NotImplementedError) as error:  # sparse, quantized, nested, on no device
         raise ConfigError(
-            f"{where}: entry {name!r} is no plain array of numbers ({' '.join(str(error).split())[:100]})"
+            f"{where}: entry {name!r} is not a plain array of numbers ({' '.join(str(error).split())[:100]})"
         ) from error

@@ -25,13 +25,13 @@ def check_front_end(entries: Mapping[str, np.ndarray], front_end: FrontEnd, *, w
     if not isinstance(front_end, PannsLogMel):
         raise ConfigError(
             f"{where}: was trained on PANNs' log-mel, but config.feature.name={front_end.name}: "
-            "use panns_log_mel (with wavegram_logmel_cnn14 panns_log_mel+wavegram)"
+            "use panns_log_mel (or, for wavegram_logmel_cnn14, panns_log_mel+wavegram)"
         )
     window = entries[WINDOW].shape[-1] if WINDOW in entries and entries[WINDOW].ndim else front_end.n_fft
     if window != front_end.n_fft:
         raise ConfigError(
-            f"{where}: was trained on windows of {window} samples, but those of config.sample_rate="
-            f"{front_end.sample_rate} have {front_end.n_fft}: set --config.sample_rate="
+            f"{where}: was trained on windows of {window} samples, but config.sample_rate="
+            f"{front_end.sample_rate} gives {front_end.n_fft}: set --config.sample_rate="
             f"{round(window / WINDOW_SECONDS)}"
         )
     filters, ours = entries.get(FILTERS), front_end.mel_filters().T

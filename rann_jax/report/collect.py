@@ -93,7 +93,7 @@ def _read_cross_validation(workdir: Path) -> CrossValidation:
     folds = [name for name in features[0] if re.fullmatch(r"fold\d+", name)]
     unsafe = any(Path(name).name != name or name in ("", "..") for name in names)
     if unsafe or len(set(names)) < len(names) or not folds:
-        raise ConfigError(f"{table} is not a table of features and folds: write it again")
+        raise ConfigError(f"{table} is not a table of features and folds: run rann_jax.crossval again")
     fusion = workdir / "report" / "fusion.csv"
     text = ("models", "rule", "weights")
     return CrossValidation(

@@ -80,13 +80,14 @@ def of_cross_validation(whole: CrossValidation, command: str) -> Page:
     page = Page()
     folds = [run.name.rpartition("/")[2] for run in next(iter(whole.runs.values()))]
     page.section(
-        "Features", markup.paragraph(f"Of {', '.join(folds)}, pooled."), markup.table(whole.features)
+        "Features", markup.paragraph(f"Pooled over {', '.join(folds)}."), markup.table(whole.features)
     )
     if whole.fusion:
         some = next(iter(whole.pooled.values()))
         explained = (
-            f"Every subset under every rule, {len(some.ids)} clips; p is McNemar's exact test against "
-            "the best single feature (chosen on the same clips), conflict the mean of Dempster's k."
+            f"Every subset of the features under every rule, on {len(some.ids)} clips; p is McNemar's exact "
+            "test against the best single feature (chosen on the same clips); conflict is the mean of "
+            "Dempster's k."
         )
         rows = markup.folded("the whole table", markup.table(whole.fusion))
         drawn = ensemble.accuracy_map(whole.fusion, "accuracy, pooled folds")
@@ -127,7 +128,7 @@ def _curves(page: Page, runs: Mapping[str, Sequence[Run]]) -> None:
             ):
                 panels.setdefault(title, []).append(Line(name if single else group, *curve))
     if panels:
-        text = f"Drawn are the first {MAX_CURVES} of {len(panels)}." if len(panels) > MAX_CURVES else ""
+        text = f"Only the first {MAX_CURVES} of {len(panels)} are drawn." if len(panels) > MAX_CURVES else ""
         drawn = plots.curves(dict(itertools.islice(panels.items(), MAX_CURVES)))
         page.section("Curves", markup.paragraph(text) if text else Html(""), drawn)
     else:
@@ -151,9 +152,9 @@ def _classes(page: Page, scored: Predictions, where: str) -> None:
     if scored.task == "classification":
         chosen, counts = confusions(targets, probs.argmax(axis=1))
         drawn = plots.confusion(counts, [labels[c] for c in chosen], "clips, true x predicted")
-        page.section(f"Confusions: {where}", _left_out(len(labels), "most often in a confusion"), drawn)
+        page.section(f"Confusions: {where}", _left_out(len(labels), "most often confused"), drawn)
     else:
-        text = "Clips may have several labels: there is no confusion matrix."
+        text = "Clips may have several labels, so there is no confusion matrix."
         page.section(f"Confusions: {where}", markup.paragraph(text))
     values = {
         "average precision": metrics.average_precision(targets, probs),
@@ -172,7 +173,7 @@ def _classes(page: Page, scored: Predictions, where: str) -> None:
         {k: v[order] for k, v in values.items()}, [labels[c] for c in order], "hardest class first"
     )
     undefined = [labels[c] for c in metrics.undefined_classes(targets)]
-    text = f"Without clips, and so left out of every mean: {', '.join(undefined)}." if undefined else ""
+    text = f"Classes without clips, left out of every mean: {', '.join(undefined)}." if undefined else ""
     notes = _left_out(len(labels), "hardest"), markup.paragraph(text) if text else Html("")
     page.section(f"Classes: {where}", *notes, drawn, markup.folded("in numbers", markup.table(rows)))
 
@@ -196,7 +197,7 @@ def confusions(targets: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, 
 def _left_out(classes: int, which: str) -> Html:
     if classes <= MAX_CLASSES:
         return Html("")
-    return markup.paragraph(f"Drawn are the {MAX_CLASSES} of {classes} classes that are {which}.")
+    return markup.paragraph(f"Only {MAX_CLASSES} of {classes} classes are drawn: the {which}.")
 
 
 def _mistakes(page: Page, found: Sequence[mistakes.Mistake], where: str) -> None:

@@ -53,11 +53,13 @@ def read_csv(path: Path, *, text: Sequence[str], numbers: Sequence[str] = ()) ->
             read = list(itertools.islice(csv.DictReader(file, strict=True), MAX_ROWS))
         rows = [{k: v if k in text else float(v or "nan") for k, v in row.items()} for row in read]
         if not rows or any(rows[0].get(name) is None for name in (*text, *numbers)):
-            raise ValueError(f"it has not the columns {', '.join((*text, *numbers))}")
+            raise ValueError(f"it lacks the columns {', '.join((*text, *numbers))}")
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist") from None
     except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise ConfigError(f"{path} is not a table of results: {error}: write it again") from error
+        raise ConfigError(
+            f"{path} is not a table of results: {error}: run rann_jax.crossval again"
+        ) from error
     return rows
 
 

@@ -39,13 +39,32 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("workdirs", metavar="WORKDIR", type=Path, nargs="+", help="folder of a trained model")
     add("--rule", choices=tuple(fusion.RULES), help=f"how several models are fused (default: {DEFAULT_RULE})")
-    add("--checkpoint", choices=("latest", "best"), default="latest", help="default: %(default)s")
+    add(
+        "--checkpoint",
+        choices=("latest", "best"),
+        default="latest",
+        help="checkpoint to load (default: %(default)s)",
+    )
     add("--host", default=LOCAL[0], help="address to listen on (default: %(default)s, this machine only)")
-    add("--port", type=int, default=8000, help="default: %(default)s; 0 for any free port")
-    add("--batch-size", type=int, metavar="N", help="windows at a time (default: 16, on a CPU 4)")
-    add("--max-megabytes", type=float, default=64, metavar="MB", help="per upload (default: %(default)s)")
-    add("--max-seconds", type=float, default=600, metavar="S", help="sound per upload (default: %(default)s)")
-    add("--per-minute", type=int, default=60, metavar="N", help="requests per client (default: %(default)s)")
+    add(
+        "--port", type=int, default=8000, help="port to listen on; 0 for any free port (default: %(default)s)"
+    )
+    add("--batch-size", type=int, metavar="N", help="windows processed at a time (default: 16; 4 on a CPU)")
+    add("--max-megabytes", type=float, default=64, metavar="MB", help="largest upload (default: %(default)s)")
+    add(
+        "--max-seconds",
+        type=float,
+        default=600,
+        metavar="S",
+        help="longest sound in an upload (default: %(default)s)",
+    )
+    add(
+        "--per-minute",
+        type=int,
+        default=60,
+        metavar="N",
+        help="requests a minute per client (default: %(default)s)",
+    )
     add("--proxy", metavar="ADDRESS", help="proxy whose X-Forwarded-For is trusted (default: none)")
     return parser
 
@@ -57,12 +76,12 @@ def listen(host: str, port: int) -> socket.socket:
       ConfigError: the address is in use or does not belong to this machine.
     """
     if not 0 <= port < 1 << 16:
-        raise ConfigError(f"--port={port}: it must be in 0..65535")
+        raise ConfigError(f"--port={port}: it must be between 0 and 65535")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise ConfigError(f"--host={host} --port={port}: {error}: name others") from error
+        raise ConfigError(f"--host={host} --port={port}: {error}: use another host or port") from error
 
 
 def in_url(host: str) -> str:
@@ -109,7 +128,7 @@ def trusted(proxy: str | None) -> list[str]:
     try:
         return [] if proxy is None else [str(ipaddress.ip_address(proxy))]
     except ValueError as error:
-        raise ConfigError(f"--proxy={proxy}: it must be an address, as 127.0.0.1") from error
+        raise ConfigError(f"--proxy={proxy}: it must be an IP address, such as 127.0.0.1") from error
 
 
 def run(options: argparse.Namespace) -> int:

@@ -44,7 +44,7 @@ def answer(
     """
     with audio.stream(sound) as stream:
         if max_seconds < stream.seconds < UNKNOWN_SECONDS:
-            raise AudioError(f"it has {stream.seconds:.0f} s, more than {max_seconds:g}")
+            raise AudioError(f"it is {stream.seconds:.0f} s long, more than the {max_seconds:g} s allowed")
         blocks = at_most(stream.blocks, stream.rate, max_seconds)
         columns = MelColumns(stream.rate, listener.sample_rate / 2, COLUMNS) if spectrogram else None
         if columns:
@@ -64,7 +64,7 @@ def at_most(blocks: Iterable[np.ndarray], rate: int, max_seconds: float) -> Iter
     for block in blocks:
         heard += len(block)
         if heard > max_seconds * rate:
-            raise AudioError(f"it has more than {max_seconds:g} s")
+            raise AudioError(f"it is longer than the {max_seconds:g} s allowed")
         yield block
 
 

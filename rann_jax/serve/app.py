@@ -94,9 +94,9 @@ class Server:
     def _check(self, request: Request, hop_seconds: float | None) -> None:
         """Raise Refusal if the request can be refused without reading its body."""
         if request.headers.get("sec-fetch-site") == "cross-site":
-            raise Refusal(403, "a page of another site asked")
+            raise Refusal(403, "requests from pages of other sites are refused")
         if wait := self._rate.wait(client_of(request)):
-            raise Refusal(429, f"more than {self.limits.per_minute} requests a minute", wait)
+            raise Refusal(429, f"more than {self.limits.per_minute} requests a minute: try again later", wait)
         if request.headers.get("content-type", "").startswith("multipart/"):
             raise Refusal(415, "send the file itself as the body: curl --data-binary @FILE")
         window = self.listener.window_seconds
@@ -106,7 +106,7 @@ class Server:
     def _check_queue(self) -> None:
         """Raise Refusal if as many sounds as allowed are waiting or being processed."""
         if self._admitted >= self.limits.waiting:
-            raise Refusal(503, "too many sounds are waiting", 1)
+            raise Refusal(503, "too many sounds are waiting: try again", 1)
 
 
 def create_app(listener: Listener, about: dict[str, Any], limits: Limits, *, hosts: list[str]) -> FastAPI:

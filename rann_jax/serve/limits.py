@@ -95,7 +95,7 @@ class Uploads:
         if declared.isdecimal() and (len(declared) > 18 or int(declared) > limits.bytes):
             raise self._too_large()
         if self._count[client] >= limits.waiting:
-            raise Refusal(503, f"{limits.waiting} uploads of yours are coming already", 1)
+            raise Refusal(503, f"{limits.waiting} of your uploads are still running: try again", 1)
         self._count[client] += 1
         try:
             async with asyncio.timeout(limits.upload_seconds):
@@ -104,7 +104,7 @@ class Uploads:
                     self._bytes[client] += len(chunk)
                     self._check(client, len(body))
         except TimeoutError as error:
-            raise Refusal(408, f"the upload lasted longer than {limits.upload_seconds:g} s") from error
+            raise Refusal(408, f"the upload took longer than {limits.upload_seconds:g} s") from error
         except ClientDisconnect as error:
             raise Refusal(400, "the upload broke off") from error
         finally:
@@ -119,9 +119,9 @@ class Uploads:
         if size > self._limits.bytes:
             raise self._too_large()
         if self._bytes[client] > self._limits.bytes:
-            raise Refusal(503, "your other uploads have not ended", 1)
+            raise Refusal(503, "your other uploads are not finished: try again", 1)
         if self._bytes.total() > self._limits.waiting * self._limits.bytes:
-            raise Refusal(503, "too much is being uploaded", 1)
+            raise Refusal(503, "the server is receiving too much at once: try again", 1)
 
     def _too_large(self) -> Refusal:
-        return Refusal(413, f"larger than {self._limits.bytes:,} bytes")
+        return Refusal(413, f"the upload is larger than {self._limits.bytes:,} bytes")

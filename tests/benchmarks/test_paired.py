@@ -140,7 +140,7 @@ def test_defaults_depend_on_the_device():
 
 @pytest.mark.parametrize("program", [train_step, inference])
 @pytest.mark.parametrize(
-    ("name", "says"), [("resnet38", "'resnet38' has no twin"), ("rann-8x3-6", "t_m must be one of")]
+    ("name", "says"), [("resnet38", "'resnet38' has no PyTorch twin"), ("rann-8x3-6", "t_m must be one of")]
 )
 def test_a_network_without_a_twin_is_refused(program, name, says, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -21,9 +21,9 @@ async function describe() {
 }
 
 async function ask(file) {
-  if (file.size > limits.bytes) throw new Error(`it is larger than ${limits.bytes / 1e6} MB`);
+  if (file.size > limits.bytes) throw new Error(`the file is larger than ${limits.bytes / 1e6} MB`);
   const response = await fetch(`api/tag?top=${TAGS}&spectrogram=true`, { method: "POST", body: file });
-  const answer = await response.json().catch(() => ({ error: `the server said ${response.status}` }));
+  const answer = await response.json().catch(() => ({ error: `the server answered with status ${response.status}` }));
   return { answer, status: response.status };
 }
 
@@ -132,7 +132,7 @@ async function toggleRecording() {
     if (stop) await hear(await endRecording());
     else await beginRecording();
   } catch (error) {
-    say(`No recording: ${error.message}`, "wrong");
+    say(`Cannot record: ${error.message}`, "wrong");
   }
 }
 
