@@ -194,5 +194,5 @@ def test_help_explains_options_and_outputs(capsys):
         main(["--help"])
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
-    for part in ("DIR/NAME.wav", "augmentations.png", "--with", "--seed", "examples:", "backwards"):
+    for part in ("DIR/NAME.wav", "augmentations.png", "--with", "--seed", "examples:", "FILE reversed"):
         assert part in shown

@@ -137,7 +137,7 @@ class TestEsc50:
         assert True in lengths
 
     def test_esc50_with_only_the_subset_present_is_refused(self, esc, tmp_path):
-        with pytest.raises(DataError, match=r"has 10 classes, esc50 has 50.*config.dataset.subset"):
+        with pytest.raises(DataError, match=r"has 10 classes, but esc50 has 50.*config.dataset.subset"):
             prepare_quietly("esc50", esc, tmp_path / "p")
 
     def test_unknown_subset(self, esc, tmp_path):

@@ -233,5 +233,5 @@ def test_a_half_copied_copy_is_refused(animals, tmp_path, cut, says):
 def test_a_copy_with_missing_files_is_refused(animals, tmp_path, taken):
     folder = prepare_folder(animals, tmp_path / "prepared").folder
     next(folder.glob(taken)).unlink()
-    with pytest.raises(DataError, match=r"damaged, it lacks .*: delete it"):
+    with pytest.raises(DataError, match=r"damaged \(it lacks .*: delete it"):
         prepare_folder(animals, tmp_path / "prepared")
