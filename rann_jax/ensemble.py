@@ -224,6 +224,18 @@ def check_weights(options: argparse.Namespace, rules: Sequence[str]) -> None:
         raise ConfigError(f"--fit-split {options.fit_split}: only --weights fitted uses it: add that")
 
 
+def check_untrained(runs: Sequence[Path], split: str) -> None:
+    """Raise ConfigError if a run was trained on the split, where overfitted models would get high weights."""
+    for run in runs:
+        if not (run / CONFIG_FILE).exists():  # predictions alone do not say what the model was trained on
+            continue
+        splits = load_config(run).get("splits", {})
+        if set(splits.get(split, split).split("+")) & set(splits.get("train", "").split("+")):
+            raise ConfigError(
+                f"--fit-split {split}: {run} was trained on it: train with the preset valid=SPLIT"
+            )
+
+
 def _weights(options: argparse.Namespace, models: Mapping[str, Predictions]) -> Weights | None:
     if options.weights == "equal":
         return None
@@ -231,6 +243,7 @@ def _weights(options: argparse.Namespace, models: Mapping[str, Predictions]) -> 
         return fusion_weights.given(options.weights, list(models))
     if not options.fit_split or options.fit_split == options.split:
         raise ConfigError("--weights fitted: name a split other than the scored one with --fit-split")
+    check_untrained(options.runs, options.fit_split)
     others = load_models(options.runs, options.fit_split)
     return fusion_weights.fitted_on(others, next(iter(models.values())))
 

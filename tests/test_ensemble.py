@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import itertools
+import json
 import zipfile
 
 import numpy as np
@@ -149,6 +150,30 @@ def test_weights_are_never_fitted_on_scored_clips(runs, capsys):
     expected = "+".join(f"{w:.3f}" for w in fusion_weights.fit(fit, TARGETS, "classification"))
     (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("| mfcc+cqt |")]
     assert line.endswith(f"| {expected} |")  # fitted for these two, not taken from the fit of three
+
+
+@pytest.mark.parametrize(("split", "of"), [("train", "fold1+fold2"), ("again", "fold2"), ("valid", "fold3")])
+def test_weights_are_never_fitted_on_training_clips(split, of, runs, capsys):
+    for run in runs:
+        predicted(0, first_clip=CLIPS).save(run, split)
+    splits = {"train": "fold1+fold2", "test": "fold4", split: of}
+    config = {"feature": {"name": runs[1].name}, "splits": splits}
+    (runs[1] / "config.json").write_text(json.dumps(config))
+    arguments = [
+        *runs,
+        "--weights",
+        "fitted",
+        "--fit-split",
+        split,
+        "--bootstrap",
+        "0",
+        "--out",
+        runs[0].parent,
+    ]
+    if split == "valid":
+        assert ensemble.main([str(a) for a in arguments]) == 0
+    else:
+        assert f"--fit-split {split}: {runs[1]} was trained on it" in refused(capsys, *arguments)
 
 
 @pytest.mark.parametrize(
