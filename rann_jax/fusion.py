@@ -53,6 +53,9 @@ def dempster_shafer(masses: Masses) -> jax.Array:
     Where the models contradict each other completely, every product is zero and the rule is undefined. There
     the result is the average, and `conflict` is 1.
 
+    A mass of exactly 0 is a veto that no other model can outweigh. Float32 rounds a sigmoid to 1, and so the
+    mass against the class to 0, from a logit of about 17.
+
     Args:
       masses: (M, ..., C), not negative, summing to 1 over the last axis.
 
