@@ -194,11 +194,26 @@ def stream(source: str | Path | bytes) -> Iterator[Stream]:
     with _decoding():
         file = open_sound(source)
     with file:
-        if not RATES[0] <= file.samplerate <= RATES[1]:
-            raise AudioError(f"its rate is {file.samplerate} Hz, not between {RATES[0]} and {RATES[1]}")
+        check_rate(file.samplerate)
         _check_whole(source)
         seconds = max(0, file.frames) / file.samplerate
         yield Stream(file.samplerate, seconds, file.channels, _checked_blocks(file))
+
+
+def check_rate(sample_rate: int) -> None:
+    """Raise AudioError unless the rate, in Hz, is within RATES."""
+    if not RATES[0] <= sample_rate <= RATES[1]:
+        raise AudioError(f"its rate is {sample_rate} Hz, not between {RATES[0]} and {RATES[1]}")
+
+
+def check_samples(samples: np.ndarray) -> np.ndarray:
+    """Raise AudioError if a sample is NaN, infinite or above LOUDEST; return the absolute values."""
+    if not np.isfinite(samples).all():
+        raise AudioError("NaN or infinite samples")
+    size = np.abs(samples)
+    if (peak := float(size.max(initial=0))) > LOUDEST:
+        raise AudioError(f"samples of {peak:.0e} times full scale")
+    return size
 
 
 def _checked_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
@@ -209,11 +224,7 @@ def _checked_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
             block = next(blocks, None)
         if block is None:
             break
-        if not np.isfinite(block).all():
-            raise AudioError("NaN or infinite samples")
-        size = np.abs(block)
-        if (peak := float(size.max())) > LOUDEST:
-            raise AudioError(f"samples of {peak:.0e} times full scale")
+        size = check_samples(block)
         total += len(block)
         sounding += int(np.count_nonzero(size))
         beyond += int(np.count_nonzero(size > 1))
