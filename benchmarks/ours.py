@@ -17,7 +17,7 @@ from benchmarks import machine
 from benchmarks.workload import TRAINING, WAVEFORM, Workload, nbytes
 from rann_jax import distributed, steps
 from rann_jax.compile import memory_bytes
-from rann_jax.compiler import network_options
+from rann_jax.compiler import network_options, suited
 from rann_jax.experiment import Experiment
 from rann_jax.program import out_of_memory
 
@@ -37,17 +37,18 @@ def function(
 
     A training step maps (state, batch) to (state, metrics) and reuses the state's memory. Inference maps
     (variables, audio) to probabilities (B, C). `replicated` is the sharding of a training step's results, so
-    that the next step can take them. Compiler options are those for `device`, by default JAX's default.
+    that the next step can take them. Compiler options and the form of the network are those for `device`, by
+    default JAX's default.
     """
-    options = network_options(device)
+    options, model = network_options(device), suited(experiment.model, device)
     config = experiment.config
     from_sound = workload.source == WAVEFORM
     front_end = experiment.front_end if from_sound else unchanged
     if workload.kind != TRAINING:
-        step = steps.make_eval_step(experiment.model, front_end, task=config.task)
+        step = steps.make_eval_step(model, front_end, task=config.task)
         return jax.jit(step, compiler_options=options)
     step = steps.make_train_step(
-        experiment.model,
+        model,
         front_end,
         experiment.tx,
         task=config.task,

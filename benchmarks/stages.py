@@ -9,13 +9,16 @@ are 2 per multiply-add and three times the forward pass. Bytes are XLA's estimat
 reads and writes. The floor of a stage is the longer of two times: its FLOPs at the speed of a large matrix
 product and its bytes at the speed of a plain addition, both measured here; `bound` names the longer one. The
 last row is the whole step from feature images, with Adam and moving averages. --dry_run compiles and counts
-but times nothing; so does --topology, for one chip of a TPU slice that need not be present (extra `tpu`).
+but times nothing; so does --topology, for one chip of a TPU slice that need not be present (extra `tpu`). It
+adds memory for temporaries and the cycles that the TPU compiler expects, by which it chooses among programs;
+--lanes 1 shows what packing columns saves (`rann_jax/models/convolution/packed.py`).
 """
 
 import argparse
 import dataclasses
 import functools
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,9 +31,10 @@ from jax.sharding import SingleDeviceSharding
 from benchmarks import machine, ours
 from benchmarks.workload import FEATURES, TRAINING, Workload
 from rann_jax.compile import tpu_devices
-from rann_jax.compiler import network_options
+from rann_jax.compiler import network_options, suited
 from rann_jax.experiment import Experiment
 from rann_jax.models.complexity import count_macs
+from rann_jax.models.convolution.packed import columns_for, packed
 from rann_jax.models.rann import BASE_CHANNELS, RANN, ResidualBlock, temporal_strides
 
 PACKAGES = ["jax", "jaxlib", "flax", "libtpu"]
@@ -44,13 +48,20 @@ class Stage(nn.Module):
     first: bool
     blocks: int
     dtype: Any
+    columns: tuple[int, int] = (1, 1)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map (B, F, T, C) to (B, F / 2, T / stride, channels); the first stage keeps F and T."""
+        """Map (B, F, T, C) to (B, F / 2, T / stride, channels); the first stage keeps F and T.
+
+        Both are packed as `columns` says.
+        """
+        before, after = self.columns
         for block in range(self.blocks):
             strides = (2, self.time_stride) if block == 0 and not self.first else (1, 1)
-            x = ResidualBlock(self.channels, strides=strides, dtype=self.dtype)(x, train=True)
+            columns = (before if block == 0 else after, after)
+            residual = ResidualBlock(self.channels, strides=strides, columns=columns, dtype=self.dtype)
+            x = residual(x, train=True)
         return x
 
 
@@ -73,6 +84,20 @@ class Part:
     compiled: Any
     arguments: Any
     carries: bool = False
+
+    @property
+    def expected_cycles(self) -> int:
+        """Return the cycles that the TPU compiler expects; it writes them beside each operation.
+
+        Operations inside of loops are not counted; this step has none of weight.
+        """
+        main = str(self.compiled.as_text()).partition("\nENTRY ")[2]
+        return sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', main)))
+
+    @property
+    def temporaries(self) -> int:
+        """Return the bytes of memory between arguments and results."""
+        return self.compiled.memory_analysis().temp_size_in_bytes
 
     @property
     def bytes_accessed(self) -> float:
@@ -106,6 +131,10 @@ def _there_and_back(forward: Callable, params: Any, x: jax.Array, cotangent: jax
     return jax.vjp(forward, params, x)[1](cotangent)
 
 
+def _packed_shape(x: jax.ShapeDtypeStruct, columns: int) -> jax.ShapeDtypeStruct:
+    return jax.eval_shape(functools.partial(packed, columns=columns), x)
+
+
 def compiled(function: jax.stages.Wrapped, arguments: Any, device: jax.Device | None) -> jax.stages.Compiled:
     """Compile for arguments of these shapes, on the default device or one that need not be present."""
     if device is not None:
@@ -118,20 +147,25 @@ def compiled(function: jax.stages.Wrapped, arguments: Any, device: jax.Device | 
 
 def stage_parts(model: RANN, x: jax.ShapeDtypeStruct, device: jax.Device | None) -> Iterator[Part]:
     """Yield the five stages; each takes the output shape of the one before it."""
+    lanes = suited(model, device).lanes
+    before = columns_for(BASE_CHANNELS * model.width, x.shape[2], lanes)
     for number, time_stride in enumerate(temporal_strides(model.t_m)):
         channels = BASE_CHANNELS * model.width * 2**number
-        stage = Stage(channels, time_stride, number == 0, model.blocks_per_stage, model.dtype)
-        variables = jax.eval_shape(stage.init, jax.random.key(0), x)
+        plain = Stage(channels, time_stride, number == 0, model.blocks_per_stage, model.dtype)
+        variables = jax.eval_shape(plain.init, jax.random.key(0), x)
+        params, statistics = variables["params"], variables["batch_stats"]
+        forward = functools.partial(_forward, plain, statistics)
+        y = jax.eval_shape(forward, params, x)
+        macs = count_macs(jax.make_jaxpr(forward)(params, x).jaxpr)
 
-        forward = functools.partial(_forward, stage, variables["batch_stats"])
-        y = jax.eval_shape(forward, variables["params"], x)
-        macs = count_macs(jax.make_jaxpr(forward)(variables["params"], x).jaxpr)
-        arguments = (variables["params"], x, y)
+        after = columns_for(channels, y.shape[2], lanes)
+        forward = functools.partial(_forward, plain.clone(columns=(before, after)), statistics)
+        arguments = (params, _packed_shape(x, before), _packed_shape(y, after))
         options = network_options(device)
         there_and_back = jax.jit(functools.partial(_there_and_back, forward), compiler_options=options)
         program = compiled(there_and_back, arguments, device)
         yield Part(f"stage {number}", y.shape[1:], 6.0 * macs, program, arguments)
-        x = y
+        x, before = y, after
 
 
 def whole_step(workload: Workload, experiment: Experiment, device: jax.Device | None) -> Part:
@@ -150,6 +184,8 @@ def row(part: Part, taken: float | None, flops: float | None, bandwidth: float |
         "gflop": part.flops / 1e9,
         "gbyte": part.bytes_accessed / 1e9,
     }
+    if cycles := part.expected_cycles:
+        figures |= {"temporary mbyte": part.temporaries / 1e6, "expected Mcycles": cycles / 1e6}
     if taken and flops and bandwidth:
         arithmetic, traffic = part.flops / flops, part.bytes_accessed / bandwidth
         figures |= {
@@ -176,6 +212,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--dry_run", action="store_true", help="compile and count only")
     parser.add_argument("--topology", help="count for one chip of this TPU slice, as in v5e:2x2")
+    parser.add_argument("--lanes", type=int, help="channels to fill by packing (default: the device's)")
     parser.add_argument("--json", type=Path, help="also write the table here")
     options = parser.parse_args(arguments)
 
@@ -185,6 +222,8 @@ def main(arguments: list[str] | None = None) -> None:
         device = tpu_devices(options.topology)[0]
     workload = Workload(TRAINING, options.network, FEATURES, options.batch, options.dtype)
     experiment = workload.experiment()
+    if options.lanes is not None:
+        experiment = dataclasses.replace(experiment, model=experiment.model.clone(lanes=options.lanes))
     dtype = jnp.dtype(options.dtype)
     report = machine.about("benchmarks.stages", arguments, PACKAGES, device and device.device_kind)
     flops = bandwidth = None

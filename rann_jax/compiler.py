@@ -1,8 +1,11 @@
-"""XLA compiler options for networks, where JAX's defaults are slower."""
+"""What a network needs to be fast on a device: XLA's compiler options, and the form of the network itself."""
 
 import functools
 
 import jax
+from flax import linen as nn
+
+from rann_jax.models.rann import RANN
 
 # On CPUs XLA hands convolutions of 32 or more channels to the library YNN, which is slower than XLA's own
 # code and computes the weight gradients on one thread (docs/performance.md). The rest of the default is kept.
@@ -18,6 +21,26 @@ def network_options(device: jax.Device | None = None) -> dict[str, str | bool]:
     """
     platform = device.platform if device else jax.default_backend()
     return known_options(**CPU_OPTIONS) if platform == "cpu" else {}
+
+
+def suited(model: nn.Module, device: jax.Device | None = None) -> nn.Module:
+    """Return a network in the form that is fast on a device (None: JAX's default device).
+
+    The variables are the same for every form; results differ by rounding. A RANN that has `lanes` keeps them.
+    """
+    if not isinstance(model, RANN) or model.lanes is not None:
+        return model
+    return model.clone(lanes=lanes(device or jax.devices()[0]))
+
+
+def lanes(device: jax.Device) -> int:
+    """Return how many channels a TPU's matrix units take at once, and 1 for other devices.
+
+    They have 128 x 128 cells up to v5, and 256 x 256 from v6 (https://cloud.google.com/tpu/docs/v6e).
+    """
+    if device.platform != "tpu":
+        return 1
+    return 128 if device.device_kind.startswith(("TPU v2", "TPU v3", "TPU v4", "TPU v5")) else 256
 
 
 @functools.cache

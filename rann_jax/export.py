@@ -63,9 +63,11 @@ def stablehlo(tagger: Tagger) -> Exported:
     require("flatbuffers", for_what="--to stablehlo", extra="export")
     (batch,) = jax.export.symbolic_shape("batch")
     variables = jax.tree.map(np.asarray, tagger.variables)
+    experiment = tagger.experiment  # its network is for any platform, the tagger's own for this one
+    step = make_eval_step(experiment.model, experiment.front_end, task=tagger.task)
 
     def model(wave: jax.Array) -> jax.Array:
-        return tagger.step(variables, wave)
+        return step(variables, wave)
 
     shape = jax.ShapeDtypeStruct((batch, tagger.crop_samples), jnp.float32)
     program = jax.export.export(jax.jit(model), platforms=PLATFORMS)(shape)

@@ -16,7 +16,7 @@ from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from rann_jax.checkpoint import Checkpoints
-from rann_jax.compiler import network_options
+from rann_jax.compiler import network_options, suited
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import Experiment, build
 from rann_jax.listener import Listener, check_batch_size, checked, in_batches
@@ -51,9 +51,10 @@ class Tagger(Listener):
         self.crop_samples = experiment.crop_samples
         self.batch_size = check_batch_size(batch_size)
         # (variables, windows (B, N)) -> probabilities (B, C), not yet compiled.
-        self.step = make_eval_step(experiment.model, experiment.front_end, task=config.task)
+        model = suited(experiment.model)
+        self.step = make_eval_step(model, experiment.front_end, task=config.task)
         self._probabilities = jax.jit(self.step, compiler_options=network_options())
-        embed = make_embed_step(experiment.model, experiment.front_end)
+        embed = make_embed_step(model, experiment.front_end)
         self._embeddings = jax.jit(embed, compiler_options=network_options())
 
     @classmethod

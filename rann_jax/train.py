@@ -19,7 +19,7 @@ from input_pipeline.prepared import Prepared
 from rann_jax import distributed, environment
 from rann_jax import workdir as workdirs
 from rann_jax.checkpoint import Checkpoints, Record
-from rann_jax.compiler import network_options
+from rann_jax.compiler import network_options, suited
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.evaluate import SplitEvaluator, evaluate, save
 from rann_jax.experiment import Experiment
@@ -139,10 +139,10 @@ def sharded_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Wrapped:
     Raises:
       ConfigError: a rule of config.sharding cannot be applied.
     """
-    config = experiment.config
+    config, device = experiment.config, mesh.devices.flat[0]
     whole = distributed.replicated(mesh)
     step = make_train_step(
-        experiment.model,
+        suited(experiment.model, device),
         experiment.front_end,
         experiment.tx,
         task=config.task,
@@ -154,7 +154,7 @@ def sharded_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Wrapped:
         whole=lambda params: jax.lax.with_sharding_constraint(params, whole),
     )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, experiment.sharded_state(mesh))
-    options = network_options(mesh.devices.flat[0])
+    options = network_options(device)
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, whole), compiler_options=options)
 
 

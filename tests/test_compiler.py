@@ -1,11 +1,13 @@
-"""XLA options for networks: what they change on CPUs, and how options unknown to XLA are handled."""
+"""XLA options and forms of networks for devices, and how options unknown to XLA are handled."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rann_jax import compiler
+from rann_jax import compiler, models
 
 pytestmark = pytest.mark.fast
 
@@ -33,11 +35,37 @@ def test_weight_gradients_on_cpus_use_xlas_own_convolutions():
     np.testing.assert_allclose(ours(weights, images), expected, atol=1e-5 * float(abs(expected).max()))
 
 
-def test_other_devices_use_xlas_defaults():
-    class Chip:
-        platform = "tpu"
+@dataclasses.dataclass
+class Chip:
+    platform: str
+    device_kind: str
 
-    assert compiler.network_options(Chip()) == {}
+
+def test_other_devices_use_xlas_defaults():
+    assert compiler.network_options(Chip("tpu", "TPU v4")) == {}
+
+
+@pytest.mark.parametrize(
+    ("platform", "kind", "lanes"),
+    [
+        ("tpu", "TPU v5 lite", 128),
+        ("tpu", "TPU v4", 128),
+        ("tpu", "TPU v6 lite", 256),
+        ("tpu", "TPU7x", 256),
+        ("gpu", "NVIDIA H100 80GB HBM3", 1),
+        ("cpu", "cpu", 1),
+    ],
+)
+def test_a_network_fills_the_matrix_units_of_a_tpu(platform, kind, lanes):
+    network = models.create("rann-8x4-6", num_classes=2)
+    assert compiler.suited(network, Chip(platform, kind)).lanes == lanes
+    assert compiler.suited(network.clone(lanes=64), Chip(platform, kind)).lanes == 64
+
+
+def test_the_default_device_is_meant_and_other_networks_have_one_form():
+    network = models.create("cnn14", num_classes=2)
+    assert compiler.suited(network, Chip("tpu", "TPU v4")) is network
+    assert compiler.suited(models.create("rann-8x4-6", num_classes=2)).lanes == 1
 
 
 def test_options_unknown_to_xla_are_left_out():

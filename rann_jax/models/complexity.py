@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rann_jax.features.panns import PannsLogMelWavegram
+from rann_jax.models.convolution import Convolution
 from rann_jax.models.norm import BatchNorm
 from rann_jax.models.registry import create, crop_seconds
 
@@ -104,7 +105,7 @@ def _traced(model: nn.Module, x) -> tuple[Any, list[tuple[int, int]]]:
 
     def seen(call, args, kwargs, context):
         out = call(*args, **kwargs)
-        if isinstance(context.module, nn.Conv | BatchNorm | nn.Dense):
+        if isinstance(context.module, nn.Conv | Convolution | BatchNorm | nn.Dense):
             layers.append((_element_flops(context.module, args[0].size, out.size), out.size))
         return out
 

@@ -29,11 +29,13 @@ class BatchNorm(nn.Module):
       axis: the axis that is kept; statistics are taken over all others.
       slope: slope of the activation for negative values: 0 for a ReLU, up to 1 for no activation.
       dtype: type of the result; None for that of the input. Computation is at least in float32.
+      columns: how many positions the axis holds side by side, each with all channels (`convolution.packed`).
     """
 
     axis: int = -1
     slope: float = 1.0
     dtype: jax.typing.DTypeLike | None = None
+    columns: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -49,7 +51,7 @@ class BatchNorm(nn.Module):
         if not 0 <= self.slope <= 1:
             raise ValueError(f"the slope of an activation must be from 0 to 1, not {self.slope}")
         axis, dtype = self.axis % x.ndim, jnp.dtype(self.dtype or x.dtype)
-        shape = (x.shape[axis],)
+        shape = (x.shape[axis] // self.columns,)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         scale = self.param("scale", nn.initializers.ones, shape)
@@ -77,10 +79,11 @@ def normalised(
 
 
 def _forward(x, scale, bias, axis, slope, dtype):
-    others, wide = others_than(axis, x), widened(x)
-    mean = wide.mean(others)
+    others, wide, channels = others_than(axis, x), widened(x), scale.size
+    mean = by_channel(wide.mean(others), channels).mean(0)
     # This form needs one pass over x; rounding can make it negative, hence the maximum with 0.
-    var = jnp.maximum(0, jnp.square(wide).mean(others) - jnp.square(mean))
+    square = by_channel(jnp.square(wide).mean(others), channels).mean(0)
+    var = jnp.maximum(0, square - jnp.square(mean))
     inverse = lax.rsqrt(var + EPSILON)
     factor = scale * inverse
     y = affine(x, factor, bias - factor * mean, axis)
@@ -95,12 +98,13 @@ def _backward(axis, slope, dtype, kept, cotangents):
     factor = scale * inverse
     if slope != 1:
         dy = jnp.where(affine(x, factor, bias - factor * mean, axis) > 0, dy, slope * dy)
-    d_bias = dy.sum(others)
-    d_scale = inverse * (dy * (widened(x) - jnp.expand_dims(mean, others))).sum(others)
+    d_bias = by_channel(dy.sum(others), scale.size).sum(0)
+    products = (dy * (widened(x) - along(axis, x, mean))).sum(others)
+    d_scale = inverse * by_channel(products, scale.size).sum(0)
     # With n values and z = inverse (x - mean): dx = factor (dy - d_bias / n - z d_scale / n).
-    n = x.size // x.shape[axis]
+    n = x.size // scale.size
     pull = factor * inverse * d_scale / n
-    dx = jnp.expand_dims(factor, others) * dy - affine(x, pull, factor * d_bias / n - pull * mean, axis)
+    dx = along(axis, x, factor) * dy - affine(x, pull, factor * d_bias / n - pull * mean, axis)
     return dx.astype(x.dtype), d_scale, d_bias
 
 
@@ -108,12 +112,21 @@ normalised.defvjp(_forward, _backward)
 
 
 def affine(x: jax.Array, factor: jax.Array, shift: jax.Array, axis: int) -> jax.Array:
-    """Return factor x + shift, widened; factor and shift have one value for each position along the axis.
+    """Return factor x + shift, widened; factor and shift have one value for each channel.
 
     It is not written as factor (x - mean) + bias, because XLA would store x - mean for the backward pass.
     """
-    others = others_than(axis, x)
-    return widened(x) * jnp.expand_dims(factor, others) + jnp.expand_dims(shift, others)
+    return widened(x) * along(axis, x, factor) + along(axis, x, shift)
+
+
+def along(axis: int, x: jax.Array, values: jax.Array) -> jax.Array:
+    """Return one value for each channel, repeated for all columns that the axis of x holds, to broadcast."""
+    return jnp.expand_dims(jnp.tile(values, x.shape[axis] // values.size), others_than(axis, x))
+
+
+def by_channel(values: jax.Array, channels: int) -> jax.Array:
+    """Return values along the kept axis as (columns, channels)."""
+    return values.reshape(-1, channels)
 
 
 def activated(y: jax.Array, slope: float) -> jax.Array:

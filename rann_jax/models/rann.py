@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from rann_jax.models.convolution import added, convolution
+from rann_jax.models.convolution import Convolution, added
+from rann_jax.models.convolution.packed import columns_for, packed, unpacked
 from rann_jax.models.norm import BatchNorm
 from rann_jax.models.pooling import largest
 from rann_jax.models.remat import rematerialised
@@ -25,9 +26,6 @@ BLOCKS_PER_STAGE = 4  # (deck)
 BASE_CHANNELS = 8  # stage i has 8 W 2^i channels
 LEAKY_SLOPE = 0.01
 HEAD = "fc2"  # the last layer
-
-# The deck does not state an initialisation; He initialisation of the convolutions is ours.
-conv_init = nn.initializers.he_normal()
 
 leaky_relu = partial(nn.leaky_relu, negative_slope=LEAKY_SLOPE)
 
@@ -54,36 +52,34 @@ class ResidualBlock(nn.Module):
     temporal stride of 4 the kernels have lengths 6 and 5 in time, otherwise 3, and T must be a multiple of 4.
     The shortcut is the identity, or a 1x1 convolution if channels or strides change. `shortcut_norm` puts a
     BatchNorm after this convolution (the deck's parameter counts require it; the paper's figure has none).
+    `columns` says how many columns are packed in the input and in the output (`convolution.packed`).
     """
 
     channels: int
     strides: tuple[int, int] = (1, 1)
     shortcut_norm: bool = True
+    columns: tuple[int, int] = (1, 1)
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Apply the block; with `train`, normalise by the batch and update the running statistics."""
+        before, after = self.columns
         norm = partial(BatchNorm, dtype=self.dtype)
-        conv = partial(
-            nn.Conv,
-            self.channels,
-            use_bias=False,
-            kernel_init=conv_init,
-            dtype=self.dtype,
-            conv_general_dilated=convolution,
-        )
+        conv = partial(Convolution, self.channels, dtype=self.dtype)
+        first = partial(conv, strides=self.strides, columns=self.columns)
+        second = partial(conv, columns=(after, after))
         long = self.strides[1] == 4
         # Padding is explicit: 'SAME' with stride 2 would not be the symmetric padding of the original.
-        y = norm(slope=LEAKY_SLOPE, name="norm1")(x, train=train)
-        y = conv((3, 6 if long else 3), strides=self.strides, padding=((1, 1), (1, 1)), name="conv1")(y)
-        y = norm(slope=LEAKY_SLOPE, name="norm2")(y, train=train)
+        y = norm(slope=LEAKY_SLOPE, columns=before, name="norm1")(x, train=train)
+        y = first(size=(3, 6 if long else 3), padding=((1, 1), (1, 1)), name="conv1")(y)
+        y = norm(slope=LEAKY_SLOPE, columns=after, name="norm2")(y, train=train)
         time_padding = (2, 2) if long else (1, 1)
-        y = conv((3, 5 if long else 3), padding=((1, 1), time_padding), name="conv2")(y)
-        if x.shape[-1] != self.channels or self.strides != (1, 1):
-            x = conv((1, 1), strides=self.strides, padding=0, name="shortcut_conv")(x)
+        y = second(size=(3, 5 if long else 3), padding=((1, 1), time_padding), name="conv2")(y)
+        if x.shape[-1] != before * self.channels or self.strides != (1, 1):
+            x = first(size=(1, 1), name="shortcut_conv")(x)
             if self.shortcut_norm:
-                x = norm(name="shortcut_norm")(x, train=train)
+                x = norm(columns=after, name="shortcut_norm")(x, train=train)
         return added(x, y)
 
 
@@ -107,6 +103,9 @@ class RANN(nn.Module):
       wavegram_shape: shape (F, T) of the image learned from a waveform, if the input has no image.
       dtype: type of the computation; parameters and statistics stay float32.
       remat: store only each block's input for the backward pass, and recompute the rest.
+      lanes: channels that a device computes at once. Stages with at most half as many pack neighbouring
+        columns to fill them (`convolution.packed`), which changes results by rounding only. None packs none,
+        and leaves the choice to `rann_jax.compiler.suited`.
     """
 
     num_classes: int
@@ -117,6 +116,7 @@ class RANN(nn.Module):
     wavegram_shape: tuple[int, int] | None = None
     dtype: jax.typing.DTypeLike = jnp.float32
     remat: bool = False
+    lanes: int | None = None
 
     @nn.compact
     def __call__(self, x: Inputs, *, train: bool = False) -> jax.Array:
@@ -136,17 +136,24 @@ class RANN(nn.Module):
             raise ValueError(f"blocks_per_stage must be at least 1, not {self.blocks_per_stage}")
         y = self.image(x, train=train)
         block_class = rematerialised(ResidualBlock) if self.remat else ResidualBlock
+        frames, lanes = y.shape[2], self.lanes or 1
+        columns = columns_for(BASE_CHANNELS * self.width, frames, lanes)
+        y = packed(y, columns)
         for stage, time_stride in enumerate(temporal_strides(self.t_m)):
             channels = BASE_CHANNELS * self.width * 2**stage
+            frames = -(-frames // time_stride)
+            before, columns = columns, columns_for(channels, frames, lanes)
             for block in range(self.blocks_per_stage):
                 first = stage > 0 and block == 0
                 y = block_class(
                     channels,
                     strides=(2, time_stride) if first else (1, 1),
                     shortcut_norm=self.shortcut_norm,
+                    columns=(before if first else columns, columns),
                     dtype=self.dtype,
                     name=f"stage{stage}_block{block}",
                 )(y, train)
+        y = unpacked(y, columns)
         # From here on at least float32: means over many values, then logits that go into exponentials.
         y = y.astype(np.promote_types(self.dtype, np.float32))
         y = y.mean(axis=(1, 2)) + largest(y.reshape(y.shape[0], -1, y.shape[-1]))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from rann_jax.models.convolution import added, convolution, convolved, gpu
+from rann_jax.models.convolution import Convolution, added, convolved, gpu
 from rann_jax.models.convolution.cpu import columns_at_a_time
 from rann_jax.models.convolution.xla import plain
 
@@ -198,10 +198,12 @@ def test_number_of_columns_at_a_time(width, features, columns):
 @pytest.mark.parametrize("size", [(6, 16), (128, 128)])
 def test_it_equals_the_default_convolution_in_a_flax_layer(size):
     x = arrays(size, *CASES["16 to 16"][1:])[0]
-    options = {"features": 16, "kernel_size": (3, 3), "padding": 1, "use_bias": True, "dtype": jnp.bfloat16}
-    layer = nn.Conv(**options)
+    he = nn.initializers.he_normal()
+    layer = nn.Conv(16, (3, 3), padding=1, use_bias=False, dtype=jnp.bfloat16, kernel_init=he)
     variables = layer.init(jax.random.key(0), x)
-    ours = nn.Conv(**options, conv_general_dilated=convolution).apply(variables, x)
+    mine = Convolution(16, (3, 3), padding=((1, 1), (1, 1)), dtype=jnp.bfloat16)
+    jax.tree.map(np.testing.assert_array_equal, mine.init(jax.random.key(0), x), variables)
+    ours = mine.apply(variables, x)
     assert ours.dtype == jnp.bfloat16
     theirs = layer.apply(variables, x)
     np.testing.assert_allclose(ours.astype(np.float32), theirs.astype(np.float32), rtol=0, atol=0.05)
@@ -210,15 +212,6 @@ def test_it_equals_the_default_convolution_in_a_flax_layer(size):
 @pytest.mark.parametrize(("size", "forms"), [((127, 128), False), ((128, 128), True)])
 def test_small_images_are_left_to_xla(size, forms):
     x, kernel, _ = arrays(size, *CASES["16 to 16"][1:])
-    jaxpr = jax.make_jaxpr(lambda x: convolution(x, kernel, (1, 1), ((1, 1), (1, 1))))(x)
+    layer = Convolution(16, (3, 3), padding=((1, 1), (1, 1)))
+    jaxpr = jax.make_jaxpr(lambda x: layer.apply({"params": {"kernel": kernel}}, x))(x)
     assert ("custom_vjp_call" in str(jaxpr)) == forms
-
-
-@pytest.mark.parametrize(
-    "options", [{"kernel_dilation": (1, 2)}, {"feature_group_count": 2}, {"precision": "highest"}]
-)
-def test_unsupported_options_are_refused(options):
-    x = arrays(*CASES["16 to 16"])[0]
-    layer = nn.Conv(16, (3, 3), padding=1, conv_general_dilated=convolution, **options)
-    with pytest.raises(ValueError, match="convolution does not support"):
-        layer.init(jax.random.key(0), x)

@@ -1,45 +1,60 @@
-"""Two-dimensional convolutions with few channels, made fast on CPUs and on NVIDIA's GPUs.
+"""Two-dimensional convolutions with few channels, made fast on CPUs, on NVIDIA's GPUs and on TPUs.
 
-Both compute convolutions as matrix products of patches. With few channels the products are so narrow that on
+All compute convolutions as matrix products of patches. With few channels the products are so narrow that on
 a CPU copying the patches dominates (`cpu`), and on a GPU most of the tensor cores idle (`gpu`). Computing the
-same sums in other forms is up to twice as fast (measurements: docs/performance.md). Other accelerators use
-`lax.conv_general_dilated` and JAX's gradient of it throughout.
+same sums in other forms is up to twice as fast (measurements: docs/performance.md). These two are chosen when
+a program is compiled. The form for TPUs (`packed`) concerns all layers between convolutions, so it is part of
+the network. Other accelerators use `lax.conv_general_dilated` and JAX's gradient of it throughout.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax import lax
 
-from rann_jax.models.convolution import cpu, gpu
+from rann_jax.models.convolution import cpu, gpu, packed
 from rann_jax.models.convolution.xla import Padding, Pair, input_gradient, kernel_gradient, plain
 
 # Images with fewer positions are left to XLA: they take little time, and another form adds compile time.
 LARGE = 1 << 14
 
-# The other arguments of `nn.Conv`, with the values that they have in a plain convolution.
-PLAIN = {"lhs_dilation": (1, 1), "rhs_dilation": (1, 1), "feature_group_count": 1, "precision": None}
 
+class Convolution(nn.Module):
+    """A convolution of images without a bias, in the form that suits the device.
 
-def convolution(
-    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[Sequence[int]], **options: Any
-) -> jax.Array:
-    """Return the convolution (B, H', W', D) of images x (B, H, W, C) with a kernel (h, w, C, D).
+    It supports reverse-mode derivatives only. The parameter `kernel` (h, w, C, channels) is float32, and the
+    same for all `columns`.
 
-    It replaces `lax.conv_general_dilated` in `nn.Conv`. It supports reverse-mode derivatives only.
-
-    Raises:
-      ValueError: options ask for dilation, groups or a precision.
+    Attributes:
+      channels: number of channels of the result.
+      size: height h and width w of the kernel.
+      strides: steps in rows and columns.
+      padding: zeros before and after the rows, and the columns.
+      columns: columns packed in the images and in the result (`packed`).
+      dtype: type of the computation and the result.
     """
-    for name, value in PLAIN.items():
-        if options.get(name, value) != value:
-            raise ValueError(f"convolution does not support {name}={options[name]}")
-    (top, bottom), (left, right) = padding
-    form = convolved if x.shape[1] * x.shape[2] >= LARGE else plain
-    return form(x, kernel, (strides[0], strides[1]), ((top, bottom), (left, right)))
+
+    channels: int
+    size: Pair
+    strides: Pair = (1, 1)
+    padding: Padding = ((0, 0), (0, 0))
+    columns: Pair = (1, 1)
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map (B, H, W, C) to (B, H', W', channels); both packed as `columns` says."""
+        shape = (*self.size, x.shape[-1] // self.columns[0], self.channels)
+        # The deck does not state an initialisation; He's is ours.
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if self.columns != (1, 1):
+            return packed.convolution(x, kernel, self.strides, self.padding, self.columns)
+        form = convolved if x.shape[1] * x.shape[2] >= LARGE else plain
+        return form(x, kernel, self.strides, self.padding)
 
 
 def added(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -30,14 +30,16 @@ def input_gradient(
     return jax.linear_transpose(lambda x: form(x, kernel, strides, padding), x)(slope)[0]
 
 
-def with_shifted(kernel: jax.Array, columns: int) -> jax.Array:
-    """Return a kernel (h, w + columns - 1, C, columns x D): the kernel and copies shifted by one column each.
+def with_shifted(kernel: jax.Array, columns: int, stride: int = 1) -> jax.Array:
+    """Return a kernel (h, w + stride (columns - 1), C, columns x D): copies shifted by the stride each.
 
-    With strides (1, columns) it gives the results of `columns` neighbours at once; some products are with
-    zeros.
+    With strides (1, columns x stride) it gives the results of `columns` neighbours at once; some products are
+    with zeros.
     """
-    height, width, channels, features = kernel.shape
+    height, _, channels, features = kernel.shape
+    last = stride * (columns - 1)
     shifted = [
-        jnp.pad(kernel, ((0, 0), (column, columns - 1 - column), (0, 0), (0, 0))) for column in range(columns)
+        jnp.pad(kernel, ((0, 0), (shift, last - shift), (0, 0), (0, 0)))
+        for shift in range(0, last + 1, stride)
     ]
-    return jnp.stack(shifted, axis=3).reshape(height, width + columns - 1, channels, columns * features)
+    return jnp.stack(shifted, axis=3).reshape(height, -1, channels, columns * features)
