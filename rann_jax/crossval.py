@@ -239,8 +239,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
     features = [name for name in options.features.split(",") if name]
     if not features or len(set(features)) < len(features):
         raise ConfigError(f"--features {options.features}: name at least one feature, and each once")
-    if options.bootstrap < 0:
-        raise ConfigError("--bootstrap must not be negative")
+    significance.check_draws(options.bootstrap)
     check = check_folder if options.finished else check_trainable
     check(options.workdir)
     work = cells(options.config, features, parse_folds(options.folds), options.workdir)

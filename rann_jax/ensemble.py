@@ -275,8 +275,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
       ConfigError: the user can fix it.
     """
-    if options.bootstrap < 0:
-        raise ConfigError("--bootstrap must not be negative")
+    significance.check_draws(options.bootstrap)
     rules = choose_rules(options.rules)
     check_weights(options, rules)
     models = load_models(options.runs, options.split)

@@ -10,8 +10,15 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import binom
 
 from rann_jax import metrics
+from rann_jax.errors import ConfigError
 
 Array = np.ndarray
+
+
+def check_draws(draws: int) -> None:
+    """Raise ConfigError if --bootstrap asks for fewer than no draws."""
+    if draws < 0:
+        raise ConfigError(f"--bootstrap {draws}: give a number of draws, or 0 for no intervals")
 
 
 def draw_counts(clips: int, draws: int, seed: int = 0) -> Array:

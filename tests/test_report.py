@@ -308,7 +308,7 @@ def test_predictions_of_the_best_checkpoint_are_not_a_split(tmp_path):
 @pytest.mark.fast
 def test_wrong_arguments(tmp_path, capsys):
     assert "neither a run" in refused(tmp_path / "absent", capsys)
-    assert "--bootstrap" in refused(tmp_path, capsys, "--bootstrap=-1")
+    assert "--bootstrap -1: give a number of draws" in refused(tmp_path, capsys, "--bootstrap=-1")
 
 
 @pytest.mark.fast

@@ -15,8 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rann_jax import significance
 from rann_jax.environment import command_line
-from rann_jax.errors import ConfigError
 from rann_jax.program import guarded
 from rann_jax.report import collect, page
 from rann_jax.workdir import replace_atomically
@@ -76,8 +76,7 @@ def run(options: argparse.Namespace, command: str) -> int:
     Raises:
       ConfigError: an error that the user can fix.
     """
-    if options.bootstrap < 0:
-        raise ConfigError("--bootstrap must not be negative")
+    significance.check_draws(options.bootstrap)
     out = options.out or options.workdir / "report"
     for path in write(options.workdir, out, command=command, draws=options.bootstrap):
         print(path)
