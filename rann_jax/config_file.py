@@ -9,6 +9,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from rann_jax.errors import ConfigError
+from rann_jax.options import did_you_mean
 
 # Sections that need not list options left at their defaults. A flag may set any option in them: the code that
 # takes the section refuses unknown options and lists the known ones.
@@ -61,11 +62,18 @@ def check_keys(values: flags.FlagValues) -> None:
     if flag.value is None:
         return
     flag.value.lock()  # raises if the file could not be loaded
-    for key in config_flags.get_override_values(flag):
-        # The value of a key in the file is parsed by its type, that of a new key as a Python literal.
-        new = values[f"config.{key}"].parser.flag_type() == "config_literal"
-        if new and key.partition(".")[0] not in OPEN:
-            raise ConfigError(_no_such(key))
+    # The value of a key in the file is parsed by its type, that of a new key as a Python literal.
+    new = [
+        key
+        for key in config_flags.get_override_values(flag)
+        if values[f"config.{key}"].parser.flag_type() == "config_literal"
+    ]
+    for key in new:
+        if key.partition(".")[0] not in OPEN:
+            section, _, name = key.rpartition(".")
+            beside = flag.value[section] if section else flag.value
+            known = [other for other in beside if f"{section}.{other}".removeprefix(".") not in new]
+            raise ConfigError(_no_such(key) + did_you_mean(name, known))
 
 
 @contextmanager
@@ -124,7 +132,9 @@ def _unknown_key(argv: Sequence[str], error: AttributeError | KeyError) -> str:
                 f"--config.{whole}=\"{{'{option}': VALUE}}\""
             )
     key = next((key for key in given if name in key.split(".")), "")
-    return _no_such(key) if key else f"--config: {' '.join(str((error.args or [error])[0]).split())}"
+    if not key:
+        return f"--config: {' '.join(str((error.args or [error])[0]).split())}"
+    return _no_such(key) + did_you_mean(name, re.findall(r'Did you mean "(\w+)"', str(error)))
 
 
 def _no_such(key: str) -> str:

@@ -62,9 +62,11 @@ def test_the_config_is_locked_afterwards():
 @pytest.mark.parametrize(
     ("flag", "says"),
     [
-        ("seeed=1", "--config.seeed: the config has no such key"),
-        ("loader.thread=1", "--config.loader.thread: the config has no such key"),
-        ("loader.a.b=1", "--config.loader.a.b: the config has no such key"),
+        ("total_step=5", "--config.total_step: .* no such key; .*; did you mean 'total_steps'"),
+        ("loader.num_thread=1", "--config.loader.num_thread: .* no such key; .*; did you mean 'num_threads'"),
+        ("loadr.num_threads=1", "--config.loadr.num_threads: .* no such key; .*; did you mean 'loader'"),
+        ("zzz=1", "--config.zzz: the config has no such key; configs/base.py lists them$"),
+        ("loader.a.b=1", "--config.loader.a.b: the config has no such key; configs/base.py lists them$"),
         ("seed.x=1", "--config.seed.x: seed has no keys of its own: set --config.seed=VALUE"),
         ("feature.name.x=1", "--config.feature.name.x: feature.name has no keys"),
         ("eval.splits.x=1", "--config.eval.splits.x: eval.splits has no keys"),
