@@ -50,18 +50,31 @@ def size(count: float) -> str:
     return f"{count:.3g} {_UNITS[unit]}"
 
 
+def duration(seconds: float) -> str:
+    """Return a time in readable units.
+
+    >>> duration(90)
+    '1.5 min'
+    """
+    units = ((1, "s"), (60, "min"), (3600, "h"))
+    # From 59.95 on, a smaller unit would be shown as 60.
+    divisor, unit = next((of for of in units if seconds / of[0] < 59.95), units[-1])
+    count = seconds / divisor
+    return f"{count:.3g} {unit}" if count < 999.5 else f"{count:,.0f} {unit}"
+
+
 def forecast(config: ConfigDict, cost: Estimate) -> Iterator[str]:
     """Yield the lines of a dry run."""
     for split, listed in cost.listed.items():
         missing = cost.missing[split]
         yield f"{split}: {listed} clips listed" + (f", {missing} of them unusable unheard" * (missing > 0))
     yield f"of {cost.sampled} clips prepared as a sample, {cost.unusable} are unusable; from the others:"
-    yield f"sound: {cost.usable * cost.seconds / 3600:.3g} hours, {cost.seconds:.3g} s a clip"
+    yield f"sound: {duration(cost.usable * cost.seconds)}, {cost.seconds:.3g} s a clip"
     workers = config.prepare.workers or joblib.cpu_count()
     for kind, one in cost.costs.items():
         yield (
             f"{kind}: {size(cost.usable * one.bytes)}, "
-            f"{cost.usable * one.prepare_seconds / workers / 3600:.3g} hours to prepare on {workers} cores, "
+            f"{duration(cost.usable * one.prepare_seconds / workers)} to prepare on {workers} cores, "
             f"read at {1 / one.read_seconds:.0f} clips/s a core"
         )
     root = Path(config.prepared_dir or DEFAULT_PREPARED_DIR).expanduser().absolute()
