@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TABLEAU_COLORS
 from matplotlib.figure import Figure
 
+from rann_jax.features.plot import INK
 from rann_jax.report.markup import visible
 from rann_jax.workdir import replace_atomically
 
-INK = "#22303c"
 DPI = 110
 MAX_ROWS = 256  # (ours) rows of a heat map: all subsets of eight models; Matplotlib's limit is 2^16 pixels
 

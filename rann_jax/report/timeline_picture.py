@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from rann_jax.features.plot import DYNAMIC_RANGE
+from rann_jax.features.plot import DYNAMIC_RANGE, INK
 from rann_jax.report.mel_columns import Columns, MelColumns
-from rann_jax.report.plots import INK, save
+from rann_jax.report.plots import save
 from rann_jax.timeline import Timeline
 
 COLUMNS = 2048
