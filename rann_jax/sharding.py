@@ -25,7 +25,8 @@ def state_shardings(abstract: Any, mesh: Mesh, rules: Rules) -> Any:
 
     Args:
       abstract: a tree of arrays or ShapeDtypeStructs.
-      mesh: the devices. Without an axis `model`, or without rules, all arrays are replicated.
+      mesh: the devices. Without an axis `model`, or without rules, all arrays are replicated; the rules are
+        checked all the same, because a mistake would otherwise show only on more devices.
       rules: (pattern, axis) pairs. The first rule whose regular expression is found in the array's path, such
         as `params/stage4_block0/conv1/kernel`, gives the axis along which to split it. The axis is a number,
         or "largest": the longest axis that the devices can split evenly, or no axis if there is none.
@@ -33,8 +34,6 @@ def state_shardings(abstract: Any, mesh: Mesh, rules: Rules) -> Any:
     Raises:
       ConfigError: a rule is malformed, applies to no array, or names an axis that cannot be split evenly.
     """
-    if MODEL not in mesh.axis_names:
-        return jax.tree.map(lambda leaf: NamedSharding(mesh, PartitionSpec()), abstract)
     compiled = [_checked(rule) for rule in rules]
     used = set()
 
@@ -43,7 +42,8 @@ def state_shardings(abstract: Any, mesh: Mesh, rules: Rules) -> Any:
         for pattern, axis in compiled:
             if pattern.search(name):
                 used.add(pattern.pattern)
-                return NamedSharding(mesh, _spec(name, leaf.shape, axis, mesh.shape[MODEL]))
+                spec = _spec(name, leaf.shape, axis, mesh.shape.get(MODEL, 1))
+                return NamedSharding(mesh, spec if MODEL in mesh.shape else PartitionSpec())
         return NamedSharding(mesh, PartitionSpec())
 
     placed = jax.tree_util.tree_map_with_path(place, abstract)
@@ -72,7 +72,11 @@ def _spec(name: str, shape: tuple[int, ...], axis: int | str, devices: int) -> P
         if not shared:
             return PartitionSpec()
         axis = max(shared, key=lambda i: shape[i])
-    elif not 0 <= axis < len(shape) or shape[axis] % devices:
+    elif not 0 <= axis < len(shape):
+        raise ConfigError(
+            f"config.sharding.rules: {name}, {shape}, has no axis {axis}: axes are counted from 0"
+        )
+    elif shape[axis] % devices:
         raise ConfigError(
             f"config.sharding.rules: axis {axis} of {name}, {shape}, cannot be split evenly over {devices} "
             "devices"

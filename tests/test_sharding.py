@@ -59,19 +59,31 @@ def test_neighbouring_devices_share_an_array():
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("model", [1, 2])
 @pytest.mark.parametrize(
     ("rules", "says"),
     [
         ([("no_such", "largest")], "'no_such' applies to no array"),
-        ([("fc2/bias", 1)], r"axis 1 of params/fc2/bias, \(4,\), cannot be split evenly over 2"),
+        ([("fc2/bias", 1)], r"params/fc2/bias, \(4,\), has no axis 1: axes are counted from 0"),
+        ([("fc2/bias", -1)], r"params/fc2/bias, \(4,\), has no axis -1"),
         ([("fc1", "largest"), ("(", 0)], r"\('\(', 0\): missing \)"),
         ([("fc1", "widest")], "number or 'largest'"),
         ([("fc1",)], r"\('fc1',\)"),
     ],
 )
-def test_impossible_rules_are_refused(abstract, rules, says):
+def test_impossible_rules_are_refused(abstract, model, rules, says):
+    """Also where nothing is sharded, so that a mistake shows before the run moves to more devices."""
     with pytest.raises(ConfigError, match=rf"config.sharding.rules: .*{says}"):
-        state_shardings(abstract, distributed.data_mesh(model=2), rules)
+        state_shardings(abstract, distributed.data_mesh(model), rules)
+
+
+@pytest.mark.fast
+def test_an_uneven_axis_is_refused_where_it_is_split(abstract):
+    rules = [("fc2/bias", 0)]  # (4,)
+    with pytest.raises(ConfigError, match=r"axis 0 of params/fc2/bias, \(4,\), cannot be split .* over 8"):
+        state_shardings(abstract, distributed.data_mesh(model=8), rules)
+    placed = state_shardings(abstract, distributed.data_mesh(), rules)
+    assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(placed))
 
 
 @pytest.mark.fast
