@@ -6,6 +6,7 @@ int16 values are float values times 32768, so 16-bit PCM passes through unchange
 import dataclasses
 import io
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +63,10 @@ UNREADABLE = frozenset(
         ".wv",
     ]
 )
+
+# Kinds that everything here reads, for messages; libsndfile reads more.
+_READ = "wav, flac, ogg, opus, mp3 and aiff"
+_SYSTEM = 2  # libsndfile's code for errors of the file system
 
 RATES = (1000, 768_000)  # Hz (ours): no recorded sound is below, no sound card above
 _BLOCK_FRAMES = 1 << 18
@@ -139,11 +144,35 @@ def _joined(opened: "Stream", max_seconds: float) -> np.ndarray:
 
 
 def open_sound(source: str | Path | bytes) -> soundfile.SoundFile:
-    """Opens a sound file with any name, or the bytes of one; errors are those of soundfile."""
+    """Opens a sound file with any name, or the bytes of one.
+
+    Raises:
+      AudioError: the file is of a kind that is not read; the message says how to convert it.
+      Exception: all other errors are those of soundfile.
+    """
     if isinstance(source, bytes):
         return soundfile.SoundFile(_Content(source))
-    # The name is passed as bytes, because soundfile rejects a str whose name is not UTF-8.
-    return soundfile.SoundFile(os.fsencode(source) if os.name == "posix" else source)
+    try:
+        # The name is passed as bytes, because soundfile rejects a str whose name is not UTF-8.
+        return soundfile.SoundFile(os.fsencode(source) if os.name == "posix" else source)
+    except soundfile.LibsndfileError as error:
+        advice = how_to_convert(Path(source).name)
+        if not advice or error.code == _SYSTEM:
+            raise
+        raise AudioError(f"not decodable: {advice}") from error
+
+
+def how_to_convert(name: str) -> str:
+    """Returns what to do with a file of a kind that is not read; '' if its suffix is not of such a kind.
+
+    >>> how_to_convert("a.m4a")
+    '.m4a is not read, but wav, flac, ogg, opus, mp3 and aiff are: convert it with ffmpeg -i a.m4a a.wav'
+    """
+    path = Path(name)
+    if path.suffix.lower() not in UNREADABLE | {".m4a"}:
+        return ""
+    command = shlex.join(["ffmpeg", "-i", name, str(path.with_suffix(".wav"))])
+    return f"{path.suffix} is not read, but {_READ} are: convert it with {command}"
 
 
 def _check_whole(source: str | Path | bytes) -> None:

@@ -94,6 +94,17 @@ def test_files_for_other_programs(tiny_workdir, folder, tmp_path, capsys):
 
 
 @pytest.mark.fast
+@pytest.mark.usefixtures("loudness")
+def test_a_kind_that_is_not_read_comes_with_a_way_to_convert_it(tmp_path, capsys):
+    path = tmp_path / "song.m4a"
+    path.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(400))
+    assert main(["model", str(path), "--quiet"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"not tagged: {path}: not decodable: .m4a is not read, but wav, flac, ")
+    assert line.endswith("are: convert it with ffmpeg -i song.m4a song.wav")
+
+
+@pytest.mark.fast
 def test_hidden_files_in_folders_are_left_out(tmp_path):
     """On other file systems macOS writes ._NAME beside NAME, which holds no sound despite its name."""
     (tmp_path / "deep").mkdir()

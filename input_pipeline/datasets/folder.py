@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import tensorflow_datasets as tfds
 
-from input_pipeline.audio import UNREADABLE
+from input_pipeline.audio import UNREADABLE, how_to_convert
 from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.folds import dealt
@@ -200,8 +200,7 @@ class Folder(AudioBuilder):
 
 
 def _problem(file: PurePosixPath) -> str:
-    suffix = file.suffix.lower()
-    return f"{suffix} cannot be decoded: convert it to flac or wav" if suffix in UNREADABLE else ""
+    return how_to_convert(file.name) if file.suffix.lower() in UNREADABLE else ""
 
 
 def _first(columns: Sequence[str], row: Mapping[str, str]) -> str:

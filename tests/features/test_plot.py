@@ -59,6 +59,7 @@ def test_writes_a_picture(recording, tmp_path, capsys):
         (["{folder}/none.wav"], "none.wav: no such file"),
         (["{folder}"], "not a file"),
         (["{folder}/text.wav"], "not a sound file"),
+        (["{folder}/a.m4a"], ".m4a is not read, but wav, flac, ogg, opus, mp3 and aiff are: convert it"),
         (["{folder}/a.raw"], "a.raw: headerless sound gives no sample rate: convert"),
         (["{folder}/a4.wav", "--start", "3"], "it lasts 0.5 s"),
         (["{folder}/a4.wav", "--start", "nan"], "--start=nan: it must be finite"),
@@ -74,6 +75,7 @@ def test_user_errors_are_one_line_and_exit_code_2(recording, arguments, message,
     folder = recording.parent
     (folder / "text.wav").write_text("not sound")
     (folder / "a.raw").write_bytes(bytes(8000))
+    (folder / "a.m4a").write_bytes(bytes(400))
     assert main([part.format(folder=folder) for part in arguments]) == 2
     error = capsys.readouterr().err
     assert message in error

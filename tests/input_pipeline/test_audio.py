@@ -160,6 +160,27 @@ def test_truncated_flac_is_rejected(tmp_path):
         audio.decode(content[: len(content) // 2])
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize("name", ["song.m4a", "my song.MP4", "talk.webm"])
+def test_kinds_that_are_not_read_come_with_a_way_to_convert_them(name, tmp_path):
+    (tmp_path / name).write_bytes(b"\0\0\0\x20ftypM4A " + bytes(400))
+    quoted = f"'{name}'" if " " in name else name
+    wav = quoted.replace(name, f"{name.partition('.')[0]}.wav")
+    with pytest.raises(audio.AudioError) as caught:
+        audio.decode(tmp_path / name)
+    suffix = name[name.index(".") :]
+    assert str(caught.value) == (
+        f"not decodable: {suffix} is not read, but wav, flac, ogg, opus, mp3 and aiff are: convert it with "
+        f"ffmpeg -i {quoted} {wav}"
+    )
+
+
+@pytest.mark.fast
+def test_a_missing_file_of_such_a_kind_needs_no_conversion(tmp_path):
+    with pytest.raises(audio.AudioError, match=r"^not decodable: System error\.$"):
+        audio.decode(tmp_path / "absent.m4a")
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(audio.AudioError, match="not decodable"):
         audio.decode(tmp_path / "absent.wav")

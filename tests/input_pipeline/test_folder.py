@@ -62,14 +62,15 @@ class TestFolder:
             (animals / name).write_bytes(b"x")
         prepared = prepare_quietly("folder", animals, tmp_path, max_failed_share=0.5)
         rejected = prepared.manifest("+".join(prepared.splits)).rejected
-        reason = ".wma cannot be decoded: convert it to flac or wav"
+        read = "wav, flac, ogg, opus, mp3 and aiff are"
+        reason = f".WMA is not read, but {read}: convert it with ffmpeg -i x.WMA x.wav"
         assert [(bad.id, bad.reason) for bad in rejected] == [("cat/x.WMA", reason)]
         assert "1 of 5 files of split" in capsys.readouterr().err
         (animals / "frog").mkdir()
         (animals / "frog" / "a.aac").write_bytes(b"x")
         assert survey("folder", data_dir=str(animals)).labels == ("cat", "dog", "frog")
         with pytest.raises(
-            DataError, match=r"class 'frog' has no usable sound \(frog/a.aac: \.aac cannot be decoded"
+            DataError, match=r"class 'frog' has no usable sound \(frog/a.aac: \.aac is not read, but"
         ):
             prepare_quietly("folder", animals, tmp_path, max_failed_share=0.5)
 
