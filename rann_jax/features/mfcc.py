@@ -84,8 +84,8 @@ def mfcc(
         float32 `(..., n_mfcc, T)`.
 
     Raises:
-        ValueError: as `melspectrogram`; more coefficients than bands; an unknown DCT; a negative
-            or infinite lifter; neither `y` nor `S`.
+        ValueError: as `melspectrogram`; more coefficients than bands; an unknown DCT, or type 1 of a
+            single band; a negative or infinite lifter; neither `y` nor `S`.
 
     >>> mfcc(np.ones((2, 8000), np.float32), sr=16000, n_mfcc=13, n_mels=40).shape
     (2, 13, 16)
@@ -102,21 +102,23 @@ def mfcc(
         S = signal.as_waveform(S, "S")
         if S.ndim < 2:
             raise ValueError(f"S must be (..., n_mels, T), got shape {S.shape}")
-        _check_bands(n_mfcc, S.shape[-2])
+        _check_bands(n_mfcc, S.shape[-2], dct_type)
         return _of_levels(S, n_mfcc, dct)
     if y is None:
         raise ValueError("mfcc needs a waveform y or a log-mel spectrogram S")
     y, checked = check_mel(y, **{**MEL_DEFAULTS, "sr": sr, "norm": mel_norm, **mel})
-    _check_bands(n_mfcc, checked.n_mels)
+    _check_bands(n_mfcc, checked.n_mels, dct_type)
     return _of_waveform(y, checked, n_mfcc, dct)
 
 
-def _check_bands(n_mfcc: int, n_mels: int) -> None:
+def _check_bands(n_mfcc: int, n_mels: int, dct_type: int) -> None:
     if n_mfcc > n_mels:
         raise ValueError(
             f"n_mfcc={n_mfcc} coefficients need at least as many bands, but there are {n_mels}:"
             " use fewer coefficients or more n_mels"
         )
+    if dct_type == 1 and n_mels == 1:
+        raise ValueError("dct_type=1 needs two bands or more, but there is 1: use more n_mels or dct_type=2")
 
 
 DELTA_MODES = {"interp": "", "mirror": "reflect", "nearest": "edge", "constant": "constant"}

@@ -87,6 +87,8 @@ def test_gradients_at_silence_and_jit():
     [
         ({"n_mfcc": 0}, "n_mfcc"),
         ({"n_mfcc": 41, "n_mels": 40}, "as many bands"),
+        ({"n_mels": 1, "n_mfcc": 1, "dct_type": 1}, "dct_type=1 needs two bands or more, .* use more n_mels"),
+        ({"S": np.zeros((1, 9)), "n_mfcc": 1, "dct_type": 1}, "dct_type=1 needs two bands or more"),
         ({"dct_type": 5}, "dct_type=5"),
         ({"norm": "slaney"}, "norm='slaney'"),
         ({"lifter": -1}, "lifter"),
