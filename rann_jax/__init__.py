@@ -1,26 +1,33 @@
 """RANN in JAX: sound classification with residual networks on several audio features."""
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rann_jax import augment as augment
+    from rann_jax import features as features
+    from rann_jax import fusion as fusion
+    from rann_jax import hear as hear
+    from rann_jax import interop as interop
+    from rann_jax import metrics as metrics
+    from rann_jax import models as models
     from rann_jax.tagger import Tagger as Tagger
     from rann_jax.tagger_ensemble import TaggerEnsemble as TaggerEnsemble
 
 __version__ = "0.1.0"
 
+# Loaded on first use, to keep `import rann_jax` light: JAX and the networks take seconds.
+_CLASSES = {"Tagger": "rann_jax.tagger", "TaggerEnsemble": "rann_jax.tagger_ensemble"}
+_MODULES = ("augment", "features", "fusion", "hear", "interop", "metrics", "models")
+
 
 def __getattr__(name: str) -> object:
-    # Keep `import rann_jax` light: JAX and the networks are loaded on first use of these names.
-    if name == "Tagger":
-        from rann_jax.tagger import Tagger
-
-        return Tagger
-    if name == "TaggerEnsemble":
-        from rann_jax.tagger_ensemble import TaggerEnsemble
-
-        return TaggerEnsemble
+    if name in _CLASSES:
+        return getattr(importlib.import_module(_CLASSES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"rann_jax.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "Tagger", "TaggerEnsemble"})
+    return sorted({*globals(), *_CLASSES, *_MODULES})

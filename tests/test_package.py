@@ -1,0 +1,33 @@
+"""The package itself: `import rann_jax` is light, and its public names are loaded on first use."""
+
+import subprocess
+import sys
+
+import pytest
+
+import rann_jax
+
+pytestmark = pytest.mark.fast
+
+
+def printed(code: str) -> str:
+    """Return what a new interpreter prints, in which nothing is imported yet."""
+    command = [sys.executable, "-c", f"import rann_jax, sys; {code}"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_import_is_light():
+    assert printed("dir(rann_jax); print(sorted({'jax', 'numpy'} & set(sys.modules)))") == "[]"
+
+
+def test_submodules_are_attributes():
+    names = ["augment", "features", "fusion", "hear", "interop", "metrics", "models"]
+    assert printed(f"print([getattr(rann_jax, name).__name__ for name in {names}])") == str(
+        [f"rann_jax.{name}" for name in names]
+    )
+    assert set(names) | {"Tagger", "TaggerEnsemble"} <= set(dir(rann_jax))
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(AttributeError, match="module 'rann_jax' has no attribute 'featurs'"):
+        _ = rann_jax.featurs
