@@ -1,12 +1,8 @@
-"""The program that tags files: formats, broken files, exit codes, bounded memory."""
+"""The program that tags files: which files, their tags, broken files, wrong use, exit codes."""
 
 import csv
 import functools
 import json
-import os
-import shutil
-import sys
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -14,10 +10,9 @@ import soundfile
 
 from input_pipeline.datasets.quickstart import synthesise
 from rann_jax import predict
-from rann_jax.listener import Listener
 from rann_jax.predict import main
-from rann_jax.tag_output import SUFFIX, Choice, Events
-from rann_jax.timeline import Judgement, Timeline
+from rann_jax.tag_output import Choice, Events
+from rann_jax.timeline import Timeline
 from tests.conftest import TINY_LABELS
 from tests.tiny import write_workdir
 
@@ -91,17 +86,6 @@ def test_files_for_other_programs(tiny_workdir, folder, tmp_path, capsys):
     raven = (tmp_path / "r/bell.wav.selections.txt").read_text().splitlines()
     assert raven[0].startswith("Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)")
     assert len(raven) == len(starts) + 1
-
-
-@pytest.mark.fast
-@pytest.mark.usefixtures("loudness")
-def test_a_kind_that_is_not_read_comes_with_a_way_to_convert_it(tmp_path, capsys):
-    path = tmp_path / "song.m4a"
-    path.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(400))
-    assert main(["model", str(path), "--quiet"]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"not tagged: {path}: not decodable: .m4a is not read, but wav, flac, ")
-    assert line.endswith("are: convert it with ffmpeg -i song.m4a song.wav")
 
 
 @pytest.mark.fast
@@ -239,212 +223,3 @@ def test_ensemble_by_hand(tiny_workdir, second_workdir, tmp_path, capsys):
     assert row["conflict"] == pytest.approx(np.mean(1 - agreement), abs=1e-5)
     heading = (tmp_path / "2.csv").read_text().splitlines()[0].split(",")
     assert heading == ["file", "start_seconds", "stop_seconds", "conflict", *TINY_LABELS]
-
-
-class Loudness(Listener):
-    """Scores how loud a window is; replaces a network where only the plumbing matters."""
-
-    def __init__(self):
-        self.labels, self.task = ("loud", "quiet"), "classification"
-        self.sample_rate, self.crop_samples, self.batch_size = 8000, 800, 16
-
-    def judge(self, windows):
-        loud = np.abs(windows).max(axis=1)
-        return Judgement(np.stack([loud, 1 - loud], axis=1))
-
-
-@pytest.fixture
-def loudness(monkeypatch):
-    monkeypatch.setattr(predict, "load", lambda *_: Loudness())
-
-
-def outputs(folder) -> list[str]:
-    kinds = {"csv": "t.csv", "audacity": "a", "raven": "r", "picture": "p"}
-    return [text for kind, name in kinds.items() for text in (f"--{kind}", str(folder / name))]
-
-
-@pytest.mark.fast
-@pytest.mark.usefixtures("loudness")
-def test_a_longer_file_takes_no_more_memory(tmp_path, capsys):
-    """With all outputs, a file four times as long has about the same peak of Python and NumPy allocations."""
-    rng, peaks = np.random.default_rng(0), []
-    for minutes in (2, 8):
-        path = tmp_path / f"{minutes}.wav"
-        with soundfile.SoundFile(path, "w", 8000, 1) as file:
-            for _ in range(minutes):
-                file.write(np.repeat(rng.uniform(-0.9, 0.9, 600), 800))
-        tracemalloc.start()
-        assert main(["model", str(path), "--top", "1", "--quiet", *outputs(tmp_path / str(minutes))]) == 0
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert peaks[1] < 1.25 * peaks[0], peaks
-    with (tmp_path / "8" / "t.csv").open() as file:
-        assert sum(1 for _ in file) == 1 + 8 * 60 * 20 - 1  # a header, and a window every 50 ms
-
-
-@pytest.mark.fast
-@pytest.mark.usefixtures("loudness")
-def test_a_table_is_written_through_a_link(tmp_path):
-    soundfile.write(tmp_path / "a.wav", np.zeros(8000), 8000)
-    (tmp_path / "table.csv").write_text("old")
-    (tmp_path / "link.csv").symlink_to("table.csv")
-    assert main(["model", str(tmp_path / "a.wav"), "--quiet", "--csv", str(tmp_path / "link.csv")]) == 0
-    assert (tmp_path / "link.csv").is_symlink()
-    assert (tmp_path / "table.csv").read_text().startswith("file,")
-
-
-@pytest.mark.fast
-@pytest.mark.usefixtures("loudness")
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["--csv", "a.wav", "b.wav"], "--csv a.wav: this is the name of a recording"),
-        (["a.wav", "--csv", "a.wav"], "--csv a.wav: this is the name of a recording"),
-        (["--csv", "a.MP4", "a.wav"], "--csv a.MP4: this is the name of a recording"),
-        (["a.wav", "--csv", "link.csv"], "--csv link.csv: this is the name of a recording"),
-        (["sound", "--csv", "sound"], "--csv sound: it is one of the files to be tagged"),
-        (["sound", "--csv", "folder/../sound"], "--csv folder/../sound: it is one of the files to be tagged"),
-    ],
-)
-def test_a_table_replaces_no_recording(arguments, says, tmp_path, monkeypatch, capsys):
-    """With `--csv *.wav` the shell passes the first recording as the table."""
-    for name in ("a.wav", "b.wav"):
-        soundfile.write(tmp_path / name, np.zeros(800), 8000)
-    shutil.copy(tmp_path / "a.wav", tmp_path / "sound")
-    (tmp_path / "link.csv").symlink_to("a.wav")
-    (tmp_path / "folder").mkdir()
-    monkeypatch.chdir(tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    assert main(["model", *arguments, "--quiet"]) == 2
-    assert capsys.readouterr().err.startswith(f"error: {says}: name a")
-    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
-
-
-@pytest.mark.fast
-@pytest.mark.usefixtures("loudness")
-def test_the_longest_names(tmp_path, capsys):
-    """Output names of 255 bytes work; a longer one is refused before any sound is processed."""
-    names = {kind: "ü" * ((251 - len(suffix)) // 2) + ".wav" for kind, suffix in SUFFIX.items()}
-    names["csv"] = "short.wav"
-    for kind, name in names.items():
-        soundfile.write(tmp_path / name, np.full(1600, 0.5), 8000)
-        out = tmp_path / kind / ("n" * 251 + ".csv" if kind == "csv" else "")
-        assert main(["model", str(tmp_path / name), "--top", "1", "--quiet", f"--{kind}", str(out)]) == 0
-        (written,) = (tmp_path / kind).iterdir()
-        assert 254 <= len(os.fsencode(written.name)) <= 255
-    capsys.readouterr()
-    sounds = [str(tmp_path / name) for name in ("short.wav", names["audacity"])]
-    assert main(["model", *sounds, "--top", "1", *outputs(tmp_path / "out")]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith("error: --raven: the name of the output for ")
-    assert told.err.endswith(
-        "would have 265 bytes, more than 255: give the sound a shorter name, or leave --raven out\n"
-    )
-    assert not (tmp_path / "out").exists()
-    assert main(["model", sounds[0], "--csv", str(tmp_path / ("n" * 252 + ".csv"))]) == 2
-    assert capsys.readouterr().err.endswith("n.csv: File name too long\n")
-
-
-@pytest.mark.fast
-@pytest.mark.usefixtures("loudness")
-@pytest.mark.parametrize("rate", [1, 999, 768_001])
-def test_an_impossible_rate_is_refused(rate, tmp_path, capsys):
-    """At a claimed rate of 1 Hz, 70,000 samples are 19 hours, and 8000 times as many after resampling."""
-    soundfile.write(tmp_path / "odd.wav", np.zeros(70_000, np.int16), rate)
-    tracemalloc.start()
-    assert main(["model", str(tmp_path / "odd.wav"), "--quiet"]) == 1
-    assert tracemalloc.get_traced_memory()[1] < 10e6
-    tracemalloc.stop()
-    reason = f"its rate is {rate} Hz, not between 1000 and 768000"
-    assert capsys.readouterr().err == f"not tagged: {tmp_path}/odd.wav: {reason}\n"
-
-
-@pytest.mark.fast
-@pytest.mark.usefixtures("loudness")
-def test_a_broken_file_leaves_no_output(tmp_path, capsys):
-    """Reading stops at the first sample that is not finite, and the file's rows are removed again."""
-    wave = np.full(8000 * 60, 0.5, np.float32)
-    soundfile.write(tmp_path / "good.wav", wave[:1600], 8000, subtype="FLOAT")
-    wave[-1] = np.nan
-    soundfile.write(tmp_path / "broken.wav", wave, 8000, subtype="FLOAT")
-    names = [str(tmp_path / name) for name in ("broken.wav", "good.wav")]
-    assert main(["model", *names, "--top", "1", "--quiet", *outputs(tmp_path / "out")]) == 1
-    assert "broken.wav: NaN" in capsys.readouterr().err
-    written = sorted(path.name for path in (tmp_path / "out").rglob("*.*"))
-    assert written == ["good.wav.png", "good.wav.selections.txt", "good.wav.txt", "t.csv"]
-    rows = list(csv.DictReader((tmp_path / "out/t.csv").read_text().splitlines()))
-    assert [row["file"] for row in rows] == [names[1]] * 3
-    assert {row["loud"] for row in rows} == {"0.500000"}
-
-
-@pytest.mark.fast
-@pytest.mark.usefixtures("loudness")
-def test_what_was_tagged_before_an_interruption_is_kept(tmp_path, monkeypatch, capsys):
-    """It gets a name that marks it as partial; the interrupt comes after the second file's first windows."""
-    for name, seconds in (("a.wav", 1), ("b.wav", 60)):
-        soundfile.write(tmp_path / name, np.full(8000 * seconds, 0.5), 8000)
-    table = tmp_path / "t.csv"
-    table.write_text("of yesterday")
-    judge, seen = Loudness.judge, []
-
-    def interrupted(self, windows):
-        seen.append(len(windows))
-        if sum(seen) > 100:
-            raise KeyboardInterrupt
-        return judge(self, windows)
-
-    monkeypatch.setattr(Loudness, "judge", interrupted)
-    names = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
-    assert main(["model", *names, "--quiet", "--csv", str(table)]) == 130
-    assert table.read_text() == "of yesterday"
-    rows = list(csv.DictReader((tmp_path / "t.csv.partial").read_text().splitlines()))
-    assert [row["file"] for row in rows] == [names[0]] * 19
-    told = f"note: {table}.partial has the rows so far (files: 1); {table} is as before\ninterrupted\n"
-    assert capsys.readouterr().err == told
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "b.wav", "t.csv", "t.csv.partial"]
-
-    seen[:] = [100]  # no file is finished yet, so nothing is kept
-    assert main(["model", names[0], "--quiet", "--csv", str(tmp_path / "u.csv")]) == 130
-    assert capsys.readouterr().err == "interrupted\n"
-    assert not list(tmp_path.glob("*u.csv*"))
-
-
-@pytest.mark.fast
-@pytest.mark.usefixtures("loudness")
-@pytest.mark.parametrize("as_json", [False, True])
-def test_a_name_that_is_not_utf8(as_json, tmp_path, capsys):
-    """Old archives have such names: the file is tagged, and the output escapes the odd bytes of its name."""
-    soundfile.write(tmp_path / "a.wav", np.full(1600, 0.5), 8000)
-    for name in (b"caf\xe9.wav", b"z.wav"):
-        shutil.copy(tmp_path / "a.wav", tmp_path / os.fsdecode(name))
-    more = ["--json"] if as_json else []
-    assert main(["model", str(tmp_path), "--top", "1", *more, *outputs(tmp_path / "out")]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    named = [json.loads(x)["file"] if as_json else x.partition("  (")[0] for x in lines if x[0] != " "]
-    assert named == [f"{tmp_path}/{name}" for name in ("a.wav", "caf\\xe9.wav", "z.wav")]
-    rows = list(csv.DictReader((tmp_path / "out/t.csv").read_text().splitlines()))
-    assert [row["file"] for row in rows] == [name for name in named for _ in range(3)]
-    assert (tmp_path / "out/a" / os.fsdecode(b"caf\xe9.wav.txt")).exists()
-
-
-@pytest.mark.fast
-@pytest.mark.usefixtures("loudness")
-@pytest.mark.parametrize("wanted", [True, False])
-def test_a_closed_pipe_ends_printing(wanted, tmp_path, monkeypatch):
-    """As with `| head -1`: with other outputs, these are completed; without, the program ends."""
-    names = [str(tmp_path / f"{name}.wav") for name in "abc"]
-    for name in names:
-        soundfile.write(name, np.full(1600, 0.5), 8000)
-    heard, tag_file = [], predict.tag_file
-    monkeypatch.setattr(predict, "tag_file", lambda *rest: heard.append(rest) or tag_file(*rest))
-    more = ["--csv", str(tmp_path / "t.csv")] if wanted else []
-    read, write = os.pipe()
-    os.close(read)
-    with os.fdopen(write, "w", buffering=1) as nobody, monkeypatch.context() as patched:
-        patched.setattr(sys, "stdout", nobody)
-        assert main(["model", *names, "--quiet", *more]) == 0
-    assert len(heard) == (3 if wanted else 1)
-    if wanted:
-        rows = csv.DictReader((tmp_path / "t.csv").read_text().splitlines())
-        assert [row["file"] for row in rows] == [name for name in names for _ in range(3)]
