@@ -22,7 +22,7 @@ from input_pipeline.datasets.source import is_audio, walk
 from rann_jax import compilation_cache, fusion
 from rann_jax.errors import ConfigError
 from rann_jax.listener import Listener
-from rann_jax.program import guarded
+from rann_jax.program import drop_stdout, guarded
 from rann_jax.report.timeline_picture import TimelinePicture, picture_file
 from rann_jax.tag_output import Choice, CsvTable, Tagged, csv_table, file_name, label_file, shown
 from rann_jax.tagger_ensemble import DEFAULT_RULE, load
@@ -277,6 +277,7 @@ def show(line: str, *, goes_on: bool) -> None:
 
     Raises:
       BrokenPipeError: the reader is gone and there are no other outputs.
+      OSError: naming stdout, which cannot be written, as when its disk is full.
     """
     try:
         tqdm.write(line, file=sys.stdout)
@@ -284,7 +285,11 @@ def show(line: str, *, goes_on: bool) -> None:
     except BrokenPipeError:
         if not goes_on:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_stdout()
+    except OSError as error:
+        drop_stdout()
+        error.filename = "stdout"  # or the output file that is open meanwhile would be blamed
+        raise
 
 
 def run(options: argparse.Namespace) -> int:

@@ -37,7 +37,7 @@ def guarded(work: Callable[[], int], also: tuple[type[Exception], ...] = ()) -> 
     try:
         return work()
     except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_stdout()
         return 0
     except jax.errors.JaxRuntimeError as error:
         if not (lack := out_of_memory(error)):
@@ -50,6 +50,11 @@ def guarded(work: Callable[[], int], also: tuple[type[Exception], ...] = ()) -> 
     except MENDABLE + also as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+
+
+def drop_stdout() -> None:
+    """Discard what is printed from now on, and what is left in the buffer, which would fail again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def one_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import resource
 import shutil
 import sys
 import tracemalloc
@@ -218,3 +219,21 @@ def test_a_closed_pipe_ends_printing(wanted, tmp_path, monkeypatch):
     if wanted:
         rows = csv.DictReader((tmp_path / "t.csv").read_text().splitlines())
         assert [row["file"] for row in rows] == [name for name in names for _ in range(3)]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_full_disk_under_stdout_is_named(wanted, tmp_path, monkeypatch, capsys):
+    """As with `> tags.txt` on a full disk: the table, which is elsewhere, is not blamed."""
+    soundfile.write(tmp_path / "a.wav", np.full(1600, 0.5), 8000)
+    more = ["--csv", str(tmp_path / "t.csv")] if wanted else []
+    largest, before = 100_000, resource.getrlimit(resource.RLIMIT_FSIZE)
+    (tmp_path / "tags.txt").write_bytes(bytes(largest))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
+    try:
+        # Closing the file writes what is left in its buffer, as Python does to stdout when it ends.
+        with (tmp_path / "tags.txt").open("a") as full, monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", full)
+            assert main(["model", str(tmp_path / "a.wav"), "--quiet", *more]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert capsys.readouterr().err.splitlines()[-1] == "error: stdout: File too large"
