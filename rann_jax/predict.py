@@ -22,7 +22,7 @@ from input_pipeline.datasets.source import is_audio, walk
 from rann_jax import compilation_cache, fusion
 from rann_jax.errors import ConfigError
 from rann_jax.listener import Listener
-from rann_jax.program import drop_stdout, guarded
+from rann_jax.program import drop_stdout, guarded, unwinding_on_sigterm
 from rann_jax.report.timeline_picture import TimelinePicture, picture_file
 from rann_jax.tag_output import Choice, CsvTable, Tagged, csv_table, file_name, label_file, shown
 from rann_jax.tagger_ensemble import DEFAULT_RULE, load
@@ -333,7 +333,8 @@ def run(options: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
     options = _parser().parse_args(arguments)
-    return guarded(lambda: run(options))
+    with unwinding_on_sigterm():
+        return guarded(lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -4,14 +4,19 @@ import importlib
 import io
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import jax
 
 from input_pipeline.errors import DataError
 from rann_jax.errors import ConfigError
 from rann_jax.preemption import INTERRUPTED
+
+TERMINATED = 128 + signal.SIGTERM  # what shells report for a command that SIGTERM ended
 
 MENDABLE: tuple[type[Exception], ...] = (ConfigError, DataError, OSError)
 
@@ -50,6 +55,29 @@ def guarded(work: Callable[[], int], also: tuple[type[Exception], ...] = ()) -> 
     except MENDABLE + also as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+
+
+@contextmanager
+def unwinding_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block by SystemExit, as Ctrl-C ends it, so that unfinished outputs are removed.
+
+    A second SIGTERM ends the program at once. Where SIGTERM is ignored, it stays ignored.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    # No other thread may set handlers; None is a handler that was not set by Python, such as JAX's.
+    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
+        yield
+        return
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise SystemExit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def drop_stdout() -> None:

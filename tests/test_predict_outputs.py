@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import sys
 import tracemalloc
 
@@ -155,8 +156,33 @@ def test_a_broken_file_leaves_no_output(tmp_path, capsys):
     assert {row["loud"] for row in rows} == {"0.500000"}
 
 
-def test_what_was_tagged_before_an_interruption_is_kept(tmp_path, monkeypatch, capsys):
-    """It gets a name that marks it as partial; the interrupt comes after the second file's first windows."""
+@pytest.fixture
+def foreground():
+    """Set the signal handlers of a foreground program; a SIGTERM that nobody handles fails the test."""
+
+    def unheard(*_):
+        raise AssertionError("SIGTERM is not handled")
+
+    wanted = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: unheard}
+    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+    yield
+    after = {number: signal.signal(number, handler) for number, handler in before.items()}
+    assert after == wanted
+
+
+def code_of(arguments) -> int:
+    try:
+        return main(arguments)
+    except SystemExit as end:
+        return end.code
+
+
+@pytest.mark.usefixtures("foreground")
+@pytest.mark.parametrize(
+    ("number", "code", "says"), [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "")]
+)
+def test_what_was_tagged_before_an_interruption_is_kept(number, code, says, tmp_path, monkeypatch, capsys):
+    """It gets a name that marks it as partial; the signal comes after the second file's first windows."""
     for name, seconds in (("a.wav", 1), ("b.wav", 60)):
         soundfile.write(tmp_path / name, np.full(8000 * seconds, 0.5), 8000)
     table = tmp_path / "t.csv"
@@ -166,22 +192,24 @@ def test_what_was_tagged_before_an_interruption_is_kept(tmp_path, monkeypatch, c
     def interrupted(self, windows):
         seen.append(len(windows))
         if sum(seen) > 100:
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
         return judge(self, windows)
 
     monkeypatch.setattr(Loudness, "judge", interrupted)
     names = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
-    assert main(["model", *names, "--quiet", "--csv", str(table)]) == 130
+    more = [text for kind in ("audacity", "raven") for text in (f"--{kind}", str(tmp_path / kind))]
+    assert code_of(["model", *names, "--quiet", "--csv", str(table), "--top", "1", *more]) == code
     assert table.read_text() == "of yesterday"
     rows = list(csv.DictReader((tmp_path / "t.csv.partial").read_text().splitlines()))
     assert [row["file"] for row in rows] == [names[0]] * 19
-    told = f"note: {table}.partial has the rows so far (files: 1); {table} is as before\ninterrupted\n"
+    told = f"note: {table}.partial has the rows so far (files: 1); {table} is as before\n{says}"
     assert capsys.readouterr().err == told
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "b.wav", "t.csv", "t.csv.partial"]
+    written = {"a.wav.txt", "a.wav.selections.txt", "t.csv", "t.csv.partial"}
+    assert {path.name for path in tmp_path.rglob("*.*")} == {"a.wav", "b.wav", *written}
 
     seen[:] = [100]  # no file is finished yet, so nothing is kept
-    assert main(["model", names[0], "--quiet", "--csv", str(tmp_path / "u.csv")]) == 130
-    assert capsys.readouterr().err == "interrupted\n"
+    assert code_of(["model", names[0], "--quiet", "--csv", str(tmp_path / "u.csv")]) == code
+    assert capsys.readouterr().err == says
     assert not list(tmp_path.glob("*u.csv*"))
 
 
