@@ -135,6 +135,9 @@ def test_the_citation_matches_this_version():
     citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert [author["name"] for author in project["authors"]] == [
+        author["name"] for author in citation["authors"]
+    ]
     for work in [citation, *citation["references"]]:
         assert {"title", "type", "authors"} <= work.keys()
 
