@@ -52,6 +52,8 @@ class Record:
       checksum: checksum of the saved arrays; None in checkpoints of versions that did not write one.
       losses: losses of the steps that are in no row of metrics yet, so that a resumed run writes the same
         rows as an uninterrupted one.
+      evaluation_due: whether the run was told to stop before it had evaluated this step, and so evaluates it
+        when it resumes.
     """
 
     batches: int
@@ -59,6 +61,7 @@ class Record:
     bundle: dict[str, Any]
     checksum: int | None = None
     losses: list[float] = dataclasses.field(default_factory=list)
+    evaluation_due: bool = False
 
     @property
     def converted(self) -> bool:
@@ -149,6 +152,7 @@ class Checkpoints:
 
         The metrics are saved only if they make this the best checkpoint: their score must exceed all before,
         so the first of equal scores stays the best. With `only_best`, nothing is saved unless it is the best.
+        A checkpoint of the same step, which was saved before its evaluation, is replaced.
 
         Raises:
           OSError: this save, or the previous one, could not be written.
@@ -159,6 +163,9 @@ class Checkpoints:
         self._check_space(state)
         record = dataclasses.replace(record, checksum=checksum(state))
         with _system_errors():
+            if step in self._manager.all_steps():
+                self._manager.wait_until_finished()
+                self._manager.delete(step)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(

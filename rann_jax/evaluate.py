@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,10 @@ from rann_jax.workdir import replace_atomically
 
 # The scores of a split, by task.
 MEASURES = {"classification": ("mAP", "accuracy", "macro_f1"), "tagging": ("mAP", "mAUC", "d_prime")}
+
+
+class StoppedError(Exception):
+    """Raised in an evaluation that was told to stop between two batches."""
 
 
 def check_splits(config: ConfigDict) -> None:
@@ -101,7 +105,7 @@ class SplitEvaluator:
         self._probabilities: np.ndarray | None = None
         self._trained_steps = 0
 
-    def run(self, state: TrainState) -> Iterator[tuple[str, float]]:
+    def run(self, state: TrainState, told: Callable[[], bool] = lambda: False) -> Iterator[tuple[str, float]]:
         """Predict the split with the averaged weights, then yield its metrics.
 
         The metrics are mAP, accuracy and macro F1 for classification; mAP, mAUC and d' for tagging. Classes
@@ -110,8 +114,9 @@ class SplitEvaluator:
 
         Raises:
           DivergedError: a probability is not finite.
+          StoppedError: `told`, asked after each batch, said to stop.
         """
-        self._probabilities = self._predict(state)
+        self._probabilities = self._predict(state, told)
         self._trained_steps = int(jax.device_get(state.step))
         if broken := np.count_nonzero(~np.isfinite(self._probabilities).all(axis=1)):
             raise DivergedError(
@@ -156,7 +161,7 @@ class SplitEvaluator:
             step=self._trained_steps,
         ).save(workdir, file_name)
 
-    def _predict(self, state: TrainState) -> np.ndarray:
+    def _predict(self, state: TrainState, told: Callable[[], bool]) -> np.ndarray:
         """Return the mean class probabilities (clips, C) over the crops of each clip, float64."""
         total = np.zeros(self._targets.shape, np.float64)
         crops = np.zeros(len(total))
@@ -177,6 +182,8 @@ class SplitEvaluator:
                 mask = host["mask"]
                 np.add.at(total, host["clip"][mask], host["probabilities"][mask].astype(np.float64))
                 np.add.at(crops, host["clip"][mask], 1)
+                if told():
+                    raise StoppedError
         return total / crops[:, None]
 
     def _scored(self, variables: Any, batch: Batch) -> dict[str, jax.Array]:
@@ -189,9 +196,14 @@ class SplitEvaluator:
         return distributed.gathered(rows, self._mesh)
 
 
-def evaluate(evaluators: Sequence[SplitEvaluator], state: TrainState) -> dict[str, float]:
-    """Run all evaluators and return their metrics by name."""
-    return {name: value for evaluator in evaluators for name, value in evaluator.run(state)}
+def evaluate(
+    evaluators: Sequence[SplitEvaluator], state: TrainState, told: Callable[[], bool] = lambda: False
+) -> dict[str, float]:
+    """Run all evaluators and return their metrics by name, or none if `told` said to stop before the end."""
+    try:
+        return {name: value for evaluator in evaluators for name, value in evaluator.run(state, told)}
+    except StoppedError:
+        return {}
 
 
 def save(evaluators: Sequence[SplitEvaluator], workdir: Path) -> None:

@@ -64,6 +64,15 @@ class Preemption:
         else:
             signal.raise_signal(signal.SIGTERM)
 
+    @property
+    def told(self) -> bool:
+        """Whether a single process was told to stop, for work between two steps.
+
+        Always false for joined processes: they agree only on steps. Orbax asks JAX about steps too, on a
+        thread of its own, so that a number of another kind could make them miss the step to stop at.
+        """
+        return self._told
+
     def reached(self, step: int) -> bool:
         """Return whether to save and stop before this step; every process must ask at every step."""
         return self._told if self._alone else multihost_utils.reached_preemption_sync_point(step)

@@ -80,8 +80,10 @@ def train(
         preemption = stack.enter_context(Preemption())
         train_step = compiled_step(experiment, mesh) if start < config.total_steps else None
         distributed.wait_for_all("the training step is compiled")
-        writer = stack.enter_context(closing(MetricWriter(workdir, start, distributed.is_primary())))
-        if distributed.is_primary():  # from here on the start can no longer be refused
+        primary = distributed.is_primary()
+        rows = MetricWriter(workdir, start, primary, evaluation_due=record.evaluation_due)
+        writer = stack.enter_context(closing(rows))
+        if primary:  # from here on the start can no longer be refused
             workdirs.save_config(workdir, config)
             environment.save(workdir, command)
         progress = stack.enter_context(closing(Progress(start, config.total_steps, show_progress)))
@@ -91,23 +93,32 @@ def train(
 
         for step in range(start, config.total_steps + 1):
             last, scores = step == config.total_steps, {}
-            told = preemption.reached(step) and not last
-            if step > start and (last or step % config.eval_every == 0):
+            told = preemption.reached(step)
+            evaluates = (last or step % config.eval_every == 0) and (step > start or record.evaluation_due)
+            if evaluates:
                 window.flush()
-                with window.paused():
-                    scores = evaluate(evaluators, state)
-                writer.write(step, scores | {"time/seconds": time.monotonic() - started})
-                progress.say(step, scores)
+                if not told:
+                    with window.paused():
+                        scores = evaluate(evaluators, state, lambda: preemption.told)
+                if scores:
+                    writer.write(step, scores | {"time/seconds": time.monotonic() - started})
+                    progress.say(step, scores)
+                told = not scores
             due = last or told or step % config.save_every == 0
-            if step > start and (due or scores):
+            if scores or (due and step > start):
                 with window.paused() as losses:
-                    seconds = time.monotonic() - started
-                    record = dataclasses.replace(record, batches=step, seconds=seconds, losses=losses)
+                    record = dataclasses.replace(
+                        record,
+                        batches=step,
+                        seconds=time.monotonic() - started,
+                        losses=losses,
+                        evaluation_due=evaluates and not scores,
+                    )
                     checkpoints.save(step, state, record, scores, only_best=not due)
+            if told:
+                raise _stopped(step)
             if last:
                 break
-            if told:
-                raise PreemptedError(f"stopped at step {step}: run the same command again to resume")
             batch = distributed.place_batch(next(batches), mesh)
             assert train_step is not None
             state, metrics = train_step(state, batch)
@@ -115,9 +126,16 @@ def train(
             if (step + 1) % config.log_every == 0:
                 window.flush()
 
-        scores = scores or evaluate(evaluators, state)  # empty if the run had already finished
+        # Empty if the run had already finished.
+        scores = scores or evaluate(evaluators, state, lambda: preemption.told)
+        if not scores:
+            raise _stopped(config.total_steps)
     save(evaluators, workdir)
     return scores
+
+
+def _stopped(step: int) -> PreemptedError:
+    return PreemptedError(f"stopped at step {step}: run the same command again to resume")
 
 
 def check_parts(config: ConfigDict, mesh: Mesh) -> None:

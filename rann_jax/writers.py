@@ -31,9 +31,11 @@ class MetricWriter:
       resume_step: step at which training resumes. Rows of later steps, which a killed run wrote after its
         last checkpoint, are removed, because they will be written again.
       active: whether to write at all; only one of several processes does.
+      evaluation_due: whether `resume_step` is yet to be evaluated; then its scores, which a killed run may
+        have written, are removed too.
     """
 
-    def __init__(self, workdir: Path, resume_step: int, active: bool = True):
+    def __init__(self, workdir: Path, resume_step: int, active: bool = True, *, evaluation_due: bool = False):
         self._file: IO[str] | None = None
         self._tensorboard: Any = None
         if not active:
@@ -42,7 +44,8 @@ class MetricWriter:
         rows = read_metrics(path)
         with replace_atomically(path) as file:
             for row in rows:
-                if row["step"] <= resume_step:
+                again = evaluation_due and row["step"] == resume_step and "train/loss" not in row
+                if row["step"] <= resume_step and not again:
                     file.write(json.dumps(row) + "\n")
         self._file = path.open("a")
         self._tensorboard = _tensorboard(workdir / "tensorboard", resume_step)

@@ -67,7 +67,7 @@ def without_a_network(monkeypatch):
         loop = {
             "restore_or_create": restore_or_create,
             "compiled_step": lambda *_: jax.jit(step),
-            "evaluate": lambda _, state: {"test/mAP": scores(int(jax.device_get(state.step)))},
+            "evaluate": lambda _, state, told: {"test/mAP": scores(int(jax.device_get(state.step)))},
             "save": lambda *_: None,
         }
         for name, stands_for in loop.items():

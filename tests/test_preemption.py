@@ -27,7 +27,9 @@ def test_a_signal_stops_the_run_at_the_next_step(number):
     before = signal.getsignal(number)
     with Preemption() as preemption:
         assert not preemption.reached(3)
+        assert not preemption.told
         signal.raise_signal(number)
+        assert preemption.told
         assert preemption.reached(4)
     assert signal.getsignal(number) is before
 
@@ -57,6 +59,7 @@ def test_in_joined_processes_an_interrupt_reaches_jax_as_sigterm(monkeypatch):
     heard = []
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))  # stands in for JAX's handler
-    with Preemption():
+    with Preemption() as preemption:
         signal.raise_signal(signal.SIGINT)
+        assert not preemption.told  # the processes agree on a step first
     assert heard == [signal.SIGTERM]
