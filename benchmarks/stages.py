@@ -145,9 +145,11 @@ def compiled(function: jax.stages.Wrapped, arguments: Any, device: jax.Device | 
     return function.lower(*arguments).compile()
 
 
-def stage_parts(model: RANN, x: jax.ShapeDtypeStruct, device: jax.Device | None) -> Iterator[Part]:
+def stage_parts(
+    model: RANN, x: jax.ShapeDtypeStruct, lanes: int | None, device: jax.Device | None
+) -> Iterator[Part]:
     """Yield the five stages; each takes the output shape of the one before it."""
-    lanes = suited(model, device).lanes
+    lanes = suited(model.clone(lanes=lanes), device).lanes
     before = columns_for(BASE_CHANNELS * model.width, x.shape[2], lanes)
     for number, time_stride in enumerate(temporal_strides(model.t_m)):
         channels = BASE_CHANNELS * model.width * 2**number
@@ -168,12 +170,16 @@ def stage_parts(model: RANN, x: jax.ShapeDtypeStruct, device: jax.Device | None)
         x, before = y, after
 
 
-def whole_step(workload: Workload, experiment: Experiment, device: jax.Device | None) -> Part:
-    """Return the whole training step, from feature images."""
+def whole_step(
+    workload: Workload, experiment: Experiment, lanes: int | None, device: jax.Device | None
+) -> Part:
+    """Return the whole training step from feature images. `lanes` None means those of the device."""
+    flops = workload.flops(experiment)
+    experiment = dataclasses.replace(experiment, model=experiment.model.clone(lanes=lanes))
     arguments = ours.argument_shapes(workload, experiment)
     program = compiled(ours.function(workload, experiment, device=device), arguments, device)
     classes = experiment.config.num_classes
-    return Part("whole step", (classes,), workload.flops(experiment), program, arguments, carries=True)
+    return Part("whole step", (classes,), flops, program, arguments, carries=True)
 
 
 def row(part: Part, taken: float | None, flops: float | None, bandwidth: float | None) -> dict[str, Any]:
@@ -222,8 +228,6 @@ def main(arguments: list[str] | None = None) -> None:
         device = tpu_devices(options.topology)[0]
     workload = Workload(TRAINING, options.network, FEATURES, options.batch, options.dtype)
     experiment = workload.experiment()
-    if options.lanes is not None:
-        experiment = dataclasses.replace(experiment, model=experiment.model.clone(lanes=options.lanes))
     dtype = jnp.dtype(options.dtype)
     report = machine.about("benchmarks.stages", arguments, PACKAGES, device and device.device_kind)
     flops = bandwidth = None
@@ -233,7 +237,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"large matrix product: {flops / 1e12:.3f} TFLOP/s; addition: {bandwidth / 1e9:.1f} GB/s")
     rows = []
     first = jax.ShapeDtypeStruct((options.batch, *experiment.image_shape, 1), dtype)
-    for part in [*stage_parts(experiment.model, first, device), whole_step(workload, experiment, device)]:
+    stages = stage_parts(experiment.model, first, options.lanes, device)
+    for part in [*stages, whole_step(workload, experiment, options.lanes, device)]:
         taken = part.median_seconds(options.repeats) if timed else None
         rows.append(row(part, taken, flops, bandwidth))
     heads = list(rows[0])

@@ -2,11 +2,14 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
 from benchmarks import stages
 from benchmarks.workload import Workload
+from rann_jax import models
 
 
 @pytest.mark.usefixtures("quickly_compiled")
@@ -30,3 +33,31 @@ def test_every_part_is_timed(tmp_path, monkeypatch, capsys):
     assert sum(row["gflop"] for row in rows[:5]) == pytest.approx(rows[5]["gflop"], rel=0.01)
     assert rows[0]["floor ms"] == pytest.approx(1e3 * max(rows[0]["gflop"], rows[0]["gbyte"]))
     assert "| whole step" in capsys.readouterr().out
+
+
+def test_cycles_are_those_of_the_main_computation():
+    text = """fused { copy(), backend_config={"estimated_cycles":"500"} }
+
+    ENTRY main {
+      fusion(), backend_config={"used":[],"estimated_cycles":"40"}
+      copy(), backend_config={"estimated_cycles":"2"}
+    }"""
+
+    class Compiled:
+        def as_text(self) -> str:
+            return text.replace("    ENTRY", "ENTRY")
+
+    assert stages.Part("stage 0", (1,), 1.0, Compiled(), ()).expected_cycles == 42
+
+
+def test_packed_stages_count_the_same_arithmetic(monkeypatch):
+    monkeypatch.setattr(stages, "compiled", lambda function, arguments, device: arguments)
+    network = models.create("rann-0.5x4-2", num_classes=2, blocks_per_stage=1)
+    first = jax.ShapeDtypeStruct((1, 16, 64, 1), jnp.float32)
+    plain, packed = (list(stages.stage_parts(network, first, lanes, None)) for lanes in (1, 64))
+    assert [part.flops for part in packed] == [part.flops for part in plain]
+    assert [part.output for part in packed] == [part.output for part in plain]
+    # 16 channels in stage 0: four columns fill 64 lanes; two do in stage 1.
+    assert plain[1].arguments[1].shape == (1, 16, 64, 16)
+    assert packed[1].arguments[1].shape == (1, 16, 16, 64)
+    assert packed[1].arguments[2].shape == (1, 8, 8, 64)

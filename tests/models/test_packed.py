@@ -51,6 +51,32 @@ def test_convolutions_and_their_gradients_equal_xla(case):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max())
 
 
+@pytest.mark.parametrize("columns", [2, 4])
+def test_packing_is_as_exact_in_bfloat16(columns):
+    """The RMS error relative to float32, of the result and of the gradients, is that without packing."""
+    draw = np.random.default_rng(0).standard_normal
+    x, slope = (jnp.asarray(draw((2, 64, 64, 16)), jnp.bfloat16) for _ in range(2))
+    kernel = jnp.asarray(draw((3, 3, 16, 16)), jnp.bfloat16).astype(jnp.float32)
+    padding = ((1, 1), (1, 1))
+
+    def whole(x, kernel):
+        return plain(x, kernel.astype(x.dtype), (1, 1), padding)
+
+    def in_columns(x, kernel):
+        y = packed.convolution(packed.packed(x, columns), kernel, (1, 1), padding, (columns, columns))
+        return packed.unpacked(y, columns)
+
+    def results(function, kind):
+        y, back = jax.vjp(function, x.astype(kind), kernel)
+        return [value.astype(jnp.float32) for value in (y, *back(slope.astype(kind)))]
+
+    exact, rounded, ours = (
+        results(*pair) for pair in ((whole, jnp.float32), (whole, jnp.bfloat16), (in_columns, jnp.bfloat16))
+    )
+    for right, theirs, mine in zip(exact, rounded, ours, strict=True):
+        assert jnp.linalg.norm(mine - right) <= 1.1 * jnp.linalg.norm(theirs - right)
+
+
 def test_packed_columns_lie_side_by_side():
     x = jnp.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
     together = packed.packed(x, 2)

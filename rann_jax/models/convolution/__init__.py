@@ -49,12 +49,11 @@ class Convolution(nn.Module):
         """Map (B, H, W, C) to (B, H', W', channels); both packed as `columns` says."""
         shape = (*self.size, x.shape[-1] // self.columns[0], self.channels)
         # The deck does not state an initialisation; He's is ours.
-        kernel = self.param("kernel", nn.initializers.he_normal(), shape).astype(self.dtype)
-        x = x.astype(self.dtype)
+        kernel, x = self.param("kernel", nn.initializers.he_normal(), shape), x.astype(self.dtype)
         if self.columns != (1, 1):
             return packed.convolution(x, kernel, self.strides, self.padding, self.columns)
         form = convolved if x.shape[1] * x.shape[2] >= LARGE else plain
-        return form(x, kernel, self.strides, self.padding)
+        return form(x, kernel.astype(self.dtype), self.strides, self.padding)
 
 
 def added(x: jax.Array, y: jax.Array) -> jax.Array:

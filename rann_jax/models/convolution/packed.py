@@ -36,7 +36,8 @@ def convolution(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding
 
     Args:
       x: images (B, H, W / c, c C).
-      kernel: kernel (h, w, C, D), as for images that are not packed; so are strides and padding.
+      kernel: kernel (h, w, C, D), as for images that are not packed; so are strides and padding. It is packed
+        in its own type, so that the parts of its gradient are added in float32 even for images in bfloat16.
       strides: steps in rows and columns.
       padding: zeros before and after the rows, and the columns.
       columns: columns packed in the images, c, and in the result.
@@ -51,6 +52,7 @@ def convolution(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding
     if width % after or stride * after % before:
         raise ValueError(f"columns packed as {columns} do not fit stride {stride} and a result {width} wide")
     wide, lead = packed_kernel(kernel, stride, left, columns)
+    wide = wide.astype(x.dtype)
     step = stride * after // before
     rest = (width // after - 1) * step + wide.shape[1] - lead - x.shape[2]
     return plain(x, wide, (strides[0], step), (padding[0], (lead, rest)))
