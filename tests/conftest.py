@@ -10,6 +10,9 @@ hardly optimises them and XLA's older emitters emit their fusions, which takes h
 which decide what is computed, stay on. A test's own process compiles as users do, because without LLVM's
 optimisations the gradients of a wavegram were seen to be NaN. Modules that use `quickly_compiled` are the
 exception.
+
+Each worker has a core of its own, so libraries that compute in several threads (PyTorch, OpenBLAS) get only
+one. With two, their threads wait for each other in loops, and the PyTorch twins took four times as long.
 """
 
 import gc
@@ -65,6 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
             CACHE: tempfile.mkdtemp(prefix="rann_jax_tests_"),
             WORTHWHILE: "0",
             "jax_disable_most_optimizations": "true",
+            "omp_num_threads": "1",
         }
         os.environ.update({name.upper(): value for name, value in launched.items()})
     jax.config.update(CACHE, os.environ[CACHE.upper()])

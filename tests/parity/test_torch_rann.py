@@ -31,8 +31,8 @@ def mixed_labels(rng: np.random.Generator) -> np.ndarray:
     return rng.dirichlet(np.ones(CLASSES), BATCH).astype(np.float32)
 
 
-def make_state(t_m: int, tx) -> tuple:
-    model = models.create(f"rann-1x{t_m}-1", num_classes=CLASSES)
+def make_state(t_m: int, tx, blocks: int = 4) -> tuple:
+    model = models.create(f"rann-1x{t_m}-1", num_classes=CLASSES, blocks_per_stage=blocks)
     image = jnp.zeros((1, BINS, FRAMES), jnp.float32)
     create = jax.jit(lambda given: create_state(model, tx, image, seed=0, given=given))
     return model, create(initial(model, image))
@@ -55,8 +55,8 @@ def variables(state: TrainState) -> dict:
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
-def twin(state: TrainState, t_m: int) -> TorchRANN:
-    network = TorchRANN(CLASSES, t_m, width=1, n_bins=BINS)
+def twin(state: TrainState, t_m: int, blocks: int = 4) -> TorchRANN:
+    network = TorchRANN(CLASSES, t_m, width=1, n_bins=BINS, blocks=blocks)
     load_into(network, variables(state), RANN)
     return network
 
@@ -152,14 +152,17 @@ def test_loss_gradients_and_batch_statistics(pair, task):
     ],
 )
 def test_twenty_training_steps(task, peak, dtype):
-    """Adam and one cycle, including its beta1, on changing batches: losses and weights stay equal."""
+    """Adam and one cycle, including its beta1, on changing batches: losses and weights stay equal.
+
+    A stage has its first block, which is projected, and one other; the tests above have all of them.
+    """
     # The schedule stays float32, which strict promotion would not allow to combine with float64 weights.
     with jax.enable_x64(dtype == "float64"), jax.numpy_dtype_promotion("standard"):
         tx = optimizer.adam(schedule="one_cycle", learning_rate=peak, total_steps=STEPS)
-        model, state = make_state(4, tx)
+        model, state = make_state(4, tx, blocks=2)
         model = model.clone(dtype=jnp.dtype(dtype))
         state = cast(state, tx, dtype)
-        network = twin(state, 4).to(getattr(torch, dtype)).train()
+        network = twin(state, 4, blocks=2).to(getattr(torch, dtype)).train()
         before = {name: value.detach().numpy().copy() for name, value in network.named_parameters()}
         adam = torch.optim.Adam(network.parameters(), lr=peak)
         cycle = torch.optim.lr_scheduler.OneCycleLR(adam, peak, total_steps=STEPS)

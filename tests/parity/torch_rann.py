@@ -30,14 +30,14 @@ class Block(nn.Module):
 
 
 class TorchRANN(nn.Module):
-    def __init__(self, num_classes: int, t_m: int, width: int, n_bins: int = 128):
+    def __init__(self, num_classes: int, t_m: int, width: int, n_bins: int = 128, blocks: int = 4):
         super().__init__()
         self.input_norm = nn.BatchNorm2d(n_bins)
         inputs, self.block_names = 1, []
         for stage in range(5):
             channels = 8 * width * 2**stage
             time_stride = 4 if 1 <= stage <= T_M[t_m] else 2
-            for block in range(4):
+            for block in range(blocks):
                 strides = (2, time_stride) if stage > 0 and block == 0 else (1, 1)
                 name = f"stage{stage}_block{block}"
                 self.add_module(name, Block(inputs, channels, strides))
