@@ -11,8 +11,8 @@ which decide what is computed, stay on. A test's own process compiles as users d
 optimisations the gradients of a wavegram were seen to be NaN. Modules that use `quickly_compiled` are the
 exception.
 
-Each worker has a core of its own, so libraries that compute in several threads (PyTorch, OpenBLAS) get only
-one. With two, their threads wait for each other in loops, and the PyTorch twins took four times as long.
+There are as many workers as cores on the machines that test a change, so PyTorch gets one thread. On busy
+cores its threads wait for each other in loops, and its twins of small networks took four times as long.
 """
 
 import gc

@@ -12,7 +12,7 @@ from rann_jax import crossval, ensemble, fusion
 from rann_jax.report import tables
 from tests.conftest import REPOSITORY
 
-pytestmark = pytest.mark.fast
+pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("quickly_compiled")]
 
 RESULTS = REPOSITORY / "results"
 RESULTS_PAGE = REPOSITORY / "docs" / "results.md"
