@@ -10,15 +10,14 @@ reads and writes. The floor of a stage is the longer of two times: its FLOPs at 
 product and its bytes at the speed of a plain addition, both measured here; `bound` names the longer one. The
 last row is the whole step from feature images, with Adam and moving averages. --dry_run compiles and counts
 but times nothing; so does --topology, for one chip of a TPU slice that need not be present (extra `tpu`). It
-adds memory for temporaries and the cycles that the TPU compiler expects, by which it chooses among programs;
---lanes 1 shows what packing columns saves (`rann_jax/models/convolution/packed.py`).
+adds memory for temporaries and the cycles that the TPU compiler expects; --lanes 1 shows what packing columns
+saves (`rann_jax/models/convolution/packed.py`).
 """
 
 import argparse
 import dataclasses
 import functools
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from jax.sharding import SingleDeviceSharding
 
 from benchmarks import machine, ours
 from benchmarks.workload import FEATURES, TRAINING, Workload
-from rann_jax.compile import tpu_devices
+from rann_jax.compile import expected_cycles, tpu_devices
 from rann_jax.compiler import network_options, suited
 from rann_jax.experiment import Experiment
 from rann_jax.models.complexity import count_macs
@@ -84,15 +83,6 @@ class Part:
     compiled: Any
     arguments: Any
     carries: bool = False
-
-    @property
-    def expected_cycles(self) -> int:
-        """Return the cycles that the TPU compiler expects; it writes them beside each operation.
-
-        Operations inside of loops are not counted; this step has none of weight.
-        """
-        main = str(self.compiled.as_text()).partition("\nENTRY ")[2]
-        return sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', main)))
 
     @property
     def temporaries(self) -> int:
@@ -190,7 +180,7 @@ def row(part: Part, taken: float | None, flops: float | None, bandwidth: float |
         "gflop": part.flops / 1e9,
         "gbyte": part.bytes_accessed / 1e9,
     }
-    if cycles := part.expected_cycles:
+    if cycles := expected_cycles(part.compiled):
         figures |= {"temporary mbyte": part.temporaries / 1e6, "expected Mcycles": cycles / 1e6}
     if taken and flops and bandwidth:
         arithmetic, traffic = part.flops / flops, part.bytes_accessed / bandwidth

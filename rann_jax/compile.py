@@ -9,6 +9,7 @@ compiles for that many simulated CPU devices instead. Config overrides work as i
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -57,6 +58,14 @@ def memory_bytes(compiled: jax.stages.Compiled) -> int:
     )
 
 
+def expected_cycles(compiled: jax.stages.Compiled) -> int:
+    """Return the cycles that the TPU compiler expects a program to take, or 0 for other devices.
+
+    It writes its estimate beside each operation. Operations in the bodies of loops are counted once.
+    """
+    return sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', str(compiled.as_text()))))
+
+
 def describe(compiled: jax.stages.Compiled, seconds: float) -> list[str]:
     """Return the lines to print about a compiled step."""
     stats: Any = compiled.memory_analysis()
@@ -67,6 +76,8 @@ def describe(compiled: jax.stages.Compiled, seconds: float) -> list[str]:
         f"{stats.argument_size_in_bytes / MB:,.0f}, temporaries {stats.temp_size_in_bytes / MB:,.0f}",
         f"FLOPs per device and step: {cost['flops']:.3e}",
     ]
+    if cycles := expected_cycles(compiled):
+        lines.append(f"cycles per step, as the compiler expects: {cycles:.3e}")
     for kind, sent in sorted(traffic(str(compiled.as_text())).items()):
         lines.append(f"{kind}: {sent.count}, {sent.bytes / MB:,.2f} MB per device and step")
     return lines

@@ -32,6 +32,19 @@ def test_traffic_of_handwritten_hlo():
 
 
 @pytest.mark.fast
+def test_expected_cycles_are_those_of_all_operations():
+    class Compiled:
+        def as_text(self) -> str:
+            return """
+              %f = f32[8]{0} fusion(%p), backend_config={"used":[],"estimated_cycles":"40","iterations":"1"}
+              ROOT %c = f32[8]{0} copy(%f), backend_config={"estimated_cycles":"2"}
+            """
+
+    assert compiler.expected_cycles(Compiled()) == 42
+    assert compiler.expected_cycles(jax.jit(jnp.sin).lower(0.0).compile()) == 0  # only for TPUs
+
+
+@pytest.mark.fast
 def test_traffic_of_a_gradient():
     """Data-parallel least squares sends only the gradient of its 24 weights."""
     mesh = distributed.data_mesh()

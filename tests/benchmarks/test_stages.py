@@ -35,21 +35,6 @@ def test_every_part_is_timed(tmp_path, monkeypatch, capsys):
     assert "| whole step" in capsys.readouterr().out
 
 
-def test_cycles_are_those_of_the_main_computation():
-    text = """fused { copy(), backend_config={"estimated_cycles":"500"} }
-
-    ENTRY main {
-      fusion(), backend_config={"used":[],"estimated_cycles":"40"}
-      copy(), backend_config={"estimated_cycles":"2"}
-    }"""
-
-    class Compiled:
-        def as_text(self) -> str:
-            return text.replace("    ENTRY", "ENTRY")
-
-    assert stages.Part("stage 0", (1,), 1.0, Compiled(), ()).expected_cycles == 42
-
-
 def test_packed_stages_count_the_same_arithmetic(monkeypatch):
     monkeypatch.setattr(stages, "compiled", lambda function, arguments, device: arguments)
     network = models.create("rann-0.5x4-2", num_classes=2, blocks_per_stage=1)
