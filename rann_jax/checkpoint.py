@@ -9,6 +9,7 @@ reveals later damage by a disk or an interrupted copy.
 import dataclasses
 import errno
 import functools
+import json
 import logging
 import math
 import os
@@ -28,6 +29,7 @@ from orbax.checkpoint import checkpoint_managers
 from rann_jax import distributed
 from rann_jax.errors import ConfigError
 from rann_jax.state import TrainState
+from rann_jax.workdir import replace_atomically
 
 KEEP_LATEST = 2
 LOOKS = 5  # (ours) attempts to list checkpoints while a training run removes some, at most once per save
@@ -152,7 +154,7 @@ class Checkpoints:
 
         The metrics are saved only if they make this the best checkpoint: their score must exceed all before,
         so the first of equal scores stays the best. With `only_best`, nothing is saved unless it is the best.
-        A checkpoint of the same step, which was saved before its evaluation, is replaced.
+        If a checkpoint of the same state was saved before its evaluation, only its record and metrics change.
 
         Raises:
           OSError: this save, or the previous one, could not be written.
@@ -160,12 +162,12 @@ class Checkpoints:
         best = self.is_best(metrics)
         if only_best and not best:
             return
-        self._check_space(state)
         record = dataclasses.replace(record, checksum=checksum(state))
+        if step in self._manager.all_steps():
+            self._evaluated(step, record, metrics if best else None)
+            return
+        self._check_space(state)
         with _system_errors():
-            if step in self._manager.all_steps():
-                self._manager.wait_until_finished()
-                self._manager.delete(step)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -174,6 +176,24 @@ class Checkpoints:
                 ),
                 metrics=dict(metrics) if best else None,
             )
+
+    def _evaluated(self, step: int, record: Record, metrics: Mapping[str, float] | None) -> None:
+        """Give a checkpoint its new record, and its metrics if it is the best, in Orbax's files.
+
+        Orbax itself could only delete and save it anew, and a kill in between would lose the checkpoint. The
+        record comes last: until then, the evaluation is due.
+        """
+        with _system_errors():
+            self._manager.wait_until_finished()
+        folder = Path(self._manager.directory) / str(step)
+        if distributed.is_primary():
+            files = {"metrics/metrics": metrics, "record/metadata": dataclasses.asdict(record)}
+            for name, content in files.items():
+                if content is not None:
+                    with replace_atomically(folder / name) as file:
+                        json.dump(content, file)
+        distributed.wait_for_all(f"checkpoint {step} has its scores")
+        self._manager.reload()
 
     def _check_space(self, state: TrainState) -> None:
         """Raise OSError if the disk has too little space, before anything is written."""

@@ -77,6 +77,23 @@ def test_the_first_scores_are_the_best(tmp_path):
         assert not checkpoints.is_best({"test/accuracy": float("nan")})
 
 
+@pytest.mark.parametrize("accuracy", [0.95, 0.85])
+def test_a_checkpoint_gets_its_scores_without_being_written_again(workdir, accuracy, monkeypatch):
+    """A kill while it is deleted and saved anew would lose it, which could be the run's only one."""
+    with closing(Checkpoints(workdir, "test/accuracy")) as checkpoints:
+        checkpoints.save(7, state_at(7), Record(7, 9.0, BUNDLE, evaluation_due=True), {})
+    with closing(Checkpoints(workdir, "test/accuracy")) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "save", None)
+        monkeypatch.setattr(checkpoints._manager, "delete", None)
+        checkpoints.save(7, state_at(7), Record(7, 9.5, BUNDLE), {"test/accuracy": accuracy})
+        best = checkpoints.best_step
+    with closing(Checkpoints(workdir, "test/accuracy")) as checkpoints:
+        state, record = checkpoints.restore(like())
+        assert best == checkpoints.best_step == (7 if accuracy > 0.9 else 2)
+    assert int(state.step) == 7
+    assert record == Record(7, 9.5, BUNDLE, record.checksum)
+
+
 @pytest.mark.parametrize("step", [None, 2, 5])
 def test_state_and_record_are_restored(workdir, step):
     checkpoints = Checkpoints(workdir, "test/accuracy")
