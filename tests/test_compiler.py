@@ -1,13 +1,20 @@
 """XLA options and forms of networks for devices, and how options unknown to XLA are handled."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rann_jax import compiler, models
+from rann_jax import compiler, distributed, models
+from rann_jax.evaluate import SplitEvaluator
+from rann_jax.experiment import build
+from rann_jax.models import rann
+from rann_jax.tagger import Tagger
+from rann_jax.train import sharded_step
+from tests import tiny
 
 pytestmark = pytest.mark.fast
 
@@ -73,3 +80,32 @@ def test_options_unknown_to_xla_are_left_out():
     assert compiler.known_options(xla_cpu_no_such_option="1", **known) == known
     (name,) = known
     assert compiler.known_options(**{name: "LIBRARY_FUSION_TYPE_NONE_SUCH"}) == {}
+
+
+def test_training_evaluation_and_tagging_use_the_form_for_the_device(monkeypatch):
+    config = tiny.get_config()
+    experiment, mesh = build(config), distributed.data_mesh(devices=jax.devices()[:1])
+    packings: list[set[int]] = []
+    real = rann.packed
+
+    def noted(images, columns):
+        packings[-1].add(columns)
+        return real(images, columns)
+
+    monkeypatch.setattr(rann, "packed", noted)
+    monkeypatch.setattr(compiler, "lanes", lambda device: 4 * experiment.model.width * rann.BASE_CHANNELS)
+    state = experiment.abstract_state(distributed.replicated(mesh))
+    nothing = types.SimpleNamespace(targets=lambda split: np.zeros((0, 2)), fingerprint=lambda split: "")
+    evaluator = SplitEvaluator(experiment, nothing, "test", mesh)
+    tagger = Tagger(experiment, state.ema_variables, ["dog", "cat"])
+    audio = jax.ShapeDtypeStruct((config.batch_size, experiment.crop_samples), jnp.int16)
+    labels = jax.ShapeDtypeStruct((config.batch_size, config.num_classes), jnp.float32)
+    for function, arguments in (
+        (sharded_step(experiment, mesh), (state, {"audio": audio, "labels": labels})),
+        (evaluator._step, (tagger.variables, audio)),
+        (tagger._probabilities, (tagger.variables, audio)),
+        (tagger._embeddings, (tagger.variables, audio)),
+    ):
+        packings.append(set())
+        jax.eval_shape(function, *arguments)
+    assert packings == [{4}] * 4
