@@ -24,7 +24,7 @@ def network_options(device: jax.Device | None = None) -> dict[str, str | bool]:
 
 
 def suited(model: nn.Module, device: jax.Device | None = None) -> nn.Module:
-    """Return a network in the form that is fast on a device (None: JAX's default device).
+    """Return a network in the form that is fast on a device (None: the first of JAX's default platform).
 
     The variables are the same for every form; results differ by rounding. A RANN that has `lanes` keeps them.
     """

@@ -15,7 +15,7 @@ EXIT_CODE = 75
 # What shells report for a command that Ctrl-C ended.
 INTERRUPTED = 130
 
-HEARD = b"\nstopping at the next step; press Ctrl-C again to interrupt at once\n"
+HEARD = b"\nstopping as soon as possible; press Ctrl-C again to interrupt at once\n"
 
 
 class PreemptedError(Exception):

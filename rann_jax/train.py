@@ -93,18 +93,18 @@ def train(
 
         for step in range(start, config.total_steps + 1):
             last, scores = step == config.total_steps, {}
-            told = preemption.reached(step)
+            stops = preemption.reached(step)
             evaluates = (last or step % config.eval_every == 0) and (step > start or record.evaluation_due)
             if evaluates:
                 window.flush()
-                if not told:
+                if not stops:
                     with window.paused():
                         scores = evaluate(evaluators, state, lambda: preemption.told)
                 if scores:
                     writer.write(step, scores | {"time/seconds": time.monotonic() - started})
                     progress.say(step, scores)
-                told = not scores
-            due = last or told or step % config.save_every == 0
+                stops = not scores  # told before the evaluation or in it; a later signal is for the next step
+            due = last or stops or step % config.save_every == 0
             if scores or (due and step > start):
                 with window.paused() as losses:
                     record = dataclasses.replace(
@@ -115,7 +115,7 @@ def train(
                         evaluation_due=evaluates and not scores,
                     )
                     checkpoints.save(step, state, record, scores, only_best=not due)
-            if told:
+            if stops:
                 raise _stopped(step)
             if last:
                 break

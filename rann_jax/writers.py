@@ -32,7 +32,7 @@ class MetricWriter:
         last checkpoint, are removed, because they will be written again.
       active: whether to write at all; only one of several processes does.
       evaluation_due: whether `resume_step` is yet to be evaluated; then its scores, which a killed run may
-        have written, are removed too.
+        have written, are removed too, though not from TensorBoard.
     """
 
     def __init__(self, workdir: Path, resume_step: int, active: bool = True, *, evaluation_due: bool = False):
@@ -44,7 +44,7 @@ class MetricWriter:
         rows = read_metrics(path)
         with replace_atomically(path) as file:
             for row in rows:
-                again = evaluation_due and row["step"] == resume_step and "train/loss" not in row
+                again = evaluation_due and row["step"] == resume_step and not _is_of_training(row)
                 if row["step"] <= resume_step and not again:
                     file.write(json.dumps(row) + "\n")
         self._file = path.open("a")
@@ -68,6 +68,11 @@ class MetricWriter:
             self._file.close()
         if self._tensorboard:
             self._tensorboard.close()
+
+
+def _is_of_training(row: Mapping[str, Any]) -> bool:
+    """Return whether a row has the losses of steps; the others have the scores of an evaluation."""
+    return "train/loss" in row
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -37,9 +37,8 @@ def test_a_signal_stops_the_run_at_the_next_step(number):
 def test_a_second_ctrl_c_interrupts_at_once(capfd):
     with Preemption() as preemption:
         signal.raise_signal(signal.SIGINT)
-        assert (
-            capfd.readouterr().err == "\nstopping at the next step; press Ctrl-C again to interrupt at once\n"
-        )
+        said = capfd.readouterr().err
+        assert said == "\nstopping as soon as possible; press Ctrl-C again to interrupt at once\n"
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         assert preemption.reached(4)

@@ -103,9 +103,9 @@ class RANN(nn.Module):
       wavegram_shape: shape (F, T) of the image learned from a waveform, if the input has no image.
       dtype: type of the computation; parameters and statistics stay float32.
       remat: store only each block's input for the backward pass, and recompute the rest.
-      lanes: channels that a device computes at once. Stages with at most half as many pack neighbouring
-        columns to fill them (`convolution.packed`), which changes results by rounding only. None packs none,
-        and leaves the choice to `rann_jax.compiler.suited`.
+      lanes: channels that a device's matrix units take at once. Stages with at most half as many pack
+        neighbouring columns to fill them (`convolution.packed`), which changes results by rounding only. None
+        packs none, and leaves the choice to `rann_jax.compiler.suited`.
     """
 
     num_classes: int

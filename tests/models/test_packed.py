@@ -77,6 +77,19 @@ def test_packing_is_as_exact_in_bfloat16(columns):
         assert jnp.linalg.norm(mine - right) <= 1.1 * jnp.linalg.norm(theirs - right)
 
 
+def test_groups_of_a_batch_are_normalised_apart():
+    x = np.random.default_rng(0).standard_normal((2, 2, 6, 16, 3)).astype(np.float32)
+    block = ResidualBlock(3)
+    variables = block.init(jax.random.key(0), x[0], True)
+
+    def grouped(block, x):
+        return jax.vmap(lambda x: block.apply(variables, x, True, mutable=["batch_stats"])[0])(x)
+
+    found = grouped(block.clone(columns=(2, 2)), jax.vmap(lambda x: packed.packed(x, 2))(x))
+    expected = jax.vmap(lambda x: packed.packed(x, 2))(grouped(block, x))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
 def test_packed_columns_lie_side_by_side():
     x = jnp.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
     together = packed.packed(x, 2)
@@ -127,16 +140,20 @@ def test_a_block_equals_the_block_without_packing(channels, strides, columns):
 # Up to 16 columns are packed; in the second case the frames of the later stages are too odd for it.
 @pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.parametrize(
-    ("name", "shape", "lanes"), [("rann-2x4-3", (2, 16, 64), 128), ("rann-2x1-1", (2, 16, 36), 256)]
+    ("name", "shape", "form"),
+    [
+        ("rann-2x4-3", (2, 16, 64), {"lanes": 128}),
+        ("rann-2x1-1", (2, 16, 36), {"lanes": 256, "remat": True}),
+    ],
 )
-def test_a_network_equals_the_network_without_packing(name, shape, lanes):
+def test_a_network_equals_the_network_without_packing(name, shape, form):
     # In float64, as otherwise rounding turns the signs of some activations, and with them their slopes.
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         network = models.create(name, num_classes=4, blocks_per_stage=1, dtype=jnp.float64)
         x = np.random.default_rng(0).standard_normal(shape)
         variables = network.init(jax.random.key(0), x)
-        form = network.clone(lanes=lanes)
-        assert jax.eval_shape(form.init, jax.random.key(0), x) == jax.eval_shape(lambda: variables)
+        other = network.clone(**form)
+        assert jax.eval_shape(other.init, jax.random.key(0), x) == jax.eval_shape(lambda: variables)
 
         def values(model):
             def loss(params):
@@ -147,7 +164,7 @@ def test_a_network_equals_the_network_without_packing(name, shape, lanes):
             (_, training), slopes = jax.value_and_grad(loss, has_aux=True)(variables["params"])
             return training, model.apply(variables, x), slopes
 
-        expected, found = (jax.jit(values, static_argnums=0)(model) for model in (network, form))
+        expected, found = (jax.jit(values, static_argnums=0)(model) for model in (network, other))
     for mine, theirs in zip(found, expected, strict=True):
         largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(theirs))
         close = partial(np.testing.assert_allclose, rtol=0, atol=1e-5 * largest)

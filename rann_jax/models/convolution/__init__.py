@@ -2,9 +2,10 @@
 
 All compute convolutions as matrix products of patches. With few channels the products are so narrow that on
 a CPU copying the patches dominates (`cpu`), and on a GPU most of the tensor cores idle (`gpu`). Computing the
-same sums in other forms is up to twice as fast (measurements: docs/performance.md). These two are chosen when
-a program is compiled. The form for TPUs (`packed`) concerns all layers between convolutions, so it is part of
-the network. Other accelerators use `lax.conv_general_dilated` and JAX's gradient of it throughout.
+same sums in other forms is up to twice as fast (measurements: docs/performance.md). The forms for CPUs
+and GPUs are chosen when a program is compiled. That for TPUs (`packed`) concerns all layers between
+convolutions, so it is part of the network (`RANN.lanes`, `rann_jax.compiler.suited`). Other accelerators use
+`lax.conv_general_dilated` and JAX's gradient of it throughout.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,7 @@
 """Convolutions of images whose channels hold several neighbouring columns, for TPUs.
 
-A TPU lays the channels of an image along the lanes of its registers and of its matrix units, 128 or 256 at a
-time. With 48 channels, most lanes idle, and images take up 128 channels in memory too. A *packed* image has c
+A TPU lays the channels of an image along the 128 lanes of its registers and its memory, and along the rows of
+its matrix units, which have 128 or 256. With 48 channels, most of all these idle. A *packed* image has c
 neighbouring columns side by side in its channels: (B, F, T, C) becomes (B, F, T / c, c C). Its convolution
 multiplies by zeros more often, but in fewer and fuller products, and memory holds less padding. Changing the
 packing copies the whole image, so networks keep images packed from layer to layer (docs/performance.md).
