@@ -199,11 +199,12 @@ class SplitEvaluator:
 def evaluate(
     evaluators: Sequence[SplitEvaluator], state: TrainState, told: Callable[[], bool] = lambda: False
 ) -> dict[str, float]:
-    """Run all evaluators and return their metrics by name, or none if `told` said to stop before the end."""
-    try:
-        return {name: value for evaluator in evaluators for name, value in evaluator.run(state, told)}
-    except StoppedError:
-        return {}
+    """Run all evaluators and return their metrics by name.
+
+    Raises:
+      StoppedError: `told` said to stop before the end.
+    """
+    return {name: value for evaluator in evaluators for name, value in evaluator.run(state, told)}
 
 
 def save(evaluators: Sequence[SplitEvaluator], workdir: Path) -> None:

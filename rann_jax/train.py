@@ -21,7 +21,7 @@ from rann_jax import workdir as workdirs
 from rann_jax.checkpoint import Checkpoints, Record
 from rann_jax.compiler import network_options, suited
 from rann_jax.errors import ConfigError, DivergedError
-from rann_jax.evaluate import SplitEvaluator, evaluate, save
+from rann_jax.evaluate import SplitEvaluator, StoppedError, evaluate, save
 from rann_jax.experiment import Experiment
 from rann_jax.preemption import PreemptedError, Preemption
 from rann_jax.pretrained import Beginning, Source, begin
@@ -98,12 +98,14 @@ def train(
             if evaluates:
                 window.flush()
                 if not stops:
-                    with window.paused():
-                        scores = evaluate(evaluators, state, lambda: preemption.told)
-                if scores:
+                    try:
+                        with window.paused():
+                            scores = evaluate(evaluators, state, lambda: preemption.told)
+                    except StoppedError:
+                        stops = True
+                if not stops:
                     writer.write(step, scores | {"time/seconds": time.monotonic() - started})
                     progress.say(step, scores)
-                stops = not scores  # told before the evaluation or in it; a later signal is for the next step
             due = last or stops or step % config.save_every == 0
             if scores or (due and step > start):
                 with window.paused() as losses:
@@ -112,7 +114,7 @@ def train(
                         batches=step,
                         seconds=time.monotonic() - started,
                         losses=losses,
-                        evaluation_due=evaluates and not scores,
+                        evaluation_due=evaluates and stops,
                     )
                     checkpoints.save(step, state, record, scores, only_best=not due)
             if stops:
@@ -126,10 +128,11 @@ def train(
             if (step + 1) % config.log_every == 0:
                 window.flush()
 
-        # Empty if the run had already finished.
-        scores = scores or evaluate(evaluators, state, lambda: preemption.told)
-        if not scores:
-            raise _stopped(config.total_steps)
+        try:
+            # Empty if the run had already finished.
+            scores = scores or evaluate(evaluators, state, lambda: preemption.told)
+        except StoppedError as error:
+            raise _stopped(config.total_steps) from error
     save(evaluators, workdir)
     return scores
 
