@@ -5,17 +5,17 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import as_completed
 from typing import Any
 
 import joblib
-from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 
 from input_pipeline.errors import DataError
 from input_pipeline.shards import Recipe, Shard, write
 
 # (ours) For fewer clips, starting another worker, which imports TFDS, is not worth the time.
 _CLIPS_PER_WORKER = 400
-_IDLE_SECONDS = 10  # a worker without work ends after this time
 
 
 def run_here(shards: Sequence[Shard], recipe: Recipe, *, workers: int, advance: Callable[[int], Any]) -> None:
@@ -33,23 +33,25 @@ def run_here(shards: Sequence[Shard], recipe: Recipe, *, workers: int, advance: 
     if not workers:
         clips = sum(len(shard.clips) for shard in shards)
         workers = min(joblib.cpu_count(), -(-clips // _CLIPS_PER_WORKER))
+    workers = min(workers, len(shards))
     if workers <= 1:
         for shard in shards:
             advance(write(shard, recipe))
         return
-    # Unlike multiprocessing's workers, loky's do not import the user's script again.
-    parallel = joblib.Parallel(
-        workers, batch_size=1, return_as="generator_unordered", idle_worker_timeout=_IDLE_SECONDS
-    )
-    jobs = (joblib.delayed(_write_for)(os.getpid(), shard, recipe) for shard in shards)
+    # Unlike multiprocessing's workers, loky's do not import the user's script again. This pool is not the one
+    # that joblib.Parallel shares among calls, which was seen to lose work sent while its idle workers ended.
+    pool = ProcessPoolExecutor(workers)
     try:
-        for count in parallel(jobs):
-            advance(count)
+        jobs = [pool.submit(_write_for, os.getpid(), shard, recipe) for shard in shards]
+        for job in as_completed(jobs):
+            advance(job.result())
     except TerminatedWorkerError as error:
         raise DataError(
             "a worker process was killed, most likely for lack of memory: prepare again with a lower "
             "config.prepare.workers; finished shards are kept"
         ) from error
+    finally:
+        pool.shutdown(kill_workers=True)  # after an error, they would first finish the shards that wait
 
 
 def _write_for(parent: int, shard: Shard, recipe: Recipe) -> int:

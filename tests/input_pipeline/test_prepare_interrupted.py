@@ -8,10 +8,9 @@ import signal
 import sys
 from pathlib import Path
 
-import joblib
 import pytest
 import tqdm
-from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 
 from input_pipeline import DataError, audio
 from input_pipeline.datasets.builder import AudioBuilder
@@ -117,10 +116,10 @@ def test_killed_with_workers(animals, tmp_path, small_shards):
 
 @pytest.mark.fast
 def test_a_killed_worker_is_one_line(animals, tmp_path, monkeypatch, small_shards):
-    def killed(*arguments):
+    def killed(*arguments, **options):
         raise TerminatedWorkerError("a process was terminated abruptly\nexit codes: SIGKILL(-9)")
 
-    monkeypatch.setattr(joblib.Parallel, "__call__", killed)
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", killed)
     with pytest.raises(
         DataError, match=r"a worker .* config.prepare.workers; finished shards are kept"
     ) as caught:
