@@ -25,7 +25,7 @@ from benchmarks import machine
 from benchmarks.features import SR, synthesise
 from configs import esc50
 from rann_jax import augment, models, optimizer, steps
-from rann_jax.compiler import network_options
+from rann_jax.compiler import network_options, suited
 from rann_jax.features import front_end
 from rann_jax.state import create_state
 
@@ -61,7 +61,7 @@ def on_batch(chosen: augment.Policy, audio: np.ndarray) -> Callable[[], Any]:
 
 def training_step(network: str, audio: np.ndarray) -> Callable[[], Any]:
     """Return a call that trains one step on waveforms (B, N) without augmentation."""
-    model = models.create(network, num_classes=CLASSES)
+    model = suited(models.create(network, num_classes=CLASSES))
     features = front_end("log_mel", sample_rate=SR, seconds=audio.shape[1] / SR)
     tx = optimizer.adam(schedule="constant", learning_rate=1e-4, total_steps=1)
     image = jnp.zeros((1, features.n_bins, features.n_frames))

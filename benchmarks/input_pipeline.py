@@ -188,7 +188,7 @@ def network(esc10: Path, repeats: int) -> dict[str, float]:
     from configs.esc50 import get_config
     from input_pipeline import prepare, train_batches
     from rann_jax import distributed
-    from rann_jax.compiler import network_options
+    from rann_jax.compiler import network_options, suited
     from rann_jax.experiment import build
     from rann_jax.steps import make_train_step
 
@@ -204,7 +204,7 @@ def network(esc10: Path, repeats: int) -> dict[str, float]:
     )
     mesh = distributed.data_mesh()
     step = make_train_step(
-        experiment.model,
+        suited(experiment.model),
         experiment.front_end,
         experiment.tx,
         task=config.task,
