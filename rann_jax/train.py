@@ -92,18 +92,17 @@ def train(
         window = Window(writer, progress, start, config.batch_size, record.losses)
 
         for step in range(start, config.total_steps + 1):
-            last, scores = step == config.total_steps, {}
+            last = step == config.total_steps
             stops = preemption.reached(step)
             evaluates = (last or step % config.eval_every == 0) and (step > start or record.evaluation_due)
+            scores: dict[str, float] | None = {}
             if evaluates:
                 window.flush()
                 if not stops:
-                    try:
-                        with window.paused():
-                            scores = evaluate(evaluators, state, lambda: preemption.told)
-                    except StoppedError:
-                        stops = True
-                if not stops:
+                    with window.paused():
+                        scores = _scores_unless_told(preemption, evaluators, state)
+                    stops = scores is None
+                if scores:
                     writer.write(step, scores | {"time/seconds": time.monotonic() - started})
                     progress.say(step, scores)
             due = last or stops or step % config.save_every == 0
@@ -116,7 +115,7 @@ def train(
                         losses=losses,
                         evaluation_due=evaluates and stops,
                     )
-                    checkpoints.save(step, state, record, scores, only_best=not due)
+                    checkpoints.save(step, state, record, scores or {}, only_best=not due)
             if stops:
                 raise _stopped(step)
             if last:
@@ -128,13 +127,22 @@ def train(
             if (step + 1) % config.log_every == 0:
                 window.flush()
 
-        try:
-            # Empty if the run had already finished.
-            scores = scores or evaluate(evaluators, state, lambda: preemption.told)
-        except StoppedError as error:
-            raise _stopped(config.total_steps) from error
+        # Empty if the run had already finished.
+        scores = scores or _scores_unless_told(preemption, evaluators, state)
+        if scores is None:
+            raise _stopped(config.total_steps)
     save(evaluators, workdir)
     return scores
+
+
+def _scores_unless_told(
+    preemption: Preemption, evaluators: Sequence[SplitEvaluator], state: TrainState
+) -> dict[str, float] | None:
+    """Return the scores of all evaluators, or None if the run was told to stop meanwhile."""
+    try:
+        return evaluate(evaluators, state, lambda: preemption.told)
+    except StoppedError:
+        return None
 
 
 def _stopped(step: int) -> PreemptedError:
