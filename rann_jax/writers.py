@@ -32,7 +32,7 @@ class MetricWriter:
         last checkpoint, are removed, because they will be written again.
       active: whether to write at all; only one of several processes does.
       evaluation_due: whether `resume_step` is yet to be evaluated; then its scores, which a killed run may
-        have written, are removed too, though not from TensorBoard.
+        have written, are removed too.
     """
 
     def __init__(self, workdir: Path, resume_step: int, active: bool = True, *, evaluation_due: bool = False):
@@ -42,25 +42,32 @@ class MetricWriter:
             return
         path = workdir / METRICS
         rows = read_metrics(path)
+        before = [row for row in rows if row["step"] < resume_step]
+        kept = [row for row in rows if row["step"] == resume_step]
+        if evaluation_due:
+            kept = [row for row in kept if _is_of_training(row)]
         with replace_atomically(path) as file:
-            for row in rows:
-                again = evaluation_due and row["step"] == resume_step and not _is_of_training(row)
-                if row["step"] <= resume_step and not again:
-                    file.write(json.dumps(row) + "\n")
+            file.writelines(json.dumps(row) + "\n" for row in before + kept)
         self._file = path.open("a")
+        # TensorBoard cannot remove single rows: all of this step go, and those kept are drawn again.
         self._tensorboard = _tensorboard(workdir / "tensorboard", resume_step)
+        for row in kept:
+            self._draw(row)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one row and flush it to the file."""
-        finite = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
         if not self._file:
             return
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        row = {"step": step} | {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
+        self._file.write(json.dumps(row) + "\n")
         self._file.flush()
+        self._draw(row)
+
+    def _draw(self, row: Mapping[str, Any]) -> None:
         if self._tensorboard:
-            for name, value in finite.items():
-                if value is not None:  # tensorboardX warns about non-finite values and draws nothing
-                    self._tensorboard.add_scalar(name, value, step)
+            for name, value in row.items():
+                if name != "step" and value is not None:  # tensorboardX warns of NaN and draws nothing
+                    self._tensorboard.add_scalar(name, value, row["step"])
 
     def close(self) -> None:
         """Close the files."""
@@ -115,12 +122,13 @@ def _checked(row: Any) -> dict[str, Any]:
     return row
 
 
-def _tensorboard(folder: Path, resume_step: int) -> Any:
+def _tensorboard(folder: Path, first_step: int) -> Any:
+    """Return a writer that replaces all rows from `first_step` on, or None without tensorboardX."""
     try:
         import tensorboardX
     except ImportError:
         return None
-    return tensorboardX.SummaryWriter(str(folder), purge_step=resume_step + 1)
+    return tensorboardX.SummaryWriter(str(folder), purge_step=first_step)
 
 
 class Progress:

@@ -27,7 +27,29 @@ def test_a_resumed_run_replaces_the_rows_after_its_step(tmp_path):
 
 
 def test_tensorboard_gets_only_finite_numbers(tmp_path, monkeypatch):
-    """A stand-in replaces tensorboardX, which is optional and warns of every NaN. Later steps are purged."""
+    made = drawn(monkeypatch)
+    with closing(MetricWriter(tmp_path, 4)) as writer:
+        writer.write(5, {"train/loss": 0.5, "test/mAP": float("nan")})
+    assert made == [(str(tmp_path / "tensorboard"), 4), ("train/loss", 0.5, 5), "closed"]
+
+
+@pytest.mark.parametrize("due", [False, True])
+def test_tensorboard_shows_the_rows_of_metrics_jsonl_once(tmp_path, monkeypatch, due):
+    """It purges all rows from a step on, so those of this step that are kept are drawn again."""
+    made = drawn(monkeypatch)
+    with closing(MetricWriter(tmp_path, 0)) as writer:
+        for step in (1, 2, 3):
+            writer.write(step, {"train/loss": 1 / step})
+            writer.write(step, {"test/mAP": step / 4})
+    made.clear()
+    MetricWriter(tmp_path, 2, evaluation_due=due).close()
+    scores = [] if due else [("test/mAP", 0.5, 2)]
+    assert made == [(str(tmp_path / "tensorboard"), 2), ("train/loss", 0.5, 2), *scores, "closed"]
+    assert len(read_metrics(tmp_path / METRICS)) == 3 + len(scores)
+
+
+def drawn(monkeypatch):
+    """Replace tensorboardX, which is optional and warns of every NaN; return the list of what it is given."""
     made = []
 
     class SummaryWriter:
@@ -41,9 +63,7 @@ def test_tensorboard_gets_only_finite_numbers(tmp_path, monkeypatch):
             made.append("closed")
 
     monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=SummaryWriter))
-    with closing(MetricWriter(tmp_path, 4)) as writer:
-        writer.write(5, {"train/loss": 0.5, "test/mAP": float("nan")})
-    assert made == [(str(tmp_path / "tensorboard"), 5), ("train/loss", 0.5, 5), "closed"]
+    return made
 
 
 @pytest.mark.parametrize(
