@@ -5,8 +5,6 @@ import functools
 import jax
 from flax import linen as nn
 
-from rann_jax.models.rann import RANN
-
 # On CPUs XLA hands convolutions of 32 or more channels to the library YNN, which is slower than XLA's own
 # code and computes the weight gradients on one thread (docs/performance.md). The rest of the default is kept.
 CPU_OPTIONS = {
@@ -26,9 +24,10 @@ def network_options(device: jax.Device | None = None) -> dict[str, str | bool]:
 def suited(model: nn.Module, device: jax.Device | None = None) -> nn.Module:
     """Return a network in the form that is fast on a device (None: the first of JAX's default platform).
 
-    The variables are the same for every form; results differ by rounding. A RANN that has `lanes` keeps them.
+    The variables are the same for every form; results differ by rounding. A network keeps the `lanes` that it
+    has been given; one without this attribute has only one form.
     """
-    if not isinstance(model, RANN) or model.lanes is not None:
+    if getattr(model, "lanes", 1) is not None:
         return model
     return model.clone(lanes=lanes(device or jax.devices()[0]))
 

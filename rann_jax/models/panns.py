@@ -6,6 +6,7 @@ there. The networks take the image (B, F, T) of the front end `panns_log_mel`; i
 (B, T, F, C).
 """
 
+import math
 from collections.abc import Mapping
 from functools import partial
 
@@ -14,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from rann_jax.models.convolution import Convolution
+from rann_jax.models.convolution.packed import columns_for, packed, pooled, unpacked
 from rann_jax.models.norm import BatchNorm
 from rann_jax.models.pooling import largest
 from rann_jax.models.remat import rematerialised
@@ -29,40 +32,51 @@ conv_init = nn.initializers.xavier_uniform()
 
 
 class ConvBlock(nn.Module):
-    """Two 3x3 convolutions, each with BatchNorm and ReLU, then average pooling, in layout (B, T, F, C)."""
+    """Two 3x3 convolutions, each with BatchNorm and ReLU, then average pooling, in layout (B, T, F, C).
+
+    `columns` says how many columns are packed inside (`convolution.packed`); input and output are not packed.
+    """
 
     channels: int
     pool: tuple[int, int] = (2, 2)
+    columns: int = 1
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Apply the block."""
+        x = packed(x, self.columns)
+        norm = partial(BatchNorm, slope=0.0, columns=self.columns, dtype=self.dtype)
         for number in (1, 2):
-            x = conv3x3(self.channels, f"conv{number}", self.dtype)(x)
-            x = BatchNorm(slope=0.0, dtype=self.dtype, name=f"bn{number}")(x, train=train)
-        return average_pool(x, self.pool)
+            x = convolution(self.channels, self.columns, self.dtype, name=f"conv{number}")(x)
+            x = norm(name=f"bn{number}")(x, train=train)
+        return average_pool(x, self.pool, self.columns)
 
 
 class BasicBlock(nn.Module):
-    """Post-activation residual block; with stride 2 it and its shortcut begin with average pooling."""
+    """Post-activation residual block; with stride 2 it and its shortcut begin with average pooling.
+
+    `columns` says how many columns are packed inside (`convolution.packed`); input and output are not packed.
+    """
 
     channels: int
     stride: int = 1
+    columns: int = 1
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Apply the block."""
-        norm = partial(BatchNorm, dtype=self.dtype)
-        x = average_pool(x, (self.stride, self.stride))
-        y = norm(slope=0.0, name="bn1")(conv3x3(self.channels, "conv1", self.dtype)(x), train=train)
+        norm = partial(BatchNorm, columns=self.columns, dtype=self.dtype)
+        conv = partial(convolution, self.channels, self.columns, self.dtype)
+        before = math.gcd(self.columns * self.stride, x.shape[2])
+        x = packed(average_pool(packed(x, before), (self.stride, self.stride), before), self.columns)
+        y = norm(slope=0.0, name="bn1")(conv(name="conv1")(x), train=train)
         y = nn.Dropout(RESIDUAL_DROPOUT, deterministic=not train)(y)
-        y = norm(name="bn2")(conv3x3(self.channels, "conv2", self.dtype)(y), train=train)
+        y = norm(name="bn2")(conv(name="conv2")(y), train=train)
         if self.stride != 1:
-            conv = partial(nn.Conv, self.channels, (1, 1), use_bias=False, kernel_init=conv_init)
-            x = norm(name="downsample_bn")(conv(dtype=self.dtype, name="downsample_conv")(x), train=train)
-        return nn.relu(x + y)
+            x = norm(name="downsample_bn")(conv(size=1, name="downsample_conv")(x), train=train)
+        return unpacked(nn.relu(x + y), self.columns)
 
 
 class PANN(nn.Module):
@@ -73,12 +87,14 @@ class PANN(nn.Module):
       width: divisor of all channel counts; 1 is the published network (others are ours, for tests).
       dtype: type of the computation; parameters and statistics stay float32.
       remat: store only each block's input for the backward pass, and recompute the rest.
+      lanes: channels that a device's matrix units take at once, as in `RANN`.
     """
 
     num_classes: int
     width: int = 1
     dtype: jax.typing.DTypeLike = jnp.float32
     remat: bool = False
+    lanes: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array | Mapping[str, jax.Array], *, train: bool = False) -> jax.Array:
@@ -110,6 +126,10 @@ class PANN(nn.Module):
         """Return the block class, rematerialised if the network's `remat` is set."""
         return rematerialised(kind) if self.remat else kind
 
+    def columns(self, channels: int, bins: int) -> int:
+        """Return how many columns a block of so many channels packs."""
+        return columns_for(channels, bins, self.lanes or 1)
+
     def normalised(self, image: jax.Array, train: bool) -> jax.Array:
         """Return the image (B, F, T) as (B, T, F, 1), normalised per bin."""
         if not hasattr(image, "ndim") or image.ndim != 3:
@@ -133,8 +153,9 @@ class PANN(nn.Module):
     def conv_block(self, x: jax.Array, name: str, channels: int, *, train: bool, pool: bool) -> jax.Array:
         """Apply one convolutional block and its dropout."""
         size = (2, 2) if pool else (1, 1)
-        block = self.block(ConvBlock)
-        x = block(channels // self.width, size, dtype=self.dtype, name=name)(x, train)
+        channels //= self.width
+        columns = self.columns(channels, x.shape[2])
+        x = self.block(ConvBlock)(channels, size, columns, dtype=self.dtype, name=name)(x, train)
         return nn.Dropout(BLOCK_DROPOUT, deterministic=not train)(x)
 
 
@@ -154,12 +175,11 @@ class ResNet38(PANN):
         x = self.conv_block(self.normalised(x, train), "conv_block1", 64, train=train, pool=True)
         for stage, blocks in enumerate(RESNET38_BLOCKS):
             for block in range(blocks):
-                x = self.block(BasicBlock)(
-                    64 * 2**stage // self.width,
-                    stride=2 if stage > 0 and block == 0 else 1,
-                    dtype=self.dtype,
-                    name=f"layer{stage + 1}_{block}",
-                )(x, train)
+                channels = 64 * 2**stage // self.width
+                stride = 2 if stage > 0 and block == 0 else 1
+                columns = self.columns(channels, x.shape[2] // stride)
+                name = f"layer{stage + 1}_{block}"
+                x = self.block(BasicBlock)(channels, stride, columns, dtype=self.dtype, name=name)(x, train)
         x = nn.Dropout(BLOCK_DROPOUT, deterministic=not train)(average_pool(x, (2, 2)))
         return self.conv_block(x, "conv_block_after1", EMBEDDING, train=train, pool=False)
 
@@ -184,9 +204,10 @@ class WavegramLogmelCNN14(PANN):
         # The 128 rows fold to 4 channels of 32 bins: the first block leaves as many of the image's 64 bins.
         a = learned(x["waveform"], train=train)
         a = jnp.transpose(a.reshape(len(a), -1, bins, a.shape[-1]), (0, 3, 2, 1))
-        block = self.block(ConvBlock)
-        a = block(64 // self.width, (2, 1), dtype=self.dtype, name="pre_block4")(a, train)
-        x = block(64 // self.width, (2, 2), dtype=self.dtype, name="conv_block1")(image, train)
+        block = partial(self.block(ConvBlock), 64 // self.width, dtype=self.dtype)
+        columns = partial(self.columns, 64 // self.width)
+        a = block((2, 1), columns(a.shape[2]), name="pre_block4")(a, train)
+        x = block((2, 2), columns(image.shape[2]), name="conv_block1")(image, train)
         x = nn.Dropout(BLOCK_DROPOUT, deterministic=not train)(jnp.concatenate([x, a], axis=-1))
         return self.conv_blocks(x, 2, train=train)
 
@@ -203,11 +224,19 @@ def from_name(name: str, **options) -> PANN:
     return NETWORKS[name](**options)
 
 
-def conv3x3(channels: int, name: str, dtype: jax.typing.DTypeLike) -> nn.Conv:
-    """Return a 3x3 convolution that keeps the size, without bias."""
-    padding = ((1, 1), (1, 1))
-    return nn.Conv(
-        channels, (3, 3), padding=padding, use_bias=False, kernel_init=conv_init, dtype=dtype, name=name
+def convolution(
+    channels: int, columns: int, dtype: jax.typing.DTypeLike, *, name: str, size: int = 3
+) -> Convolution:
+    """Return a square convolution that keeps the images' size, and the packed columns."""
+    margin = (size // 2, size // 2)
+    return Convolution(
+        channels,
+        (size, size),
+        padding=(margin, margin),
+        columns=(columns, columns),
+        kernel_init=conv_init,
+        dtype=dtype,
+        name=name,
     )
 
 
@@ -216,10 +245,15 @@ def dense(units: int, name: str) -> nn.Dense:
     return nn.Dense(units, kernel_init=conv_init, name=name)
 
 
-def average_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Average (B, T, F, C) over `size` neighbours; incomplete groups at the ends are dropped, as in torch."""
+def average_pool(x: jax.Array, size: tuple[int, int], columns: int = 1) -> jax.Array:
+    """Average over `size` neighbours; incomplete groups at the ends are dropped, as in torch.
+
+    Images (B, T, F / columns, columns x C) become (B, T / size[0], F / size[1], C), which is not packed.
+    """
     if size == (1, 1):
-        return x
+        return unpacked(x, columns)
+    if columns > 1:
+        return unpacked(pooled(x, size, columns), columns // size[1])
     batch, frames, bins, channels = x.shape
     frames, bins = frames // size[0], bins // size[1]
     x = x[:, : frames * size[0], : bins * size[1]]

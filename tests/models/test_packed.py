@@ -1,6 +1,7 @@
 """Packed columns, the form for TPUs: the same convolutions, blocks and networks as without packing."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from rann_jax import models
 from rann_jax.models.convolution import packed
 from rann_jax.models.convolution.xla import plain
+from rann_jax.models.panns import NETWORKS, BasicBlock, ConvBlock, average_pool
 from rann_jax.models.rann import ResidualBlock
 
 pytestmark = pytest.mark.fast
@@ -98,6 +100,17 @@ def test_packed_columns_lie_side_by_side():
     np.testing.assert_array_equal(packed.unpacked(together, 2), x)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("size", [(2, 2), (2, 1)])
+def test_packed_images_are_pooled_as_others(size, dtype):
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 16, 3)), dtype)
+    expected = average_pool(x, size)
+    found = average_pool(packed.packed(x, 4), size, 4)
+    assert found.dtype == dtype
+    assert found.shape == expected.shape == (2, 2, 16 // size[1], 3)
+    np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("channels", "width", "lanes", "columns"),
     [
@@ -147,24 +160,68 @@ def test_a_block_equals_the_block_without_packing(channels, strides, columns):
     ],
 )
 def test_a_network_equals_the_network_without_packing(name, shape, form):
-    # In float64, as otherwise rounding turns the signs of some activations, and with them their slopes.
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         network = models.create(name, num_classes=4, blocks_per_stage=1, dtype=jnp.float64)
-        x = np.random.default_rng(0).standard_normal(shape)
-        variables = network.init(jax.random.key(0), x)
-        other = network.clone(**form)
-        assert jax.eval_shape(other.init, jax.random.key(0), x) == jax.eval_shape(lambda: variables)
+        compare(network, network.clone(**form), np.random.default_rng(0).standard_normal(shape))
 
-        def values(model):
-            def loss(params):
-                given = {**variables, "params": params}
-                logits, moved = model.apply(given, x, train=True, mutable=["batch_stats"])
-                return jnp.square(logits).sum(), (logits, moved)
 
-            (_, training), slopes = jax.value_and_grad(loss, has_aux=True)(variables["params"])
-            return training, model.apply(variables, x), slopes
+@pytest.mark.usefixtures("quickly_compiled")
+@pytest.mark.parametrize(
+    "block",
+    [ConvBlock(3), ConvBlock(3, (2, 1)), BasicBlock(4), BasicBlock(3, stride=2)],
+    ids=["pooled", "pooled in time", "residual", "residual and pooled"],
+)
+def test_a_block_of_panns_equals_the_block_without_packing(block):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        x = np.random.default_rng(0).standard_normal((2, 6, 16, 4))
+        block = block.clone(dtype=jnp.float64)
+        compare(block, block.clone(columns=4), x)
 
-        expected, found = (jax.jit(values, static_argnums=0)(model) for model in (network, other))
+
+# With at least 2 channels and 16 lanes, blocks pack 8 columns, then 4 and 2.
+@pytest.mark.usefixtures("quickly_compiled")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_panns_equal_those_without_packing(name):
+    draw = np.random.default_rng(0).standard_normal
+    x: Any = draw((2, 64, 40))
+    width = 32
+    if name == "wavegram_logmel_cnn14":
+        x, width = {"image": x, "waveform": draw((2, 40 * 320))}, 4
+    network = models.create(name, num_classes=4, width=width)
+    variables = jax.jit(network.init)(jax.random.key(0), x)
+
+    def results(model):
+        rngs = {"dropout": jax.random.key(1)}
+        return model.apply(variables, x, train=True, mutable=["batch_stats"], rngs=rngs)
+
+    expected, found = (
+        jax.jit(results, static_argnums=0)(model) for model in (network, network.clone(lanes=16))
+    )
+    # The last layers normalise few values, which magnifies rounding.
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-4), found, expected)
+
+
+def compare(network, other, x):
+    """Check that two forms have equal variables, results, statistics and gradients.
+
+    In float64, as otherwise rounding turns the signs of some activations, and with them their slopes.
+    """
+    variables = network.init(jax.random.key(0), x, train=False)
+    assert jax.eval_shape(partial(other.init, train=False), jax.random.key(0), x) == jax.eval_shape(
+        lambda: variables
+    )
+
+    def values(model):
+        def loss(params):
+            given = {**variables, "params": params}
+            rngs = {"dropout": jax.random.key(1)}
+            logits, moved = model.apply(given, x, train=True, mutable=["batch_stats"], rngs=rngs)
+            return jnp.square(logits).sum(), (logits, moved)
+
+        (_, training), slopes = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+        return training, model.apply(variables, x, train=False), slopes
+
+    expected, found = (jax.jit(values, static_argnums=0)(model) for model in (network, other))
     for mine, theirs in zip(found, expected, strict=True):
         largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(theirs))
         close = partial(np.testing.assert_allclose, rtol=0, atol=1e-5 * largest)

@@ -4,8 +4,8 @@ All compute convolutions as matrix products of patches. With few channels the pr
 a CPU copying the patches dominates (`cpu`), and on a GPU most of the tensor cores idle (`gpu`). Computing the
 same sums in other forms is up to twice as fast (measurements: docs/performance.md). The forms for CPUs
 and GPUs are chosen when a program is compiled. That for TPUs (`packed`) concerns all layers between
-convolutions, so it is part of the network (`RANN.lanes`, `rann_jax.compiler.suited`). Other accelerators use
-`lax.conv_general_dilated` and JAX's gradient of it throughout.
+convolutions, so it is part of the networks (their attribute `lanes`, `rann_jax.compiler.suited`). Other
+accelerators use `lax.conv_general_dilated` and JAX's gradient of it throughout.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +35,7 @@ class Convolution(nn.Module):
       strides: steps in rows and columns.
       padding: zeros before and after the rows, and the columns.
       columns: columns packed in the images and in the result (`packed`).
+      kernel_init: initialiser of the kernel. The deck does not state one; He's is ours.
       dtype: type of the computation and the result.
     """
 
@@ -43,14 +44,14 @@ class Convolution(nn.Module):
     strides: Pair = (1, 1)
     padding: Padding = ((0, 0), (0, 0))
     columns: Pair = (1, 1)
+    kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map (B, H, W, C) to (B, H', W', channels); both packed as `columns` says."""
         shape = (*self.size, x.shape[-1] // self.columns[0], self.channels)
-        # The deck does not state an initialisation; He's is ours.
-        kernel, x = self.param("kernel", nn.initializers.he_normal(), shape), x.astype(self.dtype)
+        kernel, x = self.param("kernel", self.kernel_init, shape), x.astype(self.dtype)
         if self.columns != (1, 1):
             return packed.convolution(x, kernel, self.strides, self.padding, self.columns)
         form = convolved if x.shape[1] * x.shape[2] >= LARGE else plain

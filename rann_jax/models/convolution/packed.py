@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from rann_jax.models.convolution.xla import Padding, Pair, plain, with_shifted
+from rann_jax.models.norm import widened
 
 
 def columns_for(channels: int, width: int, lanes: int) -> int:
@@ -29,6 +30,20 @@ def packed(x: jax.Array, columns: int) -> jax.Array:
 def unpacked(x: jax.Array, columns: int) -> jax.Array:
     """Return images (B, F, T / columns, columns x C) as (B, F, T, C)."""
     return x.reshape(*x.shape[:2], x.shape[2] * columns, x.shape[3] // columns)
+
+
+def pooled(x: jax.Array, size: Pair, columns: int) -> jax.Array:
+    """Return the average of packed images over `size` neighbours, where size[1] divides the packed columns.
+
+    Images (B, F, T / columns, columns x C) become (B, F / size[0], T / columns, columns / size[1] x C).
+    Incomplete groups of rows are dropped. The sums are in float32, or in float64 if that is the images' type.
+    """
+    rows, neighbours = size
+    height = x.shape[1] // rows
+    grouped = x[:, : height * rows].reshape(x.shape[0], height, rows, *x.shape[2:])
+    parts = jnp.split(widened(grouped).sum(axis=2), columns, axis=-1)
+    sums = [sum(parts[first : first + neighbours]) for first in range(0, columns, neighbours)]
+    return (jnp.concatenate(sums, axis=-1) / (rows * neighbours)).astype(x.dtype)
 
 
 def convolution(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, columns: Pair) -> jax.Array:
