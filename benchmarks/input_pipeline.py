@@ -188,9 +188,8 @@ def network(esc10: Path, repeats: int) -> dict[str, float]:
     from configs.esc50 import get_config
     from input_pipeline import prepare, train_batches
     from rann_jax import distributed
-    from rann_jax.compiler import network_options, suited
     from rann_jax.experiment import build
-    from rann_jax.steps import make_train_step
+    from rann_jax.train import compiled_step
 
     config = get_config("subset=esc10,size=small")
     experiment = build(config)
@@ -203,16 +202,9 @@ def network(esc10: Path, repeats: int) -> dict[str, float]:
         seed=0,
     )
     mesh = distributed.data_mesh()
-    step = make_train_step(
-        suited(experiment.model),
-        experiment.front_end,
-        experiment.tx,
-        task=config.task,
-        ema_decay=config.ema_decay,
-        augment=experiment.augment,
-    )
-    train_step = jax.jit(step, donate_argnums=0, compiler_options=network_options())
-    holder = [experiment.create()]
+    train_step = compiled_step(experiment, mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, experiment.sharded_state(mesh))
+    holder = [experiment.create(shardings=shardings)]
     kept = distributed.place_batch(next(batches), mesh)
 
     def train(batch: Mapping[str, jax.Array]) -> None:
