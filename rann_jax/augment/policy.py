@@ -182,7 +182,8 @@ def _scheduled(name: str, given: Mapping[str, Any], sample_rate: float, total_st
         raise ValueError(
             f"{name}={given!r} must be a dict of options of {name}: {{}} keeps the defaults"
         ) from None
-    check(cls, options, of=name, also={"probability": float, "until": float})
+    # The sample rate is the run's.
+    check(cls, options, of=name, also={"probability": float, "until": float}, but=["sample_rate"])
     probability, until = options.pop("probability", 1.0), options.pop("until", 1.0)
     for key, value in (("probability", probability), ("until", until)):
         if not 0 <= value <= 1:
@@ -192,7 +193,7 @@ def _scheduled(name: str, given: Mapping[str, Any], sample_rate: float, total_st
             f"{name}: until={until} is a share of total_steps, which is missing: give total_steps"
         )
     if any(field.name == "sample_rate" for field in dataclasses.fields(cls)):
-        options = {"sample_rate": sample_rate, **options}
+        options["sample_rate"] = sample_rate
     augmentation = cls(**options)
     stops_at = round(until * total_steps) if until < 1 and total_steps is not None else None
     return Scheduled(augmentation, probability, stops_at)

@@ -136,6 +136,7 @@ def test_stretch_and_pitch_keep_the_floating_type_of_the_sound(name, probability
         ({"mixip": {}}, "mixip"),
         ({"mixup": {"alpha": 0.0}}, "alpha"),
         ({"mixup": {"beta": 1.0}}, "beta"),
+        ({"stretch": {"sample_rate": 1000}}, "stretch has no option .sample_rate."),
         ({"mixup": {"until": 0.5}}, "until=0.5.*total_steps"),
         ({"gain": {"low_db": 3.0, "high_db": 1.0}}, "low_db"),
         ({"gain": {"probability": 1.5}}, "probability=1.5"),
