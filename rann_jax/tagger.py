@@ -22,6 +22,7 @@ from rann_jax.experiment import Experiment, build
 from rann_jax.listener import Listener, check_batch_size, checked, in_batches
 from rann_jax.steps import make_embed_step, make_eval_step
 from rann_jax.timeline import Judgement
+from rann_jax.windows import batched
 
 
 class Tagger(Listener):
@@ -101,8 +102,9 @@ class Tagger(Listener):
         Raises:
           ValueError: as for `tag`.
         """
-        windows = [window for _, _, window in self._windows([checked(wave)], sample_rate, None)]
-        return self.embed_windows(np.stack(windows)).mean(axis=0)
+        windows = self._windows([checked(wave)], sample_rate, None)
+        parts = [self.embed_windows(np.stack(group)) for *_, group in batched(windows, self.batch_size)]
+        return np.concatenate(parts).mean(axis=0)
 
     def embed_windows(self, windows: np.ndarray) -> np.ndarray:
         """Return embeddings (W, D) of windows (W, crop_samples) at `sample_rate`."""
