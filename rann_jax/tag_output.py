@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from input_pipeline.datasets.source import unwritable
 from rann_jax.timeline import Timeline
 from rann_jax.workdir import replace_atomically
 
@@ -234,12 +235,18 @@ def bar(p: float) -> str:
 
 
 def shown(path: str | Path) -> str:
-    r"""Return a path as text; bytes that are not UTF-8, which no text file can hold, become escapes.
+    r"""Return a path as one line of text.
 
-    >>> print(shown(os.fsdecode(b"caf\xe9.wav")))
-    caf\xe9.wav
+    Bytes that are not UTF-8 become escapes, and so do control characters, which a terminal might obey.
+
+    >>> print(shown(os.fsdecode(b"caf\xe9\n.wav")))
+    caf\xe9\n.wav
     """
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(
+        character.encode("unicode_escape").decode() if unwritable(character) else character
+        for character in text
+    )
 
 
 def file_name(path: Path, kind: str) -> str:

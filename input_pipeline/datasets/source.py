@@ -20,7 +20,7 @@ TABLE_SUFFIXES = frozenset([".csv", ".txt"])
 
 # Unicode categories that a line of text cannot hold: controls, ends of lines and paragraphs, bytes that are
 # not UTF-8.
-_UNWRITABLE = ("Cc", "Zl", "Zp", "Cs")
+UNWRITABLE = ("Cc", "Zl", "Zp", "Cs")
 
 # The largest official table (AudioSet's unbalanced segments) has 100 MB.
 _MAX_TABLE_BYTES = 1 << 30
@@ -97,13 +97,14 @@ def walk(folder: Path, left_out: list[tuple[str, str]]) -> Iterator[Path]:
 
 def _relative(path: Path, folder: Path) -> str:
     name = path.relative_to(folder).as_posix()
-    if _unwritable(name):
+    if unwritable(name):
         raise DataError(f"config.data_dir: the file name {name!r} is not printable text: rename it")
     return name
 
 
-def _unwritable(name: str) -> bool:
-    return any(unicodedata.category(character) in _UNWRITABLE for character in name)
+def unwritable(name: str) -> bool:
+    """Return whether a name has characters that a line of text cannot hold."""
+    return any(unicodedata.category(character) in UNWRITABLE for character in name)
 
 
 def _stamp(path: Path) -> Stamp:
@@ -221,7 +222,7 @@ def check_classes(names: Sequence[str], where: str) -> None:
       DataError: a name cannot, or is repeated; the message begins with `where`, the source of the names.
     """
     for name in names:
-        if not name or name != name.strip() or _unwritable(name):
+        if not name or name != name.strip() or unwritable(name):
             raise DataError(
                 f"{where}: {name!r} is not a valid class name: write it in one line, without control "
                 "characters or surrounding spaces"
