@@ -92,7 +92,8 @@ class Failure:
 def find_files(sources: Sequence[Path]) -> list[Path]:
     """Return the given files, and the files in the given folders that have a known sound suffix.
 
-    A folder's files are sorted, and each file is returned once. As in data preparation, hidden files and
+    Among these are sounds that cannot be decoded here, such as .aac: they are not passed over silently. A
+    folder's files are sorted, and each file is returned once. As in data preparation, hidden files and
     folders, such as .Trash or macOS's "._dog.wav", are left out, and linked folders are searched.
 
     Raises:
@@ -102,7 +103,7 @@ def find_files(sources: Sequence[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for source in sources:
         if source.is_dir():
-            sounds = sorted(path for path in walk(source, []) if is_audio(path.name) and path.is_file())
+            sounds = sorted(path for path in walk(source, []) if _is_sound(path))
             if not sounds:
                 raise ConfigError(f"{source}: no sound files in this folder{_why_not_a_workdir(source)}")
             found |= dict.fromkeys(sounds)
@@ -111,6 +112,10 @@ def find_files(sources: Sequence[Path]) -> list[Path]:
         else:
             raise ConfigError(f"{source}: no such file or folder")
     return list(found)
+
+
+def _is_sound(path: Path) -> bool:
+    return (is_audio(path.name) or path.suffix.lower() in audio.UNREADABLE) and path.is_file()
 
 
 def _why_not_a_workdir(folder: Path) -> str:

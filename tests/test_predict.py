@@ -103,6 +103,13 @@ def test_hidden_files_in_folders_are_left_out(tmp_path):
 
 
 @pytest.mark.fast
+def test_sounds_that_cannot_be_decoded_are_not_passed_over(tmp_path):
+    for name in ("a.aac", "b.WEBM", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert predict.find_files([tmp_path]) == [tmp_path / "a.aac", tmp_path / "b.WEBM"]
+
+
+@pytest.mark.fast
 def test_linked_folders_are_searched_once(tmp_path):
     """As in preparation, sounds behind links are found, none twice, and loops end."""
     for name in ("disk/b.wav", "sounds/own/a.wav"):
