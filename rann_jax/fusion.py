@@ -13,6 +13,7 @@ with respect to a mass of exactly zero is taken as zero). Outside of jit, malfor
 inside, where values are unknown, only shapes are checked.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,17 @@ Masses = ArrayLike | Sequence[Any]  # arrays, or nested lists of numbers
 SUM_TOLERANCE = 1e-3  # (ours) allowed deviation of a sum of masses from 1: bfloat16 networks are not exact
 NO_SUPPORT = 1e-6  # (ours) support below this is rounding error
 TINY = float(jnp.finfo(jnp.float32).tiny)
+
+
+def _rule(combine: Callable[[jax.Array], jax.Array]) -> Callable[[Masses], jax.Array]:
+    """Return a function compiled, and with its masses checked; without the check it is `__wrapped__`."""
+    compiled = jax.jit(combine)
+
+    @functools.wraps(compiled)
+    def checking(masses: Masses) -> jax.Array:
+        return compiled(_checked(masses))
+
+    return checking
 
 
 def weighted_average(probs: Masses, weights: Masses | None = None) -> jax.Array:
@@ -47,7 +59,8 @@ def weighted_average(probs: Masses, weights: Masses | None = None) -> jax.Array:
     return _weighted_average(_checked(probs, sums_to_one=False), weights)
 
 
-def dempster_shafer(masses: Masses) -> jax.Array:
+@_rule
+def dempster_shafer(masses: jax.Array) -> jax.Array:
     """Return Dempster's rule on single classes: prod_i m_i(A) / sum_B prod_i m_i(B), the deck's D-S.
 
     Where the models contradict each other completely, every product is zero and the rule is undefined. There
@@ -68,10 +81,11 @@ def dempster_shafer(masses: Masses) -> jax.Array:
     >>> dempster_shafer([[0.99, 0.01, 0], [0, 0.01, 0.99]]).tolist()  # Zadeh's paradox
     [0.0, 1.0, 0.0]
     """
-    return _dempster_shafer(_checked(masses))
+    return _normalised(_log(masses).sum(0), masses.mean(0))
 
 
-def improved_dempster_shafer(masses: Masses) -> jax.Array:
+@_rule
+def improved_dempster_shafer(masses: jax.Array) -> jax.Array:
     """Combine a support- and certainty-weighted average with itself M - 1 times, for the deck's improved D-S.
 
     This is a reconstruction. The deck follows Li et al., Sensors 17(8) 1729 (2017), "distance matrix of the
@@ -81,10 +95,12 @@ def improved_dempster_shafer(masses: Masses) -> jax.Array:
 
     Arguments, result and errors are those of `dempster_shafer`.
     """
-    return _improved_dempster_shafer(_checked(masses))
+    impurity = 1 - jnp.square(masses).sum(-1, keepdims=True)
+    return _self_combined(_credible_average(masses, jnp.exp(-impurity)), len(masses))
 
 
-def murphy(masses: Masses) -> jax.Array:
+@_rule
+def murphy(masses: jax.Array) -> jax.Array:
     """Combine the average with itself M - 1 times: Murphy's rule (Decision Support Systems 29, 2000).
 
     Arguments, result and errors are those of `dempster_shafer`.
@@ -92,10 +108,11 @@ def murphy(masses: Masses) -> jax.Array:
     >>> [round(p, 4) for p in murphy([[0.5, 0.5], [1, 0]]).tolist()]  # (3/4, 1/4), squared, scaled
     [0.9, 0.1]
     """
-    return _murphy(_checked(masses))
+    return _self_combined(masses.mean(0), len(masses))
 
 
-def deng(masses: Masses) -> jax.Array:
+@_rule
+def deng(masses: jax.Array) -> jax.Array:
     """Return Deng's rule: Murphy's, but each model is weighted by the support that the others give it.
 
     The support of model i is sum_{j != i} (1 - d_ij), where d_ij = sqrt(|m_i - m_j|^2 / 2) is Jousselme's
@@ -104,10 +121,11 @@ def deng(masses: Masses) -> jax.Array:
 
     Arguments, result and errors are those of `dempster_shafer`.
     """
-    return _deng(_checked(masses))
+    return _self_combined(_credible_average(masses, jnp.ones_like(masses[..., :1])), len(masses))
 
 
-def conflict(masses: Masses) -> jax.Array:
+@_rule
+def conflict(masses: jax.Array) -> jax.Array:
     """Return Dempster's conflict k = 1 - sum_A prod_i m_i(A).
 
     0 means agreement on one class, 1 complete contradiction.
@@ -124,9 +142,13 @@ def conflict(masses: Masses) -> jax.Array:
     >>> round(float(conflict([[0.99, 0.01, 0], [0, 0.01, 0.99]])), 4)
     0.9999
     """
-    return _conflict(_checked(masses))
+    log_product = _log(masses).sum(0)
+    possible = jnp.isfinite(log_product).any(-1)
+    log_sum = jax.nn.logsumexp(jnp.where(possible[..., None], log_product, 0.0), axis=-1)
+    return jnp.where(possible, jnp.clip(-jnp.expm1(log_sum), 0.0, 1.0), 1.0)
 
 
+# By the names that the programs take. A new rule is a function of masses (M, ..., C), and a line here.
 RULES: dict[str, Callable[..., jax.Array]] = {
     "wa": weighted_average,
     "ds": dempster_shafer,
@@ -162,7 +184,8 @@ def fuse(
         return _weighted_average(_checked_for(task, probs), weights)
     if weights is not None:
         raise ValueError(f"rule {rule!r} takes no weights, only 'wa' does")
-    fused = _COMBINATIONS[rule](masses_for(task, probs))
+    combine = RULES[rule]
+    fused = getattr(combine, "__wrapped__", combine)(masses_for(task, probs))
     return fused[..., 0] if task == "tagging" else fused
 
 
@@ -188,49 +211,9 @@ def binary_frames(probs: Masses) -> jax.Array:
     return _binary_frames(_checked(probs, sums_to_one=False))
 
 
-# The rules without their checks, which `fuse` does once.
-
-
 def _weighted_average(probs: jax.Array, weights: Masses | None) -> jax.Array:
     weights = _checked_weights(weights, len(probs))
     return jnp.tensordot(weights.astype(probs.dtype), probs, axes=1)
-
-
-@jax.jit
-def _dempster_shafer(masses: jax.Array) -> jax.Array:
-    return _normalised(_log(masses).sum(0), masses.mean(0))
-
-
-@jax.jit
-def _improved_dempster_shafer(masses: jax.Array) -> jax.Array:
-    impurity = 1 - jnp.square(masses).sum(-1, keepdims=True)
-    return _self_combined(_credible_average(masses, jnp.exp(-impurity)), len(masses))
-
-
-@jax.jit
-def _murphy(masses: jax.Array) -> jax.Array:
-    return _self_combined(masses.mean(0), len(masses))
-
-
-@jax.jit
-def _deng(masses: jax.Array) -> jax.Array:
-    return _self_combined(_credible_average(masses, jnp.ones_like(masses[..., :1])), len(masses))
-
-
-_COMBINATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "ds": _dempster_shafer,
-    "ids": _improved_dempster_shafer,
-    "murphy": _murphy,
-    "deng": _deng,
-}
-
-
-@jax.jit
-def _conflict(masses: jax.Array) -> jax.Array:
-    log_product = _log(masses).sum(0)
-    possible = jnp.isfinite(log_product).any(-1)
-    log_sum = jax.nn.logsumexp(jnp.where(possible[..., None], log_product, 0.0), axis=-1)
-    return jnp.where(possible, jnp.clip(-jnp.expm1(log_sum), 0.0, 1.0), 1.0)
 
 
 def _binary_frames(probs: jax.Array) -> jax.Array:

@@ -309,3 +309,15 @@ def test_malformed_masses_are_refused(rule, masses, says):
 def test_malformed_requests_are_refused(arguments, says):
     with pytest.raises(ValueError, match=says):
         fusion.fuse(arguments.pop("rule"), [[0.5, 0.5], [0.2, 0.8]], **arguments)
+
+
+def test_a_new_rule_is_one_line_of_the_registry(monkeypatch):
+    monkeypatch.setitem(
+        fusion.RULES, "product", lambda masses: masses.prod(0) / masses.prod(0).sum(-1, keepdims=True)
+    )
+    probs = np.array([[[0.7, 0.3]], [[0.6, 0.4]]])
+    for task in ("classification", "tagging"):
+        expected = fusion.fuse("ds", probs, task=task)
+        np.testing.assert_allclose(fusion.fuse("product", probs, task=task), expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="is negative"):
+        fusion.fuse("product", -probs)
