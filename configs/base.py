@@ -36,7 +36,8 @@ def base() -> ConfigDict:
             # The task: "classification" (softmax) or "tagging" (sigmoid, several labels per clip).
             "task": "classification",
             "num_classes": 10,
-            # The input: sample rate in Hz, crop length in seconds, the front end and its options.
+            # The input: sample rate in Hz, crop length in seconds, the front end and its options. n_bins: the
+            # image's rows, for all features alike (ours); chroma then divides the octave into as many.
             "sample_rate": 44100,
             "t_c": 4.0,
             "feature": {"name": "log_mel", "frames_per_second": 128, "n_bins": 128},

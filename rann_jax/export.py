@@ -7,7 +7,8 @@
   --to onnx         the same for onnxruntime and others, also for any batch size. Front ends that cannot be
                     expressed in ONNX (cqt, cwt, tempogram) are left out: the model then takes their image
                     instead of the waveform, and model.onnx.json's input says which. It always computes in
-                    float32, because ONNX has no convolution in bfloat16:
+                    float32, because ONNX has no convolution in bfloat16. On CPUs this package transforms
+                    log-mels in float64, so probabilities of nearly silent clips can differ by thousandths:
                       session = onnxruntime.InferenceSession("model.onnx")
                       (probabilities,) = session.run(None, {"wave": wave})
   --to safetensors  the weights only, without the network and the front end.

@@ -123,8 +123,8 @@ def check_same_config(workdir: Path, config: ConfigDict, *, free: Sequence[str] 
             f"{key} ({repr(before[key]) if key in before else 'absent'} there)" for key in differing[:5]
         )
         raise ConfigError(
-            f"{workdir} holds a run with another config, differing in {shown}: use the same values or "
-            "another --workdir"
+            f"{workdir} holds a run with another config, differing in {shown}: use the same values, or "
+            f"another --workdir, which --config.init_from={workdir} would start from these weights"
         )
 
 

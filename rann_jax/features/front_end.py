@@ -156,7 +156,7 @@ class Gfcc(Spectral):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chroma(FrontEnd):
-    """Chromagram of the STFT, `chroma_stft`, one row per pitch class.
+    """Chromagram of the STFT, `chroma_stft`: 12 rows, one per pitch class, or the octave in `n_bins` parts.
 
     Attributes:
         n_fft: FFT length; None for the power of two nearest to librosa's 2048 / 22050 seconds.

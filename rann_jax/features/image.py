@@ -89,7 +89,8 @@ class FrontEnd:
         """Return the image `(..., n_bins, n_frames)` of a waveform of `n_samples`."""
         image = self.features(fitted(y, self.padded_samples))[..., : self.n_frames]
         wanted = (*y.shape[:-1], self.n_bins, self.n_frames)
-        assert image.shape == wanted, f"{self.name} made {image.shape}, not {wanted}"
+        if image.shape != wanted:
+            raise ValueError(f"front end {self.name!r} made an image {image.shape}, not {wanted}")
         return image
 
     def inputs(self, y: jax.Array) -> Inputs:

@@ -239,3 +239,12 @@ def test_an_integer_waveform_is_refused():
     made = front_end("log_mel", sample_rate=8000, seconds=1.0)
     with pytest.raises(ValueError, match="32768"):
         made(np.zeros((1, 8000), np.int16))
+
+
+def test_a_front_end_that_makes_another_image_is_refused():
+    class Half(FRONT_ENDS["chroma"]):
+        def features(self, y):
+            return super().features(y)[..., ::2, :]
+
+    with pytest.raises(ValueError, match=r"front end 'chroma' made an image \(6, 128\), not \(12, 128\)"):
+        Half(sample_rate=8000, seconds=1.0)(np.zeros(8000, np.float32))
