@@ -1,11 +1,12 @@
 """Uncertainty of scores: bootstrap confidence intervals over clips, and McNemar's exact test of two models.
 
 The bootstrap draws clips with replacement and scores every draw (Efron, 1979). A draw is a vector of how
-often each clip was drawn, so all draws are scored at once by matrix products. Clips are treated as
+often each clip was drawn, so many draws are scored at once by matrix products. Clips are treated as
 independent: the intervals account neither for several clips by one speaker nor for the training seed.
 """
 
 import numpy as np
+from scipy import sparse
 from scipy.special import ndtr, ndtri
 from scipy.stats import binom
 
@@ -13,6 +14,10 @@ from rann_jax import metrics
 from rann_jax.errors import ConfigError
 
 Array = np.ndarray
+
+BLOCK = (
+    1 << 22
+)  # (ours) counts that are scored at once; a class with many positives takes a few times as many
 
 
 def check_draws(draws: int) -> None:
@@ -22,9 +27,15 @@ def check_draws(draws: int) -> None:
 
 
 def draw_counts(clips: int, draws: int, seed: int = 0) -> Array:
-    """Return how often each clip is in each draw with replacement, (draws, clips) float32."""
+    """Return how often each clip is in each draw with replacement, (draws, clips) uint8.
+
+    A byte is enough: a clip is drawn more than 255 times with a probability below 1 / 256!.
+    """
     rng = np.random.default_rng(seed)
-    return rng.multinomial(clips, np.full(clips, 1 / clips), size=draws).astype(np.float32)
+    counts = np.empty((draws, clips), np.uint8)
+    for draw in counts:  # all draws at once would take eight bytes a count
+        draw[:] = rng.multinomial(clips, np.full(clips, 1 / clips))
+    return counts
 
 
 def scores(targets: Array, probabilities: Array, counts: Array, threshold: float | None = None) -> dict:
@@ -33,7 +44,8 @@ def scores(targets: Array, probabilities: Array, counts: Array, threshold: float
     Args:
       targets: (n, C) multi-hot.
       probabilities: (n, C).
-      counts: (draws, n) how often each clip counts; float64 ones give the scores of the split itself.
+      counts: (draws, n) how often each clip counts; float64 ones give the scores of the split itself, others
+        are computed with in float32.
       threshold: threshold of F1 for tagging; None predicts the most probable class.
 
     Returns:
@@ -41,22 +53,27 @@ def scores(targets: Array, probabilities: Array, counts: Array, threshold: float
     """
     best = probabilities.argmax(axis=1)
     clips = np.arange(len(targets))
-    predicted = np.zeros(targets.shape, np.float32)
+    predicted = np.zeros(targets.shape, np.uint8)
     if threshold is None:
         predicted[clips, best] = 1
     else:
-        predicted[probabilities.astype(np.float64) > threshold] = 1  # compared as in `metrics`
-    precision, area = _ranked(targets, probabilities, counts)
-    positives = counts @ targets
-    with np.errstate(invalid="ignore", divide="ignore"):
-        f1 = 2 * (counts @ (targets * predicted)) / (positives + counts @ predicted)
-        f1 = np.where(positives > 0, f1, np.nan)
-    return {
-        "accuracy": (counts @ targets[clips, best]).astype(np.float64) / counts.sum(axis=1),
-        "mAP": _means(precision),
-        "F1": _means(f1),
-        "d_prime": metrics.d_prime(_means(area)),
-    }
+        predicted[probabilities > np.float64(threshold)] = 1  # compared in float64, as in `metrics`
+    right = targets[clips, best].astype(np.float32)
+    marks = (targets, predicted, targets * predicted)
+    marked = [sparse.csr_array(each.T, dtype=np.float32) for each in marks]
+    rows = max(1, BLOCK // len(clips))
+    blocks = []
+    for begin in range(0, len(counts), rows):
+        block = counts[begin : begin + rows].T
+        block = np.ascontiguousarray(block, np.result_type(block, np.float32))
+        precision, area = _ranked(targets, probabilities, block)
+        positives, guesses, hits = (each @ block for each in marked)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            f1 = np.where(positives > 0, 2 * hits / (positives + guesses), np.nan)
+        accuracy = (right @ block).astype(np.float64) / block.sum(axis=0)
+        blocks.append((accuracy, _means(precision), _means(f1), metrics.d_prime(_means(area))))
+    joined = map(np.concatenate, zip(*blocks, strict=True))
+    return dict(zip(("accuracy", "mAP", "F1", "d_prime"), joined, strict=True))
 
 
 def interval(values: Array, score: float, level: float = 0.95) -> tuple[float, float]:
@@ -114,27 +131,41 @@ def right(targets: Array, probabilities: Array) -> Array:
 
 
 def _ranked(targets: Array, probabilities: Array, counts: Array) -> tuple[Array, Array]:
-    """Return weighted average precision and AUC (draws, C), with ties as in `metrics`."""
-    shape = (len(counts), targets.shape[1])
-    precision, area = np.full(shape, np.nan), np.full(shape, np.nan)
+    """Return weighted average precision and AUC (C, draws) for counts (n, draws), with ties as in `metrics`.
+
+    The thresholds of a class are the distinct probabilities of its positives. A clip counts from the first
+    threshold that it reaches on, so what is ranked at each threshold is a cumulative sum.
+    """
+    precision = np.full((targets.shape[1], counts.shape[1]), np.nan)
+    area = precision.copy()
     for c in range(targets.shape[1]):
-        positive = targets[:, c] > 0
-        values, weights = probabilities[:, c], counts[:, positive]
-        at_least = (values[:, None] >= values[positive]).astype(np.float32)  # (n, positives)
-        equal = (values[:, None] == values[positive]).astype(np.float32)
-        ranked = counts @ at_least
-        true = weights @ at_least[positive]
-        false = ranked - true
-        ties = counts[:, ~positive] @ equal[~positive]
-        total, negatives = weights.sum(axis=1), counts[:, ~positive].sum(axis=1)
+        positive, descending = targets[:, c] > 0, -probabilities[:, c]
+        if not positive.any():
+            continue
+        thresholds = np.unique(descending[positive])
+        first = np.searchsorted(thresholds, descending)  # one past the last for clips that reach none
+        tied = thresholds[np.minimum(first, len(thresholds) - 1)] == descending
+        kind = np.where(positive, 0, np.where(tied, 1, 2))
+        sums = _grouped(kind * (len(thresholds) + 1) + first, 3 * (len(thresholds) + 1), counts)
+        weights, ties, others = np.split(sums, 3)
+        negatives = ties.sum(axis=0) + others.sum(axis=0)
+        weights, ties, others = weights[:-1], ties[:-1], others[:-1]
+        true, false = weights.cumsum(axis=0), (ties + others).cumsum(axis=0)
+        total = true[-1]
         with np.errstate(invalid="ignore", divide="ignore"):
-            precision[:, c] = np.nansum(weights * true / ranked, axis=1) / total
-            below = negatives[:, None] - false + 0.5 * ties
-            area[:, c] = (weights * below).sum(axis=1) / (total * negatives)
-        precision[total == 0, c] = np.nan
-        area[(total == 0) | (negatives == 0), c] = np.nan
+            gain = weights * true / np.maximum(true + false, 1)  # where nothing is ranked, the weight is 0
+            precision[c] = gain.sum(axis=0, dtype=np.float64) / total
+            below = weights * (negatives - false + 0.5 * ties)
+            area[c] = below.sum(axis=0, dtype=np.float64) / (total * negatives)
     return precision, area
 
 
+def _grouped(groups: Array, number: int, counts: Array) -> Array:
+    """Return the counts (n, draws) summed over the clips of each group, (number, draws)."""
+    clips = np.arange(len(groups) + 1)
+    ones = np.ones(len(groups), counts.dtype)
+    return sparse.csc_array((ones, groups, clips), shape=(number, len(groups))) @ counts
+
+
 def _means(per_class: Array) -> Array:
-    return np.array([metrics.mean(row) for row in per_class])
+    return np.array([metrics.mean(draw) for draw in per_class.T])

@@ -1,5 +1,7 @@
 """Bootstrap scores equal scikit-learn's on the clips drawn; McNemar's test equals SciPy's binomial test."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.special import ndtri
@@ -37,6 +39,39 @@ def test_draws_are_scored_like_the_clips_they_contain(split):
         }
         for name, value in expected.items():
             np.testing.assert_allclose(drawn[name][row], value, rtol=1e-5, err_msg=name)
+
+
+def test_the_draws_of_a_seed_stay_the_same():
+    """Published intervals depend on them."""
+    expected = np.random.default_rng(3).multinomial(60, np.full(60, 1 / 60), size=5)
+    np.testing.assert_array_equal(significance.draw_counts(60, 5, seed=3), expected)
+
+
+def test_blocks_of_draws_give_what_all_at_once_give(split, monkeypatch):
+    targets, scores = split
+    counts = significance.draw_counts(60, 20)
+    whole = significance.scores(targets, scores, counts)
+    monkeypatch.setattr(significance, "BLOCK", 7 * 60 + 1)  # seven draws at a time
+    for name, values in significance.scores(targets, scores, counts).items():
+        np.testing.assert_array_equal(values, whole[name])
+
+
+def test_draws_of_many_clips_fit_in_memory():
+    """Arrays of clips times positives would take 800 MB here, and counts of several bytes 40 MB or more."""
+    rng = np.random.default_rng(0)
+    targets = np.eye(2, dtype=np.uint8)[rng.integers(0, 2, 20_000)]
+    scores = rng.random((20_000, 2), np.float32)
+    tracemalloc.start()
+    try:
+        counts = significance.draw_counts(20_000, 1000)
+        drawn = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        significance.scores(targets, scores, counts[:20])
+        scored = tracemalloc.get_traced_memory()[1] - counts.nbytes
+    finally:
+        tracemalloc.stop()
+    assert drawn < 40e6
+    assert scored < 100e6
 
 
 def test_a_class_missing_from_a_draw_is_left_out(split):
