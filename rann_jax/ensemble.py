@@ -34,7 +34,8 @@ from rann_jax.workdir import CONFIG_FILE, load_config
 
 SINGLE = "single"
 TAGGING_THRESHOLD = 0.5  # (ours) for F1
-MEASURES = ("accuracy", "mAP", "F1", "d_prime")
+RANGES = {"accuracy": (0, 1), "mAP": (0, 1), "F1": (0, 1), "d_prime": (-np.inf, np.inf)}
+MEASURES = tuple(RANGES)
 
 
 def load_models(runs: Sequence[Path], split: str) -> dict[str, Predictions]:
@@ -167,7 +168,9 @@ def _row(
     row: dict[str, Any] = {"models": models, "rule": rule}
     for name in MEASURES:
         row[name] = float(exact[name][0])
-        ends = (np.nan, np.nan) if drawn is None else significance.interval(drawn[name], row[name])
+        ends = (np.nan, np.nan)
+        if drawn is not None:
+            ends = significance.interval(drawn[name], row[name], within=RANGES[name])
         row[f"{name}_low"], row[f"{name}_high"] = ends
     p = significance.mcnemar(significance.right(truth.targets, probs), best)
     return row | {"conflict": conflict, "p": p, "weights": ""}

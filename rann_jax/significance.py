@@ -15,9 +15,12 @@ from rann_jax.errors import ConfigError
 
 Array = np.ndarray
 
-BLOCK = (
-    1 << 22
-)  # (ours) counts that are scored at once; a class with many positives takes a few times as many
+# (ours) Counts that are scored at once. A class with many positives needs several arrays of this size.
+BLOCK = 1 << 22
+
+# (ours) The bias is corrected by the share of draws below the score. At a share of 0.1, the interval would
+# begin where only 3e-6 of the draws are expected, so at the least one; at 0, it would end there too.
+LEAST_SHARE = 0.1
 
 
 def check_draws(draws: int) -> None:
@@ -76,14 +79,22 @@ def scores(targets: Array, probabilities: Array, counts: Array, threshold: float
     return dict(zip(("accuracy", "mAP", "F1", "d_prime"), joined, strict=True))
 
 
-def interval(values: Array, score: float, level: float = 0.95) -> tuple[float, float]:
-    """Return the bias-corrected percentile interval of a score.
+def interval(
+    values: Array, score: float, level: float = 0.95, within: tuple[float, float] = (-np.inf, np.inf)
+) -> tuple[float, float]:
+    """Return the bias-corrected percentile interval of a score, or a wider one if few draws are on one side.
 
     The method is that of Efron & Tibshirani (1993), 14.3, without acceleration.
 
     Draws contain clips more than once, which raises their average precision above the split's and lowers F1,
     the more so the fewer clips a class has. Plain percentiles would shift the interval in the same direction.
     It must shift in the opposite direction, because the split's own score already has this bias.
+
+    With many classes of few clips, nearly all draws are on one side of the score, and no draw is where the
+    corrected percentiles would be. If less than LEAST_SHARE of the draws are on the other side, the interval
+    (ours) assumes only that the bias is between none and that of the draws. It spans the basic bootstrap
+    interval (Davison & Hinkley, 1997, 5.2: the draws' percentiles mirrored at the score) and an interval of
+    the same width around the score.
 
     Draws whose score is undefined (NaN) are left out. An infinite score is defined: it is d' for an AUC of 1.
     An end between two draws is interpolated; if one of the two is infinite, the end is the nearer draw.
@@ -92,6 +103,7 @@ def interval(values: Array, score: float, level: float = 0.95) -> tuple[float, f
       values: (draws,) scores of the draws.
       score: score of the split itself.
       level: confidence level, the share of such intervals that contain the true score.
+      within: least and greatest value that a score can have, which a wider interval might exceed.
 
     >>> interval(np.array([1.0] * 50 + [np.inf] * 50), np.inf)
     (1.0, inf)
@@ -100,12 +112,26 @@ def interval(values: Array, score: float, level: float = 0.95) -> tuple[float, f
     if not len(defined):
         return float("nan"), float("nan")
     share = (np.mean(defined < score) + np.mean(defined <= score)) / 2  # equal ones count as half below
-    ends = ndtr(2 * ndtri(share) + ndtri([(1 - level) / 2, (1 + level) / 2]))
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    if min(share, 1 - share) < LEAST_SHARE:
+        wide = _half_corrected(np.quantile(defined, tails, method="nearest"), score)
+        if np.isfinite(wide).all():
+            low, high = np.clip(wide, *within)
+            return float(low), float(high)
+    ends = ndtr(2 * ndtri(share) + ndtri(tails))
     with np.errstate(invalid="ignore"):  # inf - inf
         between = np.quantile(defined, ends)
     nearest = np.quantile(defined, ends, method="nearest")
     low, high = np.where(np.isfinite(between), between, nearest)
     return float(low), float(high)
+
+
+def _half_corrected(percentiles: Array, score: float) -> tuple[float, float]:
+    """Return the ends for a bias between none and that of the draws; see `interval`."""
+    low, high = percentiles
+    with np.errstate(invalid="ignore"):  # inf - inf
+        half = (high - low) / 2
+        return min(2 * score - high, score - half), max(2 * score - low, score + half)
 
 
 def mcnemar(first: Array, second: Array) -> float:

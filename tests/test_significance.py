@@ -119,6 +119,29 @@ def test_an_interval_corrects_the_bias_of_the_draws():
     assert significance.interval(np.full(9, 1.0), 1.0) == (1, 1)
 
 
+def test_an_interval_where_the_draws_are_far_from_the_score():
+    """Normal draws with mean score + 2 and deviation 1: 2% are below the score, too few to correct by."""
+    draws = 12 + ndtri((np.arange(20_000) + 0.5) / 20_000)
+    assert significance.interval(draws, 10) == pytest.approx((8 - 1.96, 10 + 1.96), abs=0.01)
+    assert significance.interval(20 - draws, 10) == pytest.approx((10 - 1.96, 12 + 1.96), abs=0.01)
+    assert significance.interval(draws + 5, 10) == pytest.approx((3 - 1.96, 10 + 1.96), abs=0.01)  # none is
+    assert significance.interval(draws, 10, within=(7, 11)) == (7, 11)
+
+
+def test_intervals_of_many_classes_with_few_clips():
+    """Nearly every draw has a greater average precision than the split, and a smaller F1."""
+    rng = np.random.default_rng(0)
+    targets = np.eye(264, dtype=np.uint8)[np.arange(4 * 264) % 264]
+    scores = rng.random(targets.shape, np.float32) + targets * rng.random((len(targets), 1), np.float32)
+    counts = significance.draw_counts(len(targets), 200)
+    exact = significance.scores(targets, scores, np.ones((1, len(targets))))
+    for name, draws in significance.scores(targets, scores, counts).items():
+        low, high = significance.interval(draws, exact[name][0])
+        least, most = np.quantile(draws, [0.025, 0.975])
+        assert low < exact[name][0] < high, name
+        assert high - low > 0.95 * (most - least), name
+
+
 def test_an_infinite_score_has_an_interval():
     """An AUC of 1 has an infinite d'.
 
