@@ -4,6 +4,7 @@ import dataclasses
 import math
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,10 @@ from rann_jax.steps import LOSSES
 from rann_jax.workdir import replace_atomically
 
 MAX_CLASSES = 100_000  # (ours) classes are scored one by one
-MAX_BYTES = 1 << 30  # for all arrays, unpacked; AudioSet's evaluation split needs 55 MB
+# Arrays of more bytes in all are not compressed, so that a small file cannot fill the memory. AudioSet's
+# evaluation split needs 55 MB.
+MAX_BYTES = 1 << 30
+MAX_HEADER = 1 << 10  # of each array in the file; more than they take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,17 +44,19 @@ class Predictions:
     def save(self, workdir: Path, split: str) -> Path:
         """Write predictions/SPLIT.npz; every array loads with allow_pickle=False."""
         path = path_of(workdir, split)
+        arrays: dict[str, Any] = {
+            "ids": np.asarray(self.ids, np.str_),
+            "targets": self.targets.astype(np.uint8),
+            "probabilities": self.probabilities.astype(np.float32),
+            "labels": np.asarray(self.labels, np.str_),
+            "fingerprint": np.str_(self.fingerprint),
+            "task": np.str_(self.task),
+            "step": np.int64(self.step),
+        }
+        compress = sum(array.nbytes + MAX_HEADER for array in arrays.values()) <= MAX_BYTES
         with replace_atomically(path, "wb") as file:
-            np.savez_compressed(
-                file,
-                ids=np.asarray(self.ids, np.str_),
-                targets=self.targets.astype(np.uint8),
-                probabilities=self.probabilities.astype(np.float32),
-                labels=np.asarray(self.labels, np.str_),
-                fingerprint=np.str_(self.fingerprint),
-                task=np.str_(self.task),
-                step=np.int64(self.step),
-            )
+            write = np.savez_compressed if compress else np.savez
+            write(file, **arrays)
         return path
 
 
@@ -100,8 +106,9 @@ def load(workdir: Path, split: str) -> Predictions:
 def _check_size(path: Path) -> None:
     """Raise ValueError unless the arrays are as long as their headers say, before anything is allocated."""
     with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
-            raise ValueError(f"its arrays take more than {MAX_BYTES} bytes")
+        unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > max(MAX_BYTES, path.stat().st_size):
+            raise ValueError(f"its arrays take more than {MAX_BYTES} bytes, and more than the file")
         for member in archive.infolist():
             with archive.open(member) as file:
                 version = np.lib.format.read_magic(file)

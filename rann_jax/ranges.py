@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from rann_jax.errors import ConfigError
+from rann_jax.predictions import MAX_CLASSES
 
 
 class Range(NamedTuple):
@@ -35,7 +36,7 @@ RANGES = {
     "prepare.max_failed_share": SHARE,
     "loader.num_threads": whole(0),
     "loader.prefetch": whole(0),
-    "num_classes": whole(1),
+    "num_classes": whole(1, MAX_CLASSES),
     "sample_rate": whole(1),
     "t_c": POSITIVE,
     "model.blocks_per_stage": whole(1),

@@ -287,6 +287,18 @@ def test_predictions_come_back_as_they_were(tmp_path):
         np.testing.assert_array_equal(getattr(loaded, field.name), getattr(saved, field.name))
 
 
+def test_predictions_of_any_size_come_back(tmp_path, monkeypatch):
+    """Beyond MAX_BYTES, a file may take no more memory than it takes on the disk."""
+    monkeypatch.setattr(predictions, "MAX_BYTES", 1000)
+    saved = predicted(3)
+    path = saved.save(tmp_path, "test")
+    np.testing.assert_array_equal(predictions.load(tmp_path, "test").probabilities, saved.probabilities)
+    with np.load(path) as arrays:
+        np.savez_compressed(path, **arrays)
+    with pytest.raises(ConfigError, match=r"test\.npz cannot be read: its arrays take more than 1000 bytes"):
+        predictions.load(tmp_path, "test")
+
+
 def test_subsets_are_named_as_the_tables_print_them():
     names = ["log_mel+wavegram", "mfcc", "panns_log_mel+wavegram", "runs/fold1(old)"]
     text = "(log_mel+wavegram)+mfcc,mfcc+runs/fold1(old)+(panns_log_mel+wavegram)"

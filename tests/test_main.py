@@ -119,7 +119,8 @@ WHOLE = "must be a whole number of at least 1, not"
     [
         ({"seed": -1}, "config.seed must be a whole number between 0 and 4294967295, not -1"),
         ({"seed": 2**32}, "config.seed must be a whole number between 0 and 4294967295, not 4294967296"),
-        ({"num_classes": 0}, f"config.num_classes {WHOLE} 0"),
+        ({"num_classes": 0}, "config.num_classes must be a whole number between 1 and 100000, not 0"),
+        ({"num_classes": 100_001}, "config.num_classes must be a whole number between 1 and 100000, not 10"),
         ({"eval.max_crops": 0}, f"config.eval.max_crops {WHOLE} 0"),
         ({"eval.max_crops": -1}, f"config.eval.max_crops {WHOLE} -1"),
         ({"log_every": 0}, f"config.log_every {WHOLE} 0"),
