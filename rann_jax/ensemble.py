@@ -232,8 +232,9 @@ def check_untrained(runs: Sequence[Path], split: str) -> None:
     for run in runs:
         if not (run / CONFIG_FILE).exists():  # predictions alone do not say what the model was trained on
             continue
-        splits = load_config(run).get("splits", {})
-        if set(splits.get(split, split).split("+")) & set(splits.get("train", "").split("+")):
+        splits = load_config(run).to_dict().get("splits", {})  # a ConfigDict would read a dot as a path
+        scored = predictions.scored_split(split)
+        if set(splits.get(scored, scored).split("+")) & set(splits.get("train", "").split("+")):
             raise ConfigError(
                 f"--fit-split {split}: {run} was trained on it: train with the preset valid=SPLIT"
             )

@@ -12,6 +12,7 @@ from rann_jax.errors import ConfigError
 from rann_jax.steps import LOSSES
 from rann_jax.workdir import replace_atomically
 
+BEST = ".best"
 MAX_CLASSES = 100_000  # (ours) classes are scored one by one
 # Arrays of more bytes in all are not compressed, so that a small file cannot fill the memory. AudioSet's
 # evaluation split needs 55 MB.
@@ -67,7 +68,16 @@ def path_of(workdir: Path, split: str) -> Path:
 
 def best(split: str) -> str:
     """Return the name under which the best checkpoint's predictions of a split are kept."""
-    return f"{split}.best"
+    return f"{split}{BEST}"
+
+
+def scored_split(name: str) -> str:
+    """Return the split whose clips the predictions of a name are of.
+
+    >>> scored_split(best("valid")), scored_split("valid")
+    ('valid', 'valid')
+    """
+    return name.removesuffix(BEST)
 
 
 def splits(workdir: Path) -> list[str]:

@@ -152,28 +152,36 @@ def test_weights_are_never_fitted_on_scored_clips(runs, capsys):
     assert line.endswith(f"| {expected} |")  # fitted for these two, not taken from the fit of three
 
 
-@pytest.mark.parametrize(("split", "of"), [("train", "fold1+fold2"), ("again", "fold2"), ("valid", "fold3")])
+@pytest.mark.parametrize(
+    ("split", "of"),
+    [
+        ("train", "fold1+fold2"),
+        ("again", "fold2"),
+        ("valid", "fold3"),
+        ("train.best", "fold1+fold2"),
+        ("again.best", "fold2"),
+        ("valid.best", "fold3"),
+    ],
+)
 def test_weights_are_never_fitted_on_training_clips(split, of, runs, capsys):
+    """The predictions of the best checkpoint on a split, SPLIT.best, are of the same clips."""
     for run in runs:
         predicted(0, first_clip=CLIPS).save(run, split)
-    splits = {"train": "fold1+fold2", "test": "fold4", split: of}
+    splits = {"train": "fold1+fold2", "test": "fold4", split.removesuffix(".best"): of}
     config = {"feature": {"name": runs[1].name}, "splits": splits}
     (runs[1] / "config.json").write_text(json.dumps(config))
-    arguments = [
-        *runs,
-        "--weights",
-        "fitted",
-        "--fit-split",
-        split,
-        "--bootstrap",
-        "0",
-        "--out",
-        runs[0].parent,
-    ]
-    if split == "valid":
-        assert ensemble.main([str(a) for a in arguments]) == 0
+    options = ["--weights", "fitted", "--fit-split", split, "--bootstrap", "0", "--out", runs[0].parent]
+    if of == "fold3":
+        assert ensemble.main([str(a) for a in (*runs, *options)]) == 0
     else:
-        assert f"--fit-split {split}: {runs[1]} was trained on it" in refused(capsys, *arguments)
+        assert f"--fit-split {split}: {runs[1]} was trained on it" in refused(capsys, *runs, *options)
+
+
+def test_a_split_with_dots_that_no_config_has(runs, capsys):
+    config = {"feature": {"name": runs[1].name}, "splits": {"train": "fold1", "test": "fold4"}}
+    (runs[1] / "config.json").write_text(json.dumps(config))
+    line = refused(capsys, *runs, "--weights", "fitted", "--fit-split", "train.first.best")
+    assert "train.first.best.npz does not exist" in line
 
 
 @pytest.mark.parametrize(
