@@ -259,7 +259,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
         code = train(cell, overrides, options.quiet)
         if code:
             # After any other exit code it would fail again.
-            goes_on = "; run the same command again to resume" * (code < 0 or code == EXIT_CODE)
+            stopped = code < 0 or code in (EXIT_CODE, INTERRUPTED)
+            goes_on = "; run the same command again to resume" * stopped
             print(f"{label}: stopped with exit code {code}{goes_on}", flush=True)
             return code if code > 0 else 1
         print(f"{label}: finished after {(time.monotonic() - begin) / 60:.1f} minutes", flush=True)
@@ -268,6 +269,14 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
     environment.save(options.workdir, command)
     print(shown)
     return 0
+
+
+def _resumable(options: argparse.Namespace, overrides: Sequence[str], command: str) -> int:
+    try:
+        return run(options, overrides, command)
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to resume", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -294,14 +303,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return 0, 2 if the user can fix it, 75 if told to stop, or a run's exit code."""
+    """Run the program; return 0, 2 for what the user can fix, 75 or 130 if stopped, or a run's exit code."""
     options, overrides = _parser().parse_known_args(arguments)
     command = environment.command_line("rann_jax.crossval", sys.argv[1:] if arguments is None else arguments)
-    try:
-        return guarded(lambda: run(options, overrides, command))
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to resume")
-        return INTERRUPTED
+    return guarded(lambda: _resumable(options, overrides, command))
 
 
 if __name__ == "__main__":

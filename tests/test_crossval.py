@@ -141,7 +141,7 @@ def test_broken_metrics_are_named(trained, tmp_path, capsys, seconds):
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize(("code", "goes_on"), [(2, False), (1, False), (75, True), (-9, True)])
+@pytest.mark.parametrize(("code", "goes_on"), [(2, False), (1, False), (75, True), (130, True), (-9, True)])
 def test_a_failure_stops_and_keeps_its_exit_code(tmp_path, monkeypatch, capsys, code, goes_on):
     """A user error or divergence would recur; a cell that was stopped or killed can resume."""
     monkeypatch.setattr(crossval, "train", lambda *_: code)
@@ -149,6 +149,16 @@ def test_a_failure_stops_and_keeps_its_exit_code(tmp_path, monkeypatch, capsys, 
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith(f"1/4 log_mel/fold1: stopped with exit code {code}")
     assert last.endswith("; run the same command again to resume") == goes_on
+
+
+@pytest.mark.fast
+def test_an_interruption_between_cells_says_how_to_resume(tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(crossval, "train", interrupted)
+    assert cross_validate(tmp_path) == 130
+    assert capsys.readouterr().err == "interrupted: run the same command again to resume\n"
 
 
 @pytest.mark.fast
