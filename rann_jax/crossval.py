@@ -248,7 +248,13 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
         raise ConfigError(f"--finished: {options.workdir} holds no finished cell of these features and folds")
     waiting = [cell for cell in work if cell not in done and not options.finished]
     for cell in {cell.feature: cell for cell in work}.values():
-        build(load_config_file(cell.config_arg, overrides))  # errors show now, not when its turn comes
+        config = load_config_file(cell.config_arg, overrides)
+        build(config)  # errors show now, not when its turn comes
+        if waiting and SPLIT not in config.eval.splits:
+            raise ConfigError(
+                f"config.eval.splits={tuple(config.eval.splits)} lacks {SPLIT}, whose predictions are "
+                "pooled: add it"
+            )
     for number, cell in enumerate(work, start=1):
         label = f"{number}/{len(work)} {cell.name}"
         if cell not in waiting:

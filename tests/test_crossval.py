@@ -194,6 +194,15 @@ def test_wrong_arguments_are_refused_before_training(trained, tmp_path, capsys, 
 
 
 @pytest.mark.fast
+def test_cells_that_would_not_score_the_test_split_are_refused_before_training(trained, tmp_path, capsys):
+    assert cross_validate(tmp_path, "--config.eval.splits=('train',)") == 2
+    assert capsys.readouterr().err == (
+        "error: config.eval.splits=('train',) lacks test, whose predictions are pooled: add it\n"
+    )
+    assert trained == []
+
+
+@pytest.mark.fast
 def test_cells_of_another_config_are_refused(trained, tmp_path, capsys):
     assert cross_validate(tmp_path) == 0
     assert cross_validate(tmp_path, "--config.seed=1") == 2
