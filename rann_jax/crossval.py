@@ -13,7 +13,8 @@ W/FEATURE/predictions/pooled.npz. W/report gets cells.md, features.md and, for t
 
 With --finished nothing is trained. cells.md says which cells (one feature on one fold) are finished and which
 are not; the other tables cover the folds that every feature with a finished cell has. A cell counts as
-finished with its config and predictions alone, so results can be kept without the weights.
+finished with its config and predictions alone, so results can be kept without the weights. A cell whose
+predictions were since made from other data or with other settings, by --mode=eval, is refused.
 
 Any --config.key=value is passed on to every run.
 """
@@ -28,8 +29,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from rann_jax import child, ensemble, environment, predictions, significance
+from rann_jax import checkpoint, child, ensemble, environment, predictions, significance
 from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
@@ -93,14 +95,37 @@ def finished(cell: Cell, overrides: Sequence[str]) -> Predictions | None:
     """Return the predictions of a cell, or None unless they are those of the fully trained weights.
 
     Raises:
-      ConfigError: the config cannot be loaded, or the cell was run with another one.
+      ConfigError: the config cannot be loaded, the cell was run with another one, or its predictions are not
+        of the run's data or not scored as its config says.
     """
     config = load_config_file(cell.config_arg, overrides)
     check_same_config(cell.workdir, config)
     if not _begun(cell) or not predictions.path_of(cell.workdir, SPLIT).exists():
         return None
     part = predictions.load(cell.workdir, SPLIT)
-    return part if part.step == config.total_steps else None
+    if part.step != config.total_steps:
+        return None
+    _check_scored(cell, config, part)
+    return part
+
+
+def _check_scored(cell: Cell, config: ConfigDict, part: Predictions) -> None:
+    """Raise ConfigError if a cell was scored again on other data or with other settings.
+
+    What is not known passes: the data of a run that was kept without its checkpoints, and the settings of
+    predictions of earlier versions.
+    """
+    crops = config.eval.max_crops
+    if part.fingerprint != checkpoint.data_fingerprints(cell.workdir).get(SPLIT, part.fingerprint):
+        wrong = "is of other data than the run (its fingerprint differs)"
+    elif part.max_crops not in (None, crops):
+        wrong = f"was scored with eval.max_crops={part.max_crops}, not {crops}"
+    else:
+        return
+    raise ConfigError(
+        f"{predictions.path_of(cell.workdir, SPLIT)} {wrong}: score the cell again: "
+        f"python -m rann_jax.main --mode=eval --workdir {cell.workdir}"
+    )
 
 
 def _begun(cell: Cell) -> bool:

@@ -159,6 +159,7 @@ class SplitEvaluator:
             fingerprint=self.fingerprint,
             task=self._config.task,
             step=self._trained_steps,
+            max_crops=self._config.eval.max_crops,
         ).save(workdir, file_name)
 
     def _predict(self, state: TrainState, told: Callable[[], bool]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""predictions/SPLIT.npz: a model's probabilities for every clip of a split, with their data and step."""
+"""predictions/SPLIT.npz: a model's probabilities for every clip of a split, and how they came about."""
 
 import dataclasses
 import math
@@ -32,6 +32,8 @@ class Predictions:
       fingerprint: fingerprint of the clips and their labels; equal exactly if those are.
       task: "classification" or "tagging".
       step: number of training steps of the weights.
+      max_crops: config.eval.max_crops that the clips were scored with; None if that is not known, as in files
+        of earlier versions and for pooled folds.
     """
 
     ids: np.ndarray
@@ -41,6 +43,7 @@ class Predictions:
     fingerprint: str
     task: str
     step: int
+    max_crops: int | None = None
 
     def save(self, workdir: Path, split: str) -> Path:
         """Write predictions/SPLIT.npz; every array loads with allow_pickle=False."""
@@ -54,6 +57,8 @@ class Predictions:
             "task": np.str_(self.task),
             "step": np.int64(self.step),
         }
+        if self.max_crops is not None:
+            arrays["max_crops"] = np.int64(self.max_crops)
         compress = sum(array.nbytes + MAX_HEADER for array in arrays.values()) <= MAX_BYTES
         with replace_atomically(path, "wb") as file:
             write = np.savez_compressed if compress else np.savez
@@ -96,7 +101,8 @@ def load(workdir: Path, split: str) -> Predictions:
     try:
         _check_size(path)
         with np.load(path, allow_pickle=False) as arrays:
-            loaded = {field.name: arrays[field.name] for field in dataclasses.fields(Predictions)}
+            names = [field.name for field in dataclasses.fields(Predictions)]
+            loaded = {name: arrays[name] for name in names if name in arrays or name not in _OPTIONAL}
     except FileNotFoundError:
         raise ConfigError(
             f"{path} does not exist: train {workdir}, or score it with --mode=eval and "
@@ -109,8 +115,8 @@ def load(workdir: Path, split: str) -> Predictions:
             f"{path} cannot be read: {' '.join(str(error).split())[:200] or type(error).__name__}"
         ) from error
     _check_arrays(path, loaded)
-    scalars = {"fingerprint": str, "task": str, "step": int}
-    return Predictions(**loaded | {name: kind(loaded[name]) for name, kind in scalars.items()})
+    kinds = {"U": str, "i": int}
+    return Predictions(**loaded | {k: kinds[_SCALARS[k]](loaded[k]) for k in _SCALARS if k in loaded})
 
 
 def _check_size(path: Path) -> None:
@@ -133,8 +139,8 @@ def _check_size(path: Path) -> None:
 def _check_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     ids, targets, probabilities, labels = (arrays[k] for k in ("ids", "targets", "probabilities", "labels"))
     wrong = None
-    if any(arrays[k].ndim or arrays[k].dtype.kind != kind for k, kind in _SCALARS.items()):
-        wrong = "fingerprint, task or step is not a single value"
+    if any(arrays[k].ndim or arrays[k].dtype.kind != _SCALARS[k] for k in _SCALARS if k in arrays):
+        wrong = f"{', '.join(_SCALARS)}: one is not a single value"
     elif str(arrays["task"]) not in LOSSES:
         wrong = f"task is not one of {', '.join(LOSSES)}"
     elif ids.dtype.kind != "U" or labels.dtype.kind != "U" or ids.ndim != 1 or labels.ndim != 1:
@@ -157,4 +163,5 @@ def _check_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         raise ConfigError(f"{path}: {wrong}: score the run again with --mode=eval")
 
 
-_SCALARS = {"fingerprint": "U", "task": "U", "step": "i"}
+_SCALARS = {"fingerprint": "U", "task": "U", "step": "i", "max_crops": "i"}
+_OPTIONAL = ("max_crops",)

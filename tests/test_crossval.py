@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rann_jax import crossval, environment, predictions
+from rann_jax import checkpoint, crossval, environment, predictions
 from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
 from rann_jax.report import tables
@@ -209,6 +209,52 @@ def test_cells_of_another_config_are_refused(trained, tmp_path, capsys):
     assert "seed (0 there)" in capsys.readouterr().err
 
 
+def keep_checkpoint(cell, fingerprint: str) -> None:
+    """Leave what says in a cell's checkpoint which data it was started with."""
+    path = cell / "checkpoints" / "4" / "record" / "metadata"
+    path.parent.mkdir(parents=True)
+    bundle = {"config": {}, "labels": [], "fingerprints": {"test": fingerprint}}
+    path.write_text(json.dumps({"batches": 4, "seconds": 1.0, "bundle": bundle}))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("finished", [[], ["--finished"]])
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"fingerprint": "of other data"}, "is of other data than the run (its fingerprint differs)"),
+        ({"max_crops": 3}, "was scored with eval.max_crops=3, not 16"),
+    ],
+    ids=["data", "crops"],
+)
+def test_cells_scored_in_another_way_are_refused(trained, tmp_path, capsys, changes, says, finished):
+    """As by --mode=eval with another config.data_dir or config.eval, which overwrites the predictions."""
+    only = {"features": "log_mel", "folds": "1-2"}
+    assert cross_validate(tmp_path, **only) == 0
+    cell = tmp_path / "log_mel" / "fold2"
+    keep_checkpoint(cell, "of fold 2")
+    before = predictions.load(cell, "test")
+    dataclasses.replace(before, max_crops=16).save(cell, "test")
+    assert cross_validate(tmp_path, *finished, **only) == 0
+    trained.clear()
+    capsys.readouterr()
+    path = dataclasses.replace(before, **changes).save(cell, "test")
+    assert cross_validate(tmp_path, *finished, **only) == 2
+    again = f"score the cell again: python -m rann_jax.main --mode=eval --workdir {cell}"
+    assert capsys.readouterr().err == f"error: {path} {says}: {again}\n"
+    assert trained == []
+
+
+@pytest.mark.fast
+def test_a_damaged_checkpoint_of_a_cell_is_named(trained, tmp_path, capsys):
+    assert cross_validate(tmp_path, features="log_mel", folds="1") == 0
+    keep_checkpoint(tmp_path / "log_mel" / "fold1", "of fold 1")
+    path = tmp_path / "log_mel" / "fold1" / "checkpoints" / "4" / "record" / "metadata"
+    path.write_text("{}")
+    assert cross_validate(tmp_path, features="log_mel", folds="1") == 2
+    assert f"error: {path} cannot be read" in capsys.readouterr().err
+
+
 @pytest.mark.fast
 def test_folds_that_share_clips_are_refused():
     with pytest.raises(ConfigError, match="a clip is in two folds"):
@@ -240,7 +286,8 @@ def test_a_real_cell_is_trained_and_a_partial_one_resumes(tmp_path, monkeypatch)
     assert cross_validate(workdir, "--quiet", *locations, **arguments) == 0
     cell = workdir / "log_mel" / "fold1"
     first = predictions.load(cell, "test")
-    assert (first.step, len(first.ids), len(first.fingerprint)) == (4, 4, 64)
+    assert (first.step, len(first.ids), len(first.fingerprint), first.max_crops) == (4, 4, 64, 16)
+    assert checkpoint.data_fingerprints(cell)["test"] == first.fingerprint
     rows = (cell / "metrics.jsonl").read_text()
     predictions.path_of(cell, "test").unlink()
     shutil.rmtree(cell / "checkpoints" / "4")  # the last save was lost too: it resumes from step 3

@@ -231,7 +231,8 @@ def test_a_run_named_twice(runs, capsys):
 
 def npz(**changes) -> bytes:
     """Return a predictions file with some arrays replaced, or left out if None."""
-    arrays = {f.name: np.asarray(getattr(predicted(0), f.name)) for f in dataclasses.fields(Predictions)}
+    saved = dataclasses.replace(predicted(0), max_crops=16)
+    arrays = {f.name: np.asarray(getattr(saved, f.name)) for f in dataclasses.fields(Predictions)}
     file = io.BytesIO()
     np.savez(file, **{name: array for name, array in (arrays | changes).items() if array is not None})
     return file.getvalue()
@@ -275,6 +276,7 @@ HOSTILE = {
     "targets": npz(targets=TARGETS * 2),
     "task": npz(task=np.array("regression")),
     "step": npz(step=np.array([1, 2])),
+    "crops": npz(max_crops=np.array("many")),
     "repeated": npz(ids=np.array(["same"] * CLIPS)),
     "bytes": npz(ids=np.array([b"x"] * CLIPS)),
 }
@@ -287,8 +289,10 @@ def test_a_hostile_file_is_one_line(runs, capsys, name):
     assert str(path) in refused(capsys, *runs)
 
 
-def test_predictions_come_back_as_they_were(tmp_path):
-    saved = predicted(3)
+@pytest.mark.parametrize("max_crops", [5, None])
+def test_predictions_come_back_as_they_were(tmp_path, max_crops):
+    """Files of earlier versions do not say how many crops were scored."""
+    saved = dataclasses.replace(predicted(3), max_crops=max_crops)
     saved.save(tmp_path, "test")
     loaded = predictions.load(tmp_path, "test")
     for field in dataclasses.fields(Predictions):

@@ -108,7 +108,7 @@ def test_metrics_are_bit_identical(runs):
 
 def test_predictions_are_bit_identical(runs):
     first, second = (np.load(run / "predictions" / "test.npz", allow_pickle=False) for run in runs)
-    described = {"fingerprint", "task", "step"}
+    described = {"fingerprint", "task", "step", "max_crops"}
     assert set(first) == {"ids", "targets", "probabilities", "labels"} | described
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
