@@ -18,10 +18,6 @@ Array = np.ndarray
 # (ours) Counts that are scored at once. A class with many positives needs several arrays of this size.
 BLOCK = 1 << 22
 
-# (ours) The bias is corrected by the share of draws below the score. At a share of 0.1, the interval would
-# begin where only 3e-6 of the draws are expected, so at the least one; at 0, it would end there too.
-LEAST_SHARE = 0.1
-
 
 def check_draws(draws: int) -> None:
     """Raise ConfigError if --bootstrap asks for fewer than no draws."""
@@ -90,11 +86,11 @@ def interval(
     the more so the fewer clips a class has. Plain percentiles would shift the interval in the same direction.
     It must shift in the opposite direction, because the split's own score already has this bias.
 
-    With many classes of few clips, nearly all draws are on one side of the score, and no draw is where the
-    corrected percentiles would be. If less than LEAST_SHARE of the draws are on the other side, the interval
-    (ours) assumes only that the bias is between none and that of the draws. It spans the basic bootstrap
-    interval (Davison & Hinkley, 1997, 5.2: the draws' percentiles mirrored at the score) and an interval of
-    the same width around the score.
+    With many classes of few clips, most draws are on one side of the score, and a corrected percentile is
+    where less than one draw is expected (with 1000 draws, if under 29% are on the other side). Then the
+    interval (ours) assumes only that the bias is between none and that of the draws. It spans the basic
+    bootstrap interval (Davison & Hinkley, 1997, 5.2: the draws' percentiles mirrored at the score) and an
+    interval of the same width around the score.
 
     Draws whose score is undefined (NaN) are left out. An infinite score is defined: it is d' for an AUC of 1.
     An end between two draws is interpolated; if one of the two is infinite, the end is the nearer draw.
@@ -113,12 +109,12 @@ def interval(
         return float("nan"), float("nan")
     share = (np.mean(defined < score) + np.mean(defined <= score)) / 2  # equal ones count as half below
     tails = [(1 - level) / 2, (1 + level) / 2]
-    if min(share, 1 - share) < LEAST_SHARE:
+    ends = ndtr(2 * ndtri(share) + ndtri(tails))
+    if min(ends[0], 1 - ends[1]) * len(defined) < 1:
         wide = _half_corrected(np.quantile(defined, tails, method="nearest"), score)
         if np.isfinite(wide).all():
             low, high = np.clip(wide, *within)
             return float(low), float(high)
-    ends = ndtr(2 * ndtri(share) + ndtri(tails))
     with np.errstate(invalid="ignore"):  # inf - inf
         between = np.quantile(defined, ends)
     nearest = np.quantile(defined, ends, method="nearest")
