@@ -71,9 +71,9 @@ _SYSTEM = 2  # libsndfile's code for errors of the file system
 RATES = (1000, 768_000)  # Hz (ours): no recorded sound is below, no sound card above
 _BLOCK_FRAMES = 1 << 18
 LOUDEST = 1e10  # (ours) integers stored as floats are below; above, the power would be infinite in float32
-# Largest share of a float file's non-zero samples that may exceed full scale (ours). Loud masters have few
-# such samples. In integers that were written as floats without scaling nearly all do, and clipping would turn
-# the sound into a square wave.
+# Largest share of non-zero float samples that may exceed full scale (ours). Loud masters have few of these.
+# In integers that were made floats without scaling nearly all do, and clipping would turn the sound into a
+# square wave.
 _MAX_BEYOND = 0.1
 _FLOATS = ("FLOAT", "DOUBLE")
 _OPEN_FRAMES = 1 << 62  # if a header leaves the length open, libsndfile's count is near 2**63
@@ -245,24 +245,47 @@ def check_samples(samples: np.ndarray) -> np.ndarray:
     return size
 
 
+@dataclasses.dataclass
+class FullScale:
+    """Finds integers that were made floats without scaling; fed block by block, it judges the whole sound.
+
+    >>> scale = FullScale()
+    >>> scale.add(np.array([0.0, 0.5, 900.0]))
+    >>> scale.exceeded
+    '50% of its samples exceed full scale, which is 1.0 for floats'
+    """
+
+    _sounding: int = 0
+    _beyond: int = 0
+
+    def add(self, size: np.ndarray) -> None:
+        """Add the absolute values (n,) of the next samples."""
+        self._sounding += int(np.count_nonzero(size))
+        self._beyond += int(np.count_nonzero(size > 1))
+
+    @property
+    def exceeded(self) -> str:
+        """What is wrong with the samples so far; '' unless more than _MAX_BEYOND exceed full scale."""
+        if self._beyond <= _MAX_BEYOND * self._sounding:
+            return ""
+        share = self._beyond / self._sounding
+        return f"{share:.0%} of its samples exceed full scale, which is 1.0 for floats"
+
+
 def _checked_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
     blocks = _mono_blocks(file)
-    total = sounding = beyond = 0
+    total, scale = 0, FullScale()
     while True:
         with _decoding():  # around the decoder only: errors in the caller's code are not this file's fault
             block = next(blocks, None)
         if block is None:
             break
-        size = check_samples(block)
+        scale.add(check_samples(block))
         total += len(block)
-        sounding += int(np.count_nonzero(size))
-        beyond += int(np.count_nonzero(size > 1))
         yield block
     _check_count(file, total)
-    if file.subtype in _FLOATS and beyond > _MAX_BEYOND * sounding:
-        raise AudioError(
-            f"{beyond / sounding:.0%} of its samples exceed full scale, which is 1.0 for floats: rescale it"
-        )
+    if file.subtype in _FLOATS and scale.exceeded:
+        raise AudioError(f"{scale.exceeded}: rescale it")
 
 
 def _mono_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:

@@ -53,7 +53,7 @@ def get_timestamp_embeddings(audio: np.ndarray, model: Model) -> tuple[np.ndarra
     A window is centred on each timestamp; the sound is padded with silence at both ends.
 
     Raises:
-      ValueError: there is no sound, or it is empty, not finite, or of a type that `Tagger.tag` refuses.
+      ValueError: there is no sound, or it is one that `Tagger.tag` refuses.
     """
     check_sounds(audio)
     size = model.tagger.crop_samples

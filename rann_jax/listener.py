@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from input_pipeline.audio import LOUDEST, RATES
+from input_pipeline.audio import LOUDEST, RATES, FullScale
 from rann_jax.dispatch import one_behind
 from rann_jax.errors import ConfigError
 from rann_jax.timeline import Judgement, RunningMean, Timeline, joined
@@ -61,8 +61,9 @@ class Listener(abc.ABC):
           hop_seconds: time between window starts; None means half a window.
 
         Raises:
-          ValueError: the sound is empty, not (N,), of another type, not finite, or absurdly loud; the sample
-            rate is out of range; the hop rounds to zero samples, or is longer than a window.
+          ValueError: the sound is empty, not (N,), of another type, not finite, or floating at the scale of
+            integers; the sample rate is out of range; the hop rounds to zero samples, or is longer than a
+            window.
         """
         mean = RunningMean()
         for part in self.stream([checked(wave)], sample_rate, hop_seconds=hop_seconds):
@@ -99,7 +100,8 @@ class Listener(abc.ABC):
         """Yield the timeline of a sound that comes in blocks, in memory that does not depend on its length.
 
         Args:
-          blocks: consecutive parts (n,) of the sound, each empty or as for `tag`.
+          blocks: consecutive parts (n,) of the sound, each empty or as for `tag`. Their scale is not judged,
+            since a loud block says little about its sound; only absurdly loud samples are refused.
           sample_rate: rate of the blocks, Hz.
           hop_seconds: time between window starts; None means half a window.
 
@@ -109,8 +111,7 @@ class Listener(abc.ABC):
         Raises:
           ValueError: as for `tag`, when the block in question is reached.
         """
-        checked_blocks = (checked(block, may_be_empty=True) for block in blocks)
-        windows = self._windows(checked_blocks, sample_rate, hop_seconds)
+        windows = self._windows(map(checked_block, blocks), sample_rate, hop_seconds)
         for starts, stops, group in batched(windows, self.batch_size):
             said = self.judge(np.stack(group))
             begins, ends = (np.array(edge) / self.sample_rate for edge in (starts, stops))
@@ -170,22 +171,46 @@ def in_batches(step: Callable[[Any, Any], Any], variables: Any, windows: np.ndar
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(windows)], *parts)
 
 
-def checked(wave: np.ndarray, *, may_be_empty: bool = False) -> np.ndarray:
-    """Return a sound, or a possibly empty block of one, as float32 (N,), full scale +-1.
+def checked(wave: np.ndarray) -> np.ndarray:
+    """Return a whole sound as float32 (N,), full scale +-1.
 
     Raises:
-      ValueError: it is empty, not (N,), neither floating nor int16, not finite, or absurdly loud.
+      ValueError: it is empty, or `checked_block` refuses it; or more of its samples exceed full scale than in
+        a file that `input_pipeline.audio` accepts.
     """
     wave = np.asarray(wave)
-    if wave.ndim != 1 or not (wave.size or may_be_empty):
-        raise ValueError(f"the sound must be mono (N,) and not empty, not of shape {wave.shape}")
-    if wave.dtype == np.int16:
-        return wave.astype(np.float32) / 32768
-    if not np.issubdtype(wave.dtype, np.floating):
-        raise ValueError(f"the sound must be floating-point or int16, not {wave.dtype}")
-    peak = np.abs(wave).max(initial=0)
+    if not wave.size:
+        raise _not_mono(wave)
+    sound = checked_block(wave)
+    scale = FullScale()
+    scale.add(np.abs(sound))
+    if scale.exceeded:
+        raise ValueError(
+            f"the sound: {scale.exceeded}: divide them by their integer scale, such as 32768, or give int16"
+        )
+    return sound
+
+
+def checked_block(block: np.ndarray) -> np.ndarray:
+    """Return a possibly empty block of a sound as float32 (n,), full scale +-1.
+
+    Raises:
+      ValueError: it is not (n,), neither floating nor int16, not finite, or absurdly loud.
+    """
+    block = np.asarray(block)
+    if block.ndim != 1:
+        raise _not_mono(block)
+    if block.dtype == np.int16:
+        return block.astype(np.float32) / 32768
+    if not np.issubdtype(block.dtype, np.floating):
+        raise ValueError(f"the sound must be floating-point or int16, not {block.dtype}")
+    peak = float(np.abs(block).max(initial=0))  # a Python float, since LOUDEST overflows float16
     if not np.isfinite(peak):
         raise ValueError("the sound has NaN or infinite samples")
     if peak > LOUDEST:
         raise ValueError(f"the sound has samples of {peak:.0e} times full scale: scale it to -1..1")
-    return wave.astype(np.float32, copy=False)
+    return block.astype(np.float32, copy=False)
+
+
+def _not_mono(wave: np.ndarray) -> ValueError:
+    return ValueError(f"the sound must be mono (N,) and not empty, not of shape {wave.shape}")

@@ -129,6 +129,29 @@ def test_blocks_that_are_not_sound_are_refused(block, says):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_at_integer_scale_are_refused(dtype):
+    """As in a file of floats, a tenth of the sounding samples may exceed full scale, but not more."""
+    loud = np.r_[np.zeros(100), np.tile([0.5, -0.5], 45), np.full(10, 1.5)].astype(dtype)
+    assert Loudness().tag(loud, 16000)
+    says = "100% of its samples exceed full scale, which is 1.0 for floats: divide them by their integer sc"
+    for wave in (np.array([0, 900, -12000, 32512], dtype), np.ones(1, dtype) * 2):
+        for judged in (Loudness().tag, Loudness().timeline, lambda w, r: Loudness().probabilities([w], r)):
+            with pytest.raises(ValueError, match=f"{says}ale, such as 32768, or give int16"):
+                judged(wave, 16000)
+    with pytest.raises(ValueError, match="11% of its samples exceed full scale"):
+        Loudness().tag(np.append(loud, dtype(1.5)), 16000)
+
+
+@pytest.mark.fast
+def test_a_loud_block_of_a_stream_is_not_judged_by_itself():
+    """A bang may fill a block, and a decoded mp3 may exceed full scale."""
+    blocks = [np.full(8, 0.1), np.full(8, 1.5), np.full(100, 0.1)]
+    peaks = joined(list(Loudness().stream(blocks, 16000))).probabilities
+    assert peaks.max() == 1.5
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize("rate", [float("nan"), float("inf"), 0, 1, -16000, 768_001])
 def test_impossible_rates_are_refused(rate):
     """The resampler would not terminate for NaN and would make days of sound from 1 Hz."""
@@ -222,8 +245,9 @@ def test_hear_takes_what_the_tagger_takes(tagger):
         for shape in ((0, 8000), (2, 0), (8000,)):
             with pytest.raises(ValueError, match=r"audio must be \(n_sounds, n_samples\)"):
                 embeddings(np.zeros(shape, np.float32), model)
-        with pytest.raises(ValueError, match="NaN"):
-            embeddings(np.full((1, 800), np.nan, np.float32), model)
+        for wrong, says in ((np.nan, "NaN"), (12000, "100% of its samples exceed full scale")):
+            with pytest.raises(ValueError, match=says):
+                embeddings(np.full((1, 800), wrong, np.float32), model)
 
 
 def test_the_embedding_is_what_the_last_layer_sees(tagger):
