@@ -78,8 +78,12 @@ class TaggerEnsemble(Listener):
         """Load the models of several workdirs.
 
         Raises:
-          ConfigError: as for the class and `Tagger.load`.
+          ConfigError: as for the class and `Tagger.load`, or `workdirs` is a single path.
         """
+        if isinstance(workdirs, str | Path):
+            raise ConfigError(
+                f"workdirs={workdirs}: an ensemble takes a list of two or more; Tagger.load takes one"
+            )
         taggers = [Tagger.load(workdir, checkpoint=checkpoint) for workdir in workdirs]
         return cls(taggers, rule=rule, batch_size=batch_size)
 

@@ -1,5 +1,6 @@
 """Several models on the same windows: every fusion rule, the conflict, and models that cannot be fused."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -80,3 +81,10 @@ def test_wrong_use_is_refused():
         TaggerEnsemble([fake(p) for p in ZADEH], rule="mean")
     with pytest.raises(ConfigError, match="two models"):
         TaggerEnsemble([fake(ZADEH[0])])
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_one_folder_is_not_a_list_of_them(kind, tmp_path):
+    """A str would be read letter by letter, as folders named "/", "t" and so on."""
+    with pytest.raises(ConfigError, match=f"workdirs={tmp_path}: an ensemble takes a list of two"):
+        TaggerEnsemble.load(kind(tmp_path))
