@@ -30,7 +30,7 @@ from rann_jax.fusion_weights import Weights
 from rann_jax.predictions import Predictions
 from rann_jax.program import guarded
 from rann_jax.report import plots, tables
-from rann_jax.workdir import CONFIG_FILE, load_config
+from rann_jax.workdir import CONFIG_FILE, check_distinct, load_config
 
 SINGLE = "single"
 TAGGING_THRESHOLD = 0.5  # (ours) for F1
@@ -44,11 +44,7 @@ def load_models(runs: Sequence[Path], split: str) -> dict[str, Predictions]:
     Raises:
       ConfigError: a file is missing or damaged, or the runs do not have the same data.
     """
-    named: dict[Path, Path] = {}
-    for run in runs:
-        if other := named.get(run.resolve()):
-            raise ConfigError(f"the same run is named twice, as {other} and {run}: leave one out")
-        named[run.resolve()] = run
+    check_distinct(runs)
     names = [_feature(run) for run in runs]
     if len(set(names)) < len(names):
         names = [str(run) for run in runs]

@@ -143,14 +143,12 @@ def split_sources(first: Path, rest: Sequence[Path]) -> tuple[list[Path], list[P
     """Return workdirs and sources; folders with checkpoints that follow the first workdir are workdirs too.
 
     Raises:
-      ConfigError: the first path is a file, a workdir is named twice, or nothing is left to tag.
+      ConfigError: the first path is a file, or nothing is left to tag.
     """
     if first.is_file():
         raise ConfigError(f"{first} is a file: name the workdir first, then what to tag")
     count = next((i for i, path in enumerate(rest) if not (path / "checkpoints").is_dir()), len(rest))
     workdirs, sources = [first, *rest[:count]], list(rest[count:])
-    if len({path.resolve() for path in workdirs}) < len(workdirs):
-        raise ConfigError("the same workdir is named twice: name each once")
     if not sources:
         raise ConfigError("no sound files are named, only workdirs: add files or folders to tag")
     return workdirs, sources

@@ -14,6 +14,7 @@ from rann_jax.errors import ConfigError
 from rann_jax.listener import Listener, check_batch_size, in_batches
 from rann_jax.tagger import Tagger
 from rann_jax.timeline import Judgement
+from rann_jax.workdir import check_distinct
 
 DEFAULT_RULE = "wa"
 
@@ -78,12 +79,14 @@ class TaggerEnsemble(Listener):
         """Load the models of several workdirs.
 
         Raises:
-          ConfigError: as for the class and `Tagger.load`, or `workdirs` is a single path.
+          ConfigError: as for the class and `Tagger.load`; or `workdirs` is a single path, or names a workdir
+            twice.
         """
         if isinstance(workdirs, str | Path):
             raise ConfigError(
                 f"workdirs={workdirs}: an ensemble takes a list of two or more; Tagger.load takes one"
             )
+        check_distinct(workdirs)
         taggers = [Tagger.load(workdir, checkpoint=checkpoint) for workdir in workdirs]
         return cls(taggers, rule=rule, batch_size=batch_size)
 

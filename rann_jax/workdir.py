@@ -107,6 +107,15 @@ def holds_run(workdir: Path) -> bool:
     return has_checkpoint(workdir) or any((workdir / "predictions").glob("*.npz"))
 
 
+def check_distinct(runs: Sequence[str | Path]) -> None:
+    """Raise ConfigError if two of the paths, perhaps through links, are of the same run."""
+    named: dict[Path, str | Path] = {}
+    for run in runs:
+        if other := named.get(Path(run).resolve()):
+            raise ConfigError(f"the same run is named twice, as {other} and {run}: leave one out")
+        named[Path(run).resolve()] = run
+
+
 def check_same_config(workdir: Path, config: ConfigDict, *, free: Sequence[str] = ()) -> None:
     """Raise ConfigError if the workdir holds a run with another config; name the keys that differ.
 

@@ -168,7 +168,7 @@ def test_events_join_neighbouring_windows():
             "r: {f}/bell.wav is a file: name a",
         ),
         (["{w}", "{f}", "--rule", "ds"], "--rule=ds fuses several models"),
-        (["{w}", "{w}", "{f}"], "same workdir is named twice"),
+        (["{w}", "{w}", "{f}"], "the same run is named twice, as {w} and {w}: leave one out"),
         (["{w}", "{s}"], "only workdirs"),
         (["{f}/bell.wav", "{w}"], "{f}/bell.wav is a file: name the workdir first"),
         (["{w}", "{o}", "{f}"], "models 1 and 2 differ in their labels"),
