@@ -4,15 +4,18 @@ Files of any format, sample rate and length are read and their outputs written b
 sound takes no more memory than a minute. The network hears overlapping windows of t_c seconds; a file's tags
 are the mean over its windows, as in Tagger.tag. Several workdirs form an ensemble: their probabilities are
 fused window by window, and the conflict between the models is shown.
+
+Label tracks, selection tables and pictures are named after the sounds. For sounds found in a named folder,
+they are in the same sub-folders below the output folder as the sounds are below the named folder.
 """
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
@@ -24,7 +27,7 @@ from rann_jax.errors import ConfigError
 from rann_jax.listener import Listener
 from rann_jax.program import drop_stdout, guarded, unwinding_on_sigterm
 from rann_jax.report.timeline_picture import TimelinePicture, picture_file
-from rann_jax.tag_output import Choice, CsvTable, Tagged, csv_table, file_name, label_file, shown
+from rann_jax.tag_output import Choice, CsvTable, Tagged, csv_table, label_file, output_path, shown
 from rann_jax.tagger_ensemble import DEFAULT_RULE, load
 from rann_jax.timeline import RunningMean
 from rann_jax.workdir import check_folder
@@ -89,29 +92,34 @@ class Failure:
     reason: str
 
 
-def find_files(sources: Sequence[Path]) -> list[Path]:
+def find_files(sources: Sequence[Path]) -> dict[Path, Path]:
     """Return the given files, and the files in the given folders that have a known sound suffix.
 
     Among these are sounds that cannot be decoded here, such as .aac: they are not passed over silently. A
     folder's files are sorted, and each file is returned once. As in data preparation, hidden files and
     folders, such as .Trash or macOS's "._dog.wav", are left out, and linked folders are searched.
 
+    Returns:
+      The place of each file, which is the path of its outputs below an output folder: the name of a given
+      file; the path below the given folder of a file found there, which never leads out of that folder.
+
     Raises:
       OSError: a folder cannot be read.
       ConfigError: a source does not exist, or is a folder without sound.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for source in sources:
         if source.is_dir():
             sounds = sorted(path for path in walk(source, []) if _is_sound(path))
             if not sounds:
                 raise ConfigError(f"{source}: no sound files in this folder{_why_not_a_workdir(source)}")
-            found |= dict.fromkeys(sounds)
+            for path in sounds:
+                found.setdefault(path, path.relative_to(source))
         elif source.exists():
-            found[source] = None
+            found.setdefault(source, Path(source.name))
         else:
             raise ConfigError(f"{source}: no such file or folder")
-    return list(found)
+    return found
 
 
 def _is_sound(path: Path) -> bool:
@@ -124,19 +132,34 @@ def _why_not_a_workdir(folder: Path) -> str:
     return ", and no checkpoints/ as in a workdir: leave it out, or name another"
 
 
-def check_names(paths: Sequence[Path], kind: str) -> None:
-    """Raise ConfigError if the outputs of two files would have the same name, or a name is too long."""
-    seen: dict[str, Path] = {}
-    for path in paths:
-        other = seen.setdefault(path.name, path)
+def check_outputs(places: Mapping[Path, Path], folder: Path, kind: str) -> None:
+    """Raise ConfigError if an output cannot be written below a folder, or not beside those of other files.
+
+    Args:
+      places: as from `find_files`.
+      folder: the output folder.
+      kind: the kind of output, which is also the name of its option.
+    """
+    sounds: dict[Path, Path] = {}
+    for path, place in places.items():
+        target = output_path(place, kind)
+        other = sounds.setdefault(target, path)
         if other != path:
             raise ConfigError(f"{other} and {path} have the same file name: tag them into two folders")
-        length = len(os.fsencode(file_name(path, kind)))
+        length = len(os.fsencode(target.name))
         if length > LONGEST_NAME:
             raise ConfigError(
                 f"--{kind}: the name of the output for {shown(path)} would have {length} bytes, more than "
                 f"{LONGEST_NAME}: give the sound a shorter name, or leave --{kind} out"
             )
+    within = {parent: path for target, path in sounds.items() for parent in target.parents}
+    for parent, path in sorted(within.items()):  # the output folder itself first
+        if parent in sounds:
+            raise ConfigError(
+                f"--{kind}: the output for {shown(sounds[parent])} would have the name of the folder for "
+                f"{shown(path)}: tag them into two folders"
+            )
+        check_folder(folder / parent, f"--{kind}")
 
 
 def split_sources(first: Path, rest: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -162,11 +185,13 @@ class Outputs:
       choice: which classes are events.
       table: the CSV table of all files, or None.
       folders: the output folder of each wanted kind: "audacity", "raven", "picture".
+      places: where the outputs for each file go below these folders, as from `find_files`.
     """
 
     choice: Choice
     table: CsvTable | None = None
-    folders: dict[str, Path] | None = None
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    places: Mapping[Path, Path] = field(default_factory=dict)
 
 
 def tag_file(
@@ -183,8 +208,8 @@ def tag_file(
         blocks, writers = sound.blocks, []
         if outputs.table:
             writers.append(outputs.table.of(path))
-        for kind, folder in (outputs.folders or {}).items():
-            target = folder / file_name(path, kind)
+        for kind, folder in outputs.folders.items():
+            target = folder / output_path(outputs.places[path], kind)
             if kind == "picture":
                 picture = TimelinePicture(listener.labels, sound.rate, listener.sample_rate / 2)
                 blocks = picture.watching(blocks)
@@ -303,14 +328,14 @@ def run(options: argparse.Namespace) -> int:
     """
     choice = choice_of(options)
     workdirs, sources = split_sources(options.workdir, options.sources)
-    paths = find_files(sources)
+    places = find_files(sources)
+    paths = list(places)
     wanted = {"audacity": options.audacity, "raven": options.raven, "picture": options.picture}
     folders = {kind: folder for kind, folder in wanted.items() if folder}
     if options.csv:
         options.csv = replaceable(options.csv, paths)
     for kind, folder in folders.items():
-        check_folder(folder, f"--{kind}")
-        check_names(paths, kind)
+        check_outputs(places, folder, kind)
     compilation_cache.enable()
     listener = load(workdirs, options.rule, options.checkpoint, options.batch_size)
     check_hop(options.hop, listener)
@@ -320,7 +345,7 @@ def run(options: argparse.Namespace) -> int:
         if options.csv:
             with_conflict = len(workdirs) > 1
             table = stack.enter_context(csv_table(options.csv, listener.labels, with_conflict=with_conflict))
-        outputs = Outputs(choice, table, folders)
+        outputs = Outputs(choice, table, folders, places)
         progress = not options.quiet
         for result in tag_files(listener, paths, outputs, hop_seconds=options.hop, show_progress=progress):
             if isinstance(result, Failure):

@@ -249,6 +249,12 @@ def shown(path: str | Path) -> str:
     )
 
 
-def file_name(path: Path, kind: str) -> str:
-    """Return the name of a file's output; it keeps the suffix, so that a.wav and a.ogg do not collide."""
-    return path.name + SUFFIX[kind]
+def output_path(place: Path, kind: str) -> Path:
+    """Return where the output for a sound goes, of which the place is the path below the output folder.
+
+    It keeps the sound's suffix, so that a.wav and a.ogg do not collide.
+
+    >>> output_path(Path("east/a.wav"), "audacity").as_posix()
+    'east/a.wav.txt'
+    """
+    return place.with_name(place.name + SUFFIX[kind])

@@ -119,6 +119,53 @@ def test_the_longest_names(tmp_path, capsys):
     assert capsys.readouterr().err.endswith("n.csv: File name too long\n")
 
 
+def test_outputs_mirror_the_sub_folders_of_a_named_folder(tmp_path, monkeypatch, capsys):
+    """Recorders name files by time, so that several in one folder have files of the same name."""
+    names = ("12.wav", "east/12.wav", "west/deep/12.wav", "west/12.wav")
+    for name in (*names, "linked/13.wav"):
+        path = tmp_path / "in" / name if "linked" not in name else tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.full(1600, 0.5), 8000)
+    (tmp_path / "in/link").symlink_to(tmp_path / "linked")
+    monkeypatch.chdir(tmp_path / "in")
+    expected = {"12.wav", "east/12.wav", "west/deep/12.wav", "west/12.wav", "link/13.wav"}
+    for source in (str(tmp_path / "in"), ".", "../in/west/.."):
+        out = tmp_path / "out" / str(len(source))
+        assert main(["model", source, "--top", "1", "--quiet", *outputs(out)]) == 0
+        for kind, suffix in {"a": ".txt", "r": ".selections.txt", "p": ".png"}.items():
+            written = {
+                str(path.relative_to(out / kind)) for path in (out / kind).rglob("*") if path.is_file()
+            }
+            assert written == {name + suffix for name in expected}
+    capsys.readouterr()
+    # A file that is also named by itself is written once, where it was named first.
+    out = ["--raven", str(tmp_path / "r"), "--top", "1", "--quiet"]
+    assert main(["model", "west/deep/12.wav", "west", *out]) == 2
+    told = "error: west/deep/12.wav and west/12.wav have the same file name: tag them into two folders\n"
+    assert capsys.readouterr().err == told
+    assert main(["model", "west", "west/deep/12.wav", *out]) == 0
+    assert (tmp_path / "r/deep/12.wav.selections.txt").is_file()
+
+
+def test_outputs_that_would_be_in_each_others_way_are_refused_at_once(tmp_path, capsys):
+    for name in ("12.wav", "12.wav.txt/13.wav", "east/12.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, np.full(1600, 0.5), 8000)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/east").write_text("a file")
+    source, out = str(tmp_path), str(tmp_path / "out")
+    more = [out, "--top", "1", "--quiet"]
+    assert main(["model", source, "--raven", *more]) == 2
+    assert f"error: --raven={out}/east: {out}/east is a file: name a folder" in capsys.readouterr().err
+    (tmp_path / "out/east").unlink()
+    assert main(["model", source, "--audacity", *more]) == 2
+    assert capsys.readouterr().err == (
+        f"error: --audacity: the output for {source}/12.wav would have the name of the folder for "
+        f"{source}/12.wav.txt/13.wav: tag them into two folders\n"
+    )
+    assert not any((tmp_path / "out").iterdir())
+
+
 def test_a_kind_that_is_not_read_comes_with_a_way_to_convert_it(tmp_path, capsys):
     path = tmp_path / "song.m4a"
     path.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(400))
