@@ -154,8 +154,7 @@ def test_damaged_bytes_are_never_an_error_of_the_server():
 def test_client_names_are_ignored():
     """Only the content counts, and no path is made from the names that a client sends."""
     headers = {"Content-Disposition": 'attachment; filename="../../etc/passwd"', "Content-Type": "text/plain"}
-    url = "/api/tag?filename=../../../etc/passwd&name=%00.mp3"
-    assert client().post(url, content=WHOLE, headers=headers).status_code == 200
+    assert client().post("/api/tag", content=WHOLE, headers=headers).status_code == 200
     for path in (
         "/../app.py",
         "/page/../../app.py",
@@ -182,10 +181,38 @@ def test_other_sites_and_wrong_parameters_are_refused():
         "hop=-1": "hop: ",
         "hop=0.2": "hop: it must be between 0.005 and 0.1 s",
         "hop=1e-9": "hop: it must be between",
+        "topp=3": "'topp' is not known here: use top, hop or spectrogram",
+        "top=3&filename=../etc": "'filename' is not known here",
+        "n%0A%00=1": r"'n\n\x00' is not known here",
+        f"{'n' * 999}=1": f"'{'n' * 40}' is not known here",
     }.items():
         response = http.post(f"/api/tag?{query}", content=WHOLE)
         assert response.status_code == 400
         assert response.json()["error"].startswith(says)
+    response = http.get("/api/model?top=1")
+    assert (response.status_code, response.json()) == (400, {"error": "'top' is not known here: use none"})
+    assert http.get("/?from=elsewhere").status_code == 200
+
+
+@pytest.mark.fast
+def test_wrong_paths_and_methods_are_refused_as_other_errors_are():
+    http = client()
+    for path in ("/api/tags", "/docs"):
+        response = http.get(path)
+        says = "no such path: the API has POST /api/tag and GET /api/model"
+        assert (response.status_code, response.json()) == (404, {"error": says})
+    response = http.get("/api/tag")
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    assert response.json() == {"error": "method not allowed: use POST"}
+    assert http.post("/").json() == {"error": "method not allowed: use GET"}
+
+
+@pytest.mark.fast
+def test_the_api_says_which_classes_the_timeline_has():
+    said = client().get("/openapi.json").json()["paths"]["/api/tag"]["post"]["description"]
+    assert "timeline.labels are the `top` classes with the most probable single windows" in " ".join(
+        said.split()
+    )
 
 
 @pytest.mark.fast

@@ -6,6 +6,10 @@ conflict. The same is available as JSON:
   curl --data-binary @dog.ogg 'http://127.0.0.1:8000/api/tag?top=5'
   curl http://127.0.0.1:8000/api/model
 
+/api/tag takes top (the number of classes, 1 to 100), hop (seconds between windows) and spectrogram (true or
+false). The tags are the classes of the highest mean over all windows. timeline.labels are the classes with
+the most probable single windows, so that a short event is shown too, even if it is not among the tags.
+
 The server listens on this machine only, unless --host says otherwise. It stores no sound and asks for no
 password; it protects itself only by the limits below, so put a proxy that authenticates your users in front
 of it. Clients are told apart by address. Behind a proxy all clients have the proxy's address, unless --proxy

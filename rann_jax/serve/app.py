@@ -9,9 +9,10 @@ from importlib import resources
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 import rann_jax
@@ -35,6 +36,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
+SHOWN = 40  # characters of an unknown parameter
 FINEST_HOP = 20  # hops per window at most, which bounds the work per second of sound
 
 
@@ -127,19 +129,24 @@ def create_app(listener: Listener, about: dict[str, Any], limits: Limits, *, hos
     for path, (name, kind) in PAGE.items():
         _add_page(app, path, name, kind)
 
-    @app.get("/api/model")
+    @app.get("/api/model", dependencies=[_only()])
     async def model() -> dict[str, Any]:
         """Return a description of the server: models, rule, labels, task, sample rate, window, limits."""
         return server.about
 
-    @app.post("/api/tag", openapi_extra=BODY)
+    @app.post("/api/tag", openapi_extra=BODY, dependencies=[_only("top", "hop", "spectrogram")])
     async def tag(
         request: Request,
         top: Annotated[int, Query(ge=1, le=100)] = 10,
         hop: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
         spectrogram: bool = False,
     ) -> JSONResponse:
-        """Return tags, timeline and, for an ensemble, conflict of the sound file in the body."""
+        """Return tags, timeline and, for an ensemble, conflict of the sound file in the body.
+
+        The tags are the `top` classes of the highest mean over all windows. timeline.labels are the `top`
+        classes with the most probable single windows, in the order of these windows: a short event may be
+        there and not among the tags.
+        """
         return JSONResponse(await server.tag(request, top=top, hop_seconds=hop, spectrogram=spectrogram))
 
     return app
@@ -153,6 +160,22 @@ def _add_page(app: FastAPI, path: str, name: str, kind: str) -> None:
         return Response(content, media_type=kind, headers=HEADERS)
 
 
+def _only(*names: str) -> Any:
+    """Return a dependency that refuses requests with query parameters of other names.
+
+    A misspelt parameter would be ignored, and the answer be that of its default.
+    """
+    *others, last = names or ("none",)
+    known = f"{', '.join(others)} or {last}" if others else last
+
+    async def check(request: Request) -> None:  # FastAPI would run a plain function in a thread
+        for name in request.query_params:
+            if name not in names:
+                raise Refusal(400, f"{name[:SHOWN]!r} is not known here: use {known}")
+
+    return Depends(check)
+
+
 def _refuse_in_one_line(app: FastAPI) -> None:
     @app.exception_handler(Refusal)
     async def refused(_: Request, refusal: Refusal) -> JSONResponse:
@@ -162,3 +185,11 @@ def _refuse_in_one_line(app: FastAPI) -> None:
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}"}, 400)
+
+    @app.exception_handler(HTTPException)
+    async def unknown(_: Request, error: HTTPException) -> JSONResponse:
+        says = {
+            404: "no such path: the API has POST /api/tag and GET /api/model",
+            405: f"method not allowed: use {(error.headers or {}).get('Allow', 'another')}",
+        }.get(error.status_code, error.detail)
+        return JSONResponse({"error": says}, error.status_code, error.headers)
