@@ -53,6 +53,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
             f"preset network={network!r} must be one of {', '.join(PANNS)}: to use another network, make a "
             "workdir of it with rann_jax.convert and name that as init_from"
         )
+    if source and not preset["data"]:
+        raise ValueError("preset data is missing: add data=DIR, the folder of your sounds")
     config.optimizer.schedule = "constant"
     config.optimizer.learning_rate = 1e-4
     config.optimizer.head_learning_rate = 1e-3
@@ -67,7 +69,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 def inherit(config: ConfigDict, workdir: Path) -> None:
     """Copy the keys that the weights of a workdir depend on."""
     try:
-        source = load_config(workdir)
+        source = load_config(workdir, "init_from", "the folder of a run or a PyTorch file")
     except ConfigError as error:
         raise ValueError(f"preset init_from: {error}") from error
     for key in INHERITED:

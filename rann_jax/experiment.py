@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -116,7 +117,7 @@ def build(config: ConfigDict) -> Experiment:
             raise ConfigError(
                 f"config.feature.{option}: the whole run has the same one: set config.{key} instead"
             )
-    with _blaming("config.feature, config.t_c or config.sample_rate"):
+    with _blaming("config.feature, config.t_c or config.sample_rate", {"seconds": "t_c"}):
         features = front_end(sample_rate=config.sample_rate, seconds=config.t_c, **config.feature.to_dict())
     with _blaming("config.model"):
         model = models.create(
@@ -194,9 +195,17 @@ def _trace(augment: Policy, features: FrontEnd, num_classes: int) -> None:
 
 
 @contextmanager
-def _blaming(key: str) -> Iterator[None]:
-    """Turn a builder's error into a ConfigError that names the config key."""
+def _blaming(key: str, renamed: Mapping[str, str] = {}) -> Iterator[None]:
+    """Turn a builder's error into a ConfigError that names the config key.
+
+    Args:
+      key: the key, or several.
+      renamed: arguments of the builder that have other names in the config, with these.
+    """
     try:
         yield
     except (ValueError, TypeError, ArithmeticError) as error:
-        raise ConfigError(f"{key}: {error}") from error
+        told = str(error)
+        for argument, name in renamed.items():
+            told = re.sub(rf"\b{argument}=", f"{name}=", told)
+        raise ConfigError(f"{key}: {told}") from error

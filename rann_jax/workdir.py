@@ -143,17 +143,17 @@ def save_config(workdir: Path, config: ConfigDict) -> None:
         file.write(config.to_json_best_effort(indent=2) + "\n")
 
 
-def load_config(workdir: Path) -> ConfigDict:
+def load_config(workdir: Path, option: str = "--workdir", what: str = "the folder of a run") -> ConfigDict:
     """Return the config of the run in a workdir.
 
     Raises:
-      ConfigError: there is none, or it cannot be read.
+      ConfigError: there is none, or it cannot be read; the message says that `option` must be `what`.
     """
     path = workdir / CONFIG_FILE
     try:
         return ConfigDict(json.loads(path.read_text()))
     except FileNotFoundError as error:
-        raise ConfigError(f"{path} does not exist: --workdir must be the folder of a run") from error
+        raise ConfigError(f"{path} does not exist: {option} must be {what}") from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is not the config of a run: {error}") from error
 

@@ -77,6 +77,7 @@ def test_the_config_is_locked_afterwards():
         ("feature.n_fft=512.5", "n_fft=512.5 must be a whole number or None"),
         ("feature.htk=2", "htk=2 must be True or False"),
         ("feature.seconds=1", "config.feature.seconds: .*set config.t_c"),
+        ("t_c=0.51", "config.t_c .*: frames_per_second=32 times t_c=0.51 is 16.32 frames, .*: use t_c=0.5$"),
         ("augment.gian={}", "config.augment: .*did you mean 'gain'"),
         ("augment.gain=3", "config.augment: gain=3 must be a dict of options of gain"),
         ("augment.gain={'low': 3}", "config.augment: gain has no option 'low': use one of low_db"),

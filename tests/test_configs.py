@@ -21,6 +21,11 @@ pytestmark = pytest.mark.fast
         ("msos.py:fold=1", "no preset 'fold'"),
         ("finetune.py:train=some", "preset train=some must be one of all, probe"),
         ("finetune.py:data=.", "preset init_from is missing: add init_from=PATH, a workdir or"),
+        ("finetune.py:init_from=a.pth", "preset data is missing: add data=DIR, the folder of your sounds"),
+        (
+            "finetune.py:init_from=docs",
+            "preset init_from: docs/config.json does not exist: init_from must be the folder of a run or a ",
+        ),
         ("finetune.py:init_from=.,network=resnet38", "preset network=resnet38: the workdir sets the network"),
     ],
 )
