@@ -39,7 +39,7 @@ from rann_jax.experiment import build
 from rann_jax.program import guarded, require
 from rann_jax.steps import make_eval_step
 from rann_jax.tagger import Tagger
-from rann_jax.workdir import replace_atomically
+from rann_jax.workdir import check_folder, replace_atomically
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -151,11 +151,13 @@ def run(options: argparse.Namespace) -> int:
     """Do what the command line asks and return the exit code.
 
     Raises:
-      ConfigError: the workdir has no such checkpoint, or a package is missing.
+      ConfigError: the workdir has no such checkpoint, a package is missing, or the folder cannot be written
+        to.
     """
     compilation_cache.enable()
     tagger = Tagger.load(options.workdir, checkpoint=options.checkpoint)
     folder = options.out or options.workdir / "export"
+    check_folder(folder, "--out")
     exported = FORMATS[options.to](tagger)
     path = folder / f"model.{options.to}"
     with replace_atomically(path, "wb") as file:

@@ -1,6 +1,7 @@
 """Exported models, loaded in another process that cannot import rann_jax."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -123,6 +124,15 @@ def test_formats_in_one_folder_keep_their_own_descriptions(tiny_workdir, tmp_pat
         ("image", ["batch", 16, 16]),
         ("wave", ["batch", 8000]),
     ]
+
+
+@pytest.mark.fast
+def test_a_folder_that_cannot_be_written_to_is_refused_with_the_option(tiny_workdir, monkeypatch, capsys):
+    monkeypatch.setitem(FORMATS, "onnx", lambda tagger: pytest.fail("it is refused before the work"))
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tiny_workdir))
+    assert main([str(tiny_workdir), "--to", "onnx"]) == 2
+    says = f"error: --out={tiny_workdir}/export: {tiny_workdir} cannot be written to: name another folder"
+    assert capsys.readouterr().err.startswith(says)
 
 
 @pytest.mark.parametrize("name", ["mfcc", "gfcc", "chroma", "cqt", "tempogram", "cwt", "wavegram"])

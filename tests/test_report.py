@@ -3,6 +3,7 @@
 import dataclasses
 import html.parser
 import json
+import os
 import re
 import shutil
 
@@ -309,6 +310,15 @@ def test_predictions_of_the_best_checkpoint_are_not_a_split(tmp_path):
 def test_wrong_arguments(tmp_path, capsys):
     assert "neither a run" in refused(tmp_path / "absent", capsys)
     assert "--bootstrap -1: give a number of draws" in refused(tmp_path, capsys, "--bootstrap=-1")
+
+
+@pytest.mark.fast
+def test_a_folder_that_cannot_be_written_to_is_refused_with_the_option(tmp_path, capsys, monkeypatch):
+    make_run(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tmp_path))
+    says = f"error: --out={tmp_path}/report: {tmp_path} cannot be written to: name another folder"
+    assert refused(tmp_path, capsys).startswith(says)
+    assert not (tmp_path / "report").exists()
 
 
 @pytest.mark.fast

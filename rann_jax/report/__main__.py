@@ -19,16 +19,18 @@ from rann_jax import significance
 from rann_jax.environment import command_line
 from rann_jax.program import guarded
 from rann_jax.report import collect, page
-from rann_jax.workdir import replace_atomically
+from rann_jax.workdir import check_folder, replace_atomically
 
 
 def write(workdir: Path, out: Path, *, command: str, draws: int) -> list[Path]:
     """Write the page and, if it has pictures, the png; return the files written.
 
     Raises:
-      ConfigError: the workdir holds nothing to report on, or a file of it is broken.
+      ConfigError: the workdir holds nothing to report on, or a file of it is broken; or `out` cannot be
+        written to.
     """
     found = collect.read(workdir)
+    check_folder(out, "--out")
     if isinstance(found, collect.Run):
         made = page.of_run(found, command, draws)
     else:
