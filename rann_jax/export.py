@@ -13,8 +13,8 @@
                       (probabilities,) = session.run(None, {"wave": wave})
   --to safetensors  the weights only, without the network and the front end.
 
-model.FORMAT.json beside the model describes its input and output: sample rate, samples, task, labels, and the
-whole config.
+model.FORMAT.json beside the model describes it: content ("model" or "weights"), input and output of a whole
+model, sample rate, seconds, task, labels, and the whole config.
 """
 
 import argparse
@@ -46,11 +46,11 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """A file's content, and the input's name and sizes without the batch axis."""
+    """A file's content, and the input's name and sizes without the batch axis; weights have no input."""
 
     content: bytes
-    input: str
-    sizes: tuple[int, ...]
+    input: str = ""
+    sizes: tuple[int, ...] = ()
 
 
 def stablehlo(tagger: Tagger) -> Exported:
@@ -120,8 +120,7 @@ def safetensors(tagger: Tagger) -> Exported:
 
     flat = traverse_util.flatten_dict(tagger.variables, sep="/")
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in flat.items()}
-    wave = ("wave", (tagger.crop_samples,))
-    return Exported(save(arrays, metadata={"model": json.dumps(description(tagger, *wave))}), *wave)
+    return Exported(save(arrays, metadata={"model": json.dumps(description(tagger))}))
 
 
 FORMATS: dict[str, Callable[[Tagger], Exported]] = {
@@ -131,14 +130,19 @@ FORMATS: dict[str, Callable[[Tagger], Exported]] = {
 }
 
 
-def description(tagger: Tagger, name: str, sizes: tuple[int, ...]) -> dict[str, Any]:
+def description(tagger: Tagger, name: str = "", sizes: tuple[int, ...] = ()) -> dict[str, Any]:
     """Return what a program must know to use the model, whose input is (batch, *sizes), as plain JSON.
 
-    An input named `image` is the output of the front end of `config.feature` for a wave.
+    An input named `image` is the output of the front end of `config.feature` for a wave. Without a name, it
+    is the description of the weights alone.
     """
-    return {
+    ends = {
         "input": {"name": name, "shape": ["batch", *sizes], "dtype": "float32"},
         "output": {"name": "probabilities", "shape": ["batch", len(tagger.labels)], "dtype": "float32"},
+    }
+    return {
+        "content": "model" if name else "weights",
+        **(ends if name else {}),
         "sample_rate": tagger.sample_rate,
         "seconds": tagger.window_seconds,
         "task": tagger.task,

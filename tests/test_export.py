@@ -48,7 +48,9 @@ import json
 from safetensors import safe_open
 with safe_open("model.safetensors", "numpy") as file:
     np.savez("weights.npz", **{name: file.get_tensor(name) for name in file.keys()})
-    assert json.loads(file.metadata()["model"])["labels"][9] == "class 9"
+    about = json.loads(file.metadata()["model"])
+    assert about["labels"][9] == "class 9"
+    assert about == json.load(open("model.safetensors.json"))
 """
 
 
@@ -158,6 +160,10 @@ def test_safetensors_has_every_weight(tiny_workdir, tagger, tmp_path, capsys):
             np.testing.assert_array_equal(weights["/".join(key.key for key in path)], leaf)
             count += 1
         assert len(weights.files) == count
+    about = json.loads((tmp_path / "model.safetensors.json").read_text())
+    assert about["content"] == "weights"  # which have no input and output
+    assert not about.keys() & {"input", "output"}
+    assert (about["sample_rate"], about["seconds"], about["labels"]) == (16000, 0.5, TINY_LABELS)
 
 
 @pytest.mark.fast
