@@ -13,6 +13,7 @@ from input_pipeline import manifest as manifests
 from input_pipeline import sampling, storage
 from input_pipeline.datasets.builder import manifest_path, twins_path, unlisted_path
 from input_pipeline.errors import DataError
+from input_pipeline.records import Records
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ class Prepared:
           DataError: unknown split; the message lists the known ones.
         """
         joined = "+".join(sampling.split_names(split, self.splits))
-        return storage.Decoded(tfds.builder_from_directory(self.folder).as_data_source(split=joined))
+        info = tfds.builder_from_directory(self.folder).info
+        files = info.splits[joined].file_instructions
+        return storage.Decoded(Records(files, info.features.deserialize_example_np))
 
     def targets(self, split: str) -> np.ndarray:
         """Return multi-hot labels, float32 (clips, classes), in the order of `source`."""

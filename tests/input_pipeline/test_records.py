@@ -1,0 +1,105 @@
+"""Clips are read from any number of files, whatever the limit on open files, in threads and workers."""
+
+import gc
+import os
+import pickle
+import resource
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from input_pipeline import prepare, shards
+from tests.input_pipeline.conftest import run
+
+FILES = 120
+
+# Prepares FILES clips as so many files, then trains and evaluates under limits on open files, soft and hard.
+LIMITED = """
+    import os, resource, sys
+    from absl import flags
+    from input_pipeline import eval_batches, prepare, train_batches
+
+    if __name__ == "__main__":
+        root, soft, hard, workers = sys.argv[1], *map(int, sys.argv[2:])
+        flags.FLAGS.mark_as_parsed()
+        prepared = prepare(
+            "quickstart", prepared_dir=root, sample_rate=1000, train_clips=120, test_clips=2, progress=False
+        )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        train = train_batches(
+            prepared, "train", crop_samples=500, batch_size=40, seed=0, num_workers=workers, num_threads=16
+        )
+        seen = [next(train)["audio"].tobytes() for _ in range(6)]
+        train.close()
+        scored = eval_batches(prepared, "train", crop_samples=500, batch_size=40)
+        assert sum(batch["mask"].sum() for batch in scored) >= 120
+        print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], len(set(seen)))
+"""
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A prepared copy with one clip in a file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "CLIPS_PER_SHARD", 1)
+        return prepare(
+            "quickstart",
+            prepared_dir=str(tmp_path_factory.mktemp("many")),
+            sample_rate=1000,
+            train_clips=FILES,
+            test_clips=2,
+            progress=False,
+        )
+
+
+def open_files(folder) -> int:
+    """Return how many files of a folder this process has open."""
+    links = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
+    return sum(os.path.realpath(link).startswith(str(folder)) for link in links)
+
+
+# Under the second limits the soft one can be raised far enough for all files; under the first it cannot.
+@pytest.mark.parametrize(
+    ("soft", "hard", "workers", "ends"),
+    [(64, 64, 0, 64), (64, 2000, 0, 4 * FILES), (64, 64, 1, 64)],
+)
+def test_more_files_than_may_be_open(many, soft, hard, workers, ends):
+    process = run(LIMITED, many.folder.parents[2], soft, hard, workers)
+    said, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    assert said.split() == [str(ends), "6"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files in /proc")
+def test_at_most_half_of_the_limit_is_open(many, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (60, 60))
+    read_in_threads(many)
+    gc.collect()
+    assert open_files(many.folder) == 0
+
+
+def read_in_threads(many) -> None:
+    clips = many.source("train")
+    expected = [clip["id"] for clip in clips]
+    assert len(set(expected)) == FILES
+    assert open_files(many.folder) == 30
+    order = np.random.default_rng(0).permutation(np.repeat(np.arange(FILES), 5)).tolist()
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(lambda index: clips[index]["id"], order)) == [expected[i] for i in order]
+    assert 20 < open_files(many.folder) <= 30  # a file that two threads open at once counts twice
+    other = many.source("train")  # shares the same half
+    assert [clip["id"] for clip in other] == expected
+    assert open_files(many.folder) == 30
+
+
+def test_clips_keep_their_order_and_reach_other_processes(many):
+    clips = many.source("train+test")
+    copy = pickle.loads(pickle.dumps(clips))
+    rows = many.manifest("train+test").rows
+    assert [clip["id"].decode() for clip in clips] == [row.id for row in rows]
+    assert [clip["id"] for clip in copy] == [clip["id"] for clip in clips]
+    with pytest.raises(IndexError):
+        clips[len(rows)]
+    with pytest.raises(IndexError):
+        clips[-1]
