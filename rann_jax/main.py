@@ -30,7 +30,7 @@ import logging as stdlib_logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import jax
@@ -38,12 +38,13 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from input_pipeline.prepare import prepare
+from input_pipeline.prepared import Prepared
 from rann_jax import compilation_cache, distributed, environment, lock, pretrained
 from rann_jax import workdir as workdirs
 from rann_jax.config_file import check_keys, define_config, explaining
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.evaluate import check_best_metric, check_splits, evaluate_checkpoint, readable
-from rann_jax.experiment import build, check_labels, data_options
+from rann_jax.experiment import Experiment, build, check_labels, data_options
 from rann_jax.preemption import EXIT_CODE, INTERRUPTED, PreemptedError
 from rann_jax.program import guarded, one_line
 from rann_jax.train import train
@@ -99,15 +100,30 @@ def run(
     if mode == "train":  # older runs were started without this check; they can still be scored
         check_best_metric(config)
     workdirs.check_same_config(workdir, config, free=workdirs.SCORING if mode == "eval" else ())
-    begins = mode == "train" and not workdirs.has_checkpoint(workdir)
-    source = pretrained.load(experiment) if begins else None
-    splits = {use: config.splits[use] for use in (config.splits if mode == "train" else config.eval.splits)}
+    if mode == "eval":
+        return evaluate_checkpoint(experiment, _data(config, config.eval.splits, quiet), workdir, checkpoint)
+    source = _weights(experiment, workdir)
+    with lock.training(workdir):
+        # What was read before may be of the past: another run may have held the lock until now.
+        workdirs.check_same_config(workdir, config)
+        if source is None or workdirs.has_checkpoint(workdir):
+            source = _weights(experiment, workdir)
+        prepared = _data(config, config.splits, quiet)
+        distributed.wait_for_all("the data is prepared")
+        return train(experiment, prepared, workdir, source=source, show_progress=not quiet, command=command)
+
+
+def _weights(experiment: Experiment, workdir: Path) -> pretrained.Source | None:
+    """Return the weights of config.init_from if the workdir's run has yet to begin."""
+    return None if workdirs.has_checkpoint(workdir) else pretrained.load(experiment)
+
+
+def _data(config: ConfigDict, uses: Iterable[str], quiet: bool) -> Prepared:
+    """Return the prepared data; `uses` are the keys of config.splits that are read."""
+    splits = {use: config.splits[use] for use in uses}
     prepared = prepare(**data_options(config), splits=splits, progress=not quiet and distributed.is_primary())
     check_labels(config, prepared.labels)
-    if mode == "eval":
-        return evaluate_checkpoint(experiment, prepared, workdir, checkpoint)
-    with lock.training(workdir):
-        return train(experiment, prepared, workdir, source=source, show_progress=not quiet, command=command)
+    return prepared
 
 
 def main() -> None:

@@ -92,6 +92,38 @@ def test_a_workdir_in_use_is_refused(trained, prepared):
     assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in files] == before
 
 
+def test_data_is_prepared_for_the_run_that_trains_in_the_workdir(trained, prepared, monkeypatch):
+    """Preparing takes hours at worst; a run that waited for it would go on with what another had begun."""
+    monkeypatch.setattr(rann_jax.main, "prepare", lambda **_: pytest.fail("data was prepared"))
+    with lock.training(trained), pytest.raises(ConfigError, match="is being trained by another process"):
+        run_tiny(tiny(prepared), trained)
+
+    def locked_now(**_):
+        with pytest.raises(ConfigError, match="is being trained"), lock.training(trained):
+            pass
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rann_jax.main, "prepare", locked_now)
+    with pytest.raises(KeyboardInterrupt):
+        run_tiny(tiny(prepared), trained)
+
+
+def test_a_run_of_another_config_that_ends_before_the_lock_is_refused(
+    trained, prepared, tmp_path, monkeypatch
+):
+    config, workdir = tiny(prepared, **{"optimizer.learning_rate": 0.5}), tmp_path / "run"
+    training = lock.training
+
+    def after_another(workdir: Path):
+        shutil.copytree(trained, workdir)
+        return training(workdir)
+
+    monkeypatch.setattr(lock, "training", after_another)
+    with pytest.raises(ConfigError, match=r"optimizer\.learning_rate \(0\.001 there\).*--workdir"):
+        run_tiny(config, workdir)
+    assert (workdir / "config.json").read_text() == (trained / "config.json").read_text()
+
+
 @pytest.mark.parametrize(
     ("fingerprints", "says"),
     [
