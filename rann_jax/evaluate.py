@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,19 @@ def check_best_metric(config: ConfigDict) -> None:
             f"config.best_metric={config.best_metric!r} is not a score of config.eval.splits: use one of "
             f"{', '.join(there)}"
         )
+
+
+def check_task(config: ConfigDict, prepared: Prepared, splits: Iterable[str]) -> None:
+    """Raise ConfigError unless the clips of these splits have as many labels as config.task is for."""
+    if config.task != "classification":
+        return
+    for split in splits:
+        for row in prepared.manifest(split).rows:
+            if (count := len(set(row.labels))) != 1:
+                raise ConfigError(
+                    f"config.task=classification is for one label per clip, but clip {row.id!r} of split "
+                    f"{split!r} has {count}: set --config.task=tagging, or give each clip one label"
+                )
 
 
 def measures(task: str, targets: np.ndarray, scores: np.ndarray) -> Iterator[tuple[str, float]]:

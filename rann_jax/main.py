@@ -43,7 +43,7 @@ from rann_jax import compilation_cache, distributed, environment, lock, pretrain
 from rann_jax import workdir as workdirs
 from rann_jax.config_file import check_keys, define_config, explaining
 from rann_jax.errors import ConfigError, DivergedError
-from rann_jax.evaluate import check_best_metric, check_splits, evaluate_checkpoint, readable
+from rann_jax.evaluate import check_best_metric, check_splits, check_task, evaluate_checkpoint, readable
 from rann_jax.experiment import Experiment, build, check_labels, data_options
 from rann_jax.preemption import EXIT_CODE, INTERRUPTED, PreemptedError
 from rann_jax.program import guarded, one_line
@@ -123,6 +123,7 @@ def _data(config: ConfigDict, uses: Iterable[str], quiet: bool) -> Prepared:
     splits = {use: config.splits[use] for use in uses}
     prepared = prepare(**data_options(config), splits=splits, progress=not quiet and distributed.is_primary())
     check_labels(config, prepared.labels)
+    check_task(config, prepared, splits.values())
     return prepared
 
 

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
@@ -18,6 +20,7 @@ import rann_jax.main
 import rann_jax.train
 from input_pipeline import DataError
 from rann_jax import distributed
+from rann_jax import workdir as workdirs
 from rann_jax.config_file import explaining
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.experiment import build
@@ -108,6 +111,33 @@ def test_wrong_values_are_one_line(overrides, says, tmp_path, prepared, all_devi
     for text in says:
         assert text in str(error.value)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_several_labels_are_not_classified(mode, tmp_path, monkeypatch):
+    """Softmax targets of two ones sum to 2, and accuracy would count only one of the two labels as right."""
+    monkeypatch.setattr(rann_jax.main, "train", lambda *_, **__: pytest.fail("it was trained"))
+    monkeypatch.setattr(rann_jax.main, "evaluate_checkpoint", lambda *_: pytest.fail("it was scored"))
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    rows = {"a.wav": "cat", "b.wav": "dog;bird", "c.wav": "bird", "d.wav": "cat"}
+    for name in rows:
+        soundfile.write(folder / name, np.zeros(8000), 16000)
+    lines = [f"{name},{labels},fold{i % 2 + 1}" for i, (name, labels) in enumerate(rows.items())]
+    (folder / "meta.csv").write_text("\n".join(["filename,label,split", *lines]))
+    config = tiny(tmp_path / "prepared", num_classes=3, data_dir=str(folder))
+    config.dataset, config.splits = {"name": "folder"}, {"train": "fold1", "test": "fold2"}
+    if mode == "eval":
+        workdirs.save_config(tmp_path / "run", config)
+    with pytest.raises(ConfigError) as error:
+        run_tiny(config, tmp_path / "run", mode)
+    assert str(error.value) == (
+        "config.task=classification is for one label per clip, but clip 'b.wav' of split 'fold2' has 2: "
+        "set --config.task=tagging, or give each clip one label"
+    )
+    config.task, config.best_metric = "tagging", "test/mAP"
+    monkeypatch.setattr(rann_jax.main, "train", lambda *_, **__: {})
+    run_tiny(config, tmp_path / "tagging")
 
 
 WHOLE = "must be a whole number of at least 1, not"
