@@ -2,7 +2,8 @@
 
 A checkpoint is one folder with two items: `state` (every array) and `record` (the position in the data, the
 time spent, and the bundle that inference needs). Orbax writes it under a temporary name and renames it when
-it is complete, so a killed run leaves no partial checkpoint. The record has a checksum of the arrays, which
+it is complete, so a killed run leaves no partial checkpoint; the next training removes what it left under
+that name. The record has a checksum of the arrays, which
 reveals later damage by a disk or an interrupted copy.
 """
 
@@ -273,6 +274,15 @@ class Checkpoints:
                 (self._manager.directory / str(step)).rename(folder / f"{step}-{number}")
         distributed.wait_for_all("damaged checkpoints are set aside")
         self._manager.reload()
+
+    def remove_unfinished(self) -> None:
+        """Remove what killed runs left of checkpoints that they were writing.
+
+        Only the primary process of a training that holds the workdir's lock may call this, before its first
+        step: no process saves before all have taken that step.
+        """
+        for left_over in Path(self._manager.directory).glob(f"*{ocp.path.atomicity.TMP_DIR_SUFFIX}*"):
+            shutil.rmtree(left_over)
 
     def record(self, step: int) -> Record:
         """Return the record of a step's checkpoint, without reading the arrays.

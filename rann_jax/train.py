@@ -86,6 +86,7 @@ def train(
         if primary:  # from here on the start can no longer be refused
             workdirs.save_config(workdir, config)
             environment.save(workdir, command)
+            checkpoints.remove_unfinished()
         progress = stack.enter_context(closing(Progress(start, config.total_steps, show_progress)))
         # Forbid implicit transfers between host and devices: they would stall every step.
         stack.enter_context(jax.transfer_guard("disallow"))

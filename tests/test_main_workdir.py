@@ -258,6 +258,34 @@ def repeatable(row: dict) -> dict:
     return {name: value for name, value in row.items() if not name.startswith("time/")}
 
 
+def test_checkpoints_that_a_killed_run_left_unfinished_are_removed(
+    tmp_path, prepared, without_a_network, monkeypatch
+):
+    """Only training removes them, and only under its lock: another run may be writing them."""
+    without_a_network(lambda _: 0.5)
+    left_over = tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp" / "state" / "part"
+    left_over.parent.mkdir(parents=True)
+    left_over.write_text("cut off")
+    with lock.training(tmp_path), pytest.raises(ConfigError, match="is being trained"):
+        run_tiny(tiny(prepared), tmp_path)
+    with monkeypatch.context() as refused:
+        refused.setattr(rann_jax.train, "restore_or_create", raising(ConfigError("other data")))
+        with pytest.raises(ConfigError, match="other data"):
+            run_tiny(tiny(prepared), tmp_path)
+    with closing(Checkpoints(tmp_path, "test/mAP")) as checkpoints:
+        assert checkpoints.latest_step is None
+    assert left_over.exists()
+    run_tiny(tiny(prepared, save_every=5), tmp_path)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"4", "10", "12"}
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def fail(*_):
+        raise error
+
+    return fail
+
+
 def test_a_full_disk_is_reported_before_writing(tmp_path, prepared, without_a_network, monkeypatch):
     without_a_network(lambda _: 0.5)
     usage = shutil.disk_usage(tmp_path)._replace(free=10)

@@ -181,7 +181,9 @@ def test_kill_of_one_process(launch, told, alone):
     assert time.monotonic() - begin < 6 * HEARTBEAT_SECONDS, said
     assert codes[0] != 0, said
     assert saved_steps(workdir)[-1] >= kept > begun
+    (workdir / "checkpoints" / "1.orbax-checkpoint-tmp").mkdir()  # as when it was being written
     said = launch.finish(workdir, processes=2, devices=2)
+    assert all(path.name.isdigit() for path in (workdir / "checkpoints").iterdir())
     assert said.count("test/accuracy") == 1  # only one process prints scores
     assert_same_run(alone, workdir)
 
