@@ -3,8 +3,8 @@
 A checkpoint is one folder with two items: `state` (every array) and `record` (the position in the data, the
 time spent, and the bundle that inference needs). Orbax writes it under a temporary name and renames it when
 it is complete, so a killed run leaves no partial checkpoint; the next training removes what it left under
-that name. The record has a checksum of the arrays, which
-reveals later damage by a disk or an interrupted copy.
+that name. The record has a checksum of the arrays, which reveals later damage by a disk or an interrupted
+copy.
 """
 
 import dataclasses

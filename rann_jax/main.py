@@ -15,7 +15,8 @@ instead of the latest, and keeps its predictions as predictions/SPLIT.best.npz b
 A run can span several processes. On a TPU slice, in a Slurm step, under Open MPI and in a Kubernetes job they
 find each other; elsewhere, start each with --coordinator=HOST:PORT --num_processes=N --process_id=K. On
 SIGTERM or Ctrl-C to any of them, all save at the same step and exit with code 75; the same command resumes
-from there. A second Ctrl-C interrupts at once.
+from there. Before the first step, SIGTERM ends them at once, with the same code. A second Ctrl-C interrupts
+at once.
 Every JAX setting is also a flag: --jax_platforms=cpu, --jax_num_cpu_devices=2.
 
 Compiled programs are cached in ~/.cache/rann_jax/compiled. --jax_compilation_cache_dir=DIR moves the cache;
@@ -31,6 +32,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import jax
@@ -45,7 +47,7 @@ from rann_jax.config_file import check_keys, define_config, explaining
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.evaluate import check_best_metric, check_splits, check_task, evaluate_checkpoint, readable
 from rann_jax.experiment import Experiment, build, check_labels, data_options
-from rann_jax.preemption import EXIT_CODE, INTERRUPTED, PreemptedError
+from rann_jax.preemption import EXIT_CODE, INTERRUPTED, PreemptedError, exiting
 from rann_jax.program import guarded, one_line
 from rann_jax.train import train
 
@@ -131,8 +133,8 @@ def main() -> None:
     """Run the program and exit.
 
     Exit codes: 0 for success; 1 if the loss diverged; 2 if the user can fix the error; 75 if the run was told
-    to stop (SIGTERM, Ctrl-C) and has saved; 130 if a second Ctrl-C interrupted it before it could save. After
-    75 and 130 the same command resumes the run.
+    to stop (SIGTERM, Ctrl-C) and has saved, or had nothing to save; 130 if Ctrl-C interrupted it before it
+    could save. After 75 and 130 the same command resumes the run.
     """
     jax.config.config_with_absl()  # makes every JAX setting a flag, such as --jax_platforms=cpu
     try:
@@ -170,19 +172,26 @@ def _program(_: Sequence[str]) -> int:
     return _work(Path(workdir))
 
 
+def _join() -> None:
+    distributed.start(
+        _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, heartbeat_seconds=_HEARTBEAT.value
+    )
+
+
 def _work(workdir: Path) -> int:
     try:
-        distributed.start(
-            _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, heartbeat_seconds=_HEARTBEAT.value
-        )
-        scores = run(
-            _CONFIG.value,
-            workdir,
-            mode=_MODE.value,
-            checkpoint=_CHECKPOINT.value,
-            quiet=_QUIET.value,
-            command=environment.command_line("rann_jax.main", sys.argv[1:]),
-        )
+        told_to_stop = exiting if _MODE.value == "train" else nullcontext
+        with told_to_stop():
+            _join()
+            with told_to_stop():  # now by any of the processes that have joined
+                scores = run(
+                    _CONFIG.value,
+                    workdir,
+                    mode=_MODE.value,
+                    checkpoint=_CHECKPOINT.value,
+                    quiet=_QUIET.value,
+                    command=environment.command_line("rann_jax.main", sys.argv[1:]),
+                )
     except DivergedError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1

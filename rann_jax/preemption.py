@@ -1,14 +1,21 @@
-"""Stopping by SIGTERM or Ctrl-C: the run saves and exits with a code of its own, to be resumed later."""
+"""Stopping by SIGTERM or Ctrl-C: the run saves and exits with a code of its own, to be resumed later.
+
+While steps are trained and saved, `Preemption` notices that the run is told to stop. Before and after, there
+is nothing to save, and `exiting` ends the process at once. Of nested contexts, the innermost is in charge.
+"""
 
 import os
 import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
 # EX_TEMPFAIL of sysexits.h, "try again": launchers restart the command on this code.
 EXIT_CODE = 75
@@ -16,6 +23,15 @@ EXIT_CODE = 75
 INTERRUPTED = 130
 
 HEARD = b"\nstopping as soon as possible; press Ctrl-C again to interrupt at once\n"
+STOPPED = b"\nstopped; nothing is lost: run the same command again to go on\n"
+
+# The key under which JAX tells all processes that one of them got SIGTERM. It is JAX's own: if another
+# version has another, `exiting` does not hear of the signal, and the processes stop at their first step.
+_NOTICE = "RECEIVED_PREEMPTION_NOTICE"
+_POLL_SECONDS = 1.0
+_LEAVE_SECONDS = 5.0  # (ours) for all processes to hear of the notice
+
+_in_charge: list[object] = []
 
 
 class PreemptedError(Exception):
@@ -37,6 +53,7 @@ class Preemption:
         self._alone = not jax.distributed.is_initialized()
 
     def __enter__(self) -> "Preemption":
+        _in_charge.append(self)
         if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
             if self._alone:
                 self._listen(signal.SIGTERM, self._remember)
@@ -52,6 +69,7 @@ class Preemption:
     ) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
+        _in_charge.remove(self)
 
     def _remember(self, *_: object) -> None:
         self._told = True
@@ -76,3 +94,85 @@ class Preemption:
     def reached(self, step: int) -> bool:
         """Return whether to save and stop before this step; every process must ask at every step."""
         return self._told if self._alone else multihost_utils.reached_preemption_sync_point(step)
+
+    def reached_before(self, start: int) -> bool:
+        """Return whether to stop before a run goes on at step `start`; every process must ask once.
+
+        The processes count from 0. If they are told to stop before the run begins, they agree on step 1, and
+        a run that goes on at a later step would never meet it.
+        """
+        return self._told if self._alone else any(self.reached(step) for step in range(1, start + 1))
+
+
+@contextmanager
+def exiting() -> Iterator[None]:
+    """End the process with EXIT_CODE as soon as SIGTERM tells it to stop, for work that a new start repeats.
+
+    It ends as if killed, without waiting for a compilation, in which Python handles no signals. If several
+    processes have joined before, SIGTERM to one of them ends all; then this context acts only until another
+    is in charge. It does nothing outside of the main thread, and where SIGTERM is ignored.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:
+        yield
+        return
+    context, ended = object(), threading.Event()
+    with ExitStack() as stack:
+        _in_charge.append(context)
+        stack.callback(_in_charge.remove, context)
+        if jax.distributed.is_initialized():  # then JAX itself handles SIGTERM
+            notices = threading.Thread(target=_await_notice, args=(context, ended), daemon=True)
+            notices.start()
+            stack.callback(notices.join)
+            stack.callback(ended.set)
+        else:
+            stack.enter_context(_woken(context))
+        yield
+
+
+@contextmanager
+def _woken(context: object) -> Iterator[None]:
+    """Exit on SIGTERM while a context is in charge, even when the main thread runs no Python code."""
+    waiting, waking = os.pipe()
+    os.set_blocking(waking, False)
+
+    def wait() -> None:
+        while number := os.read(waiting, 1):
+            if number[0] == signal.SIGTERM and _in_charge[-1] is context:
+                _exit()
+
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    earlier = signal.set_wakeup_fd(waking, warn_on_full_buffer=False)
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(earlier)
+        if not jax.distributed.is_initialized():  # else JAX has set its own handler since
+            signal.signal(signal.SIGTERM, before)
+        os.close(waking)
+        thread.join()
+        os.close(waiting)
+
+
+def _await_notice(context: object, ended: threading.Event) -> None:
+    """Exit as soon as one of several processes is told to stop, while a context is in charge."""
+    last = False
+    while not last:
+        last = ended.wait(_POLL_SECONDS)  # then look once more, as the other processes do
+        if _in_charge[-1] is not context:
+            return
+        client = multihost.get_jax_distributed_client()
+        with suppress(jax.errors.JaxRuntimeError):  # there is no such key
+            client.key_value_try_get(_NOTICE)
+            with suppress(jax.errors.JaxRuntimeError):  # one of them does not come
+                client.wait_at_barrier("told to stop", timeout_in_ms=round(1000 * _LEAVE_SECONDS))
+            if jax.process_index() == 0:  # when it ends, the others fail
+                time.sleep(_POLL_SECONDS)
+            _exit()
+
+
+def _exit() -> None:
+    os.write(2, STOPPED)
+    os._exit(EXIT_CODE)

@@ -23,7 +23,7 @@ from rann_jax.compiler import network_options, suited
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.evaluate import SplitEvaluator, StoppedError, evaluate, save
 from rann_jax.experiment import Experiment
-from rann_jax.preemption import PreemptedError, Preemption
+from rann_jax.preemption import PreemptedError, Preemption, exiting
 from rann_jax.pretrained import Beginning, Source, begin
 from rann_jax.state import TrainState
 from rann_jax.steps import make_train_step
@@ -70,16 +70,20 @@ def train(
     # All processes refuse a damaged metrics file, before anything is compiled.
     read_metrics(workdir / METRICS)
     with ExitStack() as stack:
-        checkpoints = stack.enter_context(closing(Checkpoints(workdir, config.best_metric)))
-        beginning = begin(source, experiment, prepared.labels) if source else None
-        state, record = restore_or_create(experiment, prepared, checkpoints, mesh, beginning)
-        start, started = record.batches, time.monotonic() - record.seconds
-        if show_progress:
-            print(introduction(experiment, state, start, beginning), file=sys.stderr)
-        batches = stack.enter_context(closing(_batches(experiment, prepared, start)))
+        # To the end of the last save: being told to stop again does not interrupt it.
         preemption = stack.enter_context(Preemption())
-        train_step = compiled_step(experiment, mesh) if start < config.total_steps else None
-        distributed.wait_for_all("the training step is compiled")
+        checkpoints = stack.enter_context(closing(Checkpoints(workdir, config.best_metric)))
+        with exiting():
+            beginning = begin(source, experiment, prepared.labels) if source else None
+            state, record = restore_or_create(experiment, prepared, checkpoints, mesh, beginning)
+            start, started = record.batches, time.monotonic() - record.seconds
+            if show_progress:
+                print(introduction(experiment, state, start, beginning), file=sys.stderr)
+            batches = stack.enter_context(closing(_batches(experiment, prepared, start)))
+            train_step = compiled_step(experiment, mesh) if start < config.total_steps else None
+            distributed.wait_for_all("the training step is compiled")
+        if preemption.reached_before(start):
+            raise _stopped(start)
         primary = distributed.is_primary()
         rows = MetricWriter(workdir, start, primary, evaluation_due=record.evaluation_due)
         writer = stack.enter_context(closing(rows))

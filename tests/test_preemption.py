@@ -1,11 +1,15 @@
 """Signals that stop a run, and what a second signal does."""
 
 import signal
+import subprocess
+import sys
 
 import jax
 import pytest
+from jax.experimental import multihost_utils
 
-from rann_jax.preemption import Preemption
+from rann_jax.preemption import EXIT_CODE, Preemption, exiting
+from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.fast
 
@@ -62,3 +66,66 @@ def test_in_joined_processes_an_interrupt_reaches_jax_as_sigterm(monkeypatch):
         signal.raise_signal(signal.SIGINT)
         assert not preemption.told  # the processes agree on a step first
     assert heard == [signal.SIGTERM]
+
+
+def test_joined_processes_find_a_step_that_they_agreed_on_before_they_began(monkeypatch):
+    """Told to stop before their first step, JAX's processes agree on step 1, wherever they then go on."""
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    agreed = {1, 3}
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", agreed.__contains__)
+    with Preemption() as preemption:
+        assert preemption.reached_before(500)
+        assert preemption.reached_before(1)
+        assert not preemption.reached_before(0)
+        agreed.remove(1)
+        assert not preemption.reached_before(2)
+        assert preemption.reached_before(3)
+
+
+# The main thread is in a C function, as in a compilation, where Python calls no signal handlers.
+BUSY = """
+import ctypes, signal, sys
+from rann_jax.preemption import Preemption, exiting
+
+busy = ctypes.CDLL(None).system
+with exiting():
+    if "nested" in sys.argv:
+        with Preemption(), exiting():
+            pass
+    if "saving" in sys.argv:
+        with Preemption() as preemption:
+            signal.raise_signal(signal.SIGTERM)
+            print("told", preemption.told, flush=True)
+    print("busy", flush=True)
+    busy(b"exec sleep 20 >&- 2>&-")
+print("went on")
+"""
+
+
+@pytest.mark.parametrize("before", ["", "nested", "saving"])
+def test_sigterm_ends_work_that_a_new_start_repeats_at_once(before):
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY, before],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        if before == "saving":
+            assert process.stdout.readline() == "told True\n"
+        assert process.stdout.readline() == "busy\n"
+        process.send_signal(signal.SIGTERM)
+        said, error = process.communicate(timeout=10)
+    assert process.returncode == EXIT_CODE
+    assert (said, error) == ("", "\nstopped; nothing is lost: run the same command again to go on\n")
+
+
+def test_handlers_are_as_before_afterwards():
+    for before in (signal.SIG_DFL, signal.SIG_IGN):
+        signal.signal(signal.SIGTERM, before)
+        woken = signal.set_wakeup_fd(-1)
+        with exiting():
+            if before == signal.SIG_IGN:
+                signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) == before
+        assert signal.set_wakeup_fd(-1) == woken
