@@ -130,7 +130,7 @@ def test_beams_direct_runner_makes_the_same_copy(sounds):
     assert done.returncode == 0, done.stderr
     options = {"data_dir": str(sounds), "prepared_dir": str(sounds.parent / "other")}
     other = prepare("folder", sample_rate=16000, max_failed_share=0.5, progress=False, **options)
-    (made,) = (sounds.parent / "prepared" / "folder").glob("*/2.0.0")
+    (made,) = (sounds.parent / "prepared" / "folder").glob("*/3.0.0")
     names = {path.name for path in other.folder.iterdir()}
     assert {path.name for path in made.iterdir()} == names
     for name in names - {"dataset_info.json", "metadata.json"}:

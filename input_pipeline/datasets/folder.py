@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from input_pipeline.audio import UNREADABLE, how_to_convert
 from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.clip import Clip
-from input_pipeline.datasets.folds import dealt
+from input_pipeline.datasets.folds import dealt, stratified
 from input_pipeline.datasets.roles import role
 from input_pipeline.datasets.source import check_classes, is_audio, read_table
 from input_pipeline.errors import DataError
@@ -40,12 +40,15 @@ class Folder(AudioBuilder):
     folder or to its `audio/`; a column `label`, `labels` or `category`, with several labels separated by ';';
     and optionally a column `split` or `fold` (fold 1 becomes split fold1).
 
-    If no split is given, the clips of each class are divided among `folds` splits, fold1, fold2, ..., in an
-    order that only depends on their names.
+    If no split is given, the clips of each class are divided among `folds` splits, fold1, fold2, ..., which
+    only depend on the clips' names and labels; see `folds.dealt`, and `folds.stratified` for clips with
+    several labels.
     """
 
     ALSO_READS = frozenset({".csv"}) | UNREADABLE  # reported, or a class of such files would silently vanish
-    VERSION = tfds.core.Version("2.0.0")  # 1.0.0 also split labels at commas, and had other folds
+    # 1.0.0 also split labels at commas, and had other folds. 2.0.0 dealt clips with several labels by their
+    # combination.
+    VERSION = tfds.core.Version("3.0.0")
     OPTIONS: ClassVar[dict[str, Any]] = {
         "csv": "",
         "filename_column": "filename",
@@ -223,6 +226,9 @@ def _split_name(value: str) -> str:
 
 def _deal_out(entries: list[_Entry], folds: int) -> list[_Entry]:
     named = [(entry.file, entry.labels) for entry in entries]
-    return sorted(
-        entry._replace(split=fold) for entry, fold in zip(entries, dealt(named, folds), strict=True)
-    )
+    if any(len(labels) > 1 for _, labels in named):
+        usable = [(entry.file, () if entry.problem else entry.labels) for entry in entries]
+        dealt_to = stratified(usable, folds)
+    else:
+        dealt_to = dealt(named, folds)
+    return sorted(entry._replace(split=fold) for entry, fold in zip(entries, dealt_to, strict=True))

@@ -1,6 +1,7 @@
 """A user's own folder of sound: layouts, labels and splits."""
 
 import collections
+import hashlib
 import shutil
 
 import numpy as np
@@ -9,7 +10,7 @@ import soundfile
 
 from input_pipeline import DataError, survey
 from input_pipeline.datasets import source
-from input_pipeline.datasets.folds import dealt
+from input_pipeline.datasets.folds import dealt, stratified
 from tests.input_pipeline.conftest import assert_left_out, ids, noise, prepare_quietly
 
 
@@ -213,6 +214,71 @@ def test_small_classes_are_spread_over_all_folds():
     assert [counts[label, fold] for label, fold in ((4, "fold3"), (5, "fold4"), (6, "fold5"))] == [1, 1, 1]
     shuffled = named[::-1]
     assert dealt(shuffled, 5) == folds[::-1]
+
+
+@pytest.mark.fast
+def test_folds_of_single_labels_stay_what_they_were(write_sounds):
+    """Runs of version 2.0.0 can be resumed and scored again only if their folds stay the same."""
+    labels = {"cat": 7, "dog": 4, "rain": 12, "owl": 1, "Zug": 3}
+    names = [f"{label}/{i}.wav" for label, count in labels.items() for i in range(count)]
+    found = survey("folder", data_dir=str(write_sounds(dict.fromkeys(names, 1))), folds=4)
+    assert found.splits == ("fold1", "fold2", "fold3", "fold4")
+    folds = dealt([(name, (name.split("/")[0],)) for name in names], 4)
+    pinned = "df4515aef6a1456825aa24cd3825cb5536dbee1e194e5b3c661700008cdbd4b3"
+    assert hashlib.sha256(" ".join(folds).encode()).hexdigest() == pinned
+
+
+def chorus(clips: int) -> list[tuple[str, tuple[str, ...]]]:
+    """Clips with one to four labels of very different frequency, in about `clips` different combinations."""
+    rng = np.random.default_rng(1)
+    birds = [f"bird{k}" for k in range(8)]
+    drawn = [np.flatnonzero(rng.random(8) < [0.7, 0.5, 0.4, 0.3, 0.2, 0.1, 0.08, 0.05]) for _ in range(clips)]
+    return [(f"{i}.wav", tuple(birds[k] for k in chosen) or (birds[0],)) for i, chosen in enumerate(drawn)]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("clips", [60, 400])
+def test_each_of_several_labels_is_spread_over_all_folds(clips):
+    named = chorus(clips)
+    folds = stratified(named, 5)
+    sizes = collections.Counter(folds)
+    assert max(sizes.values()) - min(sizes.values()) <= clips / 5 / 4  # labels come before sizes
+    counts = collections.Counter(
+        (label, fold) for (_, had), fold in zip(named, folds, strict=True) for label in had
+    )
+    for label in {label for _, had in named for label in had}:
+        per_fold = [counts[label, f"fold{k}"] for k in range(1, 6)]
+        assert max(per_fold) - min(per_fold) <= 1, (label, per_fold)  # `dealt` has 0 and 6 of bird7
+    assert stratified(named[::-1], 5) == folds[::-1]
+
+
+@pytest.mark.fast
+def test_rare_labels_are_dealt_first():
+    """The steps of Sechidis et al., figure 1, by hand, for two folds with two clips each.
+
+    Owls are rarest, in a and b: one goes to fold1, and the other to fold2, which still wants one. Then cats:
+    a has one, so c goes to the other fold, with b. That fold has two dogs now, so d goes to a's.
+    """
+    named = [("a", ("owl", "cat")), ("b", ("owl", "dog")), ("c", ("cat", "dog")), ("d", ("dog",))]
+    order = sorted("ab", key=lambda name: hashlib.sha256(name.encode()).digest())
+    folds = dict(zip("abcd", stratified(named, 2), strict=True))
+    assert folds[order[0]] == "fold1"
+    assert folds[order[1]] == "fold2"
+    assert folds["c"] == folds["b"]  # the fold without a cat
+    assert folds["d"] == folds["a"]
+
+
+@pytest.mark.fast
+def test_a_table_of_several_labels_tests_every_label(write_sounds):
+    """Dealt by their combinations, these would leave common labels out of a fold."""
+    named = chorus(60)
+    folder = write_sounds({name: 1 for name, _ in named})
+    rows = "".join(f"{name},{';'.join(had)}\n" for name, had in named)
+    (folder / "labels.csv").write_text(f"filename,labels\n{rows}")
+    found = survey("folder", data_dir=str(folder))
+    common = {label for label in found.labels if sum(label in had for _, had in named) >= 5}
+    assert len(common) >= 6
+    assert all(common <= had for had in found.labels_of.values())
 
 
 @pytest.mark.fast

@@ -102,7 +102,7 @@ def test_concurrent_processes_make_one_copy(animals, tmp_path):
     outputs = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert len({out for out, _ in outputs}) == 1
-    assert len(list((tmp_path / "prepared" / "folder").glob("*/2.0.0"))) == 1
+    assert len(list((tmp_path / "prepared" / "folder").glob("*/3.0.0"))) == 1
     assert not list((tmp_path / "prepared").rglob("incomplete.*"))
 
 

@@ -53,7 +53,7 @@ def test_killed_while_preparing(animals, tmp_path, moment, left_to_do, small_sha
     whole = prepare_folder(animals, tmp_path / "whole")
     assert_same_copy(prepared, whole)
     assert [len(whole.source(split)) for split in whole.splits] == [4] * 5
-    assert [path.name for path in prepared.folder.parent.iterdir() if path.is_dir()] == ["2.0.0"]
+    assert [path.name for path in prepared.folder.parent.iterdir() if path.is_dir()] == ["3.0.0"]
 
 
 @pytest.mark.fast
@@ -64,7 +64,7 @@ def test_a_damaged_finished_shard_is_redone(animals, tmp_path, small_shards, mon
         patch.setattr(AudioBuilder, "_gather", lambda *arguments: os.strerror(errno.EIO) / 1)
         with pytest.raises(TypeError):
             prepare_folder(animals, tmp_path / "prepared")
-    (staging,) = (tmp_path / "prepared" / "folder").glob("*/unfinished.2.0.0")
+    (staging,) = (tmp_path / "prepared" / "folder").glob("*/unfinished.3.0.0")
     first, second = sorted(staging.glob("*.array_record"))[:2]
     if damage == "cut":
         first.write_bytes(first.read_bytes()[:-100])
@@ -84,7 +84,7 @@ def test_the_progress_bar_starts_at_the_finished_clips(animals, tmp_path, small_
         patch.setattr(AudioBuilder, "_gather", lambda *arguments: os.strerror(errno.EIO) / 1)
         with pytest.raises(TypeError):
             prepare_folder(animals, tmp_path / "prepared", progress=True)
-    (staging,) = (tmp_path / "prepared" / "folder").glob("*/unfinished.2.0.0")
+    (staging,) = (tmp_path / "prepared" / "folder").glob("*/unfinished.3.0.0")
     sorted(staging.glob("*.manifest.jsonl"))[0].unlink()  # a shard of three clips
     prepare_folder(animals, tmp_path / "prepared", progress=True)
     assert [(bar.initial, bar.n) for bar in bars] == [(0, 20), (17, 20)]
@@ -106,7 +106,7 @@ def test_killed_with_workers(animals, tmp_path, small_shards):
     process = run(script, animals, tmp_path / "prepared")
     process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
-    (staging,) = (tmp_path / "prepared" / "folder").glob("*/unfinished.2.0.0")
+    (staging,) = (tmp_path / "prepared" / "folder").glob("*/unfinished.3.0.0")
     finished = {path.stat().st_ino for path in staging.glob("[a-z]*.array_record")}
     assert finished
     prepared = prepare_folder(animals, tmp_path / "prepared", workers=2)
