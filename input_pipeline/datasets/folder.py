@@ -5,7 +5,7 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NamedTuple
 
 import tensorflow_datasets as tfds
@@ -189,7 +189,9 @@ class Folder(AudioBuilder):
             )
             for row in rows
         ]
-        return [self._located(entry) for entry in entries], f"column {split_column!r} of {path}"
+        located = [self._located(entry) for entry in entries]
+        _check_repeated(located, path)
+        return located, f"column {split_column!r} of {path}"
 
     def _located(self, entry: _Entry) -> _Entry:
         """Return the entry with its file's path in the folder, or with its problem."""
@@ -200,6 +202,20 @@ class Folder(AudioBuilder):
             return entry._replace(problem=f"no sound file {entry.file}")
         problem = _problem(PurePosixPath(file))
         return entry._replace(file=file, problem=problem if entry.labels else "no label")
+
+
+def _check_repeated(entries: Sequence[_Entry], table: Path) -> None:
+    """Raises DataError if a file has other labels in another row, which would be lost."""
+    labels_of: defaultdict[str, dict[frozenset[str], None]] = defaultdict(dict)
+    for entry in entries:
+        labels_of[entry.file].setdefault(frozenset(entry.labels))
+    if differing := [file for file, found in labels_of.items() if len(found) > 1]:
+        joined = ";".join(sorted(frozenset().union(*labels_of[differing[0]])))
+        more = f" (as {len(differing)} files do)" if len(differing) > 1 else ""
+        raise DataError(
+            f"{table}: {differing[0]} has several rows with different labels{more}: give each file one row "
+            f"and join its labels with ;, as in {joined!r}"
+        )
 
 
 def _problem(file: PurePosixPath) -> str:

@@ -149,8 +149,13 @@ class TestFolder:
             ("filename,label\na.wav,\n", "config.data_dir: .* has no class"),
             ("filename,label,split\na.wav,,s\nb.wav,cat;dog,s\n", r"1 of 2 files .*\(a.wav: no label\)"),
             (
-                "filename,label,split\na.wav,cat,s\na.wav,dog,s\n",
+                "filename,label,split\na.wav,dog;cat,s\na.wav,cat; dog,s\n",
                 "1 of 2 files .*a.wav: listed a second time",
+            ),
+            (
+                "filename,label\na.wav,cat\n./a.wav,dog\nb.wav,cat\nb.wav,dog\n",
+                r"labels.csv: a.wav has several rows with different labels \(as 2 files do\): give each "
+                "file one row and join its labels with ;, as in 'cat;dog'$",
             ),
             (
                 'filename,label\na.wav,"rock\nroll"\nb.wav,jazz\n',
