@@ -3,6 +3,7 @@
 import functools
 import posixpath
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
@@ -131,9 +132,11 @@ class Folder(AudioBuilder):
                     "folder: move it into one, or add a csv with the columns filename and label"
                 )
         if self._split_folders(files):
-            entries = [_Entry(str(f), (f.parts[1],), _split_name(f.parts[0]), _problem(f)) for f in files]
+            entries = [
+                _Entry(str(f), (_composed(f.parts[1]),), _split_name(f.parts[0]), _problem(f)) for f in files
+            ]
         else:
-            entries = [_Entry(str(f), (f.parts[0],), "", _problem(f)) for f in files]
+            entries = [_Entry(str(f), (_composed(f.parts[0]),), "", _problem(f)) for f in files]
         return entries, splits_from
 
     def _is_clip(self, file: str) -> bool:
@@ -197,11 +200,23 @@ class Folder(AudioBuilder):
         """Return the entry with its file's path in the folder, or with its problem."""
         name = posixpath.normpath(entry.file)
         places = (name, f"audio/{name}")
-        file = next((place for place in places if place in self.builder_config.files), "")
+        forms = [*places, *map(_composed, places)]
+        file = next((self._named[form] for form in forms if form in self._named), "")
         if not file:
             return entry._replace(problem=f"no sound file {entry.file}")
         problem = _problem(PurePosixPath(file))
         return entry._replace(file=file, problem=problem if entry.labels else "no label")
+
+    @functools.cached_property
+    def _named(self) -> Mapping[str, str]:
+        """The files by their paths as they are on the disk and as `_composed` writes them."""
+        files = self.builder_config.files
+        return {_composed(file): file for file in files} | {file: file for file in files}
+
+
+def _composed(name: str) -> str:
+    """Return a name with each accented letter as one character (NFC); macOS may write it as two (NFD)."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _check_repeated(entries: Sequence[_Entry], table: Path) -> None:
@@ -228,13 +243,13 @@ def _first(columns: Sequence[str], row: Mapping[str, str]) -> str:
 
 def _labels(value: str) -> tuple[str, ...]:
     # Labels are not split at commas: AudioSet has 'Male speech, man speaking'.
-    labels = (label.strip() for label in value.split(";"))
+    labels = (label.strip() for label in _composed(value).split(";"))
     return tuple(dict.fromkeys(label for label in labels if label))
 
 
 def _split_name(value: str) -> str:
     """Return known names in lower case, so that Test and test are one split; a number names a fold."""
-    value = value.strip()
+    value = _composed(value.strip())
     if role(value):
         return value.lower()
     return f"fold{value}" if value.isdecimal() else value

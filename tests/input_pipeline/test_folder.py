@@ -3,6 +3,7 @@
 import collections
 import hashlib
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -185,6 +186,19 @@ class TestFolder:
         with pytest.raises(DataError, match=message) as caught:
             prepare_quietly("folder", folder, tmp_path)
         assert "\n" not in str(caught.value)
+
+    @pytest.mark.fast
+    def test_names_in_either_form_of_unicode_are_the_same(self, write_sounds):
+        """macOS writes ö as o and a combining mark, Linux and Windows as one character."""
+        composed, decomposed = (unicodedata.normalize(form, "Größe") for form in ("NFC", "NFD"))
+        names = [f"{composed}/a.wav", f"{decomposed}/b.wav", "cat/c.wav"]
+        folder = write_sounds(dict.fromkeys(names, 100))
+        assert survey("folder", data_dir=str(folder)).labels == (composed, "cat")
+        for listed in (composed, decomposed):
+            rows = f"{listed}/a.wav,{composed},s\n{listed}/b.wav,{decomposed},s\ncat/c.wav,cat,t\n"
+            (folder / "labels.csv").write_text(f"filename,label,split\n{rows}")
+            found = survey("folder", data_dir=str(folder))
+            assert found.labels_of == {"s": {composed}, "t": {"cat"}}  # no clip has a problem
 
     @pytest.mark.fast
     def test_a_single_class_is_refused(self, write_sounds, tmp_path):
