@@ -174,6 +174,11 @@ class Survey(NamedTuple):
     labels_of: Mapping[str, frozenset[str]]
     several_labels: bool
 
+    @property
+    def dealt(self) -> bool:
+        """Whether the clips are dealt into folds here, so that one file more can change every fold."""
+        return self.splits_from.startswith("config.dataset.folds=")
+
 
 def survey(name: str, *, data_dir: str, **options: Any) -> Survey:
     """Return what `prepare` would find with these arguments; no sound is decoded and nothing is written.

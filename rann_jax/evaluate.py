@@ -13,10 +13,11 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from input_pipeline import survey
 from input_pipeline.loader import Batch, eval_batches
 from input_pipeline.prepared import Prepared
 from rann_jax import distributed, metrics, predictions
-from rann_jax.checkpoint import Checkpoints
+from rann_jax.checkpoint import Checkpoints, Record
 from rann_jax.compiler import network_options, suited
 from rann_jax.dispatch import one_behind
 from rann_jax.errors import ConfigError, DivergedError
@@ -248,7 +249,8 @@ def evaluate_checkpoint(
     """Score a checkpoint of a workdir on the config's evaluation splits and write the predictions.
 
     Predictions of the best checkpoint are kept as SPLIT.best, beside the latest's, which all other programs
-    read. Data other than what the run was started with is scored too, with a warning on stderr.
+    read. Data other than what the run was started with is scored too, with a warning on stderr, which says so
+    if clips tested now may have been trained on.
 
     Args:
       experiment: the run's experiment.
@@ -277,12 +279,14 @@ def evaluate_checkpoint(
             "config.data_dir: the labels of this data differ from the checkpoint's: name data with the same "
             "labels"
         )
-    for name in record.changed({evaluator.name: evaluator.fingerprint for evaluator in evaluators}):
-        print(
-            f"warning: the data of {name} is not what this run was started with (its fingerprint differs): "
-            "the scores are of the data given now",
-            file=sys.stderr,
-        )
+    if changed := record.changed({evaluator.name: evaluator.fingerprint for evaluator in evaluators}):
+        means = _dealt_anew(config, prepared, record) or "the scores are of the data given now"
+        for name in changed:
+            print(
+                f"warning: the data of {name} is not what this run was started with (its fingerprint "
+                f"differs): {means}",
+                file=sys.stderr,
+            )
     scores = evaluate(evaluators, state)
     if distributed.is_primary():
         for evaluator in evaluators:
@@ -292,3 +296,21 @@ def evaluate_checkpoint(
                 file=sys.stderr,
             )
     return scores
+
+
+def _dealt_anew(config: ConfigDict, prepared: Prepared, record: Record) -> str:
+    """Return a warning if the changed data was dealt into folds again, which moves clips between them."""
+    train = config.splits.get("train", "")
+    kept = set(train.split("+")) <= set(prepared.splits) and not record.changed(
+        {"train": prepared.fingerprint(train)}
+    )
+    if kept or not config.data_dir:
+        return ""
+    found = survey(data_dir=config.data_dir, **config.dataset.to_dict())
+    if not found.dealt:
+        return ""
+    return (
+        f"{found.splits_from} dealt the clips anew, so clips tested now may have been trained on and the "
+        "scores be far too good: fix the folds that the files had in a csv with the columns filename, label "
+        "and fold (docs/own_folder.md)"
+    )

@@ -105,6 +105,43 @@ def test_other_data_is_scored_with_a_warning(evaluated, tmp_path, capsys):
     assert before["fingerprint"] != now["fingerprint"]
 
 
+def test_folds_that_were_dealt_anew_are_warned_of(tmp_path, capsys):
+    """One clip more moves clips from the training folds to the test fold, unless a table says the folds."""
+    sounds = tmp_path / "sounds"
+    for seed, name in enumerate(f"{label}/{label}{i}.wav" for label in ("cat", "dog") for i in range(10)):
+        write_sound(sounds / name, seed)
+    config = get_config()
+    config.data_dir, config.prepared_dir = str(sounds), str(tmp_path / "prepared")
+    config.splits = {"train": "fold1+fold2+fold3+fold4", "test": "fold5"}
+    save_untrained(tmp_path / "run", config)
+    data = prepare(**data_options(config), progress=False)
+    trained = {row.id for row in data.manifest(config.splits.train).rows}
+
+    write_sound(sounds / "cat" / "new.wav", 20)
+    evaluate(tmp_path, config)
+    tested = np.load(tmp_path / "run" / "predictions" / "test.npz")["ids"]
+    assert len(trained & set(tested)) >= 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "fingerprint" in line]
+    assert line.startswith("warning: the data of test is not what this run was started with (its fingerprint")
+    assert "config.dataset.folds=5 dealt the clips anew, so clips tested now may have been trained on" in line
+    assert line.endswith("in a csv with the columns filename, label and fold (docs/own_folder.md)")
+
+    rows = [f"{row.id},{row.labels[0]},{k}\n" for k in data.splits for row in data.manifest(k).rows]
+    (sounds / "folds.csv").write_text("filename,label,fold\n" + "".join(rows))
+    evaluate(tmp_path, config)  # the very data that the run was started with
+    assert "fingerprint" not in capsys.readouterr().err
+    write_sound(sounds / "cat" / "other.wav", 21)
+    added = "".join([*rows, "cat/new.wav,cat,5\ncat/other.wav,cat,1\n"])
+    (sounds / "folds.csv").write_text("filename,label,fold\n" + added)
+    evaluate(tmp_path, config)
+    tested = np.load(tmp_path / "run" / "predictions" / "test.npz")["ids"]
+    assert "cat/new.wav" in tested
+    assert not trained & set(tested)
+    said = capsys.readouterr().err
+    assert "fingerprint differs): the scores are of the data given now" in said
+    assert "trained on" not in said
+
+
 def test_a_run_can_be_scored_with_other_settings(evaluated):
     """Another split, fewer crops and another batch size; the predictions made before stay."""
     folder, config, scores = evaluated
