@@ -20,9 +20,10 @@ def base() -> ConfigDict:
             "data_dir": "",
             "prepared_dir": "",
             "dataset": {"name": "quickstart"},  # plus the data set's own options
-            # The prepared copy. storage: "pcm" (int16) or "flac". max_failed_share: share of files that may
-            # be unusable (ours). workers: number of preparing processes; 0 means one per core. max_seconds:
-            # longer recordings are rejected (ours), because each is held in memory as a whole.
+            # The prepared copy. storage: "pcm" (int16) or "flac". max_failed_share: share of a split's files
+            # that may be unusable (ours); above 0, one file always may. workers: number of preparing
+            # processes; 0 means one per core. max_seconds: longer recordings are rejected (ours), because
+            # each is held in memory as a whole.
             "prepare": {"storage": "pcm", "max_failed_share": 0.05, "workers": 0, "max_seconds": 600.0},
             "splits": {"train": "train", "test": "test"},  # join several with +, as in 'fold2+fold3'
             # Order of training clips: "uniform"; "balanced", every class equally often (PANNs' scheme); or

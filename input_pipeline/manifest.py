@@ -101,22 +101,43 @@ def twins(manifests: Mapping[str, Manifest]) -> Iterator[Rejected]:
                 yield Rejected(row.id, f"in {split}, identical to {name!r} in {other}")
 
 
-def check_share(
-    rejected: Sequence[Rejected], total: int, split: str, listed: Path, max_failed_share: float
+def check_shares(
+    parts: Mapping[str, tuple[Sequence[Rejected], int]], listed: Mapping[str, Path], max_failed_share: float
 ) -> None:
-    """Checks that not too many of a split's `total` files were rejected.
+    """Checks that not too many files of a split were rejected.
+
+    The limit is for mistakes that concern many files, such as another folder or an archive that is missing.
+    So a single file never exceeds it unless it is 0, although it may be a large share of a small split.
+
+    Args:
+      parts: the rejected files of each split, and the number of all its files.
+      listed: where the rejected files of each split are listed.
+      max_failed_share: the limit, 0 to 1.
 
     Raises:
-      DataError: more than `max_failed_share` (0 to 1) of the split's files are rejected, or all of them.
+      DataError: more than `max_failed_share` of the files of some splits are rejected, or all of them.
     """
-    failed = len(rejected)
-    if failed > max_failed_share * total or failed == total:
-        first = f" ({rejected[0].id}: {rejected[0].reason})" if failed else ""
-        raise DataError(
-            f"{failed} of {total} files of split {split!r} are unusable{first}, more than "
-            f"config.prepare.max_failed_share={max_failed_share:g}, "
-            f"all listed in {listed}: fix or remove them"
-        )
+    tolerated = 1 if max_failed_share > 0 else 0
+    failing = [
+        split
+        for split, (rejected, total) in parts.items()
+        if len(rejected) > max(tolerated, max_failed_share * total) or len(rejected) == total
+    ]
+    if not failing:
+        return
+    (rejected, total), *others = (parts[split] for split in failing)
+    counts = [f"{len(rejected)} of {total} files of split {failing[0]!r}"]
+    counts += [f"{len(bad)} of {of} of {name!r}" for name, (bad, of) in zip(failing[1:], others, strict=True)]
+    first = f" ({rejected[0].id}: {rejected[0].reason})" if rejected else ""
+    places = [str(listed[failing[0]]), *(listed[split].name for split in failing[1:])]
+    helps = all(len(parts[split][0]) < parts[split][1] for split in failing)
+    raise DataError(
+        f"{', '.join(counts)} are unusable{first}, more than "
+        f"config.prepare.max_failed_share={max_failed_share:g}, "
+        f"all listed in {' and '.join(places)}: fix or remove them"
+        + ", or raise --config.prepare.max_failed_share"
+        * helps
+    )
 
 
 def _line(row: Row | Rejected) -> str:

@@ -24,7 +24,7 @@ from input_pipeline.datasets.builder import (
 )
 from input_pipeline.errors import DataError
 from input_pipeline.generate import find_or_generate, quiet_tfds
-from input_pipeline.manifest import check_share
+from input_pipeline.manifest import check_shares
 from input_pipeline.prepared import Prepared
 from input_pipeline.sampling import split_names
 from input_pipeline.storage import check_storage
@@ -55,7 +55,8 @@ def prepare(
       prepared_dir: folder of the prepared copies; '' is ~/.cache/rann_jax.
       sample_rate: stored rate, Hz.
       max_seconds: longer files are rejected.
-      max_failed_share: the largest share of a split's files that may be rejected (0 to 1).
+      max_failed_share: the largest share of a split's files that may be rejected (0 to 1); above 0, a single
+        file always may.
       storage: 'pcm' or 'flac', see `storage`.
       workers: number of processes that convert; 0 is one per core. The copy is the same for any number.
       beam: flags of an Apache Beam runner that converts instead, as in '--runner=FlinkRunner'; '' is Beam's
@@ -82,8 +83,7 @@ def prepare(
     )
     config.max_failed_share, config.workers, config.splits = max_failed_share, workers, splits or {}
     prepared = Prepared.open(name, find_or_generate(builder_class, root, config, beam, progress), sample_rate)
-    for split in prepared.splits:
-        _report_rejected(prepared, split, max_failed_share)
+    _report_rejected(prepared, max_failed_share)
     _report_unlisted(prepared)
     _report_twins(prepared)
     _report_uses(prepared, config.splits)
@@ -246,16 +246,20 @@ def _identity(
     return "_".join(part for part in (readable, f"{sample_rate}hz", digest) if part)
 
 
-def _report_rejected(prepared: Prepared, split: str, max_failed_share: float) -> None:
-    """Prints one line to stderr if files were left out; raises DataError if too many were."""
-    manifest, path = prepared.manifest(split), manifest_path(prepared.folder, split)
-    check_share(manifest.rejected, manifest.listed, split, path, max_failed_share)
-    if manifest.rejected:
-        print(
-            f"warning: {prepared.name}: {len(manifest.rejected)} of {manifest.listed} files of split "
-            f"{split!r} were unusable and left out, listed in {path}",
-            file=sys.stderr,
-        )
+def _report_rejected(prepared: Prepared, max_failed_share: float) -> None:
+    """Prints a line to stderr for each split of which files were left out; DataError if too many were."""
+    parts = {split: prepared.manifest(split) for split in prepared.splits}
+    paths = {split: manifest_path(prepared.folder, split) for split in parts}
+    check_shares(
+        {split: (part.rejected, part.listed) for split, part in parts.items()}, paths, max_failed_share
+    )
+    for split, part in parts.items():
+        if part.rejected:
+            print(
+                f"warning: {prepared.name}: {len(part.rejected)} of {part.listed} files of split {split!r} "
+                f"were unusable and left out, listed in {paths[split]}",
+                file=sys.stderr,
+            )
 
 
 def _report_unlisted(prepared: Prepared) -> None:

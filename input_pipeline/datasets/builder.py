@@ -41,7 +41,7 @@ class AudioConfig(tfds.core.BuilderConfig):
       files: stamps of the files that `source.scan` found, by path relative to `source`.
       sample_rate: stored rate, Hz.
       max_seconds: longer files are rejected.
-      max_failed_share: largest share of a split's files that may be rejected.
+      max_failed_share: largest share of a split's files that may be rejected; see `manifest.check_shares`.
       options: all options of the builder, defaults included.
       storage: how clips are stored, see `storage.STORAGES`.
       workers: number of processes that convert; 0 is one per core.
@@ -260,7 +260,10 @@ class AudioBuilder(FileReaderBuilder):
             self._convert_on_beam(pending, download_config)
         else:
             engines.run_here(pending, self.recipe, workers=config.workers, advance=config.advance)
-        self.info.set_splits(tfds.core.SplitDict([self._gather(split, cut) for split in self.listing]))
+        manifests = self._check_converted(cut)
+        self.info.set_splits(
+            tfds.core.SplitDict([self._gather(split, cut, manifests[split]) for split in self.listing])
+        )
         self._check_splits()
 
     def _check_listing(self) -> None:
@@ -270,20 +273,29 @@ class AudioBuilder(FileReaderBuilder):
           DataError: as `check_uses`, or too many clips of a split have a problem already.
         """
         self.check_uses()
-        for split, clips in self.listing.items():
-            unheard = tuple(manifest.Rejected(clip.id, clip.problem) for clip in clips if clip.problem)
-            self._check_share(split, unheard, len(clips))
+        self._check_shares(
+            {
+                split: (
+                    [manifest.Rejected(clip.id, clip.problem) for clip in clips if clip.problem],
+                    len(clips),
+                )
+                for split, clips in self.listing.items()
+            }
+        )
 
     def check_uses(self) -> None:
         """Raises DataError if a split that is to be used does not exist."""
         for expression in self.builder_config.splits.values():
             sampling.split_names(expression, tuple(self.listing))
 
-    def _check_share(self, split: str, rejected: tuple[manifest.Rejected, ...], total: int) -> None:
-        listed = Path(self.data_dir).parent / f"{split}.rejected.jsonl"  # outlives the unfinished folder
-        manifest.Manifest(rejected=rejected).write(listed)
-        manifest.check_share(rejected, total, split, listed, self.builder_config.max_failed_share)
-        listed.unlink()
+    def _check_shares(self, parts: Mapping[str, tuple[Sequence[manifest.Rejected], int]]) -> None:
+        folder = Path(self.data_dir).parent  # outlives the unfinished folder
+        listed = {split: folder / f"{split}.rejected.jsonl" for split in parts}
+        for split, (rejected, _) in parts.items():
+            manifest.Manifest(rejected=tuple(rejected)).write(listed[split])
+        manifest.check_shares(parts, listed, self.builder_config.max_failed_share)
+        for path in listed.values():
+            path.unlink()
 
     def _check_splits(self) -> None:
         """Writes the lists of sounds that are in no split, and of clips that are in two.
@@ -320,22 +332,31 @@ class AudioBuilder(FileReaderBuilder):
             engines.run_on_beam(pending, self.recipe, splits.beam_pipeline)
         self.builder_config.advance(sum(len(shard.clips) for shard in pending))
 
-    def _gather(self, split: str, cut: list[shards.Shard]) -> tfds.core.SplitInfo:
-        """Links the shards of a split into the unfinished copy and writes its manifest.
+    def _check_converted(self, cut: list[shards.Shard]) -> Mapping[str, list[manifest.Manifest]]:
+        """Return the manifests of the shards of each split.
 
         Raises:
-          DataError: too many clips of the split were rejected.
+          DataError: too many clips of a split were rejected.
         """
-        folder, parts = Path(self.data_dir), [shard for shard in cut if shard.split == split]
-        manifests = [manifest.read(shard.manifest) for shard in parts]
-        whole = manifest.joined(manifests)
+        manifests = {
+            split: [manifest.read(shard.manifest) for shard in cut if shard.split == split]
+            for split in self.listing
+        }
+        wholes = {split: manifest.joined(parts) for split, parts in manifests.items()}
         try:
-            self._check_share(split, whole.rejected, whole.listed)
+            self._check_shares({split: (whole.rejected, whole.listed) for split, whole in wholes.items()})
         except DataError:
-            for shard in parts:
+            for shard in cut:
                 shard.forget_rejections()
             raise
-        whole.write(manifest_path(folder, split))
+        return manifests
+
+    def _gather(
+        self, split: str, cut: list[shards.Shard], manifests: list[manifest.Manifest]
+    ) -> tfds.core.SplitInfo:
+        """Links the shards of a split into the unfinished copy and writes its manifest."""
+        folder, parts = Path(self.data_dir), [shard for shard in cut if shard.split == split]
+        manifest.joined(manifests).write(manifest_path(folder, split))
         template = self._get_filename_template(split_name=split)
         for index, shard in enumerate(parts):
             _link(shard.records, Path(template.sharded_filepath(shard_index=index, num_shards=len(parts))))

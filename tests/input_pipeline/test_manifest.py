@@ -1,6 +1,7 @@
 """The manifest of a prepared split, and the handling of unusable files."""
 
 import hashlib
+import pathlib
 import shutil
 
 import numpy as np
@@ -90,7 +91,7 @@ def test_too_many_bad_files_stop_the_run_until_repaired(animals, tmp_path):
     with pytest.raises(DataError, match=r"config.prepare.max_failed_share=0.05") as caught:
         prepare_folder(animals, tmp_path / "prepared", folds=2)
     assert "\n" not in str(caught.value)
-    listed = str(caught.value).split("listed in ")[1].split(":")[0]
+    listed = str(caught.value).split("listed in ")[1].split(" and ")[0]
     with open(listed) as file:
         assert file.read().count("not decodable") == 2
     for i in range(4):
@@ -99,10 +100,42 @@ def test_too_many_bad_files_stop_the_run_until_repaired(animals, tmp_path):
     assert not prepared.manifest("fold1+fold2").rejected
 
 
-def test_a_stricter_share_is_checked_on_reuse(animals, tmp_path):
+def test_one_bad_file_never_stops_a_run_unless_the_share_is_0(animals, tmp_path):
+    """The limit is for mistakes that concern many files; in a small split, one file is more than 5 %."""
     (animals / "cat" / "3.wav").write_bytes(b"not a sound")
+    prepared = prepare_folder(animals, tmp_path / "prepared")
+    assert len(prepared.manifest("+".join(prepared.splits)).rows) == 19
+    with pytest.raises(DataError, match=r"1 of 4 files .*max_failed_share=0,"):
+        prepare_folder(animals, tmp_path / "other", max_failed_share=0.0)
+
+
+@pytest.mark.parametrize("when", ["listed", "decoded", "reused"])
+def test_all_splits_with_too_many_bad_files_are_named_at_once(animals, tmp_path, when):
+    rows = [f"{kind}/{i}.wav,{kind},{i % 3 + 1}\n" for kind in ("cat", "dog") for i in range(10)]
+    (animals / "a.csv").write_text("filename,label,fold\n" + "".join(rows))
+    for name in ("cat/0.wav", "dog/0.wav", "cat/1.wav", "cat/2.wav", "dog/2.wav", "dog/5.wav"):
+        (animals / name).write_bytes(b"not a sound")
+        if when == "listed":
+            (animals / name).unlink()
+    if when == "reused":
+        prepare_folder(animals, tmp_path / "prepared", max_failed_share=0.5)
+    with pytest.raises(
+        DataError, match=r"2 of 8 files of split 'fold1', 3 of 6 of 'fold3' are unu"
+    ) as caught:
+        prepare_folder(animals, tmp_path / "prepared")
+    message = str(caught.value)
+    assert "fold2" not in message.replace("folds-5", "")
+    assert message.endswith(": fix or remove them, or raise --config.prepare.max_failed_share")
+    first, second = message.split("listed in ")[1].split(": fix")[0].split(" and ")
+    assert len((first := pathlib.Path(first)).read_text().splitlines()) == (8 if when == "reused" else 2)
+    assert len((first.parent / second).read_text().splitlines()) == (6 if when == "reused" else 3)
+
+
+def test_a_stricter_share_is_checked_on_reuse(animals, tmp_path):
+    for i in range(4):
+        (animals / "cat" / f"{i}.wav").write_bytes(b"not a sound")
     prepare_folder(animals, tmp_path / "prepared", folds=2, max_failed_share=0.5)
-    with pytest.raises(DataError, match="1 of 10 files"):
+    with pytest.raises(DataError, match="2 of 10 files"):
         prepare_folder(animals, tmp_path / "prepared", folds=2)
 
 
@@ -110,7 +143,10 @@ def test_a_split_without_a_good_file_is_refused(animals, tmp_path):
     for i in range(10):
         for kind in ("cat", "dog"):
             (animals / kind / f"{i}.wav").write_bytes(b"")
-    with pytest.raises(DataError, match="4 of 4 files of split 'fold1' are unusable"):
+    with pytest.raises(
+        DataError,
+        match=r"4 of 4 files of split 'fold1', .*, 4 of 4 of 'fold5' are unusable .*: fix or remove them$",
+    ):
         prepare_folder(animals, tmp_path / "prepared", max_failed_share=1.0)
 
 
