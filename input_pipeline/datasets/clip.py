@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from input_pipeline import audio
+from input_pipeline.datasets.source import leads_nowhere
 
 
 class Sound(abc.ABC):
@@ -42,8 +43,13 @@ class Recording(Sound):
 
     def load(self, max_seconds: float) -> tuple[audio.Audio, str]:
         """Return the decoded file."""
-        with self.path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with self.path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            if leads_nowhere(self.path):
+                raise audio.AudioError("a link to a file that does not exist") from error
+            raise
         return audio.decode(self.path, max_seconds=max_seconds), sha256
 
 

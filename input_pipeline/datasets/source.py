@@ -1,6 +1,7 @@
 """The source files of a data set: finding them and reading tables."""
 
 import csv
+import errno
 import hashlib
 import io
 import os
@@ -31,6 +32,19 @@ class Stamp(NamedTuple):
 
     bytes: int
     modified_ns: int
+
+
+# The stamp of a link to no file; the clip is rejected when it is read, as a file that cannot be decoded is.
+_LINK_TO_NOTHING = Stamp(-1, 0)
+
+
+def leads_nowhere(path: Path) -> bool:
+    """Return whether a path is a link to a file that does not exist."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP) and path.is_symlink()
+    return False
 
 
 def scan(folder: Path, also: Set[str] = frozenset({".csv"})) -> dict[str, Stamp]:
@@ -108,7 +122,12 @@ def unwritable(name: str) -> bool:
 
 
 def _stamp(path: Path) -> Stamp:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError:
+        if is_table(path.name) or not leads_nowhere(path):
+            raise
+        return _LINK_TO_NOTHING
     if not stat.S_ISREG(status.st_mode):  # reading a pipe or device would never end
         raise DataError(f"config.data_dir: {path} is not a regular file: remove it")
     return Stamp(status.st_size, status.st_mtime_ns)

@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 
+import numpy as np
 import pytest
+import soundfile
 
 from input_pipeline import DataError, prepare
 from input_pipeline.datasets.source import scan
@@ -125,6 +127,23 @@ def test_a_pipe_named_like_a_sound_is_refused(animals, tmp_path):
     os.mkfifo(animals / "cat" / "pipe.wav")
     with pytest.raises(DataError, match=r"pipe.wav is not a regular file"):
         prepare_folder(animals, tmp_path / "prepared")
+
+
+@pytest.mark.fast
+def test_links_to_no_file_are_left_out(animals, tmp_path):
+    (animals / "cat" / "3.wav").unlink()
+    (animals / "cat" / "3.wav").symlink_to(tmp_path / "on another disk.wav")
+    (animals / "dog" / "5.wav").unlink()
+    (animals / "dog" / "5.wav").symlink_to("5.wav")  # to itself
+    prepared = prepare_folder(animals, tmp_path / "prepared", max_failed_share=0.5)
+    rejected = prepared.manifest("+".join(prepared.splits)).rejected
+    assert sorted((bad.id, bad.reason) for bad in rejected) == [
+        ("cat/3.wav", "a link to a file that does not exist"),
+        ("dog/5.wav", "a link to a file that does not exist"),
+    ]
+    soundfile.write(tmp_path / "on another disk.wav", np.zeros(800), 8000)  # it is prepared again then
+    prepared = prepare_folder(animals, tmp_path / "prepared")
+    assert [bad.id for bad in prepared.manifest("+".join(prepared.splits)).rejected] == ["dog/5.wav"]
 
 
 def test_linked_folders_are_followed_and_loops_are_not(animals, tmp_path):
