@@ -4,8 +4,9 @@
     python -m rann_jax.main --config configs/folder.py:data=DIR,csv=labels.csv,label_column=bird --workdir W
 
 Classes, splits and task are read from the folder and printed. If it has no split of its own, the data is
-dealt into five folds by class, and fold 5 is the test split. If any file has several labels, the task is
-tagging. Without data=, set the preset num_classes, --config.data_dir, --config.splits and --config.task.
+dealt into five folds by class, and fold 5 is the test split; fold= chooses another, and rann_jax.crossval
+tests on each. If any file has several labels, the task is tagging. Without data=, set the preset num_classes,
+--config.data_dir, --config.splits and --config.task.
 """
 
 import itertools
@@ -22,18 +23,20 @@ from input_pipeline.datasets.folder import Folder
 from input_pipeline.datasets.roles import ROLES, base_name, role
 from input_pipeline.prepare import Survey
 
+LAST = -1  # the preset fold, if it is not given
 _SHOWN = 12  # names shown in a line
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Return the config. Presets: data (the folder), or num_classes; feature, t_c (seconds), width, valid (a
-    split held out of training, as in valid=fold4; see `hold_out`); options of `own_sounds`.
+    """Return the config. Presets: data (the folder), or num_classes; feature, t_c (seconds), width, fold (the
+    number of the fold to test on; the last by default), valid (a split held out of training, as in
+    valid=fold4; see `hold_out`); options of `own_sounds`.
     """
-    own = {"num_classes": 10, "feature": "log_mel", "t_c": 4.0, "width": 1, "valid": ""}
+    own = {"num_classes": 10, "feature": "log_mel", "t_c": 4.0, "width": 1, "fold": LAST, "valid": ""}
     preset = parse_arg(arg, data="", **own, **Folder.OPTIONS)
     config = base()
     config.num_classes = preset["num_classes"]
-    own_sounds(config, preset["data"], preset, valid=preset["valid"])
+    own_sounds(config, preset["data"], preset, fold=preset["fold"], valid=preset["valid"])
     config.t_c = preset["t_c"]
     config.feature.name = preset["feature"]
     config.model.name = f"rann-{preset['t_c']:g}x4-{preset['width']}"
@@ -42,7 +45,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 
 def own_sounds(
-    config: ConfigDict, data: str, options: Mapping[str, Any] = Folder.OPTIONS, *, valid: str = ""
+    config: ConfigDict,
+    data: str,
+    options: Mapping[str, Any] = Folder.OPTIONS,
+    *,
+    fold: int = LAST,
+    valid: str = "",
 ) -> None:
     """Set data set, splits, task and number of classes from a folder, and print them to stderr.
 
@@ -52,6 +60,7 @@ def own_sounds(
       options: presets, of which the data set's own are used: csv, the table if there are several;
         filename_column, label_column and split_column, its columns; folds, the number of folds into which
         clips without a split are dealt. If a folder is given, overrides of config.dataset come too late.
+      fold: number of the fold to test on.
       valid: a split to hold out of training; see `hold_out`.
 
     Raises:
@@ -60,7 +69,7 @@ def own_sounds(
     config.dataset = {"name": "folder", **{key: options[key] for key in Folder.OPTIONS}}
     if not data:
         folds = options["folds"]
-        config.splits = train_and_test([f"fold{k + 1}" for k in range(folds)], f"preset folds={folds}")
+        config.splits = train_and_test([f"fold{k + 1}" for k in range(folds)], f"preset folds={folds}", fold)
         hold_out(config, valid)
         return
     try:
@@ -70,7 +79,7 @@ def own_sounds(
     config.data_dir = data
     config.num_classes = len(found.labels)
     config.task = "tagging" if found.several_labels else "classification"
-    config.splits = train_and_test(found.splits, found.splits_from)
+    config.splits = train_and_test(found.splits, found.splits_from, fold)
     if unknown := set(filter(None, valid.split("+"))) - set(found.splits):
         raise ValueError(
             f"preset valid={valid}: no split {min(unknown)!r}: choose from {', '.join(found.splits)}"
@@ -80,22 +89,34 @@ def own_sounds(
         print(line, file=sys.stderr)
 
 
-def train_and_test(splits: Sequence[str], splits_from: str = "config.splits") -> dict[str, str]:
-    """Return the splits to train and test on, by their names; of numbered folds, the last is the test split.
+def train_and_test(
+    splits: Sequence[str], splits_from: str = "config.splits", fold: int = LAST
+) -> dict[str, str]:
+    """Return the splits to train and test on, by their names.
 
-    A validation split is used for testing if there is no test split, and not used otherwise.
+    Of numbered folds, the one with the number `fold` is the test split; by default the last. A validation
+    split is used for testing if there is no test split, and not used otherwise.
 
     Raises:
-      ValueError: the names do not tell. The message names `splits_from` as the source of the names.
+      ValueError: the names do not tell, or there is no such fold. The message names `splits_from` as the
+        source of the names.
 
     >>> train_and_test(["fold1", "fold2", "fold3"])
     {'train': 'fold1+fold2', 'test': 'fold3'}
     >>> train_and_test(["Test", "Training", "val"])
     {'train': 'Training', 'test': 'Test'}
     """
-    *train, last = _numbered(splits) or [""]
-    test = [last] * bool(last)
-    if not test:
+    folds = _numbered(splits)
+    if not folds and fold != LAST:
+        raise ValueError(
+            f"preset fold={fold}: the splits {_shortened(splits)} (from {splits_from}) are not folds: leave "
+            "this preset out"
+        )
+    test = folds[-1:] if fold == LAST else [name for name in folds if _number(name) == fold]
+    train = [name for name in folds if name not in test]
+    if folds and not test:
+        raise ValueError(f"preset fold={fold}: choose one of {', '.join(folds)}")
+    if not folds:
         train, test = [split for split in splits if role(split) == "train"], _tested(splits)
     if not train or not test:
         raise ValueError(
@@ -113,7 +134,11 @@ def _numbered(splits: Sequence[str]) -> list[str]:
     stems = {match[1].lower() if match else "" for match in parts.values()}
     if any(map(role, splits)) or len(stems) != 1 or stems == {""}:
         return []
-    return sorted(splits, key=lambda split: int(re.sub(r"\D", "", split)))
+    return sorted(splits, key=_number)
+
+
+def _number(fold: str) -> int:
+    return int(re.sub(r"\D", "", fold))
 
 
 def _tested(splits: Sequence[str]) -> list[str]:

@@ -7,6 +7,8 @@ from configs import finetune
 from configs.folder import get_config
 from configs.folder import train_and_test as chosen
 from input_pipeline.datasets.folder import Folder
+from rann_jax import crossval
+from rann_jax.config_file import load_config_file
 from rann_jax.experiment import data_options
 
 DEALT = "config.dataset.folds=5"
@@ -98,6 +100,31 @@ def test_a_held_out_split_is_reported(config, tmp_path, capsys):
     assert f"note: {folder}: the best checkpoint is chosen by test/mAP; to choose it by a held-out" in said
     with pytest.raises(ValueError, match="preset valid=fold9: no split 'fold9': choose from fold1, fold2"):
         config(f"data={folder},valid=fold9")
+
+
+@pytest.mark.fast
+def test_a_fold_to_test_on_can_be_chosen(tmp_path):
+    """So that cross-validation, which sets the presets feature and fold, works on an own folder."""
+    folder = tmp_path / "sounds"
+    for name in [f"{kind}/{number}.wav" for kind in ("cat", "dog") for number in range(10)]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    for cell in crossval.cells(f"configs/folder.py:data={folder}", ["mfcc"], [1, 5], tmp_path / "w"):
+        config = load_config_file(cell.config_arg, [])
+        others = "+".join(f"fold{k}" for k in range(1, 6) if k != cell.fold)
+        assert config.splits.to_dict() == {"train": others, "test": f"fold{cell.fold}"}
+        assert config.feature.name == "mfcc"
+    config = get_config(f"data={folder},fold=2,valid=fold4,folds=4")
+    assert config.splits.to_dict() == {"train": "fold1+fold3", "test": "fold2", "valid": "fold4"}
+    assert get_config("fold=2,folds=3").splits.to_dict() == {"train": "fold1+fold3", "test": "fold2"}
+    with pytest.raises(ValueError, match=r"preset fold=6: choose one of fold1, fold2, fold3, fold4, fold5$"):
+        get_config(f"data={folder},fold=6")
+    splits = table(tmp_path / "splits", "train", "test")
+    with pytest.raises(
+        ValueError,
+        match=r"preset fold=1: the splits test, train \(from column 'split' of .*\) are not folds: ",
+    ):
+        get_config(f"data={splits},fold=1")
 
 
 @pytest.mark.fast
