@@ -44,7 +44,7 @@ class Dcase2019Task1a(AudioBuilder):
         return {
             split: [
                 self.clip(row["filename"], (row["scene_label"],), row["filename"])
-                for row in read_table(self.require(name), ("filename", "scene_label"), delimiter="\t")
+                for row in read_table(self.require(name), ("filename", "scene_label"), delimiters="\t")
             ]
             for split, name in _LISTS.items()
         }

@@ -20,6 +20,7 @@ from input_pipeline.datasets.source import check_classes, is_audio, read_table
 from input_pipeline.errors import DataError
 
 _LABEL_COLUMNS = ("label", "labels", "category")
+_DELIMITERS = ",;\t"  # where numbers have decimal commas, spreadsheets write semicolons
 _SPLIT_COLUMNS = ("split", "fold")
 
 
@@ -39,7 +40,8 @@ class Folder(AudioBuilder):
     `test/class/name.wav`, with the names of splits in `roles`.
     A table (the csv at the top of the folder, or option `csv`) has a column `filename`, relative to the
     folder or to its `audio/`; a column `label`, `labels` or `category`, with several labels separated by ';';
-    and optionally a column `split` or `fold` (fold 1 becomes split fold1).
+    and optionally a column `split` or `fold` (fold 1 becomes split fold1). Its values are separated by
+    commas, semicolons or tabs.
 
     If no split is given, the clips of each class are divided among `folds` splits, fold1, fold2, ..., which
     only depend on the clips' names and labels; see `folds.dealt`, and `folds.stratified` for clips with
@@ -176,7 +178,7 @@ class Folder(AudioBuilder):
         filename_column = options["filename_column"]
         named = [options[key] for key in ("label_column", "split_column") if options[key]]
         hint = ": name its columns with config.dataset, or filename_column= and the like beside data="
-        rows = read_table(path, (filename_column, *named), hint=hint)
+        rows = read_table(path, (filename_column, *named), _DELIMITERS, hint)
         label_column = options["label_column"] or _first(_LABEL_COLUMNS, rows[0])
         if not label_column:
             raise DataError(
@@ -186,11 +188,12 @@ class Folder(AudioBuilder):
         split_column = options["split_column"] or _first(_SPLIT_COLUMNS, rows[0])
         entries = [
             _Entry(
-                row[filename_column],
+                row[filename_column] if row[filename_column].strip() else f"line {number}",
                 _labels(row[label_column]),
                 _split_name(row[split_column]) if split_column else "",
+                "" if row[filename_column].strip() else "no file name",
             )
-            for row in rows
+            for number, row in enumerate(rows, 2)
         ]
         located = [self._located(entry) for entry in entries]
         _check_repeated(located, path)
@@ -198,8 +201,10 @@ class Folder(AudioBuilder):
 
     def _located(self, entry: _Entry) -> _Entry:
         """Return the entry with its file's path in the folder, or with its problem."""
-        name = posixpath.normpath(entry.file)
-        places = (name, f"audio/{name}")
+        if entry.problem:
+            return entry
+        names = [posixpath.normpath(name) for name in (entry.file, entry.file.replace("\\", "/"))]
+        places = [place for name in names for place in (name, f"audio/{name}")]  # Windows writes backslashes
         forms = [*places, *map(_composed, places)]
         file = next((self._named[form] for form in forms if form in self._named), "")
         if not file:

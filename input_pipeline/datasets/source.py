@@ -207,15 +207,22 @@ def number(path: Path, value: str, least: float, most: float) -> float:
 
 
 def read_table(
-    path: Path, columns: Sequence[str], delimiter: str = ",", hint: str = ""
+    path: Path, columns: Sequence[str], delimiters: str = ",", hint: str = ""
 ) -> list[dict[str, str]]:
-    """Return the rows of a csv file with a header line; `hint` ends the message if a column is missing.
+    """Return the rows of a csv file with a header line.
+
+    Args:
+      path: the file.
+      columns: the columns that it must have.
+      delimiters: characters that may separate the values; the header shows which one does.
+      hint: ends the message if a column is missing.
 
     Raises:
       DataError: not a UTF-8 table, a missing or repeated column, no rows, or a row of another length.
     """
     try:
         text = table_bytes(path).decode("utf-8-sig")
+        delimiter = _delimiter(text, columns, delimiters)
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
         header = reader.fieldnames or []
         if twice := [column for column, count in Counter(header).items() if column and count > 1]:
@@ -230,8 +237,19 @@ def read_table(
         raise DataError(f"{path} is not a csv table in UTF-8: {error}") from error
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():
-            raise DataError(f"{path}, line {number}: expected {len(header)} values as in the header")
+            quoted = f'; quote a value with {delimiter!r} in it, as in "one{delimiter}two"' * (None in row)
+            raise DataError(f"{path}, line {number}: expected {len(header)} values as in the header{quoted}")
     return rows
+
+
+def _delimiter(text: str, columns: Sequence[str], delimiters: str) -> str:
+    """Return the first delimiter that finds the columns in the header, or the one that finds most columns."""
+    headers = {
+        delimiter: next(csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter), [])
+        for delimiter in delimiters
+    }
+    suited = (delimiter for delimiter, header in headers.items() if set(columns) <= set(header))
+    return next(suited, max(headers, key=lambda delimiter: len(headers[delimiter])))
 
 
 def check_classes(names: Sequence[str], where: str) -> None:

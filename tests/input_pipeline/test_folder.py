@@ -143,6 +143,10 @@ class TestFolder:
             ),
             ("name,label\na.wav,cat\n", "no column 'filename': it has name, label"),
             ("filename,kind\na.wav,cat\n", "none of the columns .*config.dataset.label_column"),
+            ("name;label\na.wav;cat\n", "no column 'filename': it has name, label"),
+            ("filename;label\na.wav;cat;dog\n", r"line 2: .*, as in \"one;two\"$"),
+            ("filename,label\n,cat\nb.wav,dog\n", r"\(line 2: no file name\)"),
+            ("filename,label\n,cat\n ,dog\n", r"\(line 2: no file name\)"),
             ("filename,label\n", "has no rows"),
             ("", "no column 'filename'"),
             ("filename,label\na.wav\n", "line 2: expected 2 values"),
@@ -186,6 +190,20 @@ class TestFolder:
         with pytest.raises(DataError, match=message) as caught:
             prepare_quietly("folder", folder, tmp_path, max_failed_share=0.0)
         assert "\n" not in str(caught.value)
+
+    @pytest.mark.fast
+    @pytest.mark.parametrize("separator", [",", ";", "\t"])
+    def test_the_separator_of_a_table_is_found(self, write_sounds, tmp_path, separator):
+        """Where numbers have decimal commas, spreadsheets write csv with semicolons."""
+        folder = write_sounds({"bats/a.wav": 100, "b.wav": 100, "c.wav": 100})
+        rows = ["filename|label|note", 'bats\\a.wav|"cat;dog"|1,5', "b.wav|cat|2", "c.wav|dog|3"]
+        (folder / "labels.csv").write_text("\n".join(rows).replace("|", separator).replace("1,5", "1"))
+        prepared = prepare_quietly("folder", folder, tmp_path, folds=2)
+        assert sorted(row.labels for row in prepared.manifest("fold1+fold2").rows) == [
+            ("cat",),
+            ("cat", "dog"),
+            ("dog",),
+        ]
 
     @pytest.mark.fast
     def test_names_in_either_form_of_unicode_are_the_same(self, write_sounds):
