@@ -3,7 +3,7 @@
 import functools
 import posixpath
 import re
-import unicodedata
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
@@ -12,15 +12,15 @@ from typing import Any, ClassVar, NamedTuple
 import tensorflow_datasets as tfds
 
 from input_pipeline.audio import UNREADABLE, how_to_convert
+from input_pipeline.datasets import stray
 from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.folds import dealt, stratified
 from input_pipeline.datasets.roles import role
-from input_pipeline.datasets.source import check_classes, is_audio, read_table
+from input_pipeline.datasets.source import check_classes, composed, is_audio, read_table
 from input_pipeline.errors import DataError
 
 _LABEL_COLUMNS = ("label", "labels", "category")
-_DELIMITERS = ",;\t"  # where numbers have decimal commas, spreadsheets write semicolons
 _SPLIT_COLUMNS = ("split", "fold")
 
 
@@ -69,13 +69,13 @@ class Folder(AudioBuilder):
                 f"config.data_dir: {self.builder_config.source} has {single}: "
                 "classification needs at least two"
             )
-        table = self._table()
+        table = self._table
         check_classes(names, str(self.builder_config.source / (table or "")))
         return names
 
     def indispensable(self) -> Sequence[str]:
         """Return all classes if folders name them; none for a table, whose files may be elsewhere."""
-        return self.label_names() if self._table() is None else ()
+        return self.label_names() if self._table is None else ()
 
     def clips(self) -> Mapping[str, Sequence[Clip]]:
         """Return the splits that the table or the folders name, or folds."""
@@ -98,7 +98,7 @@ class Folder(AudioBuilder):
     @functools.cached_property
     def _read(self) -> tuple[list[_Entry], str]:
         """The entries, and where the names of their splits come from."""
-        table, folds = self._table(), self.builder_config.options["folds"]
+        table, folds = self._table, self.builder_config.options["folds"]
         entries, splits_from = self._from_folders() if table is None else self._from_table(table)
         if not any(entry.split for entry in entries):
             return _deal_out(entries, folds), f"config.dataset.folds={folds}"
@@ -109,23 +109,55 @@ class Folder(AudioBuilder):
                 )
         return entries, splits_from
 
+    @functools.cached_property
     def _table(self) -> str | None:
-        """Return the table's path in the folder, or None if there is no table."""
+        """The path in the folder of the table of clips, or None if there is none.
+
+        Other tables are reported. A table is an other one if it lacks the columns and, to be sure, names no
+        clips.
+        """
         named, files = self.builder_config.options["csv"], self.builder_config.files
         if named:
             if named not in files:
                 raise DataError(f"config.dataset.csv={named!r}: no such file in {self.builder_config.source}")
             return named
-        found = [file for file in files if "/" not in file and file.lower().endswith(".csv")]
+        tables = [file for file in files if "/" not in file and file.lower().endswith(".csv")]
+        others = stray.others(
+            self.builder_config.source, tables, self._needed, self._clips, may_be_none=self._may_be_classes
+        )
+        found = [table for table in tables if table not in others]
         if len(found) > 1:
             raise DataError(
                 f"config.data_dir: {self.builder_config.source} holds several tables, "
                 f"{', '.join(found)}: name one with config.dataset.csv, or csv= beside data="
             )
+        if others:
+            needed = " and ".join(some[0] for some in self._needed)
+            print(
+                f"note: config.data_dir: not read, for lack of the columns {needed}: {', '.join(others)} in "
+                f"{self.builder_config.source}",
+                file=sys.stderr,
+            )
         return found[0] if found else None
 
+    @property
+    def _needed(self) -> Sequence[Sequence[str]]:
+        """The columns that a table of clips has: one of each."""
+        options = self.builder_config.options
+        label, split = options["label_column"], options["split_column"]
+        needed = [[options["filename_column"]], [label] if label else _LABEL_COLUMNS]
+        return [*needed, [split]] if split else needed
+
+    @functools.cached_property
+    def _may_be_classes(self) -> bool:
+        """Whether the clips are in several folders, and no option says that a table has the classes."""
+        options = self.builder_config.options
+        asked = any(options[key] != self.OPTIONS[key] for key in self.OPTIONS if key.endswith("_column"))
+        parts = [PurePosixPath(file).parts for file in self._clips]
+        return not asked and all(len(those) > 1 for those in parts) and len({top for top, *_ in parts}) > 1
+
     def _from_folders(self) -> tuple[list[_Entry], str]:
-        files = [PurePosixPath(file) for file in self.builder_config.files if self._is_clip(file)]
+        files = [PurePosixPath(file) for file in self._clips]
         splits_from = f"the folders in {self.builder_config.source}"
         for file in files:
             if len(file.parts) < 2:
@@ -135,11 +167,16 @@ class Folder(AudioBuilder):
                 )
         if self._split_folders(files):
             entries = [
-                _Entry(str(f), (_composed(f.parts[1]),), _split_name(f.parts[0]), _problem(f)) for f in files
+                _Entry(str(f), (composed(f.parts[1]),), _split_name(f.parts[0]), _problem(f)) for f in files
             ]
         else:
-            entries = [_Entry(str(f), (_composed(f.parts[0]),), "", _problem(f)) for f in files]
+            entries = [_Entry(str(f), (composed(f.parts[0]),), "", _problem(f)) for f in files]
         return entries, splits_from
+
+    @functools.cached_property
+    def _clips(self) -> list[str]:
+        """The files that are clips."""
+        return [file for file in self.builder_config.files if self._is_clip(file)]
 
     def _is_clip(self, file: str) -> bool:
         """Return whether a file is a clip, possibly an unreadable one; a video next to its sound is not."""
@@ -178,7 +215,9 @@ class Folder(AudioBuilder):
         filename_column = options["filename_column"]
         named = [options[key] for key in ("label_column", "split_column") if options[key]]
         hint = ": name its columns with config.dataset, or filename_column= and the like beside data="
-        rows = read_table(path, (filename_column, *named), _DELIMITERS, hint)
+        if self._may_be_classes:
+            hint += "; or move it away, if the folders are the classes"
+        rows = read_table(path, (filename_column, *named), stray.DELIMITERS, hint)
         label_column = options["label_column"] or _first(_LABEL_COLUMNS, rows[0])
         if not label_column:
             raise DataError(
@@ -205,7 +244,7 @@ class Folder(AudioBuilder):
             return entry
         names = [posixpath.normpath(name) for name in (entry.file, entry.file.replace("\\", "/"))]
         places = [place for name in names for place in (name, f"audio/{name}")]  # Windows writes backslashes
-        forms = [*places, *map(_composed, places)]
+        forms = [*places, *map(composed, places)]
         file = next((self._named[form] for form in forms if form in self._named), "")
         if not file:
             return entry._replace(problem=f"no sound file {entry.file}")
@@ -214,14 +253,9 @@ class Folder(AudioBuilder):
 
     @functools.cached_property
     def _named(self) -> Mapping[str, str]:
-        """The files by their paths as they are on the disk and as `_composed` writes them."""
+        """The files by their paths as they are on the disk and as `composed` writes them."""
         files = self.builder_config.files
-        return {_composed(file): file for file in files} | {file: file for file in files}
-
-
-def _composed(name: str) -> str:
-    """Return a name with each accented letter as one character (NFC); macOS may write it as two (NFD)."""
-    return unicodedata.normalize("NFC", name)
+        return {composed(file): file for file in files} | {file: file for file in files}
 
 
 def _check_repeated(entries: Sequence[_Entry], table: Path) -> None:
@@ -248,13 +282,13 @@ def _first(columns: Sequence[str], row: Mapping[str, str]) -> str:
 
 def _labels(value: str) -> tuple[str, ...]:
     # Labels are not split at commas: AudioSet has 'Male speech, man speaking'.
-    labels = (label.strip() for label in _composed(value).split(";"))
+    labels = (label.strip() for label in composed(value).split(";"))
     return tuple(dict.fromkeys(label for label in labels if label))
 
 
 def _split_name(value: str) -> str:
     """Return known names in lower case, so that Test and test are one split; a number names a fold."""
-    value = _composed(value.strip())
+    value = composed(value.strip())
     if role(value):
         return value.lower()
     return f"fold{value}" if value.isdecimal() else value

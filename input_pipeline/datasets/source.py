@@ -151,6 +151,11 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
+def composed(name: str) -> str:
+    """Return a name with each accented letter as one character (NFC); macOS may write it as two (NFD)."""
+    return unicodedata.normalize("NFC", name)
+
+
 def fingerprint(folder: Path, files: Mapping[str, Stamp]) -> str:
     """Return the SHA-256 over names and stamps of the files, and names and content of the tables."""
     digest = hashlib.sha256()

@@ -108,7 +108,7 @@ class TestFolder:
     def test_columns_by_name_and_numbered_folds(self, write_sounds, tmp_path, capsys):
         folder = write_sounds(dict.fromkeys(["a.wav", "b.wav", "c.wav"], 100))
         (folder / "one.csv").write_text("file,animal,part\na.wav,cat,1\nb.wav,dog,2\n")
-        (folder / "other.csv").write_text("nothing\nhere\n")
+        (folder / "other.csv").write_text("file,animal,part\n")
         options = {"filename_column": "file", "label_column": "animal", "split_column": "part"}
         with pytest.raises(DataError, match=r"several tables, one.csv, other.csv: .*csv"):
             prepare_quietly("folder", folder, tmp_path, **options)
@@ -204,6 +204,60 @@ class TestFolder:
             ("cat", "dog"),
             ("dog",),
         ]
+
+    @pytest.mark.fast
+    @pytest.mark.parametrize("more", ["", "Zeit;Wind (m/s)\n0:00;1,5\n"])
+    def test_a_table_of_other_things_beside_class_folders_is_not_read(self, animals, capsys, more):
+        (animals / "weather.csv").write_bytes("time,degrees (°C)\n0:00,12\n1:00,9\n".encode("latin-1"))
+        if more:
+            (animals / "wind.csv").write_text(more)
+        found = survey("folder", data_dir=str(animals))
+        assert found.labels == ("cat", "dog")
+        assert found.splits_from == "config.dataset.folds=5"
+        others = "weather.csv, wind.csv" if more else "weather.csv"
+        said = capsys.readouterr().err
+        assert said == (
+            "note: config.data_dir: not read, for lack of the columns filename and label: "
+            f"{others} in {animals}\n"
+        )
+
+    @pytest.mark.fast
+    def test_the_only_table_of_clips_is_read(self, animals, capsys):
+        (animals / "weather.csv").write_text("time,temperature\n0:00,12\n")
+        (animals / "labels.csv").write_text("filename,label\ncat/1.wav,old\ndog/2.wav,young\n")
+        assert survey("folder", data_dir=str(animals)).labels == ("old", "young")
+        assert ": weather.csv in" in capsys.readouterr().err
+
+    @pytest.mark.fast
+    @pytest.mark.parametrize(
+        ("tables", "message"),
+        [
+            (
+                {"l.csv": "name;species\n1.wav;old\n2.wav;young\n"},
+                r"l\.csv has no column 'filename': .*folders",
+            ),
+            ({"l.csv": "name,species\ncat\\1.wav,old\n"}, r"l\.csv has no column 'filename'"),
+            ({"l.csv": "name,species\ncat/1,old\n,\ndog/2,young\n"}, r"l\.csv has no column 'filename'"),
+            (
+                {"l.csv": "name,species\n1,old\n", "m.csv": "time\n0:00\n"},
+                r"l\.csv has no column .*; or move it",
+            ),
+            ({"l.csv": "filename,label\n1,old\n", "m.csv": "file,kind\ncat/1.wav,old\n"}, "several tables"),
+            ({"l.csv": "filename,label\n1,old\n", "m.csv": "filename,label\n1,old\n"}, "several tables"),
+        ],
+    )
+    def test_a_table_that_may_be_of_clips_is_not_passed_over(self, animals, tables, message):
+        """The folders may be anything if a table names the clips."""
+        for name, text in tables.items():
+            (animals / name).write_text(text)
+        with pytest.raises(DataError, match=message):
+            survey("folder", data_dir=str(animals))
+
+    @pytest.mark.fast
+    def test_a_table_is_not_passed_over_if_its_columns_are_named(self, animals):
+        (animals / "l.csv").write_text("time,temperature\n0:00,12\n")
+        with pytest.raises(DataError, match=r"l\.csv has no column 'species'"):
+            survey("folder", data_dir=str(animals), label_column="species", filename_column="time")
 
     @pytest.mark.fast
     def test_names_in_either_form_of_unicode_are_the_same(self, write_sounds):
