@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
-from input_pipeline.audio import SUFFIXES, UNREADABLE
+from input_pipeline.audio import SUFFIXES, how_to_convert
 from input_pipeline.errors import DataError
 
 # Tables are read whole and identified by their content; other files are identified by size and time.
@@ -77,9 +77,9 @@ def scan(folder: Path, also: Set[str] = frozenset({".csv"})) -> dict[str, Stamp]
             file=sys.stderr,
         )
     if all(map(is_table, files)):
+        read = [suffix for suffix in (SUFFIXES | also) - TABLE_SUFFIXES if not how_to_convert(f"a{suffix}")]
         raise DataError(
-            f"config.data_dir: no sound files in {folder}: "
-            f"expected some of {' '.join(sorted((SUFFIXES | also) - TABLE_SUFFIXES - UNREADABLE))}"
+            f"config.data_dir: no sound files in {folder}: expected some of {' '.join(sorted(read))}"
         )
     return dict(sorted(files.items()))
 

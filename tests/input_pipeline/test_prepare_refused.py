@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from input_pipeline import DataError, prepare
+from input_pipeline.audio import how_to_convert
 from input_pipeline.datasets.source import scan
 from tests.input_pipeline.conftest import one_line, prepare_folder
 
@@ -119,8 +120,10 @@ def test_a_folder_without_sound_is_refused(tmp_path):
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "notes.txt").write_text("meow")
     (tmp_path / "cat" / "._a.wav").write_text("what macOS leaves on other disks")
-    with pytest.raises(DataError, match=r"config.data_dir: no sound files in .*\.wav"):
+    with pytest.raises(DataError, match=r"config.data_dir: no sound files in .*\.wav") as caught:
         prepare_folder(tmp_path, tmp_path / "prepared")
+    for suffix in caught.value.args[0].partition("expected some of ")[2].split():
+        assert not how_to_convert(f"x{suffix}")
 
 
 def test_a_pipe_named_like_a_sound_is_refused(animals, tmp_path):
