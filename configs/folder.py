@@ -120,7 +120,7 @@ def train_and_test(
         train, test = [split for split in splits if role(split) == "train"], _tested(splits)
     if not train or not test:
         raise ValueError(
-            f"{splits_from}: the names {_shortened(list(map(repr, splits)))} do not show which splits are "
+            f"{splits_from}: the names {_quoted(splits)} do not show which splits are "
             "for training and which for testing: rename them train and test, choose another column with "
             "split_column=, or leave out the preset data and set --config.data_dir, --config.splits.train, "
             "--config.splits.test and the preset num_classes"
@@ -150,7 +150,7 @@ def _tested(splits: Sequence[str]) -> list[str]:
 
 def _told(data: str, found: Survey, splits: Mapping[str, str], best_metric: str) -> Iterator[str]:
     """Yield what a user should see before anything is trained."""
-    yield f"note: {data}: {len(found.labels)} classes: {_shortened(found.labels)}"
+    yield f"note: {data}: {len(found.labels)} classes: {_quoted(found.labels)}"
     chosen = {use: joined.split("+") for use, joined in splits.items()}
     others = [split for split in found.splits if split not in itertools.chain(*chosen.values())]
     left = f"; not used: {', '.join(others)}" if others else ""
@@ -166,8 +166,13 @@ def _told(data: str, found: Survey, splits: Mapping[str, str], best_metric: str)
         if absent := [label for label in found.labels if label not in there]:
             yield (
                 f"warning: {data}: {len(absent)} of {len(found.labels)} classes have no clip in the "
-                f"{use} split, {splits[use]}: {_shortened(absent)}"
+                f"{use} split, {splits[use]}: {_quoted(absent)}"
             )
+
+
+def _quoted(names: Sequence[str]) -> str:
+    """Return the first names in quotes, since a name may have a comma in it."""
+    return _shortened([repr(name) for name in names[: _SHOWN + 1]])
 
 
 def _shortened(names: Sequence[str]) -> str:

@@ -42,7 +42,7 @@ def test_the_larger_split_is_trained_on_whatever_its_name(first, second, tmp_pat
     config = get_config(f"data={table(tmp_path / 'sounds', first, second)}")
     assert config.splits.to_dict() == {"train": first.lower(), "test": second.lower()}
     said = capsys.readouterr().err
-    assert "2 classes: cat, dog\n" in said
+    assert "2 classes: 'cat', 'dog'\n" in said
     assert f"trained on {first.lower()}, tested on {second.lower()} (splits from column 'split' of " in said
 
 
@@ -136,8 +136,8 @@ def test_classes_that_are_not_tested_are_named(tmp_path, capsys):
     get_config(f"data={folder}")
     warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
     assert warned == [
-        f"warning: {folder}: 1 of 3 classes have no clip in the test split, test: cat",  # there is no x.wav
-        f"warning: {folder}: 1 of 3 classes have no clip in the train split, train: owl",
+        f"warning: {folder}: 1 of 3 classes have no clip in the test split, test: 'cat'",  # there is no x.wav
+        f"warning: {folder}: 1 of 3 classes have no clip in the train split, train: 'owl'",
     ]
 
 

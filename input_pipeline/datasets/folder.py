@@ -17,7 +17,7 @@ from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.folds import dealt, stratified
 from input_pipeline.datasets.roles import role
-from input_pipeline.datasets.source import check_classes, composed, is_audio, read_table
+from input_pipeline.datasets.source import check_classes, composed, is_audio, read_table, soundless
 from input_pipeline.errors import DataError
 
 _LABEL_COLUMNS = ("label", "labels", "category")
@@ -165,7 +165,14 @@ class Folder(AudioBuilder):
                     f"config.data_dir: {file} in {self.builder_config.source} is in no class "
                     "folder: move it into one, or add a csv with the columns filename and label"
                 )
-        if self._split_folders(files):
+        splits = self._split_folders(files)
+        if empty := soundless(self.builder_config.source, self._clips, depth=2 if splits else 1):
+            print(
+                f"note: config.data_dir: no sound in {', '.join(map(repr, empty))} of "
+                f"{self.builder_config.source}: not classes",
+                file=sys.stderr,
+            )
+        if splits:
             entries = [
                 _Entry(str(f), (composed(f.parts[1]),), _split_name(f.parts[0]), _problem(f)) for f in files
             ]
@@ -202,10 +209,10 @@ class Folder(AudioBuilder):
         if not any(file.parts[0] in named and len(file.parts) > 2 for file in files) and len(named) < 2:
             return False
         strays = (file for file in files if file.parts[0] not in named or len(file.parts) < 3)
-        if (stray := next(strays, None)) is not None:
+        if (first := next(strays, None)) is not None:
             raise DataError(
                 f"config.data_dir: {self.builder_config.source} has {', '.join(sorted(named))}, which name "
-                f"splits, but {stray} is in no class folder of a split: move or remove it; or, if those "
+                f"splits, but {first} is in no class folder of a split: move or remove it; or, if those "
                 "are classes, add a csv with the columns filename and label"
             )
         return True

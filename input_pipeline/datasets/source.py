@@ -9,8 +9,8 @@ import stat
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from input_pipeline.audio import SUFFIXES, how_to_convert
@@ -107,6 +107,26 @@ def walk(folder: Path, left_out: list[tuple[str, str]]) -> Iterator[Path]:
         shown = sorted(name for name in folders if not name.startswith("."))
         folders[:] = sorted(shown, key=lambda name: os.path.islink(os.path.join(parent, name)))
         yield from (Path(parent, name) for name in names if not name.startswith("."))
+
+
+def soundless(root: Path, files: Iterable[str], depth: int) -> list[str]:
+    """Return the folders, at most `depth` levels below the root, with none of these files in or below them.
+
+    Links and hidden folders are passed over.
+    """
+    holding = {PurePosixPath(file).parts[:level] for file in files for level in range(1, depth + 1)}
+    found: list[str] = []
+    parents: list[tuple[str, ...]] = [()]
+    for _ in range(depth):
+        folders = [
+            (*parent, entry.name)
+            for parent in parents
+            for entry in os.scandir(root.joinpath(*parent))
+            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+        ]
+        found += ["/".join(folder) for folder in folders if folder not in holding]
+        parents = [folder for folder in folders if folder in holding]
+    return sorted(found)
 
 
 def _relative(path: Path, folder: Path) -> str:

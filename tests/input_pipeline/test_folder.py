@@ -86,6 +86,26 @@ class TestFolder:
         assert not any("/." in name or name.startswith(".") for name in source.scan(animals))
 
     @pytest.mark.fast
+    def test_folders_without_sound_are_reported(self, animals, write_sounds, capsys):
+        for empty in ("owl", "a, b", ".hidden"):
+            (animals / empty).mkdir()
+        (animals / "owl" / "notes.txt").write_text("hu")
+        (animals / "z_linked").symlink_to(animals / "cat")  # reported as a link
+        assert survey("folder", data_dir=str(animals)).labels == ("cat", "dog")
+        note = f"note: config.data_dir: no sound in 'a, b', 'owl' of {animals}: not classes\n"
+        assert [line for line in capsys.readouterr().err.splitlines(True) if "no sound" in line] == [note]
+
+    @pytest.mark.fast
+    def test_class_folders_of_splits_without_sound_are_reported(self, write_sounds, capsys):
+        names = [f"{split}/{kind}/a.wav" for split in ("train", "test") for kind in ("cat", "dog")]
+        folder = write_sounds(dict.fromkeys(names, 100))
+        (folder / "test" / "owl").mkdir()
+        (folder / "val").mkdir()
+        survey("folder", data_dir=str(folder))
+        said = capsys.readouterr().err
+        assert said == f"note: config.data_dir: no sound in 'test/owl', 'val' of {folder}: not classes\n"
+
+    @pytest.mark.fast
     def test_folders_named_like_splits_without_classes_in_them(self, write_sounds):
         folder = write_sounds({"dog/a.wav": 100, "train/a.wav": 100})  # "train" the vehicle, as in ESC-50
         assert survey("folder", data_dir=str(folder)).labels == ("dog", "train")
