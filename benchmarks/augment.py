@@ -25,7 +25,7 @@ from benchmarks import machine
 from benchmarks.features import SR, synthesise
 from configs import esc50
 from rann_jax import augment, models, optimizer, steps
-from rann_jax.compiler import network_options, suited
+from rann_jax.compiler import suited, xla_options
 from rann_jax.features import front_end
 from rann_jax.state import create_state
 
@@ -67,7 +67,7 @@ def training_step(network: str, audio: np.ndarray) -> Callable[[], Any]:
     image = jnp.zeros((1, features.n_bins, features.n_frames))
     holder = [jax.jit(lambda: create_state(model, tx, image, seed=0))()]
     step = steps.make_train_step(model, features, tx, task="classification", ema_decay=0.999)
-    run = jax.jit(step, donate_argnums=0, compiler_options=network_options())
+    run = jax.jit(step, donate_argnums=0, compiler_options=xla_options())
     batch = {"audio": jnp.asarray(audio), "labels": jnp.eye(len(audio), CLASSES, dtype=jnp.float32)}
 
     def once() -> None:

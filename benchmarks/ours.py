@@ -17,7 +17,7 @@ from benchmarks import machine
 from benchmarks.workload import TRAINING, WAVEFORM, Workload, nbytes
 from rann_jax import distributed, steps
 from rann_jax.compile import memory_bytes
-from rann_jax.compiler import network_options, suited
+from rann_jax.compiler import suited, xla_options
 from rann_jax.experiment import Experiment
 from rann_jax.program import out_of_memory
 
@@ -40,7 +40,7 @@ def function(
     that the next step can take them. Compiler options and the form of the network are those for `device`, by
     default JAX's default.
     """
-    options, model = network_options(device), suited(experiment.model, device)
+    options, model = xla_options(device), suited(experiment.model, device)
     config = experiment.config
     from_sound = workload.source == WAVEFORM
     front_end = experiment.front_end if from_sound else unchanged

@@ -30,7 +30,7 @@ from jax.sharding import SingleDeviceSharding
 from benchmarks import machine, ours
 from benchmarks.workload import FEATURES, TRAINING, Workload
 from rann_jax.compile import expected_cycles, tpu_devices
-from rann_jax.compiler import network_options, suited
+from rann_jax.compiler import suited, xla_options
 from rann_jax.experiment import Experiment
 from rann_jax.models.complexity import count_macs
 from rann_jax.models.convolution.packed import columns_for, packed
@@ -153,7 +153,7 @@ def stage_parts(
         after = columns_for(channels, y.shape[2], lanes)
         forward = functools.partial(_forward, plain.clone(columns=(before, after)), statistics)
         arguments = (params, _packed_shape(x, before), _packed_shape(y, after))
-        options = network_options(device)
+        options = xla_options(device)
         there_and_back = jax.jit(functools.partial(_there_and_back, forward), compiler_options=options)
         program = compiled(there_and_back, arguments, device)
         yield Part(f"stage {number}", y.shape[1:], 6.0 * macs, program, arguments)

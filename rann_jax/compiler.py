@@ -12,7 +12,7 @@ CPU_OPTIONS = {
 }
 
 
-def network_options(device: jax.Device | None = None) -> dict[str, str | bool]:
+def xla_options(device: jax.Device | None = None) -> dict[str, str | bool]:
     """Return the `compiler_options` of `jax.jit` for a network on a device (None: JAX's default device).
 
     They are XLA's own, experimental options; only those that this version of JAX knows are returned.

@@ -18,7 +18,7 @@ from input_pipeline.loader import Batch, eval_batches
 from input_pipeline.prepared import Prepared
 from rann_jax import distributed, metrics, predictions
 from rann_jax.checkpoint import Checkpoints, Record
-from rann_jax.compiler import network_options, suited
+from rann_jax.compiler import suited, xla_options
 from rann_jax.dispatch import one_behind
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.experiment import Experiment
@@ -113,7 +113,7 @@ class SplitEvaluator:
         self._step = jax.jit(
             make_eval_step(suited(experiment.model, device), experiment.front_end, task=self._config.task),
             out_shardings=distributed.split_batch(mesh),
-            compiler_options=network_options(device),
+            compiler_options=xla_options(device),
         )
         self._compiled = False
         self._probabilities: np.ndarray | None = None

@@ -16,7 +16,7 @@ from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from rann_jax.checkpoint import Checkpoints
-from rann_jax.compiler import network_options, suited
+from rann_jax.compiler import suited, xla_options
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import Experiment, build
 from rann_jax.listener import Listener, check_batch_size, checked, in_batches
@@ -54,9 +54,9 @@ class Tagger(Listener):
         # (variables, windows (B, N)) -> probabilities (B, C), not yet compiled.
         model = suited(experiment.model)
         self.step = make_eval_step(model, experiment.front_end, task=config.task)
-        self._probabilities = jax.jit(self.step, compiler_options=network_options())
+        self._probabilities = jax.jit(self.step, compiler_options=xla_options())
         embed = make_embed_step(model, experiment.front_end)
-        self._embeddings = jax.jit(embed, compiler_options=network_options())
+        self._embeddings = jax.jit(embed, compiler_options=xla_options())
 
     @classmethod
     def load(

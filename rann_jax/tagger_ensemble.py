@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rann_jax import fusion
-from rann_jax.compiler import network_options
+from rann_jax.compiler import xla_options
 from rann_jax.errors import ConfigError
 from rann_jax.listener import Listener, check_batch_size, in_batches
 from rann_jax.tagger import Tagger
@@ -65,7 +65,7 @@ class TaggerEnsemble(Listener):
             fused_probs = fusion.fuse(rule, probs, task=self.task)
             return Judgement(fused_probs, by_window, jnp.swapaxes(probs, 0, 1))
 
-        self._fused = jax.jit(fused, compiler_options=network_options())
+        self._fused = jax.jit(fused, compiler_options=xla_options())
 
     @classmethod
     def load(

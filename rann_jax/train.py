@@ -19,7 +19,7 @@ from input_pipeline.prepared import Prepared
 from rann_jax import distributed, environment
 from rann_jax import workdir as workdirs
 from rann_jax.checkpoint import Checkpoints, Record
-from rann_jax.compiler import network_options, suited
+from rann_jax.compiler import suited, xla_options
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.evaluate import SplitEvaluator, StoppedError, evaluate, save
 from rann_jax.experiment import Experiment
@@ -188,7 +188,7 @@ def sharded_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Wrapped:
         whole=lambda params: jax.lax.with_sharding_constraint(params, whole),
     )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, experiment.sharded_state(mesh))
-    options = network_options(device)
+    options = xla_options(device)
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, whole), compiler_options=options)
 
 

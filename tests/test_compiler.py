@@ -35,7 +35,7 @@ def test_weight_gradients_on_cpus_use_xlas_own_convolutions():
     weights = jnp.asarray(rng.standard_normal((3, 3, 32, 32), np.float32))
     images = jnp.asarray(rng.standard_normal((2, 16, 24, 32), np.float32))
     plain = jax.jit(gradient).lower(weights, images).compile()
-    ours = jax.jit(gradient, compiler_options=compiler.network_options()).lower(weights, images).compile()
+    ours = jax.jit(gradient, compiler_options=compiler.xla_options()).lower(weights, images).compile()
     if "ynn_fusion" not in plain.as_text():
         pytest.skip("this version of XLA gives no convolution to YNN: rann_jax/compiler.py can go")
     assert "ynn_fusion" not in ours.as_text()
@@ -50,7 +50,7 @@ class Chip:
 
 
 def test_other_devices_use_xlas_defaults():
-    assert compiler.network_options(Chip("tpu", "TPU v4")) == {}
+    assert compiler.xla_options(Chip("tpu", "TPU v4")) == {}
 
 
 @pytest.mark.parametrize(

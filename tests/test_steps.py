@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from rann_jax import augment, distributed, models, optimizer, steps
 from rann_jax.collectives import traffic
-from rann_jax.compiler import network_options
+from rann_jax.compiler import xla_options
 from rann_jax.errors import ConfigError
 from rann_jax.features.front_end import front_end
 from rann_jax.models.norm import BatchNorm
@@ -26,7 +26,7 @@ def parts():
     features = front_end("log_mel", RATE, SECONDS, 32, n_bins=8)
     tx = optimizer.adam(schedule="constant", learning_rate=1e-3, total_steps=4)
     image = jnp.zeros((1, 8, 16), jnp.float32)
-    state = jax.jit(lambda: create_state(model, tx, image, seed=3), compiler_options=network_options())()
+    state = jax.jit(lambda: create_state(model, tx, image, seed=3), compiler_options=xla_options())()
     return model, features, tx, state
 
 
@@ -48,7 +48,7 @@ def one_step(parts, batch, mesh: Mesh):
     policy = augment.policy(options, sample_rate=RATE)
     step = steps.make_train_step(model, features, tx, task="classification", ema_decay=0.999, augment=policy)
     state = jax.device_put(state, distributed.replicated(mesh))
-    return jax.jit(step, compiler_options=network_options())(state, distributed.place_batch(batch, mesh))
+    return jax.jit(step, compiler_options=xla_options())(state, distributed.place_batch(batch, mesh))
 
 
 def test_eight_devices_compute_the_same_as_one(parts, batch):
@@ -73,7 +73,7 @@ def test_the_batch_is_not_sent_between_devices(parts):
     }
     whole = distributed.replicated(mesh)
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), state)
-    step = jax.jit(step, out_shardings=whole, compiler_options=network_options())
+    step = jax.jit(step, out_shardings=whole, compiler_options=xla_options())
     compiled = step.lower(state, batch).compile()
     sent = traffic(compiled.as_text())
     assert sent.keys() == {"all-reduce", "collective-permute"}
@@ -86,7 +86,7 @@ def test_the_batch_is_not_sent_between_devices(parts):
 def test_ema_variables_are_the_average(parts, batch):
     model, features, tx, state = parts
     step = steps.make_train_step(model, features, tx, task="tagging", ema_decay=0.999)
-    new, _ = jax.jit(step, compiler_options=network_options())(state, jax.tree.map(jnp.asarray, batch))
+    new, _ = jax.jit(step, compiler_options=xla_options())(state, jax.tree.map(jnp.asarray, batch))
     rate = (1 + 1) / (10 + 1)
     name = ("stage0_block0", "conv1", "kernel")
     old, now, mean = state.params, new.params, new.ema_variables["params"]

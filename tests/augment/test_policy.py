@@ -12,7 +12,7 @@ from scipy import stats
 
 from configs import esc50
 from rann_jax import augment, distributed
-from rann_jax.compiler import network_options
+from rann_jax.compiler import xla_options
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
 from tests import tiny
@@ -97,7 +97,7 @@ def test_eight_devices_augment_as_one():
         audio[row, length:] = 0
     labels = np.eye(16, dtype=np.float32)
 
-    @partial(jax.jit, compiler_options=network_options())
+    @partial(jax.jit, compiler_options=xla_options())
     def augmented(key, audio, labels):
         audio, labels = chosen.on_audio(key, audio, labels)
         image, labels = chosen.on_features(key, audio.reshape(16, 40, 100), labels)

@@ -6,7 +6,7 @@ import pytest
 from flax import linen as nn
 
 from rann_jax import optimizer
-from rann_jax.compiler import network_options
+from rann_jax.compiler import xla_options
 from rann_jax.features import FRONT_ENDS, front_end
 from rann_jax.state import create_state
 from rann_jax.steps import make_train_step
@@ -46,7 +46,7 @@ def test_a_few_steps_reduce_the_loss(name, clip):
     image = np.zeros((1, made.n_bins, made.n_frames), np.float32)
     state = jax.jit(lambda: create_state(TinyNetwork(), tx, image, seed=0))()
     step = make_train_step(TinyNetwork(), made, tx, task="classification", ema_decay=0.999)
-    step = jax.jit(step, compiler_options=network_options())
+    step = jax.jit(step, compiler_options=xla_options())
     before = state.params
     losses = []
     for _ in range(STEPS):

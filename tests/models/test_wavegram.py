@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rann_jax import augment, models
-from rann_jax.compiler import network_options
+from rann_jax.compiler import xla_options
 from rann_jax.experiment import build
 from rann_jax.main import run
 from rann_jax.models.wavegram import adaptive_max_pool
@@ -134,7 +134,7 @@ def test_a_few_sounds_are_learned():
         make_train_step(
             experiment.model, experiment.front_end, experiment.tx, task=config.task, ema_decay=0.999
         ),
-        compiler_options=network_options(),
+        compiler_options=xla_options(),
     )
     state, losses = experiment.create(), []
     begin = state.params
