@@ -9,7 +9,8 @@ programs exit with code 75; a second Ctrl-C ends the run at once.
 
 When all runs are finished, each feature's predictions on the held-out folds are pooled into
 W/FEATURE/predictions/pooled.npz. W/report gets cells.md, features.md and, for two or more features, fusion.md
-(each also as .csv), fusion_accuracy.md and fusion.png. `python -m rann_jax.report W` makes a web page of it.
+(each also as .csv), fusion_accuracy.md (in tagging fusion_mAP.md) and fusion.png. `python -m rann_jax.report
+W` makes a web page of it.
 
 With --finished nothing is trained. cells.md says which cells (one feature on one fold) are finished and which
 are not; the other tables cover the folds that every feature with a finished cell has. A cell counts as
@@ -168,7 +169,7 @@ def pool(runs: Mapping[int, Predictions]) -> Predictions:
 
 
 def cell_rows(work: Sequence[Cell], done: Mapping[Cell, Predictions]) -> list[dict[str, Any]]:
-    """Return one row per cell, run or not: accuracy, clips, minutes, and the devices of its last launch.
+    """Return one row per cell, run or not: its headline, clips, minutes, and devices of its last launch.
 
     Minutes run from the first step to the last score. They exclude startup, and work that a killed run did
     after its last checkpoint.
@@ -177,12 +178,13 @@ def cell_rows(work: Sequence[Cell], done: Mapping[Cell, Predictions]) -> list[di
       ConfigError: a file of a run cannot be read.
     """
     rows = []
+    measure = ensemble.HEADLINE[next(iter(done.values())).task] if done else "accuracy"
     for cell in work:
         row: dict[str, Any] = {"feature": cell.feature, "fold": str(cell.fold)}
-        row["accuracy"] = "not finished" if _begun(cell) else "not run"
+        row[measure] = "not finished" if _begun(cell) else "not run"
         row |= dict.fromkeys(("clips", "minutes", "devices"), "")
         if (part := done.get(cell)) is not None:
-            row["accuracy"] = float(significance.right(part.targets, part.probabilities).mean())
+            row[measure] = ensemble.headline(part)
             row["clips"] = str(len(part.ids))
             row["minutes"] = _minutes(cell.workdir / METRICS)
             row["devices"] = environment.load(cell.workdir).get("devices", "")
@@ -199,13 +201,13 @@ def _minutes(metrics: Path) -> str:
 def feature_rows(
     runs: Mapping[str, Mapping[int, Predictions]], pooled: Mapping[str, Predictions], draws: int
 ) -> list[dict[str, Any]]:
-    """Return one row per feature: measures of the pooled predictions, and the accuracy of each fold."""
+    """Return one row per feature: measures of the pooled predictions, and the headline of each fold."""
     rows = []
     for row in ensemble.fusion_rows(pooled, [], [], draws=draws):
         feature = row["models"]
         line = {"feature": feature, **{key: row[key] for key in row if key.startswith(ensemble.MEASURES)}}
         for fold, part in sorted(runs[feature].items()):
-            line[f"fold{fold}"] = float(significance.right(part.targets, part.probabilities).mean())
+            line[f"fold{fold}"] = ensemble.headline(part)
         rows.append(line)
     return rows
 
@@ -242,8 +244,9 @@ def report(workdir: Path, work: Sequence[Cell], done: Mapping[Cell, Predictions]
     if len(pooled) > 1:
         subsets = ensemble.choose_subsets("all", list(pooled))
         rows = ensemble.fusion_rows(pooled, ensemble.choose_rules("all"), subsets, draws=draws)
-        ensemble.write(out, "fusion", rows, "accuracy, pooled folds")
-        shown.append(tables.markdown(ensemble.accuracies(rows)))
+        measure = ensemble.HEADLINE[next(iter(pooled.values())).task]
+        ensemble.write(out, "fusion", rows, measure=measure, of="pooled folds")
+        shown.append(tables.markdown(ensemble.by_rule(rows, measure)))
     return "\n\n".join(shown)
 
 

@@ -4,8 +4,8 @@
 
 reads predictions/SPLIT.npz of each run and checks that all have the same clips, labels and data. It writes
 ensemble.csv and ensemble.md to --out: accuracy, mAP, F1 and d' with 95% bootstrap intervals, the mean
-conflict of the models, and McNemar's test against the best single model. ensemble_accuracy.md and
-ensemble.png show the accuracies alone. Existing files are overwritten.
+conflict of the models, and McNemar's test against the best single model. ensemble_accuracy.md (in tagging
+ensemble_mAP.md) and ensemble.png show this measure alone. Existing files are overwritten.
 
 Rules: wa (weighted average), ds (Dempster-Shafer), ids (improved), murphy, deng. Weights of the average:
 equal, given (--weights 0.5,0.3,0.2), or fitted on another split (--weights fitted --fit-split valid), which
@@ -36,6 +36,8 @@ SINGLE = "single"
 TAGGING_THRESHOLD = 0.5  # (ours) for F1
 RANGES = {"accuracy": (0, 1), "mAP": (0, 1), "F1": (0, 1), "d_prime": (-np.inf, np.inf)}
 MEASURES = tuple(RANGES)
+# What models are compared by, as in the deck: accuracy for ESC-50 and RAVDESS, mAP for AudioSet.
+HEADLINE = {"classification": "accuracy", "tagging": "mAP"}
 
 
 def load_models(runs: Sequence[Path], split: str) -> dict[str, Predictions]:
@@ -120,16 +122,17 @@ def fusion_rows(
 
     Returns:
       Rows with models, rule, each measure with its interval, conflict, p (McNemar's test against the single
-      model with the greatest accuracy), and the weights if they are not equal.
+      model that is best by HEADLINE; a model is right if its most probable class is), and the weights if they
+      are not equal.
     """
     some = next(iter(models.values()))
     counts = significance.draw_counts(len(some.ids), draws) if draws else None
     singles = {name: model.probabilities for name, model in models.items()}
-    hits = {name: significance.right(some.targets, probs) for name, probs in singles.items()}
-    best = max(hits, key=lambda name: hits[name].mean())
+    best = max(models, key=lambda name: np.nan_to_num(headline(models[name]), nan=-1.0))
+    hits = significance.right(some.targets, singles[best])
     rows = []
     for name, probs in singles.items():
-        rows.append(_row(name, SINGLE, probs, float("nan"), some, counts, hits[best]))
+        rows.append(_row(name, SINGLE, probs, float("nan"), some, counts, hits))
     # The bar is shown on a terminal only.
     for subset in tqdm(subsets, desc="fuse", unit=" subsets", disable=None):
         stacked = np.stack([singles[name] for name in subset])
@@ -138,7 +141,7 @@ def fusion_rows(
         for rule in rules:
             shares = weights(subset) if weights and rule == "wa" else None
             fused = np.asarray(fusion.fuse(rule, stacked, task=some.task, weights=shares))
-            row = _row(_joined(subset), rule, fused, conflict, some, counts, hits[best])
+            row = _row(_joined(subset), rule, fused, conflict, some, counts, hits)
             rows.append(row | {"weights": "+".join(f"{share:.3f}" for share in shares or ())})
     return rows
 
@@ -157,10 +160,8 @@ def _row(
     counts: np.ndarray | None,
     best: np.ndarray,
 ) -> dict[str, Any]:
-    threshold = TAGGING_THRESHOLD if truth.task == "tagging" else None
-    once = np.ones((1, len(probs)))  # float64, which gives exactly the scores of `metrics`
-    exact = significance.scores(truth.targets, probs, once, threshold)
-    drawn = None if counts is None else significance.scores(truth.targets, probs, counts, threshold)
+    exact = _measured(truth, probs)
+    drawn = None if counts is None else _measured(truth, probs, counts)
     row: dict[str, Any] = {"models": models, "rule": rule}
     for name in MEASURES:
         row[name] = float(exact[name][0])
@@ -172,37 +173,50 @@ def _row(
     return row | {"conflict": conflict, "p": p, "weights": ""}
 
 
+def _measured(truth: Predictions, probs: np.ndarray, counts: np.ndarray | None = None) -> dict[str, Any]:
+    """Return the measures of bootstrap draws, (draws,) each; by default of one that has every clip once."""
+    if counts is None:
+        counts = np.ones((1, len(probs)))  # float64, which gives exactly the scores of `metrics`
+    threshold = TAGGING_THRESHOLD if truth.task == "tagging" else None
+    return significance.scores(truth.targets, probs, counts, threshold)
+
+
+def headline(predicted: Predictions) -> float:
+    """Return the measure that its task's models are compared by: accuracy, or mAP for tagging."""
+    return float(_measured(predicted, predicted.probabilities)[HEADLINE[predicted.task]][0])
+
+
 def readable(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the table in Markdown, with intervals in brackets."""
     return tables.markdown([tables.with_intervals(row) for row in rows])
 
 
-def accuracies(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return accuracies with a row per model or subset and a column per rule or `single`, as in the deck."""
+def by_rule(rows: Sequence[Mapping[str, Any]], measure: str) -> list[dict[str, Any]]:
+    """Return a measure with a row per model or subset and a column per rule or `single`, as in the deck."""
     rules = dict.fromkeys((row["rule"] for row in rows), np.nan)
     lines: dict[tuple[str, bool], dict[str, Any]] = {}
     for row in rows:
         line = lines.setdefault((row["models"], row["rule"] == SINGLE), {"models": row["models"], **rules})
-        line[row["rule"]] = row["accuracy"]
+        line[row["rule"]] = row[measure]
     return list(lines.values())
 
 
-def accuracy_map(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Return a heat map of `accuracies`."""
-    lines = accuracies(rows)
+def fusion_map(rows: Sequence[Mapping[str, Any]], measure: str, of: str) -> Figure:
+    """Return a heat map of a measure by subset and rule; `of` says what was scored."""
+    lines = by_rule(rows, measure)
     _, *rules = lines[0]
     values = np.array([[line[rule] for rule in rules] for line in lines])
-    return plots.heat_map(values, [line["models"] for line in lines], rules, title)
+    return plots.heat_map(values, [line["models"] for line in lines], rules, f"{measure}, {of}")
 
 
-def write(out: Path, name: str, rows: Sequence[Mapping[str, Any]], title: str) -> list[Path]:
-    """Write NAME.csv, NAME.md and, for accuracy by subset and rule, NAME_accuracy.md and NAME.png."""
-    endings = (".csv", ".md", "_accuracy.md", ".png")
-    table, text, accuracy, picture = written = [out / f"{name}{ending}" for ending in endings]
+def write(out: Path, name: str, rows: Sequence[Mapping[str, Any]], *, measure: str, of: str) -> list[Path]:
+    """Write NAME.csv, NAME.md and, for a measure by subset and rule, NAME_MEASURE.md and NAME.png."""
+    endings = (".csv", ".md", f"_{measure}.md", ".png")
+    table, text, grid, picture = written = [out / f"{name}{ending}" for ending in endings]
     tables.write_csv(table, rows)
     tables.write_markdown(text, readable(rows))
-    tables.write_markdown(accuracy, tables.markdown(accuracies(rows)))
-    plots.save(accuracy_map(rows, title), picture)
+    tables.write_markdown(grid, tables.markdown(by_rule(rows, measure)))
+    plots.save(fusion_map(rows, measure, of), picture)
     return written
 
 
@@ -282,7 +296,8 @@ def run(options: argparse.Namespace) -> int:
     subsets = choose_subsets(options.subsets, list(models))
     weights = _weights(options, models)
     rows = fusion_rows(models, rules, subsets, weights=weights, draws=options.bootstrap)
-    written = write(options.out, "ensemble", rows, f"accuracy, {options.split}")
+    measure = HEADLINE[next(iter(models.values())).task]
+    written = write(options.out, "ensemble", rows, measure=measure, of=options.split)
     print(readable(rows))
     print(*written, sep="\n")
     return 0

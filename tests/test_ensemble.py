@@ -12,7 +12,7 @@ import pytest
 from scipy.optimize import minimize
 from sklearn import metrics as sk
 
-from rann_jax import ensemble, fusion_weights, predictions
+from rann_jax import crossval, ensemble, fusion_weights, predictions
 from rann_jax.errors import ConfigError
 from rann_jax.predictions import Predictions
 
@@ -60,7 +60,7 @@ def test_a_model_with_a_plus_in_its_name():
     names = ["log_mel", "wavegram", "log_mel+wavegram"]
     models = {name: predicted(seed) for seed, name in enumerate(names)}
     rows = ensemble.fusion_rows(models, ["wa"], ensemble.choose_subsets("all", names), draws=0)
-    lines = ensemble.accuracies(rows)
+    lines = ensemble.by_rule(rows, "accuracy")
     assert [line["models"] for line in lines] == [
         *names,
         "log_mel+wavegram",
@@ -104,7 +104,7 @@ def test_the_table(runs, tmp_path, capsys):
     assert float(by_name[runs[np.argmax(singles)].name, "single"]["p"]) == 1
 
 
-def test_tagging_is_scored_too(tmp_path):
+def test_tagging_is_scored_too(tmp_path, capsys):
     for seed in range(2):
         one = dataclasses.replace(predicted(seed), task="tagging", targets=TARGETS | TARGETS[::-1])
         one.save(tmp_path / str(seed), "test")
@@ -115,6 +115,18 @@ def test_tagging_is_scored_too(tmp_path):
     expected = sk.average_precision_score(TARGETS | TARGETS[::-1], fused)
     assert rows[-1]["mAP"] == pytest.approx(expected, abs=1e-6)
     assert np.isnan(rows[-1]["mAP_low"])
+    # Models are compared by mAP: the best single one, the tables by rule, and the folds of crossval.
+    best = max(rows[:2], key=lambda row: row["mAP"])
+    assert best["p"] == 1
+    assert ensemble.headline(models[best["models"]]) == best["mAP"]
+    assert (
+        ensemble.main([str(tmp_path / "0"), str(tmp_path / "1"), "--rules", "ds", "--out", str(tmp_path)])
+        == 0
+    )
+    capsys.readouterr()
+    assert (tmp_path / "ensemble_mAP.md").read_text().splitlines()[-1] == f"| 0+1 |  | {expected:.3f} |"
+    (line,) = crossval.feature_rows({"mel": {1: models["0"]}}, {"mel": models["0"]}, draws=0)
+    assert line["fold1"] == line["mAP"] == rows[0]["mAP"]
 
 
 @pytest.mark.parametrize("task", ["classification", "tagging"])

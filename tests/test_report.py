@@ -133,7 +133,7 @@ def test_the_page_of_a_cross_validation(tmp_path, capsys):
     fusion = (tmp_path / "report" / "fusion.csv").read_text().splitlines()
     accuracy = float(next(line for line in fusion if line.startswith("log_mel+mfcc,ds,")).split(",")[2])
     assert f"log_mel+mfccds{accuracy:.3f} [" in text
-    assert "mfcc, the most accurate feature" in text
+    assert "mfcc, the feature of the greatest accuracy" in text
     assert "log_mel/fold2: python -m rann_jax.main" in text
     wrong = [
         m

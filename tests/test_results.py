@@ -78,7 +78,7 @@ def test_every_fusion_under_every_rule(kept):
     rows = ensemble.fusion_rows(
         pooled, ensemble.choose_rules("all"), ensemble.choose_subsets("all", list(pooled)), draws=0
     )
-    lines = ensemble.accuracies(rows)
+    lines = ensemble.by_rule(rows, "accuracy")
     assert quoted(lines)
     if begins := SUMMARISED.get(work[0].workdir.parents[1].name):
         best = max(rows[: len(pooled)], key=lambda row: row["accuracy"])

@@ -88,7 +88,7 @@ def read_run(workdir: Path, name: str) -> Run:
 
 def _read_cross_validation(workdir: Path) -> CrossValidation:
     table = workdir / "report" / "features.csv"
-    features = tables.read_csv(table, text=("feature",), numbers=("accuracy",))
+    features = tables.read_csv(table, text=("feature",), numbers=("accuracy", "mAP"))
     names = [row["feature"] for row in features]
     folds = [name for name in features[0] if re.fullmatch(r"fold\d+", name)]
     unsafe = any(Path(name).name != name or name in ("", "..") for name in names)
@@ -98,7 +98,7 @@ def _read_cross_validation(workdir: Path) -> CrossValidation:
     text = ("models", "rule", "weights")
     return CrossValidation(
         features=features,
-        fusion=tables.read_csv(fusion, text=text, numbers=("accuracy",)) if len(names) > 1 else [],
+        fusion=tables.read_csv(fusion, text=text, numbers=("accuracy", "mAP")) if len(names) > 1 else [],
         pooled={name: predictions.load(workdir / name, "pooled") for name in names},
         runs={n: [read_run(workdir / n / fold, f"{n}/{fold}") for fold in folds] for n in names},
         environment=environment.load(workdir),

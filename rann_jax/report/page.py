@@ -78,28 +78,29 @@ def of_cross_validation(whole: CrossValidation, command: str) -> Page:
     The details are its confusions, classes and worst mistakes.
     """
     page = Page()
+    some = next(iter(whole.pooled.values()))
+    measure = ensemble.HEADLINE[some.task]
     folds = [run.name.rpartition("/")[2] for run in next(iter(whole.runs.values()))]
     page.section(
         "Features", markup.paragraph(f"Pooled over {', '.join(folds)}."), markup.table(whole.features)
     )
     if whole.fusion:
-        some = next(iter(whole.pooled.values()))
         explained = (
             f"Every subset of the features under every rule, on {len(some.ids)} clips; p is McNemar's exact "
             "test against the best single feature (chosen on the same clips); conflict is the mean of "
             "Dempster's k."
         )
         rows = markup.folded("the whole table", markup.table(whole.fusion))
-        drawn = ensemble.accuracy_map(whole.fusion, "accuracy, pooled folds")
+        drawn = ensemble.fusion_map(whole.fusion, measure, "pooled folds")
         page.section("Fusion", markup.paragraph(explained), drawn, rows)
     _curves(page, whole.runs)
-    best = max(whole.features, key=lambda row: row["accuracy"])["feature"]
+    best = max(whole.features, key=lambda row: row[measure])["feature"]
     _per_feature(page, whole.pooled)
-    _classes(page, whole.pooled[best], f"{best}, the most accurate feature")
+    _classes(page, whole.pooled[best], f"{best}, the feature of the greatest {measure}")
     found = [m for run in whole.runs[best] for s in run.predictions for m in mistakes.worst(run, s, WORST)]
     found.sort(key=lambda mistake: -mistake.error)
     _mistakes(page, found[:WORST], f"{best}, pooled folds")
-    _data(page, {"pooled folds": next(iter(whole.pooled.values()))})
+    _data(page, {"pooled folds": some})
     runs = [run for runs in whole.runs.values() for run in runs]
     environments = {"cross-validation": whole.environment, **{run.name: run.environment for run in runs}}
     _origin(page, environments, command)
