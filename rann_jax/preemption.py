@@ -49,6 +49,7 @@ class Preemption:
     def __init__(self) -> None:
         self._told = False
         self._before: dict[signal.Signals, Any] = {}
+        self._woken: int | None = None
         # If several processes are joined, JAX itself handles SIGTERM.
         self._alone = not jax.distributed.is_initialized()
 
@@ -59,6 +60,8 @@ class Preemption:
                 self._listen(signal.SIGTERM, self._remember)
             if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a shell's background jobs
                 self._listen(signal.SIGINT, self._interrupted)
+            # An `exiting` around this context must not hear of these signals, even after it.
+            self._woken = signal.set_wakeup_fd(-1)
         return self
 
     def _listen(self, number: signal.Signals, handler: Callable[..., None]) -> None:
@@ -67,6 +70,8 @@ class Preemption:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._woken is not None:
+            signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
         for number, before in self._before.items():
             signal.signal(number, before)
         _in_charge.remove(self)
