@@ -1,9 +1,9 @@
 """Rules that fuse the class probabilities of several models: (M, ..., C) -> (..., C).
 
-The first axis holds the M models, the last the C classes. A model's probabilities are read as a mass
-function of evidence theory with all mass on single classes. Dempster's rule is then a normalised product; it
-is computed from logarithms, so that ten models with a thousand classes do not underflow in float32. Masses
-below float32's smallest normal number, 1e-38, count as zero.
+The first axis holds the M models, the last the C classes; arrays and nested lists are accepted. A model's
+probabilities are read as a mass function of evidence theory with all mass on single classes. Dempster's rule
+is then a normalised product; it is computed from logarithms, so that ten models with a thousand classes do
+not underflow in float32. Masses below float32's smallest normal number, 1e-38, count as zero.
 
 In tagging, several classes can hold at once, so every class is a separate question with the frame
 {class, not class}. `binary_frames` turns probabilities into such masses; `fuse` does this itself.
