@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from rann_jax import distributed
+from rann_jax.checksum import checksum, is_shared, own_sum
 from rann_jax.errors import ConfigError
 from rann_jax.state import TrainState
 from rann_jax.workdir import replace_atomically
@@ -227,10 +227,10 @@ class Checkpoints:
         failure: Exception | None = None
         try:
             restored = self._restore(step, state=arrays, record=ocp.args.JsonRestore())
-            record, number = _record(restored.record), _own_sum(restored.state)
+            record, number = _record(restored.record), own_sum(restored.state)
         except Exception as error:  # on damaged files the readers may raise anything
             failure = error
-        shared = _shared(like)
+        shared = is_shared(like)
         # All processes must get here before the next sum, which runs over all of them.
         all_read = distributed.agree(failure is None) if shared else failure is None
         if not all_read:
@@ -360,36 +360,6 @@ def _arrays() -> ocp.PyTreeCheckpointHandler:
     handler = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SMALLEST_PART)
     registry = ocp.type_handlers.create_type_handler_registry((jax.Array, handler))
     return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
-
-
-def checksum(state: Any) -> int:
-    """Return a number below 2^32 that changes if any one bit of any array does.
-
-    It is the sum modulo 2^32 of all 32-bit words, each times an odd number specific to its array. So neither
-    the order of the words nor the placement of the arrays matters. It is computed on the host, because a
-    program for all these arrays would take long to compile. Processes that share arrays all return the same.
-
-    Raises:
-      ValueError: the size of an array is not a multiple of 32 bits.
-    """
-    number = _own_sum(state)
-    return distributed.total(number) % 2**32 if _shared(state) else number
-
-
-def _own_sum(state: Any) -> int:
-    """Return this process's contribution to the checksum; parts held by several devices count once."""
-    total = 0
-    for index, leaf in enumerate(jax.tree.leaves(state)):
-        parts = [shard.data for shard in leaf.addressable_shards if shard.replica_id == 0]
-        for part in jax.device_get(parts):
-            total += (2 * index + 1) * int(np.ravel(part).view(np.uint32).sum(dtype=np.uint32))
-    return total % 2**32
-
-
-def _shared(state: Any) -> bool:
-    """Return whether the arrays span several processes, rather than each process holding its own."""
-    placed = (leaf.sharding for leaf in jax.tree.leaves(state))
-    return not all(sharding is None or sharding.is_fully_addressable for sharding in placed)
 
 
 def _record(saved: Any) -> Record:

@@ -12,7 +12,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rann_jax import checkpoint, distributed
-from rann_jax.checkpoint import SMALLEST_PART, Checkpoints, Record, checksum
+from rann_jax.checkpoint import SMALLEST_PART, Checkpoints, Record
+from rann_jax.checksum import checksum
 from rann_jax.errors import ConfigError
 from rann_jax.state import TrainState
 
@@ -280,7 +281,7 @@ def test_processes_skip_a_damaged_checkpoint_together(
 def in_several_processes(monkeypatch) -> list:
     """Treat arrays as shared, let other processes add 0 to sums, and return the list of sums asked for."""
     calls = []
-    monkeypatch.setattr(checkpoint, "_shared", lambda _: True)
+    monkeypatch.setattr(checkpoint, "is_shared", lambda _: True)
     monkeypatch.setattr(distributed, "total", lambda number: calls.append("total") or number)
     return calls
 
