@@ -162,7 +162,7 @@ def test_a_block_equals_the_block_without_packing(channels, strides, columns):
 def test_a_network_equals_the_network_without_packing(name, shape, form):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         network = models.create(name, num_classes=4, blocks_per_stage=1, dtype=jnp.float64)
-        compare(network, network.clone(**form), np.random.default_rng(0).standard_normal(shape))
+        assert_equal_forms(network, network.clone(**form), np.random.default_rng(0).standard_normal(shape))
 
 
 @pytest.mark.usefixtures("quickly_compiled")
@@ -175,7 +175,7 @@ def test_a_block_of_panns_equals_the_block_without_packing(block):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         x = np.random.default_rng(0).standard_normal((2, 6, 16, 4))
         block = block.clone(dtype=jnp.float64)
-        compare(block, block.clone(columns=4), x)
+        assert_equal_forms(block, block.clone(columns=4), x)
 
 
 # With at least 2 channels and 16 lanes, blocks pack 8 columns, then 4 and 2.
@@ -201,7 +201,7 @@ def test_panns_equal_those_without_packing(name):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-4), found, expected)
 
 
-def compare(network, other, x):
+def assert_equal_forms(network, other, x):
     """Check that two forms have equal variables, results, statistics and gradients.
 
     In float64, as otherwise rounding turns the signs of some activations, and with them their slopes.
