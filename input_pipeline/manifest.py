@@ -130,13 +130,12 @@ def check_shares(
     counts += [f"{len(bad)} of {of} of {name!r}" for name, (bad, of) in zip(failing[1:], others, strict=True)]
     first = f" ({rejected[0].id}: {rejected[0].reason})" if rejected else ""
     places = [str(listed[failing[0]]), *(listed[split].name for split in failing[1:])]
-    helps = all(len(parts[split][0]) < parts[split][1] for split in failing)
+    some_usable = all(len(parts[split][0]) < parts[split][1] for split in failing)
+    mend = "fix or remove them" + ", or raise --config.prepare.max_failed_share" * some_usable
     raise DataError(
         f"{', '.join(counts)} are unusable{first}, more than "
         f"config.prepare.max_failed_share={max_failed_share:g}, "
-        f"all listed in {' and '.join(places)}: fix or remove them"
-        + ", or raise --config.prepare.max_failed_share"
-        * helps
+        f"all listed in {' and '.join(places)}: {mend}"
     )
 
 

@@ -31,9 +31,9 @@ class Records(Sequence[dict[str, Any]]):
     """The records of several files by index, in the order of the files; threads may share it.
 
     All Records of a process together keep files open up to half of its limit on open files; then they close
-    the file that was opened first. To open it again takes .1 ms on a local disk, where reading 7 s at
-    44.1 kHz takes .5 ms, but more over a network. So if the files are too many for the limit, it is raised as
-    far as the system allows.
+    the file that was opened first. On a local disk, opening it again takes less time than reading a clip of
+    some seconds, but over a network it takes more. So if the files are too many for the limit, it is raised
+    as far as the system allows.
 
     Args:
       files: which records of which files.
