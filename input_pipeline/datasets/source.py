@@ -21,7 +21,7 @@ TABLE_SUFFIXES = frozenset([".csv", ".txt"])
 
 # Unicode categories that a line of text cannot hold: controls, ends of lines and paragraphs, bytes that are
 # not UTF-8.
-UNWRITABLE = ("Cc", "Zl", "Zp", "Cs")
+_UNWRITABLE = ("Cc", "Zl", "Zp", "Cs")
 
 # The largest official table (AudioSet's unbalanced segments) has 100 MB.
 _MAX_TABLE_BYTES = 1 << 30
@@ -138,7 +138,7 @@ def _relative(path: Path, folder: Path) -> str:
 
 def unwritable(name: str) -> bool:
     """Return whether a name has characters that a line of text cannot hold."""
-    return any(unicodedata.category(character) in UNWRITABLE for character in name)
+    return any(unicodedata.category(character) in _UNWRITABLE for character in name)
 
 
 def _stamp(path: Path) -> Stamp:
