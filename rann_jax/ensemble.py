@@ -221,12 +221,7 @@ def write(out: Path, name: str, rows: Sequence[Mapping[str, Any]], *, measure: s
 
 
 def _feature(run: Path) -> str:
-    if not (run / CONFIG_FILE).exists():
-        return run.name
-    try:
-        return str(load_config(run).feature.name)
-    except AttributeError as error:
-        raise ConfigError(f"{run / CONFIG_FILE} has no feature.name: name the folder of a run") from error
+    return str(load_config(run).feature.name) if (run / CONFIG_FILE).exists() else run.name
 
 
 def check_weights(options: argparse.Namespace, rules: Sequence[str]) -> None:
@@ -242,7 +237,7 @@ def check_untrained(runs: Sequence[Path], split: str) -> None:
     for run in runs:
         if not (run / CONFIG_FILE).exists():  # predictions alone do not say what the model was trained on
             continue
-        splits = load_config(run).to_dict().get("splits", {})  # a ConfigDict would read a dot as a path
+        splits = load_config(run).splits.to_dict()  # a ConfigDict would read a dot as a path
         scored = predictions.scored_split(split)
         if set(splits.get(scored, scored).split("+")) & set(splits.get("train", "").split("+")):
             raise ConfigError(

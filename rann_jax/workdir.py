@@ -12,6 +12,7 @@ from typing import IO, Any
 from ml_collections import ConfigDict
 
 from rann_jax.errors import ConfigError
+from rann_jax.keys import ADDED, check_keys
 
 CONFIG_FILE = "config.json"
 
@@ -20,22 +21,6 @@ CONFIG_FILE = "config.json"
 NO_RESULT = ("data_dir", "prepared_dir", "prepare", "loader", "sharding", "save_every")
 # What is scored, how and when: for a trained run these may take any value.
 SCORING = ("eval", "eval_every", "log_every")
-
-# Keys that configs of earlier versions lack, with the values that match what those versions did. Any other
-# absent key differs from a present one, even if that is empty, zero or false.
-ADDED = {
-    "sampling": "uniform",
-    "dataset.folds": 5,
-    "dataset.filename_column": "filename",
-    "model.remat": False,
-    "model.blocks_per_stage": None,
-    "model.width": None,
-    "init_from": "",
-    "accumulate": 1,
-    "batch_norm_groups": 1,
-    "optimizer.frozen": [],
-    "optimizer.head_learning_rate": None,
-}
 
 
 @contextmanager
@@ -120,7 +105,7 @@ def check_same_config(workdir: Path, config: ConfigDict, *, free: Sequence[str] 
     """Raise ConfigError if the workdir holds a run with another config; name the keys that differ.
 
     A key that only one of the two has counts as differing, but keys that newer versions added default to the
-    values in ADDED. Keys under those in NO_RESULT and `free` may differ.
+    values in `keys.ADDED`. Keys under those in NO_RESULT and `free` may differ.
     """
     if not (workdir / CONFIG_FILE).exists() or not holds_run(workdir):
         return
@@ -151,11 +136,15 @@ def load_config(workdir: Path, option: str = "--workdir", what: str = "the folde
     """
     path = workdir / CONFIG_FILE
     try:
-        return ConfigDict(json.loads(path.read_text()))
+        config = ConfigDict(json.loads(path.read_text()))
+        check_keys(config)
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist: {option} must be {what}") from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is not the config of a run: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return config
 
 
 def _comparable(config: ConfigDict, free: Sequence[str]) -> dict[str, Any]:

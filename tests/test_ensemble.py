@@ -4,17 +4,19 @@ import csv
 import dataclasses
 import io
 import itertools
-import json
 import zipfile
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from scipy.optimize import minimize
 from sklearn import metrics as sk
 
+from configs.base import base
 from rann_jax import crossval, ensemble, fusion_weights, predictions
 from rann_jax.errors import ConfigError
 from rann_jax.predictions import Predictions
+from rann_jax.workdir import save_config
 
 pytestmark = pytest.mark.fast
 
@@ -164,6 +166,13 @@ def test_weights_are_never_fitted_on_scored_clips(runs, capsys):
     assert line.endswith(f"| {expected} |")  # fitted for these two, not taken from the fit of three
 
 
+def config_of(feature: str, splits: dict[str, str]) -> ConfigDict:
+    config = base()
+    config.feature.name = feature
+    config.splits = splits
+    return config
+
+
 @pytest.mark.parametrize(
     ("split", "of"),
     [
@@ -180,8 +189,7 @@ def test_weights_are_never_fitted_on_training_clips(split, of, runs, capsys):
     for run in runs:
         predicted(0, first_clip=CLIPS).save(run, split)
     splits = {"train": "fold1+fold2", "test": "fold4", split.removesuffix(".best"): of}
-    config = {"feature": {"name": runs[1].name}, "splits": splits}
-    (runs[1] / "config.json").write_text(json.dumps(config))
+    save_config(runs[1], config_of(runs[1].name, splits))
     options = ["--weights", "fitted", "--fit-split", split, "--bootstrap", "0", "--out", runs[0].parent]
     if of == "fold3":
         assert ensemble.main([str(a) for a in (*runs, *options)]) == 0
@@ -190,8 +198,7 @@ def test_weights_are_never_fitted_on_training_clips(split, of, runs, capsys):
 
 
 def test_a_split_with_dots_that_no_config_has(runs, capsys):
-    config = {"feature": {"name": runs[1].name}, "splits": {"train": "fold1", "test": "fold4"}}
-    (runs[1] / "config.json").write_text(json.dumps(config))
+    save_config(runs[1], config_of(runs[1].name, {"train": "fold1", "test": "fold4"}))
     line = refused(capsys, *runs, "--weights", "fitted", "--fit-split", "train.first.best")
     assert "train.first.best.npz does not exist" in line
 

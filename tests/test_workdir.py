@@ -114,7 +114,7 @@ def test_a_change_that_affects_no_result_is_the_same_config(changes, tmp_path):
 
 
 def test_configs_of_earlier_versions_are_the_same(tmp_path):
-    """A key added to configs/base.py needs an entry in workdir.ADDED for the behaviour before it existed."""
+    """A key added to configs/base.py needs an entry in keys.ADDED for the behaviour before it existed."""
     save_run(tmp_path, base())
     (tmp_path / CONFIG_FILE).write_text(json.dumps(EARLIEST))
     check_same_config(tmp_path, base())
