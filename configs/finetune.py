@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from configs.audioset import PANNS, panns_input
 from configs.base import base, parse_arg
-from configs.folder import own_sounds
+from configs.folder import LAST, own_sounds
 from input_pipeline.datasets.folder import Folder
 from rann_jax.errors import ConfigError
 from rann_jax.workdir import load_config
@@ -29,17 +29,16 @@ TRAIN = ("all", "probe")
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Return the config. Presets: data (the folder) and those of `configs.folder.own_sounds`; init_from
-    (workdir or file), network (of a file; default cnn14), train (all, probe), valid (a split held out of
-    training; see `configs.base.hold_out`).
+    """Return the config. Presets: data (the folder), fold, valid and those of `configs.folder.own_sounds`, as in
+    configs/folder.py; init_from (workdir or file), network (of a file; default cnn14), train (all, probe).
     """
-    own = {"init_from": "", "network": "", "train": "all", "valid": ""}
+    own = {"init_from": "", "network": "", "train": "all", "fold": LAST, "valid": ""}
     preset = parse_arg(arg, {"train": TRAIN}, data="", **own, **Folder.OPTIONS)
     source, network = preset["init_from"], preset["network"]
     if preset["data"] and not source:  # otherwise random weights would be trained at fine-tuning's rate
         raise ValueError("preset init_from is missing: add init_from=PATH, a workdir or a PyTorch file")
     config = base()
-    own_sounds(config, preset["data"], preset, valid=preset["valid"])
+    own_sounds(config, preset["data"], preset, fold=preset["fold"], valid=preset["valid"])
     config.init_from = source
     if source and (workdir := Path(source).expanduser()).is_dir():
         if network:

@@ -24,6 +24,13 @@ def table(folder, first, second, column="split"):
     return folder
 
 
+def two_classes(folder):
+    for name in [f"{kind}/{number}.wav" for kind in ("cat", "dog") for number in range(10)]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
 @pytest.mark.fast
 @pytest.mark.parametrize(
     ("first", "second"),
@@ -83,10 +90,7 @@ def fine_tuned(presets: str) -> ConfigDict:
 @pytest.mark.fast
 @pytest.mark.parametrize("config", [get_config, fine_tuned], ids=["folder", "finetune"])
 def test_a_held_out_split_is_reported(config, tmp_path, capsys):
-    folder = tmp_path / "sounds"
-    for name in [f"{kind}/{number}.wav" for kind in ("cat", "dog") for number in range(10)]:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
+    folder = two_classes(tmp_path / "sounds")
     made = config(f"data={folder},valid=fold2+fold4")
     assert made.splits.to_dict() == {"train": "fold1+fold3", "test": "fold5", "valid": "fold2+fold4"}
     said = capsys.readouterr().err
@@ -103,12 +107,16 @@ def test_a_held_out_split_is_reported(config, tmp_path, capsys):
 
 
 @pytest.mark.fast
+def test_fine_tuning_can_be_tested_on_any_fold(tmp_path):
+    folder = two_classes(tmp_path / "sounds")
+    config = fine_tuned(f"data={folder},fold=2,valid=fold3")
+    assert config.splits.to_dict() == {"train": "fold1+fold4+fold5", "test": "fold2", "valid": "fold3"}
+
+
+@pytest.mark.fast
 def test_a_fold_to_test_on_can_be_chosen(tmp_path):
     """So that cross-validation, which sets the presets feature and fold, works on an own folder."""
-    folder = tmp_path / "sounds"
-    for name in [f"{kind}/{number}.wav" for kind in ("cat", "dog") for number in range(10)]:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
+    folder = two_classes(tmp_path / "sounds")
     for cell in crossval.cells(f"configs/folder.py:data={folder}", ["mfcc"], [1, 5], tmp_path / "w"):
         config = load_config_file(cell.config_arg, [])
         others = "+".join(f"fold{k}" for k in range(1, 6) if k != cell.fold)
