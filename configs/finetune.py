@@ -29,8 +29,9 @@ TRAIN = ("all", "probe")
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Return the config. Presets: data (the folder), fold, valid and those of `configs.folder.own_sounds`, as in
-    configs/folder.py; init_from (workdir or file), network (of a file; default cnn14), train (all, probe).
+    """Return the config. Presets: as in configs/folder.py, data (the folder), fold, valid and those of
+    `configs.folder.own_sounds`; init_from (workdir or file), network (of a file; default cnn14), train (all,
+    probe).
     """
     own = {"init_from": "", "network": "", "train": "all", "fold": LAST, "valid": ""}
     preset = parse_arg(arg, {"train": TRAIN}, data="", **own, **Folder.OPTIONS)

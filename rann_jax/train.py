@@ -1,7 +1,6 @@
 """The training loop. At every step, in this order: evaluate -> save -> take a batch -> step."""
 
 import dataclasses
-import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -20,14 +19,14 @@ from rann_jax import distributed, environment
 from rann_jax import workdir as workdirs
 from rann_jax.checkpoint import Checkpoints, Record
 from rann_jax.compiler import suited, xla_options
-from rann_jax.errors import ConfigError, DivergedError
+from rann_jax.errors import ConfigError
 from rann_jax.evaluate import SplitEvaluator, StoppedError, evaluate, save
 from rann_jax.experiment import Experiment
 from rann_jax.preemption import PreemptedError, Preemption, exiting
 from rann_jax.pretrained import Beginning, Source, begin
 from rann_jax.state import TrainState
 from rann_jax.steps import make_train_step
-from rann_jax.writers import METRICS, MetricWriter, Progress, parameter_overview, read_metrics
+from rann_jax.writers import METRICS, Interval, MetricWriter, Progress, parameter_overview, read_metrics
 
 
 def train(
@@ -62,11 +61,132 @@ def train(
       PreemptedError: the run was told to stop and has saved.
     """
     config = experiment.config
+    with _started(experiment, prepared, workdir, source, show_progress, command) as run:
+        for step in range(run.start, config.total_steps + 1):
+            last = step == config.total_steps
+            stops = run.preemption.reached(step)
+            evaluates = last or step % config.eval_every == 0
+            due = evaluates and (step > run.start or run.record.evaluation_due)
+            scores: dict[str, float] | None = {}
+            if due:
+                run.interval.flush()
+                scores = None if stops else run.evaluate(step)
+                stops = scores is None
+            saves = last or stops or step % config.save_every == 0
+            if scores or (saves and step > run.start):
+                run.save(step, scores or {}, evaluation_due=due and stops, only_best=not saves)
+            if stops:
+                raise _stopped(step)
+            if not last:
+                run.take(step)
+        scores = scores or run.scores()  # the run may have been finished already
+        if scores is None:
+            raise _stopped(config.total_steps)
+    save(run.evaluators, workdir)
+    return scores
+
+
+@dataclasses.dataclass
+class _Run:
+    """What the loop works with.
+
+    Attributes:
+      config: the run's.
+      mesh: the devices.
+      start: number of steps done before this process.
+      began: when the run began, by `time.monotonic`, if its processes had followed each other at once.
+      state: the state after the steps so far.
+      record: what the last checkpoint says beside the state.
+      train_step: (state, batch) -> (state, metrics); None if no step is left.
+      batches: the batches from `start` on.
+      evaluators: those of the splits in config.eval.splits.
+      preemption: says when to stop.
+      checkpoints: the checkpoints of the workdir.
+      writer: where rows of metrics go.
+      progress: the progress bar.
+    """
+
+    config: ConfigDict
+    mesh: Mesh
+    start: int
+    began: float
+    state: TrainState
+    record: Record
+    train_step: jax.stages.Compiled | None
+    batches: DatasetIterator
+    evaluators: Sequence[SplitEvaluator]
+    preemption: Preemption
+    checkpoints: Checkpoints
+    writer: MetricWriter
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.interval = Interval(
+            self.writer, self.progress, self.start, self.config.batch_size, self.record.losses
+        )
+
+    def take(self, step: int) -> None:
+        """Start the step with this number, from 0, and do not wait for it."""
+        assert self.train_step is not None
+        batch = distributed.place_batch(next(self.batches), self.mesh)
+        self.state, metrics = self.train_step(self.state, batch)
+        self.interval.append(metrics)
+        if (step + 1) % self.config.log_every == 0:
+            self.interval.flush()
+
+    def evaluate(self, step: int) -> dict[str, float] | None:
+        """Return and write the scores after `step` steps, or return None if told to stop meanwhile."""
+        with self.interval.paused():
+            scores = self.scores()
+        if scores:
+            self.writer.write(step, scores | {"time/seconds": self._seconds})
+            self.progress.say(step, scores)
+        return scores
+
+    def scores(self) -> dict[str, float] | None:
+        """Return the scores of all evaluators, or None if told to stop meanwhile."""
+        try:
+            return evaluate(self.evaluators, self.state, lambda: self.preemption.told)
+        except StoppedError:
+            return None
+
+    def save(self, step: int, scores: dict[str, float], *, evaluation_due: bool, only_best: bool) -> None:
+        """Save the state after `step` steps; see `Checkpoints.save` and `Record`."""
+        with self.interval.paused() as losses:
+            self.record = dataclasses.replace(
+                self.record,
+                batches=step,
+                seconds=self._seconds,
+                losses=losses,
+                evaluation_due=evaluation_due,
+            )
+            self.checkpoints.save(step, self.state, self.record, scores, only_best=only_best)
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self.began
+
+
+@contextmanager
+def _started(
+    experiment: Experiment,
+    prepared: Prepared,
+    workdir: Path,
+    source: Source | None,
+    show_progress: bool,
+    command: str,
+) -> Iterator[_Run]:
+    """Check, restore or create, and compile; then yield the run, and close what it opened at the end.
+
+    See `train` for arguments and errors.
+    """
+    config = experiment.config
     mesh = distributed.data_mesh(config.sharding.model)
     check_parts(config, mesh)
     distributed.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     evaluators = [SplitEvaluator(experiment, prepared, name, mesh) for name in config.eval.splits]
-    show_progress = show_progress and distributed.is_primary()
+    primary = distributed.is_primary()
+    show_progress = show_progress and primary
     # All processes refuse a damaged metrics file, before anything is compiled.
     read_metrics(workdir / METRICS)
     with ExitStack() as stack:
@@ -76,7 +196,7 @@ def train(
         with exiting():
             beginning = begin(source, experiment, prepared.labels) if source else None
             state, record = restore_or_create(experiment, prepared, checkpoints, mesh, beginning)
-            start, started = record.batches, time.monotonic() - record.seconds
+            start, began = record.batches, time.monotonic() - record.seconds
             if show_progress:
                 print(introduction(experiment, state, start, beginning), file=sys.stderr)
             batches = stack.enter_context(closing(_batches(experiment, prepared, start)))
@@ -84,7 +204,6 @@ def train(
             distributed.wait_for_all("the training step is compiled")
         if preemption.reached_before(start):
             raise _stopped(start)
-        primary = distributed.is_primary()
         rows = MetricWriter(workdir, start, primary, evaluation_due=record.evaluation_due)
         writer = stack.enter_context(closing(rows))
         if primary:  # from here on the start can no longer be refused
@@ -94,60 +213,21 @@ def train(
         progress = stack.enter_context(closing(Progress(start, config.total_steps, show_progress)))
         # Forbid implicit transfers between host and devices: they would stall every step.
         stack.enter_context(jax.transfer_guard("disallow"))
-        window = Window(writer, progress, start, config.batch_size, record.losses)
-
-        for step in range(start, config.total_steps + 1):
-            last = step == config.total_steps
-            stops = preemption.reached(step)
-            evaluates = (last or step % config.eval_every == 0) and (step > start or record.evaluation_due)
-            scores: dict[str, float] | None = {}
-            if evaluates:
-                window.flush()
-                if not stops:
-                    with window.paused():
-                        scores = _scores_unless_told(preemption, evaluators, state)
-                    stops = scores is None
-                if scores:
-                    writer.write(step, scores | {"time/seconds": time.monotonic() - started})
-                    progress.say(step, scores)
-            due = last or stops or step % config.save_every == 0
-            if scores or (due and step > start):
-                with window.paused() as losses:
-                    record = dataclasses.replace(
-                        record,
-                        batches=step,
-                        seconds=time.monotonic() - started,
-                        losses=losses,
-                        evaluation_due=evaluates and stops,
-                    )
-                    checkpoints.save(step, state, record, scores or {}, only_best=not due)
-            if stops:
-                raise _stopped(step)
-            if last:
-                break
-            batch = distributed.place_batch(next(batches), mesh)
-            assert train_step is not None
-            state, metrics = train_step(state, batch)
-            window.append(metrics)
-            if (step + 1) % config.log_every == 0:
-                window.flush()
-
-        # Empty if the run had already finished.
-        scores = scores or _scores_unless_told(preemption, evaluators, state)
-        if scores is None:
-            raise _stopped(config.total_steps)
-    save(evaluators, workdir)
-    return scores
-
-
-def _scores_unless_told(
-    preemption: Preemption, evaluators: Sequence[SplitEvaluator], state: TrainState
-) -> dict[str, float] | None:
-    """Return the scores of all evaluators, or None if the run was told to stop meanwhile."""
-    try:
-        return evaluate(evaluators, state, lambda: preemption.told)
-    except StoppedError:
-        return None
+        yield _Run(
+            config=config,
+            mesh=mesh,
+            start=start,
+            began=began,
+            state=state,
+            record=record,
+            train_step=train_step,
+            batches=batches,
+            evaluators=evaluators,
+            preemption=preemption,
+            checkpoints=checkpoints,
+            writer=writer,
+            progress=progress,
+        )
 
 
 def _stopped(step: int) -> PreemptedError:
@@ -259,103 +339,6 @@ def introduction(
         + f"frozen parameters: {frozen:,}\n" * (frozen > 0)
         + f"{experiment.config.model.name}, {bins} x {frames} "
         f"{experiment.front_end.name}, on {devices}" + (f", resumed at step {start}" * (start > 0))
-    )
-
-
-class Window:
-    """The steps since the last row of metrics; their values stay on the device until `settle`.
-
-    Clips per second count all the time that the steps took in this process, including reading the sound.
-
-    Args:
-      writer: where the rows go.
-      progress: the progress bar.
-      start: number of steps done before the first one here.
-      batch_size: clips per step.
-      losses: losses of steps up to `start` for which the interrupted run wrote no row.
-    """
-
-    def __init__(
-        self,
-        writer: MetricWriter,
-        progress: Progress,
-        start: int,
-        batch_size: int,
-        losses: Sequence[float] = (),
-    ):
-        self._writer, self._progress, self._batch_size = writer, progress, batch_size
-        self._step = start
-        self._losses = list(losses)
-        self._pending: list[dict[str, jax.Array]] = []
-        self._learning_rate = math.nan
-        self._clips, self._seconds = 0, 0.0
-        self._begin = time.monotonic()
-
-    def append(self, metrics: dict[str, jax.Array]) -> None:
-        """Add the metrics of one step, without waiting for the device."""
-        self._pending.append(metrics)
-        self._progress.advance()
-
-    @contextmanager
-    def paused(self) -> Iterator[list[float]]:
-        """`settle`, then yield the losses not yet in a row; time spent inside does not count as training."""
-        self.settle()
-        yield list(self._losses)
-        self._begin = time.monotonic()
-
-    def settle(self) -> None:
-        """Wait for the pending steps and keep their losses for the next row.
-
-        Raises:
-          DivergedError: the loss of a pending step, or the state after it, is not finite.
-        """
-        rows = jax.device_get(self._pending)
-        for row in rows:
-            loss = float(row["loss"])
-            _check_finite(self._step + 1, loss, bool(row["finite"]))
-            self._step += 1
-            self._losses.append(loss)
-            self._learning_rate = float(row["learning_rate"])
-        self._pending = []
-        now = time.monotonic()
-        self._clips += self._batch_size * len(rows)
-        self._seconds += now - self._begin
-        self._begin = now
-
-    def flush(self) -> None:
-        """Write one row with the mean loss of all steps since the last row.
-
-        Raises:
-          DivergedError: as for `settle`.
-        """
-        self.settle()
-        if not self._clips:
-            return
-        loss = math.fsum(self._losses) / len(self._losses)
-        clips_per_second = self._clips / self._seconds
-        self._writer.write(
-            self._step,
-            {
-                "train/loss": loss,
-                "train/learning_rate": self._learning_rate,
-                "time/clips_per_second": clips_per_second,
-            },
-        )
-        self._progress.report(loss, clips_per_second)
-        self._losses, self._clips, self._seconds = [], 0, 0.0
-
-
-def _check_finite(step: int, loss: float, finite: bool) -> None:
-    """Raise DivergedError if a step's loss, or the state after it, is not finite."""
-    if not math.isfinite(loss):
-        what = f"the loss of step {step} is {loss}"
-    elif not finite:
-        what = f"step {step}, with finite loss {loss:.4g}, left weights or statistics that are not finite"
-    else:
-        return
-    raise DivergedError(
-        f"{what}: lower config.optimizer.learning_rate or look for broken sound; the checkpoints before it "
-        "are kept"
     )
 
 

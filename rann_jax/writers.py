@@ -3,7 +3,9 @@
 import json
 import math
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,7 +13,7 @@ import jax
 from flax import traverse_util
 from tqdm import tqdm
 
-from rann_jax.errors import ConfigError
+from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.workdir import replace_atomically
 
 METRICS = "metrics.jsonl"
@@ -156,6 +158,103 @@ class Progress:
     def close(self) -> None:
         """Close the bar and leave it on the screen."""
         self._bar.close()
+
+
+class Interval:
+    """The steps since the last row of metrics; their values stay on the device until `settle`.
+
+    Clips per second count all the time that the steps took in this process, including reading the sound.
+
+    Args:
+      writer: where the rows go.
+      progress: the progress bar.
+      start: number of steps done before the first one here.
+      batch_size: clips per step.
+      losses: losses of steps up to `start` for which the interrupted run wrote no row.
+    """
+
+    def __init__(
+        self,
+        writer: MetricWriter,
+        progress: Progress,
+        start: int,
+        batch_size: int,
+        losses: Sequence[float] = (),
+    ):
+        self._writer, self._progress, self._batch_size = writer, progress, batch_size
+        self._step = start
+        self._losses = list(losses)
+        self._pending: list[dict[str, jax.Array]] = []
+        self._learning_rate = math.nan
+        self._clips, self._seconds = 0, 0.0
+        self._begin = time.monotonic()
+
+    def append(self, metrics: dict[str, jax.Array]) -> None:
+        """Add the metrics of one step, without waiting for the device."""
+        self._pending.append(metrics)
+        self._progress.advance()
+
+    @contextmanager
+    def paused(self) -> Iterator[list[float]]:
+        """`settle`, then yield the losses not yet in a row; time spent inside does not count as training."""
+        self.settle()
+        yield list(self._losses)
+        self._begin = time.monotonic()
+
+    def settle(self) -> None:
+        """Wait for the pending steps and keep their losses for the next row.
+
+        Raises:
+          DivergedError: the loss of a pending step, or the state after it, is not finite.
+        """
+        rows = jax.device_get(self._pending)
+        for row in rows:
+            loss = float(row["loss"])
+            _check_finite(self._step + 1, loss, bool(row["finite"]))
+            self._step += 1
+            self._losses.append(loss)
+            self._learning_rate = float(row["learning_rate"])
+        self._pending = []
+        now = time.monotonic()
+        self._clips += self._batch_size * len(rows)
+        self._seconds += now - self._begin
+        self._begin = now
+
+    def flush(self) -> None:
+        """Write one row with the mean loss of all steps since the last row.
+
+        Raises:
+          DivergedError: as for `settle`.
+        """
+        self.settle()
+        if not self._clips:
+            return
+        loss = math.fsum(self._losses) / len(self._losses)
+        clips_per_second = self._clips / self._seconds
+        self._writer.write(
+            self._step,
+            {
+                "train/loss": loss,
+                "train/learning_rate": self._learning_rate,
+                "time/clips_per_second": clips_per_second,
+            },
+        )
+        self._progress.report(loss, clips_per_second)
+        self._losses, self._clips, self._seconds = [], 0, 0.0
+
+
+def _check_finite(step: int, loss: float, finite: bool) -> None:
+    """Raise DivergedError if a step's loss, or the state after it, is not finite."""
+    if not math.isfinite(loss):
+        what = f"the loss of step {step} is {loss}"
+    elif not finite:
+        what = f"step {step}, with finite loss {loss:.4g}, left weights or statistics that are not finite"
+    else:
+        return
+    raise DivergedError(
+        f"{what}: lower config.optimizer.learning_rate or look for broken sound; the checkpoints before it "
+        "are kept"
+    )
 
 
 def parameter_overview(params: Any) -> str:

@@ -1,4 +1,4 @@
-"""The window between two rows of metrics: how speed is measured, and that diverged states are never saved."""
+"""The interval between two rows of metrics: how speed is measured; and diverged states are never saved."""
 
 import time
 
@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
+from rann_jax.errors import DivergedError
 from rann_jax.main import run
 from rann_jax.models.norm import BatchNorm
 from rann_jax.models.registry import FAMILIES
-from rann_jax.train import DivergedError, Window
-from rann_jax.writers import read_metrics
+from rann_jax.writers import Interval, read_metrics
 from tests.tiny import get_config
 
 
@@ -56,28 +56,28 @@ def metrics(loss=1.0, finite=True):
 def test_speed_includes_reading_and_excludes_pauses(clock):
     """A step has 8 clips, and its seconds pass before `append`, while training waits for its batch."""
     rows = Rows()
-    window = Window(rows, Quiet(), 0, batch_size=8)
+    interval = Interval(rows, Quiet(), 0, batch_size=8)
 
     def train(seconds):
         clock.tick(seconds)
-        window.append(metrics())
+        interval.append(metrics())
 
     train(2)
-    window.flush()  # a step of 2 s
+    interval.flush()  # a step of 2 s
     train(4)
-    window.flush()  # a step of 4 s
+    interval.flush()  # a step of 4 s
     train(1)
-    with window.paused():  # a step of 1 s, then a checkpoint
+    with interval.paused():  # a step of 1 s, then a checkpoint
         clock.tick(100)
     train(3)
     train(5)
-    window.flush()  # three steps in 9 s
+    interval.flush()  # three steps in 9 s
     train(1)
-    window.flush()
-    with window.paused():  # an evaluation
+    interval.flush()
+    with interval.paused():  # an evaluation
         clock.tick(100)
     train(2)
-    window.flush()
+    interval.flush()
     assert [step for step, _ in rows] == [1, 2, 5, 6, 7]
     assert [row["time/clips_per_second"] for _, row in rows] == [4, 2, 3 * 8 / 9, 8, 4]
 
@@ -86,14 +86,14 @@ def test_speed_includes_reading_and_excludes_pauses(clock):
 def test_losses_without_a_row_are_carried_over():
     """A checkpoint between two steps stores the first one's loss; the resumed run writes the row of both."""
     rows = Rows()
-    window = Window(rows, Quiet(), 10, batch_size=8)
-    window.append(metrics(loss=0.25))
-    with window.paused() as losses:
+    interval = Interval(rows, Quiet(), 10, batch_size=8)
+    interval.append(metrics(loss=0.25))
+    with interval.paused() as losses:
         assert losses == [0.25]
     assert not rows
-    window = Window(rows, Quiet(), 11, batch_size=8, losses=losses)
-    window.append(metrics(loss=0.75))
-    window.flush()
+    interval = Interval(rows, Quiet(), 11, batch_size=8, losses=losses)
+    interval.append(metrics(loss=0.75))
+    interval.flush()
     assert [(step, row["train/loss"]) for step, row in rows] == [(12, 0.5)]
 
 
@@ -112,10 +112,10 @@ def test_losses_without_a_row_are_carried_over():
 def test_divergence_names_the_step(third, says):
     """The steps around it are not written, and the body of the pause does not run."""
     rows = Rows()
-    window = Window(rows, Quiet(), 10, batch_size=8)
+    interval = Interval(rows, Quiet(), 10, batch_size=8)
     for step in ({}, {}, third, {"loss": jnp.nan}):
-        window.append(metrics(**step))
-    with pytest.raises(DivergedError, match=says), window.paused():
+        interval.append(metrics(**step))
+    with pytest.raises(DivergedError, match=says), interval.paused():
         rows.write(0, "a checkpoint")
     assert not rows
 
