@@ -1,5 +1,6 @@
 """Preparation: reuse, changes of the data, workers, and competing processes."""
 
+import os
 import shutil
 
 import numpy as np
@@ -59,6 +60,17 @@ def test_rate_and_options_are_part_of_the_identity(animals, tmp_path):
         for options in ({}, {"sample_rate": 4000}, {"folds": 2}, {"max_seconds": 1.0})
     }
     assert len(folders) == 4
+
+
+def test_copies_of_earlier_versions_are_found(animals, tmp_path):
+    """Their names are pinned: under another name every data set would be prepared again."""
+    for file in animals.rglob("*.wav"):
+        os.utime(file, ns=(0, 10**18))
+    (animals / "labels.csv").write_text("filename,label\ncat/0.wav,cat\ndog/0.wav,dog\n")
+    options = {"folds": 2, "max_seconds": 5.0, "storage": "flac"}
+    prepared = prepare_folder(animals, tmp_path / "prepared", **options)
+    name = "filename_column-filename_folds-2_8000hz_95eb3beb84f5"
+    assert prepared.folder == tmp_path / "prepared" / "folder" / name / "3.0.0"
 
 
 def test_workers_change_nothing(animals, tmp_path, small_shards):
