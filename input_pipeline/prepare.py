@@ -166,6 +166,7 @@ class Survey(NamedTuple):
       splits_from: where those names come from, for messages.
       labels_of: for each split, the classes that its usable clips have.
       several_labels: whether any clip has more than one label.
+      dealt: whether the clips are dealt into folds here, so that one file more can change every fold.
     """
 
     labels: tuple[str, ...]
@@ -173,11 +174,7 @@ class Survey(NamedTuple):
     splits_from: str
     labels_of: Mapping[str, frozenset[str]]
     several_labels: bool
-
-    @property
-    def dealt(self) -> bool:
-        """Whether the clips are dealt into folds here, so that one file more can change every fold."""
-        return self.splits_from.startswith("config.dataset.folds=")
+    dealt: bool
 
 
 def survey(name: str, *, data_dir: str, **options: Any) -> Survey:
@@ -198,7 +195,7 @@ def survey(name: str, *, data_dir: str, **options: Any) -> Survey:
         }
         several = any(len(clip.labels) > 1 for clips in builder.listing.values() for clip in clips)
         labels, splits = tuple(builder.label_names()), tuple(builder.listing)
-        return Survey(labels, splits, builder.splits_from, labels_of, several)
+        return Survey(labels, splits, builder.splits_from, labels_of, several, builder.dealt)
 
 
 def _find(name: str) -> type[AudioBuilder]:

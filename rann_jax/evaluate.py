@@ -311,6 +311,6 @@ def _dealt_anew(config: ConfigDict, prepared: Prepared, record: Record) -> str:
         return ""
     return (
         f"{found.splits_from} dealt the clips anew, so clips tested now may have been trained on and the "
-        "scores be far too good: fix the folds that the files had in a csv with the columns filename, label "
-        "and fold (docs/own_folder.md)"
+        "scores be far too good: test on the files that were there then or, in an own folder, fix the folds "
+        "that they had in a csv with the columns filename, label and fold (docs/own_folder.md)"
     )

@@ -142,6 +142,31 @@ def test_folds_that_were_dealt_anew_are_warned_of(tmp_path, capsys):
     assert "trained on" not in said
 
 
+@pytest.mark.parametrize("official", [False, True])
+def test_only_folds_that_gtzan_dealt_are_warned_of(official, tmp_path, capsys):
+    """Its folds depend on the files that are there, as those of an own folder do; official lists do not."""
+    songs = tmp_path / "songs"
+    for seed, name in enumerate(f"{genre}.0000{i}.wav" for genre in ("blues", "rock") for i in range(5)):
+        write_sound(songs / "genres" / name, seed)
+    config = get_config()
+    config.dataset, config.num_classes = {"name": "gtzan", "folds": 5}, 10
+    config.data_dir, config.prepared_dir = str(songs), str(tmp_path / "prepared")
+    if official:
+        config.splits = {"train": "train", "test": "test"}
+        for split, numbers in {"train": (0, 1, 2), "valid": (3,), "test": (4,)}.items():
+            listed = (f"blues/blues.0000{i}.wav\nrock/rock.0000{i}.wav\n" for i in numbers)
+            (songs / f"{split}_filtered.txt").write_text("".join(listed))
+    save_untrained(tmp_path / "run", config)
+    write_sound(songs / "genres" / "blues.00009.wav", 20)
+    if official:
+        (songs / "train_filtered.txt").write_text("blues/blues.00000.wav\nrock/rock.00001.wav\n")
+        (songs / "test_filtered.txt").write_text("blues/blues.00009.wav\nrock/rock.00004.wav\n")
+    evaluate(tmp_path, config)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "fingerprint" in line]
+    assert ("config.dataset.folds=5 dealt the clips anew" in line) != official
+    assert ("test on the files that were there then" in line) != official
+
+
 def test_a_run_can_be_scored_with_other_settings(evaluated):
     """Another split, fewer crops and another batch size; the predictions made before stay."""
     folder, config, scores = evaluated

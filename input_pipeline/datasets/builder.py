@@ -117,8 +117,18 @@ class AudioBuilder(FileReaderBuilder):
         """The clips of each split, in the order of storage."""
 
     @property
+    def dealt(self) -> bool:
+        """Whether the files that are there are dealt into folds, so that one file more can change every fold.
+
+        If so, the data set has an option `folds`.
+        """
+        return False
+
+    @property
     def splits_from(self) -> str:
         """Where the names of the splits come from, for messages."""
+        if self.dealt:
+            return f"config.dataset.folds={self.builder_config.options['folds']}"
         return f"data set {self.name!r}"
 
     def recording(self, file: str) -> Recording:

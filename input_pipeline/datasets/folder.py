@@ -86,28 +86,33 @@ class Folder(AudioBuilder):
         return {split: splits[split] for split in sorted(splits)}
 
     @property
-    def splits_from(self) -> str:
-        """The source of the splits: the column of the table, the folders, or the option `folds`."""
-        return self._read[1]
+    def dealt(self) -> bool:
+        """Whether neither a table nor the folders name splits."""
+        return not any(entry.split for entry in self._given[0])
 
     @property
-    def _entries(self) -> list[_Entry]:
-        """Every clip, with its final split."""
-        return self._read[0]
+    def splits_from(self) -> str:
+        """The source of the splits: the column of the table, the folders, or the option `folds`."""
+        return super().splits_from if self.dealt else self._given[1]
 
     @functools.cached_property
-    def _read(self) -> tuple[list[_Entry], str]:
-        """The entries, and where the names of their splits come from."""
-        table, folds = self._table, self.builder_config.options["folds"]
-        entries, splits_from = self._from_folders() if table is None else self._from_table(table)
-        if not any(entry.split for entry in entries):
-            return _deal_out(entries, folds), f"config.dataset.folds={folds}"
+    def _entries(self) -> list[_Entry]:
+        """Every clip, with its final split."""
+        entries, splits_from = self._given
+        if self.dealt:
+            return _deal_out(entries, self.builder_config.options["folds"])
         for file, _, split, _ in entries:
             if not re.fullmatch(r"[A-Za-z]\w*", split) or split == "all":
                 raise DataError(
                     f"{splits_from}: {split!r}, of {file}, is not a valid split name: use letters and digits"
                 )
-        return entries, splits_from
+        return entries
+
+    @functools.cached_property
+    def _given(self) -> tuple[list[_Entry], str]:
+        """The clips with the splits that are given, and what gives them."""
+        table = self._table
+        return self._from_folders() if table is None else self._from_table(table)
 
     @functools.cached_property
     def _table(self) -> str | None:

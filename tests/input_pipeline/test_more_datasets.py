@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import soxr
 
-from input_pipeline import DataError
+from input_pipeline import DataError, survey
 from tests.input_pipeline.conftest import assert_left_out, ids, prepare_quietly
 
 
@@ -62,6 +62,8 @@ class TestGtzan:
         assert prepared.labels[9] == "rock"
         for split in prepared.splits:
             assert sorted(labels(prepared, split).values()) == [("blues",), ("rock",)]
+        found = survey("gtzan", data_dir=str(folder), folds=4)
+        assert (found.dealt, found.splits_from) == (True, "config.dataset.folds=4")
         name = ids(prepared, "fold1")[0]
         assert_real(prepared, "fold1", 0, folder / "genres" / name.partition(".")[0] / f"{name}.au")
 
@@ -75,6 +77,8 @@ class TestGtzan:
         prepared = prepare_quietly("gtzan", folder, tmp_path / "p", max_failed_share=0.5)
         assert labels(prepared, "train") == {"blues.00002": ("blues",), "rock.00001": ("rock",)}
         assert ids(prepared, "valid") == ["blues.00000"]
+        found = survey("gtzan", data_dir=str(folder))
+        assert (found.dealt, found.splits_from) == (False, "data set 'gtzan'")
         (absent,) = prepared.manifest("test").rejected
         assert (absent.id, absent.reason) == ("rock.00099", "no sound file rock.00099")
 
