@@ -21,7 +21,7 @@ from configs.base import base, hold_out, parse_arg
 from input_pipeline import DataError, survey
 from input_pipeline.datasets.folder import Folder
 from input_pipeline.datasets.roles import ROLES, base_name, role
-from input_pipeline.prepare import Survey
+from input_pipeline.survey import Survey
 
 LAST = -1  # the preset fold, if it is not given
 _SHOWN = 12  # names shown in a line

@@ -2,7 +2,8 @@
 
 from input_pipeline.errors import DataError
 from input_pipeline.loader import eval_batches, train_batches
-from input_pipeline.prepare import prepare, survey
+from input_pipeline.prepare import prepare
 from input_pipeline.prepared import Prepared
+from input_pipeline.survey import survey
 
 __all__ = ["DataError", "Prepared", "eval_batches", "prepare", "survey", "train_batches"]

@@ -12,7 +12,7 @@ import joblib
 from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 
 from input_pipeline.errors import DataError
-from input_pipeline.shards import Recipe, Shard, write
+from input_pipeline.shards import Recipe, Shard, clips_in, write
 
 # (ours) For fewer clips, starting another worker, which imports TFDS, is not worth the time.
 _CLIPS_PER_WORKER = 400
@@ -31,8 +31,7 @@ def run_here(shards: Sequence[Shard], recipe: Recipe, *, workers: int, advance: 
       DataError: a worker was killed.
     """
     if not workers:
-        clips = sum(len(shard.clips) for shard in shards)
-        workers = min(joblib.cpu_count(), -(-clips // _CLIPS_PER_WORKER))
+        workers = min(joblib.cpu_count(), -(-clips_in(shards) // _CLIPS_PER_WORKER))
     workers = min(workers, len(shards))
     if workers <= 1:
         for shard in shards:

@@ -11,10 +11,9 @@ import numpy as np
 from array_record.python import array_record_data_source
 
 from input_pipeline import manifest, storage
-from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.clip import Clip
 from input_pipeline.generate import quiet_tfds
-from input_pipeline.prepare import plan
+from input_pipeline.plan import Plan
 from input_pipeline.shards import Recipe, Shard, write
 
 
@@ -60,24 +59,18 @@ class Estimate:
         return there * (1 - self.unusable / self.sampled) if self.sampled else 0.0
 
 
-def estimate(
-    name: str, *, sample: int = 64, splits: Mapping[str, str] | None = None, **plan_options: object
-) -> Estimate:
-    """Lists a data set and prepares evenly spaced clips of it, in a temporary folder that is removed.
+def estimate(plan: Plan, *, sample: int = 64) -> Estimate:
+    """List a data set and prepare evenly spaced clips of it, in a temporary folder that is removed.
 
     Args:
-      name: a name in `datasets.REGISTRY`.
+      plan: the copy whose cost is asked.
       sample: largest number of clips to prepare.
-      splits: the splits of each use, as in `prepare`; unknown ones raise an error.
-      **plan_options: see `prepare.plan`.
 
     Raises:
       DataError: as `prepare`.
     """
-    root, builder_class, config = plan(name, **plan_options)  # type: ignore[arg-type]
-    config.splits = splits or {}
     with quiet_tfds():
-        builder: AudioBuilder = builder_class(data_dir=root, config=config)
+        builder = plan.builder_class(data_dir=plan.root, config=plan.config)
     builder.check_uses()
     there = [clip for clips in builder.listing.values() for clip in clips if not clip.problem]
     places = np.unique(np.linspace(0, len(there) - 1, min(sample, len(there))).astype(int))

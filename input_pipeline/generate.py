@@ -6,7 +6,6 @@ has finished are kept in a folder next to it, and the next preparation continues
 
 import contextlib
 import errno
-import functools
 import os
 import shlex
 import shutil
@@ -16,43 +15,36 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.core.utils import tqdm_utils
-from tqdm import tqdm
 
-from input_pipeline.datasets.builder import AudioBuilder, AudioConfig
 from input_pipeline.errors import DataError
 from input_pipeline.lock import locked
+from input_pipeline.plan import Plan
 
 
-def find_or_generate(
-    builder_class: type[AudioBuilder], root: Path, config: AudioConfig, beam: str | None, progress: bool
-) -> Path:
+def find_or_generate(plan: Plan, beam: str | None) -> Path:
     """Return the folder of the finished copy; make the copy now if there is none.
 
     Args:
-      builder_class: the data set.
-      root: the folder of all copies.
-      config: configuration of this copy.
+      plan: the copy.
       beam: flags of a Beam runner, or None for no Beam; see `prepare`.
-      progress: whether to show a bar.
 
     Raises:
       DataError: the copy cannot be written, Beam is not installed, or the data cannot be used as given.
     """
-    parent = root / builder_class.name / config.name
-    final = parent / str(builder_class.VERSION)
+    final = plan.parent / str(plan.builder_class.VERSION)
     if final.is_dir():
         return final
     try:
-        with locked(parent):
+        with locked(plan.parent):
             if not final.is_dir():  # else another process finished it while this one waited
-                _remove_unfinished(parent)
-                _generate(builder_class, root, config, _beam_config(beam), progress)
-                shutil.rmtree(config.staging)
+                _remove_unfinished(plan.parent)
+                _generate(plan, _beam_config(beam))
+                shutil.rmtree(plan.config.staging)
     except (OSError, RuntimeError) as error:
         # array_record reports a full disk as a RuntimeError that contains the system's message.
         if isinstance(error, RuntimeError) and os.strerror(errno.ENOSPC) not in str(error):
             raise
-        raise DataError(_refused(error, root, config.source)) from error
+        raise DataError(_refused(error, plan.root, plan.config.source)) from error
     return final
 
 
@@ -92,31 +84,10 @@ def _beam_config(flags: str | None) -> tfds.download.DownloadConfig:
     return tfds.download.DownloadConfig(beam_options=PipelineOptions(shlex.split(flags)))
 
 
-def _generate(
-    builder_class: type[AudioBuilder],
-    root: Path,
-    config: AudioConfig,
-    download_config: tfds.download.DownloadConfig,
-    progress: bool,
-) -> None:
+def _generate(plan: Plan, download_config: tfds.download.DownloadConfig) -> None:
     with quiet_tfds():
-        builder = builder_class(data_dir=root, config=config, file_format="array_record")
-        total = sum(map(len, builder.listing.values()))
-        with tqdm(
-            total=total,
-            desc=f"preparing {builder.name}",
-            unit=" clips",
-            mininterval=0.5,
-            disable=not progress,
-        ) as bar:
-            config.begin, config.advance = functools.partial(_begin, bar), bar.update
-            builder.download_and_prepare(download_dir=root / "downloads", download_config=download_config)
-
-
-def _begin(bar: tqdm, finished: int) -> None:
-    """Starts the bar at the clips that are already finished, which do not count for its rate."""
-    bar.n = bar.last_print_n = bar.initial = finished
-    bar.refresh()
+        builder = plan.builder_class(data_dir=plan.root, config=plan.config, file_format="array_record")
+        builder.download_and_prepare(download_dir=plan.root / "downloads", download_config=download_config)
 
 
 @contextlib.contextmanager

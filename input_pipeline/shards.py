@@ -126,6 +126,11 @@ def cut(clips: Mapping[str, Sequence[Clip]], staging: Path) -> list[Shard]:
     ]
 
 
+def clips_in(shards: Sequence[Shard]) -> int:
+    """Return the number of clips in all of these shards."""
+    return sum(len(shard.clips) for shard in shards)
+
+
 def write(shard: Shard, recipe: Recipe) -> int:
     """Converts the clips of a shard, one in memory at a time; returns their number, rejected ones included.
 

@@ -21,14 +21,14 @@ import argparse
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import joblib
 from ml_collections import ConfigDict
 
 from input_pipeline.errors import DataError
 from input_pipeline.estimate import Estimate, estimate
-from input_pipeline.prepare import DEFAULT_PREPARED_DIR, prepare
+from input_pipeline.plan import plan, prepared_root
+from input_pipeline.prepare import prepare
 from input_pipeline.prepared import Prepared
 from rann_jax.config_file import load_config_file
 from rann_jax.experiment import data_options
@@ -77,7 +77,7 @@ def forecast(config: ConfigDict, cost: Estimate) -> Iterator[str]:
             f"{duration(cost.usable * one.prepare_seconds / workers)} to prepare on {workers} cores, "
             f"read at {1 / one.read_seconds:.0f} clips/s a core"
         )
-    root = Path(config.prepared_dir or DEFAULT_PREPARED_DIR).expanduser().absolute()
+    root = prepared_root(config.prepared_dir)
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
     yield f"free at {root}: {size(shutil.disk_usage(existing).free)}"
 
@@ -103,13 +103,11 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     """
     config = load_config_file(options.config, overrides)
     check_ranges(config)
-    data, splits = data_options(config), config.splits.to_dict()
+    data = {**data_options(config), "splits": config.splits.to_dict(), "progress": not options.quiet}
     if not options.dry_run:
-        lines = summary(prepare(**data, splits=splits, beam=options.beam, progress=not options.quiet))
+        lines = summary(prepare(**data, beam=options.beam))
     else:
-        for key in ("workers", "max_failed_share"):
-            del data[key]
-        cost = estimate(**data, splits=splits, progress=not options.quiet)
+        cost = estimate(plan(**data))
         if not cost.sampled:
             raise DataError(f"config.data_dir: no sound of {data['name']} was found in {config.data_dir}")
         lines = forecast(config, cost)

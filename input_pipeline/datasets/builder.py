@@ -14,7 +14,7 @@ import functools
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import split_builder, writer
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
+from tqdm import tqdm
 
 from input_pipeline import audio, engines, manifest, sampling, shards, storage
 from input_pipeline.datasets.clip import Clip, Excerpt, Recording
@@ -34,35 +35,34 @@ _NAMED_DEPTH = 4
 
 @dataclass
 class AudioConfig(tfds.core.BuilderConfig):
-    """Configuration of a prepared copy; `name` is its identity on disk.
+    """Configuration of a prepared copy; `name` is its identity on disk. Nothing changes it once it is made.
 
     Attributes:
       source: folder of the source files.
       files: stamps of the files that `source.scan` found, by path relative to `source`.
       sample_rate: stored rate, Hz.
       max_seconds: longer files are rejected.
-      max_failed_share: largest share of a split's files that may be rejected; see `manifest.check_shares`.
       options: all options of the builder, defaults included.
       storage: how clips are stored, see `storage.STORAGES`.
-      workers: number of processes that convert; 0 is one per core.
       staging: folder of finished shards until all are finished.
-      begin: called with the number of clips that an earlier preparation finished, for a progress bar.
-      advance: called with the number of clips that have finished since.
+      max_failed_share: largest share of a split's files that may be rejected; see `manifest.check_shares`.
+        This and the following change no byte of the copy.
+      workers: number of processes that convert; 0 is one per core.
       splits: the splits of each use, as in `config.splits`, checked before anything is converted.
+      progress: whether to show a progress bar.
     """
 
     source: Path = Path()
     files: Mapping[str, Stamp] = field(default_factory=dict)
     sample_rate: int = 16000
     max_seconds: float = audio.MAX_SECONDS
-    max_failed_share: float = 0.05
     options: Mapping[str, Any] = field(default_factory=dict)
     storage: str = "pcm"
-    workers: int = 0
     staging: Path = Path()
-    begin: Callable[[int], Any] = lambda count: None
-    advance: Callable[[int], Any] = lambda count: None
+    max_failed_share: float = 0.05
+    workers: int = 0
     splits: Mapping[str, str] = field(default_factory=dict)
+    progress: bool = False
 
 
 def manifest_path(folder: Path, split: str) -> Path:
@@ -265,16 +265,29 @@ class AudioBuilder(FileReaderBuilder):
         cut = shards.cut(self.listing, config.staging)
         config.staging.mkdir(exist_ok=True)
         pending = [shard for shard in cut if not shard.finished()]
-        config.begin(sum(len(shard.clips) for shard in cut) - sum(len(shard.clips) for shard in pending))
-        if download_config is not None and download_config.beam_options is not None:
-            self._convert_on_beam(pending, download_config)
-        else:
-            engines.run_here(pending, self.recipe, workers=config.workers, advance=config.advance)
+        with self._bar(cut, pending) as bar:
+            if download_config is not None and download_config.beam_options is not None:
+                self._convert_on_beam(pending, download_config)
+                bar.update(shards.clips_in(pending))
+            else:
+                engines.run_here(pending, self.recipe, workers=config.workers, advance=bar.update)
         manifests = self._check_converted(cut)
         self.info.set_splits(
             tfds.core.SplitDict([self._gather(split, cut, manifests[split]) for split in self.listing])
         )
         self._check_splits()
+
+    def _bar(self, cut: list[shards.Shard], pending: list[shards.Shard]) -> tqdm:
+        """Return a bar that starts at the finished clips, which do not count for its rate."""
+        total = shards.clips_in(cut)
+        return tqdm(
+            total=total,
+            initial=total - shards.clips_in(pending),
+            desc=f"preparing {self.name}",
+            unit=" clips",
+            mininterval=0.5,
+            disable=not self.builder_config.progress,
+        )
 
     def _check_listing(self) -> None:
         """Checks the listing before anything is converted.
@@ -340,7 +353,6 @@ class AudioBuilder(FileReaderBuilder):
         )
         with splits.maybe_beam_pipeline():
             engines.run_on_beam(pending, self.recipe, splits.beam_pipeline)
-        self.builder_config.advance(sum(len(shard.clips) for shard in pending))
 
     def _check_converted(self, cut: list[shards.Shard]) -> Mapping[str, list[manifest.Manifest]]:
         """Return the manifests of the shards of each split.

@@ -5,7 +5,6 @@ import fnmatch
 import os
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import tqdm
 from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 
 from input_pipeline import DataError, audio
+from input_pipeline.datasets import builder
 from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.shards import Recipe
 from tests.input_pipeline.conftest import assert_same_copy, one_line, prepare_folder, run
@@ -79,7 +79,7 @@ def test_a_damaged_finished_shard_is_redone(animals, tmp_path, small_shards, mon
 def test_the_progress_bar_starts_at_the_finished_clips(animals, tmp_path, small_shards, monkeypatch):
     bars = []
     made = lambda **options: bars.append(tqdm.tqdm(**options)) or bars[-1]  # noqa: E731
-    monkeypatch.setattr(sys.modules["input_pipeline.generate"], "tqdm", made)
+    monkeypatch.setattr(builder, "tqdm", made)
     with monkeypatch.context() as patch:
         patch.setattr(AudioBuilder, "_gather", lambda *arguments: os.strerror(errno.EIO) / 1)
         with pytest.raises(TypeError):

@@ -1,0 +1,52 @@
+"""What a data set lists, found without decoding any sound."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from input_pipeline.generate import quiet_tfds
+from input_pipeline.plan import find_source, prepared_root
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Classes and splits that a data set lists.
+
+    Attributes:
+      labels: class names.
+      splits: names of the splits.
+      splits_from: where those names come from, for messages.
+      labels_of: for each split, the classes that its usable clips have.
+      several_labels: whether any clip has more than one label.
+      dealt: whether the clips are dealt into folds here, so that one file more can change every fold.
+    """
+
+    labels: tuple[str, ...]
+    splits: tuple[str, ...]
+    splits_from: str
+    labels_of: Mapping[str, frozenset[str]]
+    several_labels: bool
+    dealt: bool
+
+
+def survey(name: str, *, data_dir: str, **options: Any) -> Survey:
+    """Return what `prepare` would find with these arguments; no sound is decoded and nothing is written.
+
+    Raises:
+      DataError: as `prepare`, for errors that show in file names and tables.
+    """
+    builder_class, config = find_source(name, data_dir, prepared_root(""), False, options)
+    with quiet_tfds():
+        builder = builder_class(data_dir=config.source, config=config)
+        clips = [clip for listed in builder.listing.values() for clip in listed]
+        return Survey(
+            labels=tuple(builder.label_names()),
+            splits=tuple(builder.listing),
+            splits_from=builder.splits_from,
+            labels_of={
+                split: frozenset(label for clip in listed if not clip.problem for label in clip.labels)
+                for split, listed in builder.listing.items()
+            },
+            several_labels=any(len(clip.labels) > 1 for clip in clips),
+            dealt=builder.dealt,
+        )
