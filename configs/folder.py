@@ -10,9 +10,8 @@ tests on each. If any file has several labels, the task is tagging. Without data
 """
 
 import itertools
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -20,11 +19,9 @@ from ml_collections import ConfigDict
 from configs.base import base, hold_out, parse_arg
 from input_pipeline import DataError, survey
 from input_pipeline.datasets.folder import Folder
-from input_pipeline.datasets.roles import ROLES, base_name, role
+from input_pipeline.datasets.roles import LAST, train_and_test
+from input_pipeline.errors import quoted
 from input_pipeline.survey import Survey
-
-LAST = -1  # the preset fold, if it is not given
-_SHOWN = 12  # names shown in a line
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -89,68 +86,9 @@ def own_sounds(
         print(line, file=sys.stderr)
 
 
-def train_and_test(
-    splits: Sequence[str], splits_from: str = "config.splits", fold: int = LAST
-) -> dict[str, str]:
-    """Return the splits to train and test on, by their names.
-
-    Of numbered folds, the one with the number `fold` is the test split; by default the last. A validation
-    split is used for testing if there is no test split, and not used otherwise.
-
-    Raises:
-      ValueError: the names do not tell, or there is no such fold. The message names `splits_from` as the
-        source of the names.
-
-    >>> train_and_test(["fold1", "fold2", "fold3"])
-    {'train': 'fold1+fold2', 'test': 'fold3'}
-    >>> train_and_test(["Test", "Training", "val"])
-    {'train': 'Training', 'test': 'Test'}
-    """
-    folds = _numbered(splits)
-    if not folds and fold != LAST:
-        raise ValueError(
-            f"preset fold={fold}: the splits {_shortened(splits)} (from {splits_from}) are not folds: leave "
-            "this preset out"
-        )
-    test = folds[-1:] if fold == LAST else [name for name in folds if _number(name) == fold]
-    train = [name for name in folds if name not in test]
-    if folds and not test:
-        raise ValueError(f"preset fold={fold}: choose one of {', '.join(folds)}")
-    if not folds:
-        train, test = [split for split in splits if role(split) == "train"], _tested(splits)
-    if not train or not test:
-        raise ValueError(
-            f"{splits_from}: the names {_quoted(splits)} do not show which splits are "
-            "for training and which for testing: rename them train and test, choose another column with "
-            "split_column=, or leave out the preset data and set --config.data_dir, --config.splits.train, "
-            "--config.splits.test and the preset num_classes"
-        )
-    return {"train": "+".join(train), "test": "+".join(test)}
-
-
-def _numbered(splits: Sequence[str]) -> list[str]:
-    """Return the splits in numeric order if they are folds, such as fold1, fold2, ...; otherwise []."""
-    parts = {split: re.fullmatch(r"(\D+)(\d+)", split) for split in splits}
-    stems = {match[1].lower() if match else "" for match in parts.values()}
-    if any(map(role, splits)) or len(stems) != 1 or stems == {""}:
-        return []
-    return sorted(splits, key=_number)
-
-
-def _number(fold: str) -> int:
-    return int(re.sub(r"\D", "", fold))
-
-
-def _tested(splits: Sequence[str]) -> list[str]:
-    """Return the splits of the first test name found; 'test1' and 'test2' have the same, 'eval' another."""
-    names = [name for wanted in ("test", "validation") for name, what in ROLES.items() if what == wanted]
-    found = ([split for split in splits if base_name(split) == name] for name in names)
-    return next(filter(None, found), [])
-
-
 def _told(data: str, found: Survey, splits: Mapping[str, str], best_metric: str) -> Iterator[str]:
     """Yield what a user should see before anything is trained."""
-    yield f"note: {data}: {len(found.labels)} classes: {_quoted(found.labels)}"
+    yield f"note: {data}: {len(found.labels)} classes: {quoted(found.labels)}"
     chosen = {use: joined.split("+") for use, joined in splits.items()}
     others = [split for split in found.splits if split not in itertools.chain(*chosen.values())]
     left = f"; not used: {', '.join(others)}" if others else ""
@@ -166,14 +104,5 @@ def _told(data: str, found: Survey, splits: Mapping[str, str], best_metric: str)
         if absent := [label for label in found.labels if label not in there]:
             yield (
                 f"warning: {data}: {len(absent)} of {len(found.labels)} classes have no clip in the "
-                f"{use} split, {splits[use]}: {_quoted(absent)}"
+                f"{use} split, {splits[use]}: {quoted(absent)}"
             )
-
-
-def _quoted(names: Sequence[str]) -> str:
-    """Return the first names in quotes, since a name may have a comma in it."""
-    return _shortened([repr(name) for name in names[: _SHOWN + 1]])
-
-
-def _shortened(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + ", ..." * (len(names) > _SHOWN)

@@ -5,8 +5,8 @@ from ml_collections import ConfigDict
 
 from configs import finetune
 from configs.folder import get_config
-from configs.folder import train_and_test as chosen
 from input_pipeline.datasets.folder import Folder
+from input_pipeline.datasets.roles import train_and_test as chosen
 from rann_jax import crossval
 from rann_jax.config_file import load_config_file
 from rann_jax.experiment import data_options
