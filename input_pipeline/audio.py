@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from input_pipeline.errors import one_line
 from input_pipeline.truncation import truncation
 
 # Longer than any clip of the data sets supported here. A longer file is more likely a mistake, and decoding
@@ -302,13 +303,7 @@ def _decoding() -> Iterator[None]:
         yield
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
         # TypeError: soundfile takes a file named .raw for headerless PCM and demands its format.
-        raise AudioError(f"not decodable: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    # libsndfile's message begins with the whole stream object or path; error_string has only the reason.
-    text = getattr(error, "error_string", None) or str(error) or type(error).__name__
-    return " ".join(text.split())[:200]
+        raise AudioError(f"not decodable: {one_line(error)}") from error
 
 
 def resample(audio: Audio, rate: int) -> Audio:
@@ -326,6 +321,11 @@ def to_int16(samples: np.ndarray) -> tuple[np.ndarray, int]:
     scaled = np.rint(samples * np.float32(32768))
     clipped = np.count_nonzero((scaled > 32767) | (scaled < -32768))
     return np.clip(scaled, -32768, 32767).astype(np.int16), int(clipped)
+
+
+def from_int16(samples: np.ndarray) -> np.ndarray:
+    """Return int16 samples as float32, full scale +-1."""
+    return samples.astype(np.float32) / 32768
 
 
 def pad_or_crop(samples: np.ndarray, length: int) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 
 from input_pipeline import audio
 from input_pipeline.datasets.clip import Packed, Sound
-from input_pipeline.errors import DataError
+from input_pipeline.errors import DataError, one_line
 
 _MAX_ROWS = 1 << 22  # AudioSet has half as many
 _MAX_NAME_BYTES = 256
@@ -51,11 +51,11 @@ class Row(Sound):
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             if isinstance(error, OSError) and error.errno:
                 raise  # a system error; for broken chunks h5py raises OSError without an errno
-            raise audio.AudioError(f"not readable: {' '.join(str(error).split())[:200]}") from error
+            raise audio.AudioError(f"not readable: {one_line(error)}") from error
         sha256 = hashlib.sha256(stored.tobytes()).hexdigest()
         if self.dataset == "mp3":
             return audio.decode(stored.tobytes(), max_seconds=max_seconds), sha256
-        return audio.Audio(stored.astype(np.float32) / 32768, rate, rate, channels=1), sha256
+        return audio.Audio(audio.from_int16(stored), rate, rate, channels=1), sha256
 
 
 def rows(path: Path, classes: int) -> Iterator[Packed]:
@@ -78,9 +78,7 @@ def rows(path: Path, classes: int) -> Iterator[Packed]:
                 if name:
                     yield Packed(name.decode(errors="replace"), Row(path, dataset, row), labels, "")
     except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"{path} is not a complete HDF5 file ({' '.join(str(error).split())[:200]})"
-        ) from error
+        raise DataError(f"{path} is not a complete HDF5 file ({one_line(error)})") from error
 
 
 @functools.lru_cache(maxsize=8)

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from input_pipeline.audio import from_int16
 from input_pipeline.errors import DataError
 from input_pipeline.prepare import find_prepared
 from input_pipeline.prepared import Prepared
@@ -110,7 +111,7 @@ def _copy(run: Run, split: str) -> Prepared | None:
 
 def _sound(copy: Prepared, mistake: Mistake) -> np.ndarray:
     clip = copy.source(str(mistake.run.config.splits[mistake.split]))[mistake.clip]
-    return np.asarray(clip["audio"]).astype(np.float32) / 32768
+    return from_int16(np.asarray(clip["audio"]))
 
 
 def spectrograms(mistakes: Sequence[Mistake], waves: Sequence[np.ndarray | None]) -> Figure:
