@@ -40,7 +40,6 @@ def train_batches(
     process_count: int = 1,
     num_threads: int = 4,
     prefetch: int = 8,
-    num_workers: int = 0,
 ) -> grain.DatasetIterator[Batch]:
     """Return endless training batches of random crops, in the order that `sampling` names.
 
@@ -57,7 +56,6 @@ def train_batches(
       process_count: number of processes that share a batch.
       num_threads: number of threads that read.
       prefetch: number of batches to read ahead.
-      num_workers: additional processes that read; 0 for none. grain then requires parsed absl flags.
 
     Returns:
       Iterator of {"audio": int16 (batch_size / process_count, crop_samples),
@@ -71,7 +69,7 @@ def train_batches(
     examples = _ordered(prepared, split, sampling, seed).random_map(crop)
     shares = examples.batch(local, drop_remainder=True)
     batches = shares[start_step * process_count + process_index :: process_count]
-    return _read(batches, num_threads, prefetch, num_workers)
+    return _read(batches, num_threads, prefetch)
 
 
 def _ordered(prepared: Prepared, split: str, sampling: str, seed: int) -> grain.MapDataset:
@@ -97,21 +95,12 @@ def eval_batches(
     process_count: int = 1,
     num_threads: int = 4,
     prefetch: int = 8,
-    num_workers: int = 0,
 ) -> grain.DatasetIterator[Batch]:
     """Return batches that hold every clip of a split once, as evenly spaced crops; the last is padded.
 
     Args:
-      prepared: the data set.
-      split: name of a split, or several as in 'fold2+fold3'.
-      crop_samples: length of a crop in samples; shorter clips are padded with zeros at the end.
       max_crops: largest number of crops per clip; longer clips have gaps between their crops.
-      batch_size: global batch size, a multiple of process_count.
-      process_index: index of this process.
-      process_count: number of processes that share a batch.
-      num_threads: number of threads that read.
-      prefetch: number of batches to read ahead.
-      num_workers: additional processes that read; 0 for none. grain then requires parsed absl flags.
+      All others are those of `train_batches`.
 
     Returns:
       Iterator of {"audio": int16 (batch_size / process_count, crop_samples), "mask": bool (batch_size /
@@ -130,7 +119,7 @@ def eval_batches(
     )
     filled = -(-len(crops) // batch_size) * batch_size
     batches = grain.MapDataset.range(filled).map(read).batch(local)[process_index::process_count]
-    return _read(batches, num_threads, prefetch, num_workers)
+    return _read(batches, num_threads, prefetch)
 
 
 def crop_starts(lengths: Sequence[int], crop_samples: int, max_crops: int) -> np.ndarray:
@@ -172,11 +161,6 @@ def _local_batch_size(batch_size: int, process_count: int) -> int:
     return batch_size // process_count
 
 
-def _read(
-    batches: grain.MapDataset, num_threads: int, prefetch: int, num_workers: int
-) -> grain.DatasetIterator[Batch]:
+def _read(batches: grain.MapDataset, num_threads: int, prefetch: int) -> grain.DatasetIterator[Batch]:
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
-    reader = batches.to_iter_dataset(options)
-    if num_workers:
-        reader = reader.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
-    return iter(reader)
+    return iter(batches.to_iter_dataset(options))

@@ -71,12 +71,9 @@ class Records(Sequence[dict[str, Any]]):
                 _close_first()
         return reader
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_readers": {}}  # another process opens its own
-
 
 def _close_first() -> None:
-    """Gives up the files that were opened first, as long as there are too many; the caller holds the lock."""
+    """Give up the files that were opened first, as long as there are too many; the caller holds the lock."""
     while len(_opened) > _limits()[0] // 2:
         of, number = _opened.popleft()
         records = of()
@@ -85,7 +82,7 @@ def _close_first() -> None:
 
 
 def _raise_limit(wanted: int) -> None:
-    """Raises this process's limit on open files to `wanted`, or as far as the system allows."""
+    """Raise this process's limit on open files to `wanted`, or as far as the system allows."""
     soft, hard = _limits()
     if (allowed := min(wanted, hard)) > soft:
         with contextlib.suppress(OSError, ValueError):  # macOS allows less than its hard limit says

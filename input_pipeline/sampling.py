@@ -6,7 +6,6 @@ processes and after any restart.
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -55,19 +54,9 @@ class BalancedOrder:
         if not self._clips:
             raise DataError("config.sampling='balanced' needs labels, but no clip has one")
         self._seed = seed
-        self._remember()
-
-    def _remember(self) -> None:
         # Threads read ahead of one another, so orders of neighbouring rounds and epochs are kept together.
         self._round = functools.lru_cache(maxsize=4)(functools.partial(self._permutation, -1))
         self._shuffled = functools.lru_cache(maxsize=2 * len(self._clips))(self._permutation)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_clips": self._clips, "_seed": self._seed}  # worker processes do not get the caches
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._remember()
 
     def __call__(self, draw: int) -> int:
         """Return the clip of a draw, counted from 0."""
@@ -111,19 +100,9 @@ class WeightedOrder:
             raise DataError("config.sampling='weighted' needs labels, but no clip has one")
         self.probabilities = weights / weights.sum()
         self._seed = seed
-        self._remember()
-
-    def _remember(self) -> None:
         self._cumulative = np.cumsum(self.probabilities)
         self._cumulative /= self._cumulative[-1]
         self._block = functools.lru_cache(maxsize=2)(self._draws)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"probabilities": self.probabilities, "_seed": self._seed}  # as in BalancedOrder
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._remember()
 
     def __call__(self, draw: int) -> int:
         """Return the clip of a draw, counted from 0."""

@@ -62,12 +62,6 @@ def test_threads_change_nothing(quickstart, threads):
     assert_same(got, expected)
 
 
-def test_worker_processes_change_nothing(quickstart):
-    expected = take(train_batches(quickstart, "train", **TRAIN, start_step=2), 5)
-    got = take(train_batches(quickstart, "train", **TRAIN, start_step=2, num_workers=2), 5)
-    assert_same(got, expected)
-
-
 @pytest.mark.parametrize("processes", [2, 8])
 @pytest.mark.parametrize("start", [0, 5])
 def test_processes_share_the_global_batch_in_order(quickstart, processes, start):
@@ -332,11 +326,6 @@ class TestSampledBatches:
         restored = train_batches(quickstart, "train", **options)
         restored.set_state(state)
         assert_same(take(restored, 4), expected)
-
-    def test_are_the_same_with_worker_processes(self, quickstart, sampling):
-        options = {**TRAIN, "sampling": sampling}
-        expected = take(train_batches(quickstart, "train", **options), 3)
-        assert_same(take(train_batches(quickstart, "train", **options, num_workers=2), 3), expected)
 
 
 def test_unknown_sampling(quickstart):

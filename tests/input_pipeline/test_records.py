@@ -1,8 +1,7 @@
-"""Clips are read from any number of files, whatever the limit on open files, in threads and workers."""
+"""Clips are read from any number of files, whatever the limit on open files, by several threads."""
 
 import gc
 import os
-import pickle
 import resource
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,19 +16,15 @@ FILES = 120
 # Prepares FILES clips as so many files, then trains and evaluates under limits on open files, soft and hard.
 LIMITED = """
     import os, resource, sys
-    from absl import flags
     from input_pipeline import eval_batches, prepare, train_batches
 
     if __name__ == "__main__":
-        root, soft, hard, workers = sys.argv[1], *map(int, sys.argv[2:])
-        flags.FLAGS.mark_as_parsed()
+        root, soft, hard = sys.argv[1], *map(int, sys.argv[2:])
         prepared = prepare(
             "quickstart", prepared_dir=root, sample_rate=1000, train_clips=120, test_clips=2, progress=False
         )
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        train = train_batches(
-            prepared, "train", crop_samples=500, batch_size=40, seed=0, num_workers=workers, num_threads=16
-        )
+        train = train_batches(prepared, "train", crop_samples=500, batch_size=40, seed=0, num_threads=16)
         seen = [next(train)["audio"].tobytes() for _ in range(6)]
         train.close()
         scored = eval_batches(prepared, "train", crop_samples=500, batch_size=40)
@@ -60,12 +55,9 @@ def open_files(folder) -> int:
 
 
 # Under the second limits the soft one can be raised far enough for all files; under the first it cannot.
-@pytest.mark.parametrize(
-    ("soft", "hard", "workers", "ends"),
-    [(64, 64, 0, 64), (64, 2000, 0, 4 * FILES), (64, 64, 1, 64)],
-)
-def test_more_files_than_may_be_open(many, soft, hard, workers, ends):
-    process = run(LIMITED, many.folder.parents[2], soft, hard, workers)
+@pytest.mark.parametrize(("soft", "hard", "ends"), [(64, 64, 64), (64, 2000, 4 * FILES)])
+def test_more_files_than_may_be_open(many, soft, hard, ends):
+    process = run(LIMITED, many.folder.parents[2], soft, hard)
     said, error = process.communicate(timeout=120)
     assert process.returncode == 0, error
     assert said.split() == [str(ends), "6"]
@@ -93,12 +85,10 @@ def read_in_threads(many) -> None:
     assert open_files(many.folder) == 30
 
 
-def test_clips_keep_their_order_and_reach_other_processes(many):
+def test_clips_keep_their_order(many):
     clips = many.source("train+test")
-    copy = pickle.loads(pickle.dumps(clips))
     rows = many.manifest("train+test").rows
     assert [clip["id"].decode() for clip in clips] == [row.id for row in rows]
-    assert [clip["id"] for clip in copy] == [clip["id"] for clip in clips]
     with pytest.raises(IndexError):
         clips[len(rows)]
     with pytest.raises(IndexError):
