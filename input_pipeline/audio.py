@@ -88,7 +88,7 @@ class _Content(io.BytesIO):
     """The bytes of a file, for libsndfile, which may seek before their beginning if a header is broken."""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Seeks if possible, otherwise stays: an error in a C callback could only be printed, not raised."""
+        """Seek if possible, otherwise stay: an error in a C callback could only be printed, not raised."""
         try:
             return super().seek(offset, whence)
         except ValueError:
@@ -113,7 +113,7 @@ class Audio:
 
 
 def decode(source: str | Path | bytes, *, max_seconds: float = MAX_SECONDS) -> Audio:
-    """Decodes a sound file (any that libsndfile reads: wav, flac, ogg, mp3, ...) to mono.
+    """Decode a sound file (any that libsndfile reads: wav, flac, ogg, mp3, ...) to mono.
 
     The channels are averaged. Reading stops as soon as the limit is exceeded, whatever the header
     says.
@@ -145,7 +145,7 @@ def _joined(opened: "Stream", max_seconds: float) -> np.ndarray:
 
 
 def open_sound(source: str | Path | bytes) -> soundfile.SoundFile:
-    """Opens a sound file with any name, or the bytes of one.
+    """Open a sound file with any name, or the bytes of one.
 
     Raises:
       AudioError: the file is of a kind that is not read; the message says how to convert it.
@@ -164,7 +164,7 @@ def open_sound(source: str | Path | bytes) -> soundfile.SoundFile:
 
 
 def how_to_convert(name: str) -> str:
-    """Returns what to do with a file of a kind that is not read; '' if its suffix is not of such a kind.
+    """Return what to do with a file of a kind that is not read; '' if its suffix is not of such a kind.
 
     >>> how_to_convert("a.m4a")
     '.m4a is not read, but wav, flac, ogg, opus, mp3 and aiff are: convert it with ffmpeg -i a.m4a a.wav'
@@ -177,7 +177,7 @@ def how_to_convert(name: str) -> str:
 
 
 def _check_whole(source: str | Path | bytes) -> None:
-    """Raises AudioError if a file is shorter than its container states."""
+    """Raise AudioError if a file is shorter than its container states."""
     with _decoding(), io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
         lacking = truncation(file)
     if lacking:
@@ -185,7 +185,7 @@ def _check_whole(source: str | Path | bytes) -> None:
 
 
 def _check_count(file: soundfile.SoundFile, samples: int) -> None:
-    """Raises AudioError if a FLAC file had fewer samples than its header states."""
+    """Raise AudioError if a FLAC file had fewer samples than its header states."""
     # For lossless formats the header's count is exact; if it is left open, it is far beyond any file.
     if samples < file.frames < _OPEN_FRAMES and file.format == "FLAC":
         raise AudioError(f"truncated: it has {samples} of {file.frames} samples")
@@ -210,7 +210,7 @@ class Stream:
 
 @contextmanager
 def stream(source: str | Path | bytes) -> Iterator[Stream]:
-    """Opens a sound of any length, to be read in bounded memory; channels are averaged.
+    """Open a sound of any length, to be read in bounded memory; channels are averaged.
 
     Args:
       source: path of a file, or its bytes.
@@ -248,7 +248,7 @@ def check_samples(samples: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass
 class FullScale:
-    """Finds integers that were made floats without scaling; fed block by block, it judges the whole sound.
+    """Whether a sound holds integers made floats without scaling, judged as it is added block by block.
 
     >>> scale = FullScale()
     >>> scale.add(np.array([0.0, 0.5, 900.0]))
@@ -298,7 +298,7 @@ def _mono_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
 
 @contextmanager
 def _decoding() -> Iterator[None]:
-    """Re-raises errors of libsndfile and the file system as AudioError."""
+    """Re-raise errors of libsndfile and the file system as AudioError."""
     try:
         yield
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
@@ -307,7 +307,7 @@ def _decoding() -> Iterator[None]:
 
 
 def resample(audio: Audio, rate: int) -> Audio:
-    """Resamples to `rate` Hz with soxr's HQ filter; audio already at that rate is returned unchanged."""
+    """Resample to `rate` Hz with soxr's HQ filter; audio already at that rate is returned unchanged."""
     if audio.rate == rate:
         return audio
     samples = soxr.resample(audio.samples, audio.rate, rate, quality="HQ")
@@ -317,7 +317,7 @@ def resample(audio: Audio, rate: int) -> Audio:
 
 
 def to_int16(samples: np.ndarray) -> tuple[np.ndarray, int]:
-    """Rounds float samples (n,) to int16 (n,); returns them and the number that had to be clipped."""
+    """Round float samples (n,) to int16 (n,); return them and the number that had to be clipped."""
     scaled = np.rint(samples * np.float32(32768))
     clipped = np.count_nonzero((scaled > 32767) | (scaled < -32768))
     return np.clip(scaled, -32768, 32767).astype(np.int16), int(clipped)
@@ -329,7 +329,7 @@ def from_int16(samples: np.ndarray) -> np.ndarray:
 
 
 def pad_or_crop(samples: np.ndarray, length: int) -> np.ndarray:
-    """Cuts samples (n,) to (length,), or pads them with zeros at the end."""
+    """Cut samples (n,) to (length,), or pad them with zeros at the end."""
     if len(samples) >= length:
         return samples[:length]
     return np.pad(samples, (0, length - len(samples)))

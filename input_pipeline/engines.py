@@ -19,7 +19,7 @@ _CLIPS_PER_WORKER = 400
 
 
 def run_here(shards: Sequence[Shard], recipe: Recipe, *, workers: int, advance: Callable[[int], Any]) -> None:
-    """Converts the shards on this machine.
+    """Convert the shards on this machine.
 
     Args:
       shards: the unfinished shards.
@@ -54,14 +54,14 @@ def run_here(shards: Sequence[Shard], recipe: Recipe, *, workers: int, advance: 
 
 
 def _write_for(parent: int, shard: Shard, recipe: Recipe) -> int:
-    """Writes a shard in a worker process, which ends when its parent process ends."""
+    """Write a shard in a worker process, which ends when its parent process ends."""
     _follow(parent)
     return write(shard, recipe)
 
 
 @functools.cache
 def _follow(parent: int) -> None:
-    """Ends this process soon after its parent is killed; loky's workers would wait for work a while."""
+    """End this process soon after its parent is killed; loky's workers would wait for work a while."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -72,7 +72,7 @@ def _follow(parent: int) -> None:
 
 
 def run_on_beam(shards: Sequence[Shard], recipe: Recipe, pipeline: Any) -> None:
-    """Adds the conversion of the shards to a pipeline, whose workers must share this machine's file system.
+    """Add the conversion of the shards to a pipeline, whose workers must share this machine's file system.
 
     There is one set of stages for all shards. TFDS's own shard pipeline has two stages per shard, sixteen
     thousand for AudioSet, which is more than runners accept as one job.

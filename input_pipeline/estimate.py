@@ -1,4 +1,4 @@
-"""Estimates the cost of preparing a data set, by preparing a sample of it in every storage."""
+"""Estimate the cost of preparing a data set, by preparing a sample of it in every storage."""
 
 import dataclasses
 import tempfile

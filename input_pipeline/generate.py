@@ -1,4 +1,4 @@
-"""Converts a data set's files with TFDS, only once even if several processes ask, and resumes killed runs.
+"""Convert a data set's files with TFDS, only once even if several processes ask, and resume killed runs.
 
 TFDS writes into a folder with a temporary name and renames it when complete. Shards that a killed preparation
 has finished are kept in a folder next to it, and the next preparation continues from there.
@@ -64,7 +64,7 @@ def _refused(error: OSError | RuntimeError, root: Path, source: Path) -> str:
 
 
 def _remove_unfinished(parent: Path) -> None:
-    """Removes what killed preparations left; the caller holds the lock, so none of it is in use."""
+    """Remove what killed preparations left; the caller holds the lock, so none of it is in use."""
     for left_over in parent.glob("incomplete.*"):
         shutil.rmtree(left_over)
 
@@ -92,7 +92,7 @@ def _generate(plan: Plan, download_config: tfds.download.DownloadConfig) -> None
 
 @contextlib.contextmanager
 def quiet_tfds() -> Iterator[None]:
-    """Silences TFDS's bars and log lines about custom configurations, and restores both afterwards."""
+    """Silence TFDS's bars and log lines about custom configurations, and restore both afterwards."""
     verbosity, shown = logging.get_verbosity(), tqdm_utils._active  # TFDS has no function that returns this
     logging.set_verbosity(logging.ERROR)
     tfds.display_progress_bar(False)

@@ -13,7 +13,7 @@ class LockedError(Exception):
 
 @contextlib.contextmanager
 def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
-    """Locks a folder for this process; the kernel releases the lock however the process ends.
+    """Lock a folder for this process; the kernel releases the lock however the process ends.
 
     The folder is created if it is missing. A second process prints that it waits, and waits. On a file system
     without locks, a process prints a warning and continues as if it were the only one.

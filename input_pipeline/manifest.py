@@ -63,14 +63,14 @@ class Manifest:
         return hashlib.sha256("".join(_line(row) for row in self.rows).encode()).hexdigest()
 
     def write(self, path: Path) -> None:
-        """Writes the rows, then the rejected sources."""
+        """Write the rows, then the rejected sources."""
         with path.open("w", encoding="utf-8") as file:
             file.writelines(_line(row) for row in self.rows)
             file.writelines(_line(source) for source in self.rejected)
 
 
 def read(path: Path) -> Manifest:
-    """Reads a file that `Manifest.write` wrote."""
+    """Read a file that `Manifest.write` wrote."""
     rows, rejected = [], []
     with path.open(encoding="utf-8") as file:
         for line in file:
@@ -104,7 +104,7 @@ def twins(manifests: Mapping[str, Manifest]) -> Iterator[Rejected]:
 def check_shares(
     parts: Mapping[str, tuple[Sequence[Rejected], int]], listed: Mapping[str, Path], max_failed_share: float
 ) -> None:
-    """Checks that not too many files of a split were rejected.
+    """Check that not too many files of a split were rejected.
 
     The limit is for mistakes that concern many files, such as another folder or an archive that is missing.
     So a single file never exceeds it unless it is 0, although it may be a large share of a small split.

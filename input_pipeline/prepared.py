@@ -36,7 +36,7 @@ class Prepared:
 
     @classmethod
     def open(cls, name: str, folder: Path, sample_rate: int) -> "Prepared":
-        """Opens a copy that `prepare` has finished.
+        """Open a copy that `prepare` has finished.
 
         Raises:
           DataError: files of the copy are missing or incomplete.

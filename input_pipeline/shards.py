@@ -111,7 +111,7 @@ class Shard:
         return whole
 
     def forget_rejections(self) -> None:
-        """Removes the manifest if decoding rejected clips, to try them again: their files may get fixed."""
+        """Remove the manifest if decoding rejected clips, to try them again: their files may get fixed."""
         rejected = {source.id for source in manifest.read(self.manifest).rejected}
         if any(clip.id in rejected and not clip.problem for clip in self.clips):
             self.manifest.unlink()
@@ -132,7 +132,7 @@ def clips_in(shards: Sequence[Shard]) -> int:
 
 
 def write(shard: Shard, recipe: Recipe) -> int:
-    """Converts the clips of a shard, one in memory at a time; returns their number, rejected ones included.
+    """Convert the clips of a shard, one in memory at a time; return their number, rejected ones included.
 
     Raises:
       DataError: a clip cannot be read now. It is not rejected, since finished shards are not converted again.

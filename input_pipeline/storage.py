@@ -18,7 +18,7 @@ STORAGES = ("pcm", "flac")
 
 
 def check_storage(storage: str) -> None:
-    """Raises DataError unless the name is one of STORAGES."""
+    """Raise DataError unless the name is one of STORAGES."""
     if storage not in STORAGES:
         raise DataError(f"config.prepare.storage={storage!r} must be one of {', '.join(STORAGES)}")
 

@@ -101,7 +101,7 @@ class AudioBuilder(FileReaderBuilder):
 
     @classmethod
     def download(cls, downloads: Path, *, progress: bool) -> Path:
-        """Downloads the source into a folder under `downloads`, for a user who names no data_dir."""
+        """Download the source into a folder under `downloads`, for a user who names no data_dir."""
         raise DataError(f"data set {cls.name!r} is not downloaded automatically: set --config.data_dir")
 
     @abc.abstractmethod
@@ -259,7 +259,7 @@ class AudioBuilder(FileReaderBuilder):
         return shards.Recipe(config.sample_rate, config.max_seconds, config.storage, self.info.features)
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
-        """Converts the shards not staged yet, then gathers all in the folder that TFDS renames at the end."""
+        """Convert the shards not staged yet, then gather all in the folder that TFDS renames at the end."""
         config = self.builder_config
         self._check_listing()
         cut = shards.cut(self.listing, config.staging)
@@ -290,7 +290,7 @@ class AudioBuilder(FileReaderBuilder):
         )
 
     def _check_listing(self) -> None:
-        """Checks the listing before anything is converted.
+        """Check the listing before anything is converted.
 
         Raises:
           DataError: as `check_uses`, or too many clips of a split have a problem already.
@@ -307,7 +307,7 @@ class AudioBuilder(FileReaderBuilder):
         )
 
     def check_uses(self) -> None:
-        """Raises DataError if a split that is to be used does not exist."""
+        """Raise DataError if a split that is to be used does not exist."""
         for expression in self.builder_config.splits.values():
             sampling.split_names(expression, tuple(self.listing))
 
@@ -321,7 +321,7 @@ class AudioBuilder(FileReaderBuilder):
             path.unlink()
 
     def _check_splits(self) -> None:
-        """Writes the lists of sounds that are in no split, and of clips that are in two.
+        """Write the lists of sounds that are in no split, and of clips that are in two.
 
         Raises:
           DataError: a class that must have a clip has none.
@@ -341,7 +341,7 @@ class AudioBuilder(FileReaderBuilder):
             )
 
     def _convert_on_beam(self, pending: list[shards.Shard], download_config: Any) -> None:
-        """Runs the pipeline that TFDS makes from the runner's options, and waits for its end."""
+        """Run the pipeline that TFDS makes from the runner's options, and wait for its end."""
         splits = split_builder.SplitBuilder(
             split_dict=self.info.splits,
             features=self.info.features,
@@ -376,7 +376,7 @@ class AudioBuilder(FileReaderBuilder):
     def _gather(
         self, split: str, cut: list[shards.Shard], manifests: list[manifest.Manifest]
     ) -> tfds.core.SplitInfo:
-        """Links the shards of a split into the unfinished copy and writes its manifest."""
+        """Link the shards of a split into the unfinished copy and write its manifest."""
         folder, parts = Path(self.data_dir), [shard for shard in cut if shard.split == split]
         manifest.joined(manifests).write(manifest_path(folder, split))
         template = self._get_filename_template(split_name=split)
@@ -405,7 +405,7 @@ def _path_end(file: str) -> tuple[str, ...]:
 
 
 def _link(staged: Path, final: Path) -> None:
-    """Links a staged file into its final place, so that a preparation killed here loses nothing."""
+    """Link a staged file into its final place, so that a preparation killed here loses nothing."""
     try:
         os.link(staged, final)
     except OSError:  # a file system without hard links

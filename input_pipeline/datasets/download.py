@@ -1,4 +1,4 @@
-"""Downloads and unpacks an official archive: completely or not at all, and nothing outside its folder."""
+"""Download and unpack an official archive: completely or not at all, and nothing outside its folder."""
 
 import http.client
 import shutil
@@ -20,7 +20,7 @@ _CHUNK_BYTES = 1 << 18
 
 
 def fetch_zip(url: str, folder: Path, *, max_bytes: int, progress: bool) -> Path:
-    """Downloads a zip archive and unpacks it as `folder`; an existing folder is kept as it is.
+    """Download a zip archive and unpack it as `folder`; an existing folder is kept as it is.
 
     Args:
       url: address of the archive.

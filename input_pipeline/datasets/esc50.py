@@ -39,7 +39,7 @@ class Esc50(AudioBuilder):
 
     @classmethod
     def download(cls, downloads: Path, *, progress: bool) -> Path:
-        """Downloads the official archive."""
+        """Download the official archive."""
         return fetch_zip(cls.ARCHIVE_URL, downloads / "esc50", max_bytes=_ARCHIVE_BYTES, progress=progress)
 
     def label_names(self) -> Sequence[str]:

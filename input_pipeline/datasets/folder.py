@@ -118,8 +118,7 @@ class Folder(AudioBuilder):
     def _table(self) -> str | None:
         """The path in the folder of the table of clips, or None if there is none.
 
-        Other tables are reported. A table is an other one if it lacks the columns and, to be sure, names no
-        clips.
+        Tables that do not list clips, see `stray.others`, are reported.
         """
         named, files = self.builder_config.options["csv"], self.builder_config.files
         if named:
@@ -271,7 +270,7 @@ class Folder(AudioBuilder):
 
 
 def _check_repeated(entries: Sequence[_Entry], table: Path) -> None:
-    """Raises DataError if a file has other labels in another row, which would be lost."""
+    """Raise DataError if a file has other labels in another row, which would be lost."""
     labels_of: defaultdict[str, dict[frozenset[str], None]] = defaultdict(dict)
     for entry in entries:
         labels_of[entry.file].setdefault(frozenset(entry.labels))

@@ -34,10 +34,10 @@ def stratified(named: Sequence[tuple[str, Collection[str]]], folds: int) -> list
     `dealt` cannot do this for clips with several labels: it would spread each combination of labels, and
     nearly every clip may have its own. This is iterative stratification (K. Sechidis, G. Tsoumakas, I.
     Vlahavas, On the Stratification of Multi-Label Data, ECML PKDD 2011, figure 1): of the labels, the one
-    with the fewest clips left comes first, and each of its clips goes to the fold that wants the label most,
-    or of those the one that wants most clips. The paper breaks further ties at random; here the first label
-    in alphabetical order and the first fold win, and names are taken in the order of a hash, so the result
-    depends on nothing but names and labels. Clips without labels come last.
+    with the fewest clips left comes first, and each of its clips goes to the fold furthest below its target
+    for that label; ties go to the fold missing most clips. The paper breaks further ties at random; here the
+    first label in alphabetical order and the first fold win, and names are taken in the order of a hash, so
+    the result depends on nothing but names and labels. Clips without labels come last.
 
     Raises:
       DataError: fewer than two folds.

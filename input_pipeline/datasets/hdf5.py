@@ -91,7 +91,7 @@ def _open(path: Path) -> Any:
 
 
 def _check(path: Path, file: Any, dataset: str) -> None:
-    """Raises DataError if a file has another layout, refers to other files or would fill the memory."""
+    """Raise DataError if a file has another layout, refers to other files or would fill the memory."""
     import h5py
 
     def refuse(reason: str) -> None:

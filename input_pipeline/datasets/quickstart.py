@@ -56,7 +56,7 @@ class Synthesis(Sound):
     seed: tuple[int, ...]
 
     def load(self, max_seconds: float) -> tuple[Audio, str]:
-        """Synthesises the clip, which is never longer than 2 s."""
+        """Synthesise the clip, which is never longer than 2 s."""
         samples = synthesise(self.label, np.random.default_rng(self.seed))
         digest = hashlib.sha256(samples.tobytes()).hexdigest()
         return Audio(samples, RATE, RATE, channels=1), digest

@@ -278,7 +278,7 @@ def _delimiter(text: str, columns: Sequence[str], delimiters: str) -> str:
 
 
 def check_classes(names: Sequence[str], where: str) -> None:
-    """Checks that names of classes can be stored as lines of a file, as TFDS does, and between tabs.
+    """Check that names of classes can be stored as lines of a file, as TFDS does, and between tabs.
 
     Raises:
       DataError: a name cannot, or is repeated; the message begins with `where`, the source of the names.

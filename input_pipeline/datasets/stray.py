@@ -19,14 +19,15 @@ def others(
     *,
     may_be_none: bool,
 ) -> list[str]:
-    """Return the tables that are not of clips: they lack the columns and, to be sure, name no clips.
+    """Return the tables that list no clips: a required column is missing and no column mostly names clips.
 
     Args:
       folder: where the tables are.
       tables: their names.
       needed: the columns of a table of clips, each by its possible names.
       clips: the paths of the clips in the folder.
-      may_be_none: whether the classes are known if no table is of clips; if not, one that is must be left.
+      may_be_none: whether the classes are known without a table. If not, and no table has the columns, none
+        is returned, since one should have had them.
     """
     columns = {table: skim(folder / table) for table in tables}
     suited = [table for table in tables if has_columns(columns[table], needed)]
