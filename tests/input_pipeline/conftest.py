@@ -1,5 +1,6 @@
 """Tiny data sets of noise on disk, in the layouts that users have, and helpers to prepare and check them."""
 
+import io
 import json
 import subprocess
 import sys
@@ -15,10 +16,18 @@ from input_pipeline import Prepared, prepare, shards
 from input_pipeline.shards import Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+AUDIOSET_CLASSES = "class_labels_indices.csv"
 
 
 def noise(samples: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-0.5, 0.5, samples)
+
+
+def encoded(samples: np.ndarray, rate: int = 8000, container: str = "WAV", **options) -> bytes:
+    """Return the bytes of a sound file."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=container, **options)
+    return file.getvalue()
 
 
 @pytest.fixture
@@ -61,6 +70,14 @@ def prepare_quietly(name, folder, root, **options):
     return prepare(name, data_dir=str(folder), prepared_dir=str(root), **options)
 
 
+def prepare_folder(folder, root, **options):
+    return prepare_quietly("folder", folder, root, **options)
+
+
+def prepare_audioset(folder, root, max_failed_share=0.5):
+    return prepare_quietly("audioset", folder, root, sample_rate=16000, max_failed_share=max_failed_share)
+
+
 def ids(prepared, split):
     return [row.id for row in prepared.manifest(split).rows]
 
@@ -90,10 +107,6 @@ def run(script: str, *arguments: object, **options) -> subprocess.Popen:
         text=True,
         **options,
     )
-
-
-def prepare_folder(folder, root, **options):
-    return prepare_quietly("folder", folder, root, **options)
 
 
 @pytest.fixture

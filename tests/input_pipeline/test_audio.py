@@ -1,14 +1,12 @@
 """Decoding, compared with direct calls of soundfile and soxr."""
 
-import io
-
 import numpy as np
 import pytest
 import soundfile
 import soxr
 
 from input_pipeline import audio
-from tests.input_pipeline.conftest import noise
+from tests.input_pipeline.conftest import encoded, noise
 
 
 @pytest.mark.parametrize(
@@ -85,12 +83,6 @@ def test_rounding_and_clipping():
     samples, clipped = audio.to_int16(np.float32([0, 0.5 / 32768, 1.5 / 32768, -1, 1, 1.5, -2]))
     np.testing.assert_array_equal(samples, [0, 0, 2, -32768, 32767, 32767, -32768])
     assert clipped == 3  # includes 1.0: int16 ends one step below it
-
-
-def encoded(samples: np.ndarray, rate: int = 8000, **options) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format="WAV", **options)
-    return file.getvalue()
 
 
 def heard(content: bytes) -> np.ndarray:

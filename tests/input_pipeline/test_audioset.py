@@ -11,19 +11,7 @@ from configs.audioset import get_config
 from input_pipeline import DataError, prepare, train_batches
 from input_pipeline.datasets.audioset_lists import class_names
 from rann_jax.experiment import data_options
-
-CLASSES_FILE = "class_labels_indices.csv"
-
-
-def prepare_audioset(folder, root, max_failed_share=0.5):
-    return prepare(
-        "audioset",
-        data_dir=str(folder),
-        prepared_dir=str(root),
-        sample_rate=16000,
-        max_failed_share=max_failed_share,
-        progress=False,
-    )
+from tests.input_pipeline.conftest import AUDIOSET_CLASSES, prepare_audioset
 
 
 def rows_of(lines):
@@ -38,7 +26,7 @@ def audioset(data_dir, tmp_path):
     folder, meta = tmp_path / "audioset", data_dir / "audioset_meta"
     sounds = sorted((data_dir / "esc10_44k1" / "audio").iterdir())
     (folder / "metadata").mkdir(parents=True)
-    shutil.copy(meta / CLASSES_FILE, folder / "metadata")
+    shutil.copy(meta / AUDIOSET_CLASSES, folder / "metadata")
     listed = {}
     for split in ("balanced_train", "eval"):
         with (meta / f"{split}_segments.csv").open() as file:
@@ -59,7 +47,7 @@ def test_official_lists_and_real_sound(audioset, data_dir, tmp_path, capsys):
     folder, listed = audioset
     prepared = prepare_audioset(folder, tmp_path / "p")
     assert prepared.splits == ("eval", "balanced")
-    with (data_dir / "audioset_meta" / CLASSES_FILE).open() as file:
+    with (data_dir / "audioset_meta" / AUDIOSET_CLASSES).open() as file:
         classes = {row["mid"]: (int(row["index"]), row["display_name"]) for row in csv.DictReader(file)}
     assert list(prepared.labels) == [name for _, name in sorted(classes.values())]
     assert len(prepared.labels) == 527
@@ -105,7 +93,7 @@ def tiny(data_dir, tmp_path):
     """A folder with three sounds of 0.1 s and a list, and a function that writes lists."""
     folder = tmp_path / "tiny"
     folder.mkdir()
-    shutil.copy(data_dir / "audioset_meta" / CLASSES_FILE, folder)
+    shutil.copy(data_dir / "audioset_meta" / AUDIOSET_CLASSES, folder)
     for i in range(3):
         soundfile.write(folder / f"Yid_-{i}345678.wav", np.full(1600, 0.1), 16000)
 
@@ -183,18 +171,20 @@ def test_missing_or_changed_lists_are_refused(tiny, tmp_path):
     (folder / "eval_segments.csv").unlink()
     with pytest.raises(DataError, match=r"none of the lists eval_segments.csv"):
         prepare_audioset(folder, tmp_path / "p")
-    lines = (folder / CLASSES_FILE).read_text().splitlines()
-    (folder / CLASSES_FILE).write_text("\n".join(lines[:-1]))
+    lines = (folder / AUDIOSET_CLASSES).read_text().splitlines()
+    (folder / AUDIOSET_CLASSES).write_text("\n".join(lines[:-1]))
     with pytest.raises(DataError, match="not AudioSet's list of 527 classes"):
         prepare_audioset(folder, tmp_path / "p")
-    (folder / CLASSES_FILE).unlink()
-    with pytest.raises(DataError, match=f"lacks {CLASSES_FILE}"):
+    (folder / AUDIOSET_CLASSES).unlink()
+    with pytest.raises(DataError, match=f"lacks {AUDIOSET_CLASSES}"):
         prepare_audioset(folder, tmp_path / "p")
 
 
 @pytest.mark.fast
 def test_a_class_list_with_a_duplicate_name_is_refused(tmp_path):
-    (tmp_path / CLASSES_FILE).write_text("index,mid,display_name\n0,/m/0,Dog\n1,/m/1,Dog\n")
-    with pytest.raises(DataError, match=rf"{CLASSES_FILE}, column display_name: 'Dog' names two") as caught:
-        class_names(tmp_path / CLASSES_FILE, 2)
+    (tmp_path / AUDIOSET_CLASSES).write_text("index,mid,display_name\n0,/m/0,Dog\n1,/m/1,Dog\n")
+    with pytest.raises(
+        DataError, match=rf"{AUDIOSET_CLASSES}, column display_name: 'Dog' names two"
+    ) as caught:
+        class_names(tmp_path / AUDIOSET_CLASSES, 2)
     assert "\n" not in str(caught.value)

@@ -1,6 +1,5 @@
 """Unusual clips, one at a time through the whole preparation: kept, or rejected with a reason."""
 
-import io
 import struct
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import soundfile
 
 from input_pipeline import DataError, prepare
-from tests.input_pipeline.conftest import noise
+from tests.input_pipeline.conftest import encoded, noise, prepare_folder
 
 RATE = 16000
 TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)  # 1 s
@@ -25,14 +24,7 @@ def prepare_one(tmp_path):
         soundfile.write(folder / "plain" / "b.wav", TONE, RATE)
         (folder / "odd" / name).write_bytes(content)
         (folder / "one.csv").write_text(f"filename,label,split\nodd/{name},odd,s\nplain/b.wav,plain,s\n")
-        copy = prepare(
-            "folder",
-            data_dir=str(folder),
-            prepared_dir=str(tmp_path / "p"),
-            sample_rate=RATE,
-            max_failed_share=0.5,
-            progress=False,
-        )
+        copy = prepare_folder(folder, tmp_path / "p", sample_rate=RATE, max_failed_share=0.5)
         manifest = copy.manifest("s")
         assert manifest.listed == 2  # nothing disappears silently
         assert manifest.rows[-1].id == "plain/b.wav"
@@ -44,18 +36,12 @@ def prepare_one(tmp_path):
     return prepared
 
 
-def encoded(samples, rate=RATE, container="WAV", **options) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format=container, **options)
-    return file.getvalue()
-
-
 @pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_floats_that_are_not_finite_are_rejected(prepare_one, subtype, value):
     samples = TONE.copy()
     samples[-1] = value
-    assert prepare_one(encoded(samples, subtype=subtype)) == "NaN or infinite samples"
+    assert prepare_one(encoded(samples, RATE, subtype=subtype)) == "NaN or infinite samples"
 
 
 @pytest.mark.parametrize(
@@ -72,7 +58,7 @@ def test_floats_that_are_not_finite_are_rejected(prepare_one, subtype, value):
 )
 def test_sample_formats(prepare_one, container, subtype, steps):
     """The samples are within `steps` 16-bit steps of the tone, without clipping."""
-    row, samples = prepare_one(encoded(TONE, container=container, subtype=subtype))
+    row, samples = prepare_one(encoded(TONE, RATE, container=container, subtype=subtype))
     np.testing.assert_allclose(samples, TONE * 32768, rtol=0, atol=steps)
     assert (row.source_rate, row.channels, row.clipped) == (RATE, 1, 0)
 
@@ -90,7 +76,7 @@ def test_rates(prepare_one, rate):
 @pytest.mark.parametrize("channels", [2, 6])
 def test_channels_are_averaged(prepare_one, channels):
     gains = np.linspace(-0.5, 1.0, channels)
-    row, samples = prepare_one(encoded(TONE[:, None] * gains, subtype="FLOAT"))
+    row, samples = prepare_one(encoded(TONE[:, None] * gains, RATE, subtype="FLOAT"))
     assert row.channels == channels
     np.testing.assert_allclose(samples, TONE * gains.mean() * 32768, atol=1)
 
@@ -99,10 +85,10 @@ def test_channels_are_averaged(prepare_one, channels):
     ("content", "name", "reason"),
     [
         (b"", "a.wav", "not decodable: Format not recognised."),
-        (encoded(TONE)[:44], "a.wav", "truncated: its data has 0 of 32000 bytes"),
-        (encoded(TONE[:0]), "a.wav", "no samples"),
-        (encoded(TONE)[:16000], "a.wav", "truncated: its data has 15956 of 32000 bytes"),
-        (encoded(TONE, container="FLAC")[:-500], "a.flac", "not decodable"),
+        (encoded(TONE, RATE)[:44], "a.wav", "truncated: its data has 0 of 32000 bytes"),
+        (encoded(TONE[:0], RATE), "a.wav", "no samples"),
+        (encoded(TONE, RATE)[:16000], "a.wav", "truncated: its data has 15956 of 32000 bytes"),
+        (encoded(TONE, RATE, container="FLAC")[:-500], "a.flac", "not decodable"),
         (b"<!DOCTYPE html><title>404</title>", "a.mp3", "not decodable"),
     ],
     ids=["no_bytes", "header", "no_samples", "half_wave", "cut_flac", "page"],
@@ -115,7 +101,7 @@ def test_incomplete_files_are_rejected(prepare_one, content, name, reason):
     ("container", "name"), [("WAV", "a.mp3"), ("FLAC", "a.wav"), ("OGG", "a.flac"), ("MP3", "a.aiff")]
 )
 def test_a_wrong_extension_changes_nothing(prepare_one, container, name):
-    row, samples = prepare_one(encoded(TONE, container=container), name)
+    row, samples = prepare_one(encoded(TONE, RATE, container=container), name)
     assert (row.source_rate, row.channels) == (RATE, 1)
     np.testing.assert_allclose(samples[4000:-4000], TONE[4000:-4000] * 32768, atol=1000)
 
@@ -140,13 +126,13 @@ def test_declared_hours_without_data_are_rejected(prepare_one):
 
 @pytest.mark.parametrize("container", ["WAV", "FLAC"])
 def test_silence_is_accepted(prepare_one, container):
-    row, samples = prepare_one(encoded(np.zeros(RATE), container=container))
+    row, samples = prepare_one(encoded(np.zeros(RATE), RATE, container=container))
     assert (row.peak, row.clipped, len(samples)) == (0.0, 0, RATE)
     assert not samples.any()
 
 
 def test_one_sample_is_accepted(prepare_one):
-    row, samples = prepare_one(encoded(np.array([0.5])))
+    row, samples = prepare_one(encoded(np.array([0.5]), RATE))
     assert (row.samples, samples.tolist()) == (1, [16384])
 
 
@@ -191,7 +177,7 @@ def test_a_training_clip_is_not_in_the_test_split(write_sounds, tmp_path):
 
 def test_noise_beyond_full_scale_is_clipped_and_counted(prepare_one):
     loud = 2.1 * noise(RATE)  # a twentieth of it is beyond full scale
-    row, samples = prepare_one(encoded(loud, subtype="FLOAT"))
+    row, samples = prepare_one(encoded(loud, RATE, subtype="FLOAT"))
     assert row.clipped == np.count_nonzero((np.rint(loud * 32768) > 32767) | (np.rint(loud * 32768) < -32768))
     assert row.peak == 1.0
     np.testing.assert_array_equal(samples, np.clip(np.rint(loud.astype(np.float32) * 32768), -32768, 32767))

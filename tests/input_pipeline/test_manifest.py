@@ -8,12 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from input_pipeline import DataError, manifest, prepare
-
-
-def prepare_folder(folder, root, **options):
-    options = {"sample_rate": 8000, "progress": False, **options}
-    return prepare("folder", data_dir=str(folder), prepared_dir=str(root), **options)
+from input_pipeline import DataError, manifest
+from tests.input_pipeline.conftest import prepare_folder
 
 
 @pytest.mark.fast

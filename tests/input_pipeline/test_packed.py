@@ -15,14 +15,13 @@ import soxr
 
 from input_pipeline import DataError
 from input_pipeline.datasets import hdf5, tar
-from tests.input_pipeline.conftest import noise
-from tests.input_pipeline.test_audioset import CLASSES_FILE, prepare_audioset
+from tests.input_pipeline.conftest import AUDIOSET_CLASSES, encoded, noise, prepare_audioset
 
 
 @pytest.fixture
 def clips(data_dir):
     """Four real clips of 5 s at 32 kHz by id, each with its machine ids."""
-    with (data_dir / "audioset_meta" / CLASSES_FILE).open() as file:
+    with (data_dir / "audioset_meta" / AUDIOSET_CLASSES).open() as file:
         indices = {row["mid"]: int(row["index"]) for row in csv.DictReader(file)}
     clips = {}
     for number, sound in enumerate(sorted((data_dir / "esc10_44k1" / "audio").iterdir())[:4]):
@@ -37,7 +36,7 @@ def clips(data_dir):
 def folder(data_dir, tmp_path):
     folder = tmp_path / "audioset"
     folder.mkdir()
-    shutil.copy(data_dir / "audioset_meta" / CLASSES_FILE, folder)
+    shutil.copy(data_dir / "audioset_meta" / AUDIOSET_CLASSES, folder)
     return folder
 
 
@@ -47,7 +46,7 @@ def list_clips(folder, clips, name="eval_segments.csv", seconds=5):
 
 
 def classes_of(data_dir):
-    with (data_dir / "audioset_meta" / CLASSES_FILE).open() as file:
+    with (data_dir / "audioset_meta" / AUDIOSET_CLASSES).open() as file:
         return {row["mid"]: row["display_name"] for row in csv.DictReader(file)}
 
 
@@ -72,12 +71,6 @@ def pack_panns(path, clips, classes=527):
             file["audio_name"][row] = f"Y{key}.wav".encode()
             file["waveform"][row] = np.pad(samples, (0, 320000 - len(samples)))
             file["target"][row] = np.isin(np.arange(classes), mids)
-
-
-def encoded(samples, suffix):
-    file = io.BytesIO()
-    soundfile.write(file, samples, 32000, format=suffix.upper())
-    return file.getvalue()
 
 
 def test_hdf5_of_panns_by_the_official_lists(folder, clips, data_dir, tmp_path):
@@ -110,7 +103,7 @@ def test_hdf5_of_passt(folder, clips, data_dir, tmp_path, lists):
         file["audio_name"] = np.array([f"Y{key}.mp3".encode() for key in clips])
         file["target"] = np.packbits(targets, axis=-1)
         file.create_dataset("mp3", shape=(len(clips),), dtype=h5py.vlen_dtype(np.uint8))
-        contents = [encoded(samples, "mp3") for samples, _ in clips.values()]
+        contents = [encoded(samples, 32000, "MP3") for samples, _ in clips.values()]
         for row, content in enumerate(contents):
             file["mp3"][row] = np.frombuffer(content, np.uint8)
     if lists:
@@ -152,7 +145,7 @@ def pack_tar(path, members):
 
 
 def test_tar_by_the_official_lists(folder, clips, data_dir, tmp_path):
-    members = [(f"audio/Y{key}.flac", encoded(samples, "flac")) for key, (samples, _) in clips.items()]
+    members = [(f"audio/Y{key}.flac", encoded(samples, 32000, "FLAC")) for key, (samples, _) in clips.items()]
     pack_tar(folder / "00000.tar", members[:3])
     pack_tar(folder / "00001.tar", members[3:])
     list_clips(folder, clips)
@@ -170,7 +163,7 @@ def test_tar_by_its_own_labels(folder, clips, data_dir, tmp_path):
     ]
     members = []
     for (suffix, form), (key, (samples, mids)) in zip(forms, clips.items(), strict=True):
-        members += [(f"{key}.{suffix}", form(mids).encode()), (f"{key}.wav", encoded(samples, "wav"))]
+        members += [(f"{key}.{suffix}", form(mids).encode()), (f"{key}.wav", encoded(samples, 32000))]
     pack_tar(folder / "eval-000.tar", members[::-1])
     prepared = prepare_audioset(folder, tmp_path / "p")
     expected = dict(list(clips.items())[-2::-1])
@@ -182,7 +175,7 @@ def test_tar_by_its_own_labels(folder, clips, data_dir, tmp_path):
 
 def test_malicious_members_are_rejected(folder, tmp_path, capsys):
     """Each is rejected with a reason, nothing is written outside the copy, and the good clip is kept."""
-    sound = encoded((noise(3200) * 32767).astype(np.int16), "wav")
+    sound = encoded((noise(3200) * 32767).astype(np.int16), 32000)
     with tarfile.open(folder / "eval.tar", "w") as archive:
 
         def add(name, **attributes):
@@ -233,7 +226,7 @@ def test_a_member_whose_name_is_not_utf8(tmp_path):
 
 
 def test_a_truncated_archive_keeps_its_whole_members(folder, tmp_path, capsys):
-    sound = encoded((noise(32000) * 32767).astype(np.int16), "wav")
+    sound = encoded((noise(32000) * 32767).astype(np.int16), 32000)
     pack_tar(folder / "eval.tar", [(f"id_-{i}345678.wav", sound) for i in range(3)])
     content = (folder / "eval.tar").read_bytes()
     (folder / "eval.tar").write_bytes(content[: 2 * (512 + 64512) - 1000])

@@ -5,11 +5,10 @@ import struct
 
 import numpy as np
 import pytest
-import soundfile
 
 from input_pipeline import audio
 from input_pipeline.truncation import truncation
-from tests.input_pipeline.conftest import noise
+from tests.input_pipeline.conftest import encoded, noise
 
 SAMPLES = 8000
 KINDS = {
@@ -28,9 +27,7 @@ KINDS = {
 
 def written(kind: str, samples: int = SAMPLES, rate: int = 16000, **options) -> bytes:
     container, subtype = KINDS[kind]
-    file = io.BytesIO()
-    soundfile.write(file, noise(samples), rate, format=container, subtype=subtype, **options)
-    return file.getvalue()
+    return encoded(noise(samples), rate, container, subtype=subtype, **options)
 
 
 def reason(content: bytes) -> str:
