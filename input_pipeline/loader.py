@@ -98,9 +98,10 @@ def eval_batches(
 ) -> grain.DatasetIterator[Batch]:
     """Return batches that hold every clip of a split once, as evenly spaced crops; the last is padded.
 
+    The arguments are those of `train_batches`, and one more.
+
     Args:
       max_crops: largest number of crops per clip; longer clips have gaps between their crops.
-      All others are those of `train_batches`.
 
     Returns:
       Iterator of {"audio": int16 (batch_size / process_count, crop_samples), "mask": bool (batch_size /
