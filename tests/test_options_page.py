@@ -1,4 +1,4 @@
-"""docs/options.md lists the options of front ends, optimiser, augmentations, data sets, with their defaults."""
+"""docs/options.md lists the options that configs leave at their defaults, with these defaults."""
 
 import dataclasses
 import inspect
@@ -37,7 +37,7 @@ def options(cls: type) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", sorted(FRONT_ENDS))
 def test_the_options_of_front_ends(name):
-    parts = re.split(r"^(?=`)", SECTIONS["Front ends: `config.feature`"], flags=re.M)
+    parts = re.split(r"\n\n(?=`)", SECTIONS["Front ends: `config.feature`"])
     listed = dict(rows(parts[0]))
     if name != "wavegram":  # all of its options are those of every front end
         (own,) = [part for part in parts[1:] if f"`{name}`" in part.partition("\n")[0]]
