@@ -1,12 +1,13 @@
 """Your own recordings: a folder of sound files with one sub-folder per class, or a csv of names and labels.
 
     python -m rann_jax.main --config configs/folder.py:data=DIR --workdir runs/mine
+    python -m rann_jax.main --config configs/folder.py:data=DIR,size=small --workdir runs/mine
     python -m rann_jax.main --config configs/folder.py:data=DIR,csv=labels.csv,label_column=bird --workdir W
 
-Classes, splits and task are read from the folder and printed. If it has no split of its own, the data is
-dealt into five folds by class, and fold 5 is the test split; fold= chooses another, and rann_jax.crossval
-tests on each. If any file has several labels, the task is tagging. Without data=, set the preset num_classes,
---config.data_dir, --config.splits and --config.task.
+The second command is for two CPU cores. Classes, splits and task are read from the folder and printed. If it
+has no split of its own, the data is dealt into five folds by class, and fold 5 is the test split; fold=
+chooses another, and rann_jax.crossval tests on each. If any file has several labels, the task is tagging.
+Without data=, set the preset num_classes, --config.data_dir, --config.splits and --config.task.
 """
 
 import itertools
@@ -16,21 +17,24 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.base import base, hold_out, parse_arg
+from configs.base import base, hold_out, parse_arg, small_for_cpu
 from input_pipeline import DataError, survey
 from input_pipeline.datasets.folder import Folder
 from input_pipeline.datasets.roles import LAST, train_and_test
 from input_pipeline.errors import quoted
 from input_pipeline.survey import Survey
 
+SIZES = ("full", "small")
+
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """Return the config. Presets: data (the folder), or num_classes; feature, t_c (seconds), width, fold (the
-    number of the fold to test on; the last by default), valid (a split held out of training, as in
-    valid=fold4; see `hold_out`); options of `own_sounds`.
+    """Return the config. Presets: data (the folder), or num_classes; size (full, or small: a quarter of the
+    pixels and fewer steps, for two CPU cores); feature, t_c (seconds), width, fold (the number of the fold to
+    test on; the last by default), valid (a split held out of training, as in valid=fold4; see `hold_out`);
+    options of `own_sounds`.
     """
     own = {"num_classes": 10, "feature": "log_mel", "t_c": 4.0, "width": 1, "fold": LAST, "valid": ""}
-    preset = parse_arg(arg, data="", **own, **Folder.OPTIONS)
+    preset = parse_arg(arg, {"size": SIZES}, data="", size="full", **own, **Folder.OPTIONS)
     config = base()
     config.num_classes = preset["num_classes"]
     own_sounds(config, preset["data"], preset, fold=preset["fold"], valid=preset["valid"])
@@ -38,6 +42,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.feature.name = preset["feature"]
     config.model.name = f"rann-{preset['t_c']:g}x4-{preset['width']}"
     config.total_steps = 2000
+    if preset["size"] == "small":
+        small_for_cpu(config, model=config.model.name, total_steps=600)
     return config
 
 

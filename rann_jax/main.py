@@ -15,15 +15,16 @@ instead of the latest, and keeps its predictions as predictions/SPLIT.best.npz b
 A run can span several processes. On a TPU slice, in a Slurm step, under Open MPI and in a Kubernetes job they
 find each other; elsewhere, start each with --coordinator=HOST:PORT --num_processes=N --process_id=K. On
 SIGTERM or Ctrl-C to any of them, all save at the same step and exit with code 75; the same command resumes
-from there. Before the first step, SIGTERM ends them at once, with the same code. A second Ctrl-C interrupts
-at once.
+from there. Before the first step, SIGTERM ends a process at once, and several within seconds, with the same
+code. A second Ctrl-C interrupts at once.
 Every JAX setting is also a flag: --jax_platforms=cpu, --jax_num_cpu_devices=2.
 
 Compiled programs are cached in ~/.cache/rann_jax/compiled. --jax_compilation_cache_dir=DIR moves the cache;
 --nojax_enable_compilation_cache turns it off.
 
 After the run, the workdir holds config.json, environment.json, metrics.jsonl, checkpoints/,
-predictions/SPLIT.npz and tensorboard/. `python -m rann_jax.report WORKDIR` turns it into a web page.
+predictions/SPLIT.npz and .json and, if tensorboardX is installed, tensorboard/. `python -m rann_jax.report
+WORKDIR` turns it into a web page.
 """
 
 import errno

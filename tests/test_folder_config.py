@@ -107,6 +107,16 @@ def test_a_held_out_split_is_reported(config, tmp_path, capsys):
 
 
 @pytest.mark.fast
+def test_the_small_size_is_that_of_the_other_configs(tmp_path):
+    presets = f"data={two_classes(tmp_path / 'sounds')},t_c=2"
+    small, full = get_config(f"{presets},size=small"), get_config(presets)
+    assert (small.model.name, small.total_steps, small.feature.n_bins) == ("rann-2x4-1", 600, 64)
+    assert (full.model.name, full.total_steps, full.feature.n_bins) == ("rann-2x4-1", 2000, 128)
+    with pytest.raises(ValueError, match="preset size=deck must be one of full, small"):
+        get_config("size=deck")
+
+
+@pytest.mark.fast
 def test_fine_tuning_can_be_tested_on_any_fold(tmp_path):
     folder = two_classes(tmp_path / "sounds")
     config = fine_tuned(f"data={folder},fold=2,valid=fold3")
