@@ -66,7 +66,7 @@ class Listener(abc.ABC):
             window.
         """
         mean = RunningMean()
-        for part in self.stream([checked(wave)], sample_rate, hop_seconds=hop_seconds):
+        for part in self.stream_checked([checked(wave)], sample_rate, hop_seconds=hop_seconds):
             mean.add(part)
         order = np.argsort(-mean.probabilities, kind="stable")
         return {self.labels[c]: float(mean.probabilities[c]) for c in order}
@@ -92,7 +92,7 @@ class Listener(abc.ABC):
 
         Arguments and errors are those of `tag`.
         """
-        return joined(list(self.stream([checked(wave)], sample_rate, hop_seconds=hop_seconds)))
+        return joined(list(self.stream_checked([checked(wave)], sample_rate, hop_seconds=hop_seconds)))
 
     def stream(
         self, blocks: Iterable[np.ndarray], sample_rate: int, *, hop_seconds: float | None = None
@@ -100,8 +100,9 @@ class Listener(abc.ABC):
         """Yield the timeline of a sound that comes in blocks, in memory that does not depend on its length.
 
         Args:
-          blocks: consecutive parts (n,) of the sound, each empty or as for `tag`. Their scale is not judged,
-            since a loud block says little about its sound; only absurdly loud samples are refused.
+          blocks: consecutive parts (n,) of the sound, each empty or as for `tag`. Their scale is judged at
+            the end of the sound, since a loud block says little about the whole; only absurdly loud samples
+            are refused at once.
           sample_rate: rate of the blocks, Hz.
           hop_seconds: time between window starts; None means half a window.
 
@@ -109,9 +110,19 @@ class Listener(abc.ABC):
           Consecutive parts of at most `batch_size` windows; none for a sound without samples.
 
         Raises:
-          ValueError: as for `tag`, when the block in question is reached.
+          ValueError: as for `tag`, when the block in question, or the end, is reached.
         """
-        windows = self._windows(map(checked_block, blocks), sample_rate, hop_seconds)
+        return self.stream_checked(checked_blocks(blocks), sample_rate, hop_seconds=hop_seconds)
+
+    def stream_checked(
+        self, blocks: Iterable[np.ndarray], sample_rate: int, *, hop_seconds: float | None = None
+    ) -> Iterator[Timeline]:
+        """Yield what `stream` does, for float32 blocks that are checked already.
+
+        `input_pipeline.audio.stream` checks its blocks, and knows their format: a loud mp3 may exceed full
+        scale, floats at the scale of integers may not.
+        """
+        windows = self._windows(blocks, sample_rate, hop_seconds)
         for starts, stops, group in batched(windows, self.batch_size):
             said = self.judge(np.stack(group))
             begins, ends = (np.array(edge) / self.sample_rate for edge in (starts, stops))
@@ -175,20 +186,31 @@ def checked(wave: np.ndarray) -> np.ndarray:
     """Return a whole sound as float32 (N,), full scale +-1.
 
     Raises:
-      ValueError: it is empty, or `checked_block` refuses it; or more of its samples exceed full scale than in
-        a file that `input_pipeline.audio` accepts.
+      ValueError: it is empty, or `checked_blocks` refuses it.
     """
     wave = np.asarray(wave)
     if not wave.size:
         raise _not_mono(wave)
-    sound = checked_block(wave)
+    [sound] = checked_blocks([wave])
+    return sound
+
+
+def checked_blocks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the blocks of a sound as `checked_block` returns them.
+
+    Raises:
+      ValueError: `checked_block` refuses a block; or, at the end, more of all samples exceed full scale than
+        in a file that `input_pipeline.audio` accepts.
+    """
     scale = FullScale()
-    scale.add(np.abs(sound))
+    for block in blocks:
+        sound = checked_block(block)
+        scale.add(np.abs(sound))
+        yield sound
     if scale.exceeded:
         raise ValueError(
             f"the sound: {scale.exceeded}: divide them by their integer scale, such as 32768, or give int16"
         )
-    return sound
 
 
 def checked_block(block: np.ndarray) -> np.ndarray:

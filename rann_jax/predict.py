@@ -217,7 +217,7 @@ def tag_file(
             else:
                 writers.append(label_file(target, kind, listener.labels, outputs.choice))
         writes = [stack.enter_context(writer) for writer in writers]
-        for part in listener.stream(blocks, sound.rate, hop_seconds=hop_seconds):
+        for part in listener.stream_checked(blocks, sound.rate, hop_seconds=hop_seconds):
             move(bar, part.stops[-1] - mean.seconds)
             mean.add(part)
             for write in writes:

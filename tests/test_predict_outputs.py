@@ -44,6 +44,16 @@ def outputs(folder) -> list[str]:
     return [text for kind, name in kinds.items() for text in (f"--{kind}", str(folder / name))]
 
 
+def test_a_loud_lossy_file_is_tagged(tmp_path, capsys):
+    """Decoders of lossy formats exceed full scale where the music was loud; only floats are integers."""
+    path = tmp_path / "loud.ogg"
+    soundfile.write(path, 1.5 * np.sign(np.sin(np.arange(8000) / 20)), 8000)
+    decoded, _ = soundfile.read(path)
+    assert np.mean(np.abs(decoded) > 1) > 0.5
+    assert main(["model", str(path), "--quiet"]) == 0
+    assert "loud.ogg  (1.00 s)" in capsys.readouterr().out
+
+
 def test_a_longer_file_takes_no_more_memory(tmp_path, capsys):
     """With all outputs, a file four times as long has about the same peak of Python and NumPy allocations."""
     rng, peaks = np.random.default_rng(0), []

@@ -152,6 +152,18 @@ def test_a_loud_block_of_a_stream_is_not_judged_by_itself():
 
 
 @pytest.mark.fast
+def test_a_stream_at_integer_scale_is_refused_at_its_end():
+    """The whole stream is judged as `tag` judges a sound, so its windows come before the error."""
+    blocks = [np.full(8, 0.1), np.full(8, 900.0), np.full(50, 0.1), np.zeros(100)]
+    parts = Loudness().stream(blocks, 16000)
+    assert next(parts).probabilities.max() == 900
+    with pytest.raises(ValueError, match="12% of its samples exceed full scale, which"):
+        list(parts)
+    assert list(Loudness().stream([*blocks, np.full(20, 0.1)], 16000))
+    assert list(Loudness().stream([np.full(8, 30000, np.int16)], 16000))
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize("rate", [float("nan"), float("inf"), 0, 1, -16000, 768_001])
 def test_impossible_rates_are_refused(rate):
     """The resampler would not terminate for NaN and would make days of sound from 1 Hz."""

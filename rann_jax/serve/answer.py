@@ -49,7 +49,7 @@ def answer(
         columns = MelColumns(stream.rate, listener.sample_rate / 2, COLUMNS) if spectrogram else None
         if columns:
             blocks = columns.watching(blocks)
-        parts = list(listener.stream(blocks, stream.rate, hop_seconds=hop_seconds))
+        parts = list(listener.stream_checked(blocks, stream.rate, hop_seconds=hop_seconds))
     if not parts:
         raise AudioError("no samples")
     result = timeline_as_json(joined(parts), models, top) | {"sample_rate": stream.rate}
