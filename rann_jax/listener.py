@@ -16,7 +16,7 @@ import numpy as np
 from input_pipeline.audio import LOUDEST, RATES, FullScale
 from rann_jax.dispatch import one_behind
 from rann_jax.errors import ConfigError
-from rann_jax.timeline import Judgement, RunningMean, Timeline, joined
+from rann_jax.timeline import RunningMean, Timeline, WindowProbabilities, joined
 from rann_jax.windows import batched, resampled, sliding
 
 
@@ -42,13 +42,31 @@ class Listener(abc.ABC):
         """Length of a window in seconds, t_c."""
         return self.crop_samples / self.sample_rate
 
+    def hop_samples(self, seconds: float | None) -> int:
+        """Return the number of samples between window starts every `seconds`; None means half a window.
+
+        Raises:
+          ValueError: the hop rounds to zero samples, or is longer than a window.
+        """
+        size, rate = self.crop_samples, self.sample_rate
+        if seconds is None:
+            return max(1, size // 2)
+        # NaN and infinity have no nearest sample.
+        hop = round(seconds * rate) if 0 < seconds <= self.window_seconds else 0
+        if hop < 1:
+            raise ValueError(
+                f"hop_seconds={seconds:g}: it must be between a sample ({1 / rate:.2g} s) and a window "
+                f"({self.window_seconds:g} s)"
+            )
+        return hop
+
     @abc.abstractmethod
-    def judge(self, windows: np.ndarray) -> Judgement:
+    def infer(self, windows: np.ndarray) -> WindowProbabilities:
         """Return class probabilities of windows (W, crop_samples); for an ensemble, also their conflict."""
 
     def predict(self, windows: np.ndarray) -> np.ndarray:
         """Return class probabilities (W, C) of windows (W, crop_samples) at `sample_rate`."""
-        return self.judge(windows).probabilities
+        return self.infer(windows).probabilities
 
     def tag(
         self, wave: np.ndarray, sample_rate: int, *, hop_seconds: float | None = None
@@ -79,11 +97,11 @@ class Listener(abc.ABC):
         Raises:
           ValueError: as for `tag`.
         """
-        heard = [list(self._windows([checked(wave)], sample_rate, None)) for wave in waves]
+        by_wave = [list(self._windows([checked(wave)], sample_rate, None)) for wave in waves]
         total = np.zeros((len(waves), len(self.labels)))
-        counts = np.array([len(windows) for windows in heard])
+        counts = np.array([len(windows) for windows in by_wave])
         if len(waves):
-            windows = np.stack([window for windows in heard for _, _, window in windows])
+            windows = np.stack([window for windows in by_wave for _, _, window in windows])
             np.add.at(total, np.repeat(np.arange(len(waves)), counts), self.predict(windows))
         return (total / counts[:, None]).astype(np.float32)
 
@@ -124,26 +142,17 @@ class Listener(abc.ABC):
         """
         windows = self._windows(blocks, sample_rate, hop_seconds)
         for starts, stops, group in batched(windows, self.batch_size):
-            said = self.judge(np.stack(group))
+            found = self.infer(np.stack(group))
             begins, ends = (np.array(edge) / self.sample_rate for edge in (starts, stops))
-            yield Timeline(begins, ends, said.probabilities, self.labels, said.conflict, said.by_model)
+            yield Timeline(begins, ends, found.probabilities, self.labels, found.conflict, found.by_model)
 
     def _windows(
         self, blocks: Iterable[np.ndarray], sample_rate: int, hop_seconds: float | None
     ) -> Iterator[tuple[int, int, np.ndarray]]:
         if not RATES[0] <= sample_rate <= RATES[1]:
             raise ValueError(f"sample_rate={sample_rate}: it must be between {RATES[0]} and {RATES[1]} Hz")
-        size = self.crop_samples
-        if hop_seconds is None:
-            hop = max(1, size // 2)
-        else:  # NaN and infinity have no nearest sample
-            hop = round(hop_seconds * self.sample_rate) if 0 < hop_seconds <= self.window_seconds else 0
-        if not 1 <= hop <= size:
-            raise ValueError(
-                f"hop_seconds={hop_seconds:g}: it must be positive and at most the window, "
-                f"{self.window_seconds:g} s"
-            )
-        return sliding(resampled(blocks, sample_rate, self.sample_rate), size, hop)
+        hop = self.hop_samples(hop_seconds)
+        return sliding(resampled(blocks, sample_rate, self.sample_rate), self.crop_samples, hop)
 
 
 def check_batch_size(batch_size: int | None) -> int:
@@ -169,8 +178,8 @@ def in_batches(step: Callable[[Any, Any], Any], variables: Any, windows: np.ndar
     """
     if not len(windows):
         one = jax.ShapeDtypeStruct((1, *windows.shape[1:]), windows.dtype)
-        said = jax.eval_shape(step, variables, one)
-        return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), said)
+        shapes = jax.eval_shape(step, variables, one)
+        return jax.tree.map(lambda leaf: np.zeros((0, *leaf.shape[1:]), leaf.dtype), shapes)
 
     def result(start: int) -> Any:
         batch = windows[start : start + batch_size]

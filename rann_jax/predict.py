@@ -133,7 +133,7 @@ def _why_not_a_workdir(folder: Path) -> str:
 
 
 def check_outputs(places: Mapping[Path, Path], folder: Path, kind: str) -> None:
-    """Raise ConfigError if an output cannot be written below a folder, or not beside those of other files.
+    """Raise ConfigError if an output cannot be written below a folder, or would collide with another.
 
     Args:
       places: as from `find_files`.
@@ -207,7 +207,7 @@ def tag_file(
         sound = stack.enter_context(audio.stream(path))
         blocks, writers = sound.blocks, []
         if outputs.table:
-            writers.append(outputs.table.of(path))
+            writers.append(outputs.table.rows_of(path))
         for kind, folder in outputs.folders.items():
             target = folder / output_path(outputs.places[path], kind)
             if kind == "picture":
@@ -255,11 +255,10 @@ def tag_files(
 
 def check_hop(seconds: float | None, listener: Listener) -> None:
     """Raise ConfigError unless the hop is at least one sample and at most a window."""
-    rate, longest = listener.sample_rate, listener.window_seconds
-    if seconds is not None and not (0 < seconds <= longest and round(seconds * rate) >= 1):
-        raise ConfigError(
-            f"--hop={seconds:g}: it must be between a sample ({1 / rate:.2g} s) and a window ({longest:g} s)"
-        )
+    try:
+        listener.hop_samples(seconds)
+    except ValueError as error:
+        raise ConfigError(str(error).replace("hop_seconds", "--hop")) from error
 
 
 def replaceable(path: Path, inputs: Sequence[Path]) -> Path:

@@ -31,14 +31,14 @@ Write = Callable[[Timeline], None]
 class Choice:
     """Which classes to report: the `top` most probable that reach the threshold.
 
-    >>> Choice(top=2, threshold=0.25).of(np.array([0.25, 0.5, 0.25, 0.0])).tolist()
+    >>> Choice(top=2, threshold=0.25).mask(np.array([0.25, 0.5, 0.25, 0.0])).tolist()
     [True, True, False, False]
     """
 
     top: int
     threshold: float
 
-    def of(self, probabilities: np.ndarray) -> np.ndarray:
+    def mask(self, probabilities: np.ndarray) -> np.ndarray:
         """Return which of the probabilities (..., C) are chosen: (..., C) bool."""
         order = np.argsort(-probabilities, axis=-1, kind="stable")
         ranks = np.argsort(order, axis=-1, kind="stable")
@@ -46,7 +46,7 @@ class Choice:
 
     def ranked(self, probabilities: np.ndarray) -> np.ndarray:
         """Return the indices of the chosen ones of the probabilities (C,), the most probable first."""
-        chosen = np.flatnonzero(self.of(probabilities))
+        chosen = np.flatnonzero(self.mask(probabilities))
         return chosen[np.argsort(-probabilities[chosen], kind="stable")]
 
 
@@ -124,7 +124,7 @@ class Events:
 
     def add(self, part: Timeline) -> Iterator[Event]:
         """Yield the events that ended before or in this part."""
-        chosen = self._choice.of(part.probabilities)
+        chosen = self._choice.mask(part.probabilities)
         for w, (start, stop) in enumerate(zip(part.starts, part.stops, strict=True)):
             for ended in [c for c in self._open if not chosen[w, c]]:
                 yield self._open.pop(ended)
@@ -184,7 +184,7 @@ class CsvTable:
         self._writer.writerow(["file", "start_seconds", "stop_seconds", *conflict, *labels])
 
     @contextmanager
-    def of(self, path: Path) -> Iterator[Write]:
+    def rows_of(self, path: Path) -> Iterator[Write]:
         """Write the rows of one file; they are removed again if it turns out to be damaged."""
         before, name = self._file.tell(), shown(path)
 
@@ -219,8 +219,10 @@ def csv_table(path: Path, labels: Sequence[str], *, with_conflict: bool) -> Iter
                 file.flush()  # fails on a full disk; then nothing is kept, as it would end within a row
                 partial = path.with_name(f"{path.name}.partial")
                 Path(file.name).replace(partial)
-                told = f"{partial} has the rows so far (files: {table.files}); {path} is as before"
-                print(f"note: {told}", file=sys.stderr)
+                print(
+                    f"note: {partial} has the rows so far (files: {table.files}); {path} is as before",
+                    file=sys.stderr,
+                )
             raise
 
 
@@ -250,7 +252,7 @@ def shown(path: str | Path) -> str:
 
 
 def output_path(place: Path, kind: str) -> Path:
-    """Return where the output for a sound goes, of which the place is the path below the output folder.
+    """Return the output path for a sound, relative to the output folder, as its `place` is.
 
     It keeps the sound's suffix, so that a.wav and a.ogg do not collide.
 

@@ -21,7 +21,7 @@ from rann_jax.errors import ConfigError
 from rann_jax.experiment import Experiment, build
 from rann_jax.listener import Listener, check_batch_size, checked, in_batches
 from rann_jax.steps import make_embed_step, make_eval_step
-from rann_jax.timeline import Judgement
+from rann_jax.timeline import WindowProbabilities
 from rann_jax.windows import batched
 
 
@@ -92,9 +92,9 @@ class Tagger(Listener):
                 state, record = checkpoints.restore(like, checkpoints.best_step)
         return cls(experiment, state.ema_variables, record.bundle["labels"], batch_size=batch_size)
 
-    def judge(self, windows: np.ndarray) -> Judgement:
+    def infer(self, windows: np.ndarray) -> WindowProbabilities:
         """Return class probabilities (W, C) of windows (W, crop_samples); one model has no conflict."""
-        return Judgement(in_batches(self._probabilities, self.variables, windows, self.batch_size))
+        return WindowProbabilities(in_batches(self._probabilities, self.variables, windows, self.batch_size))
 
     def embed(self, wave: np.ndarray, sample_rate: int) -> np.ndarray:
         """Return the embedding (D,) of a sound: the mean over the windows of its timeline.

@@ -13,7 +13,7 @@ from rann_jax.compiler import xla_options
 from rann_jax.errors import ConfigError
 from rann_jax.listener import Listener, check_batch_size, in_batches
 from rann_jax.tagger import Tagger
-from rann_jax.timeline import Judgement
+from rann_jax.timeline import WindowProbabilities
 from rann_jax.workdir import check_distinct
 
 DEFAULT_RULE = "wa"
@@ -58,12 +58,12 @@ class TaggerEnsemble(Listener):
         self._variables = tuple(tagger.variables for tagger in taggers)
         steps = tuple(tagger.step for tagger in taggers)
 
-        def fused(variables: tuple[Any, ...], windows: jax.Array) -> Judgement:
+        def fused(variables: tuple[Any, ...], windows: jax.Array) -> WindowProbabilities:
             probs = jnp.stack([step(own, windows) for step, own in zip(steps, variables, strict=True)])
             conflict = fusion.conflict(fusion.masses_for(self.task, probs))
             by_window = conflict.reshape(len(windows), -1).mean(axis=1)
             fused_probs = fusion.fuse(rule, probs, task=self.task)
-            return Judgement(fused_probs, by_window, jnp.swapaxes(probs, 0, 1))
+            return WindowProbabilities(fused_probs, by_window, jnp.swapaxes(probs, 0, 1))
 
         self._fused = jax.jit(fused, compiler_options=xla_options())
 
@@ -90,7 +90,7 @@ class TaggerEnsemble(Listener):
         taggers = [Tagger.load(workdir, checkpoint=checkpoint) for workdir in workdirs]
         return cls(taggers, rule=rule, batch_size=batch_size)
 
-    def judge(self, windows: np.ndarray) -> Judgement:
+    def infer(self, windows: np.ndarray) -> WindowProbabilities:
         """Return fused probabilities (W, C) of windows (W, crop_samples), the conflict, and each model's."""
         return in_batches(self._fused, self._variables, windows, self.batch_size)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
-class Judgement(NamedTuple):
+class WindowProbabilities(NamedTuple):
     """Class probabilities of W windows and, for an ensemble, how far its models agree.
 
     Attributes:
@@ -30,7 +30,7 @@ class Timeline:
       stops: (W,) end of each window, seconds; never beyond the end of the sound.
       probabilities: (W, C) float32.
       labels: (C,) class names.
-      conflict, by_model: as in `Judgement`; None for one model.
+      conflict, by_model: as in `WindowProbabilities`; None for one model.
     """
 
     starts: np.ndarray

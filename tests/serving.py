@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from rann_jax.listener import Listener
-from rann_jax.timeline import Judgement
+from rann_jax.timeline import WindowProbabilities
 
 pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
 pytest.importorskip("httpx2", reason="FastAPI's test client needs httpx2")
@@ -29,9 +29,9 @@ class Loudness(Listener):
         self.labels, self.task = ("loud", "quiet"), "classification"
         self.sample_rate, self.crop_samples, self.batch_size = RATE, 800, 16
 
-    def judge(self, windows):
+    def infer(self, windows):
         loud = np.abs(windows).max(axis=1)
-        return Judgement(np.stack([loud, 1 - loud], axis=1))
+        return WindowProbabilities(np.stack([loud, 1 - loud], axis=1))
 
 
 def client(listener=None, about=MODELS, **limits) -> TestClient:

@@ -17,7 +17,7 @@ from rann_jax import predict
 from rann_jax.listener import Listener
 from rann_jax.predict import main
 from rann_jax.tag_output import SUFFIX
-from rann_jax.timeline import Judgement
+from rann_jax.timeline import WindowProbabilities
 
 pytestmark = pytest.mark.fast
 
@@ -29,9 +29,9 @@ class Loudness(Listener):
         self.labels, self.task = ("loud", "quiet"), "classification"
         self.sample_rate, self.crop_samples, self.batch_size = 8000, 800, 16
 
-    def judge(self, windows):
+    def infer(self, windows):
         loud = np.abs(windows).max(axis=1)
-        return Judgement(np.stack([loud, 1 - loud], axis=1))
+        return WindowProbabilities(np.stack([loud, 1 - loud], axis=1))
 
 
 @pytest.fixture(autouse=True)
@@ -244,15 +244,15 @@ def test_what_was_tagged_before_an_interruption_is_kept(number, code, says, tmp_
         soundfile.write(tmp_path / name, np.full(8000 * seconds, 0.5), 8000)
     table = tmp_path / "t.csv"
     table.write_text("of yesterday")
-    judge, seen = Loudness.judge, []
+    infer, seen = Loudness.infer, []
 
     def interrupted(self, windows):
         seen.append(len(windows))
         if sum(seen) > 100:
             signal.raise_signal(number)
-        return judge(self, windows)
+        return infer(self, windows)
 
-    monkeypatch.setattr(Loudness, "judge", interrupted)
+    monkeypatch.setattr(Loudness, "infer", interrupted)
     names = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
     more = [text for kind in ("audacity", "raven") for text in (f"--{kind}", str(tmp_path / kind))]
     assert code_of(["model", *names, "--quiet", "--csv", str(table), "--top", "1", *more]) == code

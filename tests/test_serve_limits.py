@@ -154,18 +154,18 @@ def test_rate_of_requests_is_limited():
 
 
 class Slow(Loudness):
-    """Blocks in `judge` until released, and counts how many sounds it hears at once."""
+    """Blocks in `infer` until released, and counts how many sounds it hears at once."""
 
     def __init__(self):
         super().__init__()
         self.go, self.hearing, self.most = threading.Event(), 0, 0
 
-    def judge(self, windows):
+    def infer(self, windows):
         self.hearing += 1
         self.most = max(self.most, self.hearing)
         assert self.go.wait(60)
         self.hearing -= 1
-        return super().judge(windows)
+        return super().infer(windows)
 
 
 @pytest.mark.fast

@@ -14,7 +14,7 @@ from input_pipeline.datasets.quickstart import synthesise
 from rann_jax import export, hear
 from rann_jax.errors import ConfigError
 from rann_jax.listener import Listener, in_batches
-from rann_jax.timeline import Judgement, joined
+from rann_jax.timeline import WindowProbabilities, joined
 from rann_jax.windows import resampled, sliding
 
 
@@ -90,8 +90,8 @@ class Loudness(Listener):
 
     labels, task, sample_rate, crop_samples, batch_size = ("peak",), "tagging", 16000, 8, 2
 
-    def judge(self, windows: np.ndarray) -> Judgement:
-        return Judgement(np.abs(windows).max(axis=1, keepdims=True))
+    def infer(self, windows: np.ndarray) -> WindowProbabilities:
+        return WindowProbabilities(np.abs(windows).max(axis=1, keepdims=True))
 
 
 @pytest.mark.fast
@@ -136,9 +136,9 @@ def test_floats_at_integer_scale_are_refused(dtype):
     assert Loudness().tag(loud, 16000)
     says = "100% of its samples exceed full scale, which is 1.0 for floats: divide them by their integer sc"
     for wave in (np.array([0, 900, -12000, 32512], dtype), np.ones(1, dtype) * 2):
-        for judged in (Loudness().tag, Loudness().timeline, lambda w, r: Loudness().probabilities([w], r)):
+        for method in (Loudness().tag, Loudness().timeline, lambda w, r: Loudness().probabilities([w], r)):
             with pytest.raises(ValueError, match=f"{says}ale, such as 32768, or give int16"):
-                judged(wave, 16000)
+                method(wave, 16000)
     with pytest.raises(ValueError, match="11% of its samples exceed full scale"):
         Loudness().tag(np.append(loud, dtype(1.5)), 16000)
 
@@ -218,7 +218,7 @@ def test_no_windows_give_empty_arrays(tagger):
         of_none, of_one = said(none), said(one)
         assert of_none.shape == (0, *of_one.shape[1:])
         assert of_none.dtype == of_one.dtype
-    assert tagger.judge(none).conflict is None
+    assert tagger.infer(none).conflict is None
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

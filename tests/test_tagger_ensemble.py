@@ -46,7 +46,7 @@ def test_dempster_shafer_by_hand():
 def test_every_rule_for_classification(rule):
     probs = np.array([[0.7, 0.2, 0.1], [0.5, 0.1, 0.4], [0.2, 0.2, 0.6]], np.float32)
     ensemble = TaggerEnsemble([fake(p) for p in probs], rule=rule)
-    fused, contradiction, by_model = ensemble.judge(np.zeros((2, 400), np.float32))
+    fused, contradiction, by_model = ensemble.infer(np.zeros((2, 400), np.float32))
     np.testing.assert_array_equal(by_model, np.stack([probs, probs]))
     np.testing.assert_allclose(fused, np.tile(RULES[rule](probs), (2, 1)), atol=1e-6)
     np.testing.assert_allclose(contradiction, 1 - probs.prod(axis=0).sum(), atol=1e-6)
@@ -56,7 +56,7 @@ def test_every_rule_for_classification(rule):
 def test_every_rule_for_tagging(rule):
     probs = np.array([[0.9, 0.2, 0.6], [0.8, 0.1, 0.4]], np.float32)
     ensemble = TaggerEnsemble([fake(p, task="tagging") for p in probs], rule=rule)
-    fused, contradiction, _ = ensemble.judge(np.zeros((1, 400), np.float32))
+    fused, contradiction, _ = ensemble.infer(np.zeros((1, 400), np.float32))
     np.testing.assert_allclose(fused[0], RULES[rule](binary_frames(probs))[..., 0], atol=1e-6)
     np.testing.assert_allclose(contradiction, conflict(binary_frames(probs)).mean(), atol=1e-6)
 

@@ -67,7 +67,7 @@ class Server:
         """Compile the programs for all batch sizes, in the listener's thread."""
         sizes = {1 << n for n in range(self.listener.batch_size.bit_length())} | {self.listener.batch_size}
         for size in sorted(sizes):
-            self._thread.submit(self.listener.judge, np.zeros((size, self.listener.crop_samples), np.float32))
+            self._thread.submit(self.listener.infer, np.zeros((size, self.listener.crop_samples), np.float32))
 
     def close(self) -> None:
         """Stop processing sounds."""
