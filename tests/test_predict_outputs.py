@@ -14,24 +14,11 @@ import pytest
 import soundfile
 
 from rann_jax import predict
-from rann_jax.listener import Listener
 from rann_jax.predict import main
 from rann_jax.tag_output import SUFFIX
-from rann_jax.timeline import WindowProbabilities
+from tests.fake_models import Loudness
 
 pytestmark = pytest.mark.fast
-
-
-class Loudness(Listener):
-    """Scores how loud a window is; replaces a network where only the plumbing matters."""
-
-    def __init__(self):
-        self.labels, self.task = ("loud", "quiet"), "classification"
-        self.sample_rate, self.crop_samples, self.batch_size = 8000, 800, 16
-
-    def infer(self, windows):
-        loud = np.abs(windows).max(axis=1)
-        return WindowProbabilities(np.stack([loud, 1 - loud], axis=1))
 
 
 @pytest.fixture(autouse=True)

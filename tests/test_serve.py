@@ -13,7 +13,7 @@ import rann_jax
 from rann_jax.serve.__main__ import main
 from rann_jax.tagger_ensemble import TaggerEnsemble
 from tests.conftest import TINY_LABELS
-from tests.test_tagger_ensemble import ZADEH, fake
+from tests.fake_models import RATE, ZADEH, constant
 
 pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
 
@@ -23,7 +23,7 @@ from input_pipeline.audio import AudioError
 from rann_jax.serve.answer import at_most
 from rann_jax.serve.app import HEADERS, PAGE, create_app
 from rann_jax.serve.limits import Limits
-from tests.serving import MODELS, RATE, WHOLE, client, encoded
+from tests.serving import MODELS, WHOLE, client, encoded
 
 
 def wav_header(*, channels=1, rate=RATE, data_bytes=1600, data=b"\0" * 1600) -> bytes:
@@ -75,7 +75,7 @@ def test_answers_equal_those_of_the_tagger(tiny_workdir):
 @pytest.mark.fast
 def test_an_ensemble_shows_fusion_conflict_and_each_model():
     """Zadeh's paradox: Dempster's rule picks the class that both models consider almost impossible."""
-    ensemble = TaggerEnsemble([fake(p) for p in ZADEH], rule="ds", batch_size=4)
+    ensemble = TaggerEnsemble([constant(p) for p in ZADEH], rule="ds", batch_size=4)
     http = client(ensemble, {"models": ["a", "b"], "rule": "ds"})
     answer = http.post("/api/tag?top=1", content=encoded(np.zeros(2000))).json()
     assert answer["conflict"] == pytest.approx(1 - 0.01**2, abs=1e-5)

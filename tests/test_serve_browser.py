@@ -12,8 +12,8 @@ import pytest
 
 from rann_jax.serve.limits import Limits
 from rann_jax.tagger_ensemble import TaggerEnsemble
-from tests.serving import RATE, Loudness, encoded, uvicorn
-from tests.test_tagger_ensemble import ZADEH, fake
+from tests.fake_models import RATE, ZADEH, Loudness, constant
+from tests.serving import encoded, uvicorn
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra 'browser' is not installed")
 
@@ -103,7 +103,7 @@ def test_a_chosen_file_is_drawn_and_tagged(page, tmp_path):
 
 
 def test_models_that_contradict_each_other_are_shown(page, tmp_path):
-    ensemble = TaggerEnsemble([fake(p) for p in ZADEH], rule="ds", batch_size=4)
+    ensemble = TaggerEnsemble([constant(p) for p in ZADEH], rule="ds", batch_size=4)
     with served(ensemble, ["mel", "cqt"], "ds") as address:
         page.goto(address)
         page.set_input_files("#file", tone(tmp_path))

@@ -10,7 +10,8 @@ httpx = pytest.importorskip("httpx2", reason="FastAPI's test client needs httpx2
 
 from rann_jax.serve.app import create_app  # noqa: E402
 from rann_jax.serve.limits import CLIENTS, Limits, RequestRate  # noqa: E402
-from tests.serving import MODELS, WHOLE, Loudness, client  # noqa: E402
+from tests.fake_models import Loudness  # noqa: E402
+from tests.serving import MODELS, WHOLE, client  # noqa: E402
 
 
 @pytest.mark.fast

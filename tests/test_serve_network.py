@@ -15,7 +15,8 @@ uvicorn = pytest.importorskip("uvicorn", reason="the extra 'serve' is not instal
 from fastapi.testclient import TestClient  # noqa: E402 - after the skip
 
 from rann_jax.serve import connection  # noqa: E402
-from tests.serving import WHOLE, Loudness  # noqa: E402
+from tests.fake_models import Loudness  # noqa: E402
+from tests.serving import WHOLE  # noqa: E402
 
 
 @pytest.mark.fast

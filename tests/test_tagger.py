@@ -85,7 +85,7 @@ def test_streaming_is_the_timeline(tagger):
     np.testing.assert_allclose(streamed.probabilities, whole.probabilities, atol=1e-5)
 
 
-class Loudness(Listener):
+class Peak(Listener):
     """Scores a window by its peak, which shows the full scale that was assumed."""
 
     labels, task, sample_rate, crop_samples, batch_size = ("peak",), "tagging", 16000, 8, 2
@@ -100,8 +100,8 @@ def test_blocks_of_int16_are_the_same_sound(rate):
     """Blocks of int16, as microphones give them, cut anywhere, one empty and one as equal float values."""
     pcm = np.array([100, -29999, 300, 16384, 0, -32768, 7, 8, 9, 10, 11, -12000] * 3, np.int16)
     blocks = [pcm[:5], pcm[5:5], pcm[5:30].astype(np.float64) / 32768, pcm[30:]]
-    streamed = joined(list(Loudness().stream(blocks, rate)))
-    expected = Loudness().timeline(pcm, rate)
+    streamed = joined(list(Peak().stream(blocks, rate)))
+    expected = Peak().timeline(pcm, rate)
     np.testing.assert_allclose(streamed.probabilities, expected.probabilities, atol=1e-6)
     if rate == 16000:
         np.testing.assert_array_equal(streamed.probabilities[:3, 0], [1, 1, 29999 / 32768])
@@ -121,11 +121,11 @@ def test_blocks_of_int16_are_the_same_sound(rate):
 )
 def test_blocks_that_are_not_sound_are_refused(block, says):
     """`stream` refuses what `tag` refuses, but only on reaching the block, since a stream may never end."""
-    parts = Loudness().stream([np.zeros(16, np.float32), block], 16000)
+    parts = Peak().stream([np.zeros(16, np.float32), block], 16000)
     with pytest.raises(ValueError, match=says):
         list(parts)
     with pytest.raises(ValueError, match=says):
-        Loudness().tag(block, 16000)
+        Peak().tag(block, 16000)
 
 
 @pytest.mark.fast
@@ -133,21 +133,21 @@ def test_blocks_that_are_not_sound_are_refused(block, says):
 def test_floats_at_integer_scale_are_refused(dtype):
     """As in a file of floats, a tenth of the sounding samples may exceed full scale, but not more."""
     loud = np.r_[np.zeros(100), np.tile([0.5, -0.5], 45), np.full(10, 1.5)].astype(dtype)
-    assert Loudness().tag(loud, 16000)
+    assert Peak().tag(loud, 16000)
     says = "100% of its samples exceed full scale, which is 1.0 for floats: divide them by their integer sc"
     for wave in (np.array([0, 900, -12000, 32512], dtype), np.ones(1, dtype) * 2):
-        for method in (Loudness().tag, Loudness().timeline, lambda w, r: Loudness().probabilities([w], r)):
+        for method in (Peak().tag, Peak().timeline, lambda w, r: Peak().probabilities([w], r)):
             with pytest.raises(ValueError, match=f"{says}ale, such as 32768, or give int16"):
                 method(wave, 16000)
     with pytest.raises(ValueError, match="11% of its samples exceed full scale"):
-        Loudness().tag(np.append(loud, dtype(1.5)), 16000)
+        Peak().tag(np.append(loud, dtype(1.5)), 16000)
 
 
 @pytest.mark.fast
 def test_a_loud_block_of_a_stream_is_not_judged_by_itself():
     """A bang may fill a block, and a decoded mp3 may exceed full scale."""
     blocks = [np.full(8, 0.1), np.full(8, 1.5), np.full(100, 0.1)]
-    peaks = joined(list(Loudness().stream(blocks, 16000))).probabilities
+    peaks = joined(list(Peak().stream(blocks, 16000))).probabilities
     assert peaks.max() == 1.5
 
 
@@ -155,12 +155,12 @@ def test_a_loud_block_of_a_stream_is_not_judged_by_itself():
 def test_a_stream_at_integer_scale_is_refused_at_its_end():
     """The whole stream is judged as `tag` judges a sound, so its windows come before the error."""
     blocks = [np.full(8, 0.1), np.full(8, 900.0), np.full(50, 0.1), np.zeros(100)]
-    parts = Loudness().stream(blocks, 16000)
+    parts = Peak().stream(blocks, 16000)
     assert next(parts).probabilities.max() == 900
     with pytest.raises(ValueError, match="12% of its samples exceed full scale, which"):
         list(parts)
-    assert list(Loudness().stream([*blocks, np.full(20, 0.1)], 16000))
-    assert list(Loudness().stream([np.full(8, 30000, np.int16)], 16000))
+    assert list(Peak().stream([*blocks, np.full(20, 0.1)], 16000))
+    assert list(Peak().stream([np.full(8, 30000, np.int16)], 16000))
 
 
 @pytest.mark.fast
@@ -168,12 +168,12 @@ def test_a_stream_at_integer_scale_is_refused_at_its_end():
 def test_impossible_rates_are_refused(rate):
     """The resampler would not terminate for NaN and would make days of sound from 1 Hz."""
     with pytest.raises(ValueError, match=f"sample_rate={rate}: it must be between 1000 and 768000 Hz"):
-        Loudness().tag(np.ones(9), rate)
+        Peak().tag(np.ones(9), rate)
 
 
 @pytest.mark.fast
 def test_a_stream_without_samples_has_no_windows():
-    assert list(Loudness().stream([], 16000)) == list(Loudness().stream([np.zeros(0, np.int16)], 16000)) == []
+    assert list(Peak().stream([], 16000)) == list(Peak().stream([np.zeros(0, np.int16)], 16000)) == []
 
 
 def test_lengths_compile_a_bounded_number_of_programs():

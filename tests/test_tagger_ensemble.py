@@ -1,40 +1,21 @@
 """Several models on the same windows: every fusion rule, the conflict, and models that cannot be fused."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rann_jax.errors import ConfigError
 from rann_jax.fusion import RULES, binary_frames, conflict
 from rann_jax.tagger_ensemble import TaggerEnsemble
+from tests.fake_models import ZADEH, constant
 
 pytestmark = pytest.mark.fast
 
 
-def fake(probabilities, **changes) -> SimpleNamespace:
-    """Return a model that gives every window the same probabilities."""
-    answer = jnp.array(probabilities, jnp.float32)
-    attributes = {
-        "labels": ("dog", "cat", "rain"),
-        "task": "classification",
-        "sample_rate": 8000,
-        "crop_samples": 400,
-        "window_seconds": 0.05,
-        "variables": answer,
-        "step": lambda variables, windows: jnp.tile(variables, (len(windows), 1)),
-    }
-    return SimpleNamespace(**attributes | changes)
-
-
-ZADEH = ([0.99, 0.01, 0.0], [0.0, 0.01, 0.99])
-
-
 def test_dempster_shafer_by_hand():
     """Zadeh's paradox, in every window of a sound."""
-    ensemble = TaggerEnsemble([fake(p) for p in ZADEH], rule="ds", batch_size=4)
+    ensemble = TaggerEnsemble([constant(p) for p in ZADEH], rule="ds", batch_size=4)
     timeline = ensemble.timeline(np.zeros(2000, np.float32), 8000)
     assert timeline.probabilities.shape == (9, 3)
     np.testing.assert_allclose(timeline.probabilities, np.tile([0, 1, 0], (9, 1)), atol=1e-6)
@@ -45,7 +26,7 @@ def test_dempster_shafer_by_hand():
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_every_rule_for_classification(rule):
     probs = np.array([[0.7, 0.2, 0.1], [0.5, 0.1, 0.4], [0.2, 0.2, 0.6]], np.float32)
-    ensemble = TaggerEnsemble([fake(p) for p in probs], rule=rule)
+    ensemble = TaggerEnsemble([constant(p) for p in probs], rule=rule)
     fused, contradiction, by_model = ensemble.infer(np.zeros((2, 400), np.float32))
     np.testing.assert_array_equal(by_model, np.stack([probs, probs]))
     np.testing.assert_allclose(fused, np.tile(RULES[rule](probs), (2, 1)), atol=1e-6)
@@ -55,7 +36,7 @@ def test_every_rule_for_classification(rule):
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_every_rule_for_tagging(rule):
     probs = np.array([[0.9, 0.2, 0.6], [0.8, 0.1, 0.4]], np.float32)
-    ensemble = TaggerEnsemble([fake(p, task="tagging") for p in probs], rule=rule)
+    ensemble = TaggerEnsemble([constant(p, task="tagging") for p in probs], rule=rule)
     fused, contradiction, _ = ensemble.infer(np.zeros((1, 400), np.float32))
     np.testing.assert_allclose(fused[0], RULES[rule](binary_frames(probs))[..., 0], atol=1e-6)
     np.testing.assert_allclose(contradiction, conflict(binary_frames(probs)).mean(), atol=1e-6)
@@ -73,14 +54,14 @@ def test_every_rule_for_tagging(rule):
 )
 def test_models_that_cannot_be_fused_are_refused(changes, says):
     with pytest.raises(ConfigError, match=says):
-        TaggerEnsemble([fake(ZADEH[0]), fake(ZADEH[1], **changes)])
+        TaggerEnsemble([constant(ZADEH[0]), constant(ZADEH[1], **changes)])
 
 
 def test_wrong_use_is_refused():
     with pytest.raises(ConfigError, match="'mean': use one of wa, ds"):
-        TaggerEnsemble([fake(p) for p in ZADEH], rule="mean")
+        TaggerEnsemble([constant(p) for p in ZADEH], rule="mean")
     with pytest.raises(ConfigError, match="two models"):
-        TaggerEnsemble([fake(ZADEH[0])])
+        TaggerEnsemble([constant(ZADEH[0])])
 
 
 @pytest.mark.parametrize("kind", [str, Path])
