@@ -29,6 +29,7 @@ from orbax.checkpoint import checkpoint_managers
 from rann_jax import distributed
 from rann_jax.checksum import checksum, is_shared, own_sum
 from rann_jax.errors import ConfigError
+from rann_jax.record import Record, reason, unreadable
 from rann_jax.state import TrainState
 from rann_jax.workdir import replace_atomically
 
@@ -39,43 +40,6 @@ LOOKS = 5  # (ours) attempts to list checkpoints while a training run removes so
 # pays off only for parts of at least this many bytes. A RANN has hundreds of arrays, most of them small: the
 # first checkpoint of eight devices took ten seconds when all arrays were cut, 0.3 seconds when none was.
 SMALLEST_PART = 2**20
-
-# Orbax warns about every save without metrics; between evaluations there are none to save.
-logging.getLogger("absl").addFilter(lambda said: "Requested `tracked_metric`" not in str(said.msg))
-
-
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """What a checkpoint holds beside its arrays; plain JSON.
-
-    Attributes:
-      batches: number of training batches taken so far: the position in the data to resume from.
-      seconds: training time so far, in seconds.
-      bundle: config, labels and data fingerprints: all that is needed to use the weights.
-      checksum: checksum of the saved arrays; None in checkpoints of versions that did not write one.
-      losses: losses of the steps that are in no row of metrics yet, so that a resumed run writes the same
-        rows as an uninterrupted one.
-      evaluation_due: whether the run was told to stop before it had evaluated this step, and so evaluates it
-        when it resumes.
-    """
-
-    batches: int
-    seconds: float
-    bundle: dict[str, Any]
-    checksum: int | None = None
-    losses: list[float] = dataclasses.field(default_factory=list)
-    evaluation_due: bool = False
-
-    @property
-    def converted(self) -> bool:
-        """Whether the weights were trained elsewhere, on data of which nothing is known."""
-        return not self.bundle["fingerprints"]
-
-    def changed(self, fingerprints: Mapping[str, str]) -> list[str]:
-        """Return the names of the splits whose data differs from what the run was started with."""
-        if self.converted:
-            return []
-        return [name for name, now in fingerprints.items() if self.bundle["fingerprints"].get(name) != now]
 
 
 class Checkpoints:
@@ -100,6 +64,7 @@ class Checkpoints:
             enable_async_checkpointing=True,
         )
         self._given_metric = best_metric
+        logging.getLogger("absl").addFilter(_is_news)
         self._manager = _manager((workdir / "checkpoints").absolute(), options)
         # Every process reads by itself: the manager's own restore ends in a collective, which a process with
         # damaged files would never reach.
@@ -218,7 +183,7 @@ class Checkpoints:
         try:
             return self._read(like, step)
         except Exception as error:  # on damaged files the readers may raise anything
-            raise _unreadable(f"{self._manager.directory}: checkpoint {step}", error) from error
+            raise unreadable(f"{self._manager.directory}: checkpoint {step}", error) from error
 
     def _read(self, like: Any, step: int) -> tuple[TrainState, Record]:
         """Read a checkpoint; if processes share its arrays, all raise when one cannot read its part."""
@@ -227,7 +192,7 @@ class Checkpoints:
         failure: Exception | None = None
         try:
             restored = self._restore(step, state=arrays, record=ocp.args.JsonRestore())
-            record, number = _record(restored.record), own_sum(restored.state)
+            record, number = Record.from_json(restored.record), own_sum(restored.state)
         except Exception as error:  # on damaged files the readers may raise anything
             failure = error
         shared = is_shared(like)
@@ -256,7 +221,7 @@ class Checkpoints:
             try:
                 return self._read(like, step)
             except Exception as error:
-                reasons.append(f"checkpoint {step} cannot be read ({_reason(error)})")
+                reasons.append(f"checkpoint {step} cannot be read ({reason(error)})")
             print(f"warning: {self._manager.directory}: {reasons[-1]}", file=sys.stderr)
         said = reasons[0] if reasons else "there is none"
         raise ConfigError(f"{self._manager.directory}: {said}, nor any before it: name another workdir")
@@ -291,9 +256,9 @@ class Checkpoints:
           ConfigError: it is damaged, or another version of this program wrote it.
         """
         try:
-            return _record(self._restore(step, record=ocp.args.JsonRestore()).record)
+            return Record.from_json(self._restore(step, record=ocp.args.JsonRestore()).record)
         except Exception as error:
-            raise _unreadable(f"{self._manager.directory}/{step}/record", error) from error
+            raise unreadable(f"{self._manager.directory}/{step}/record", error) from error
 
     def newest_record(self) -> Record:
         """Return the newest record that can be read; every record of a run has its config and labels.
@@ -338,10 +303,10 @@ def data_fingerprints(workdir: Path) -> dict[str, str]:
         return {}
     path = folder / str(max(steps)) / "record" / "metadata"
     try:
-        fingerprints = _record(json.loads(path.read_text())).bundle["fingerprints"]
+        fingerprints = Record.from_json(json.loads(path.read_text())).bundle["fingerprints"]
         return {str(split): str(fingerprint) for split, fingerprint in fingerprints.items()}
     except Exception as error:  # on damaged files this may raise nearly anything
-        raise _unreadable(str(path), error) from error
+        raise unreadable(str(path), error) from error
 
 
 def _manager(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
@@ -355,31 +320,16 @@ def _manager(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.Checkpo
     return made()
 
 
+def _is_news(entry: logging.LogRecord) -> bool:
+    """Return False for Orbax's warning about a save without metrics: between evaluations there are none."""
+    return "Requested `tracked_metric`" not in str(entry.msg)
+
+
 def _arrays() -> ocp.PyTreeCheckpointHandler:
     """Return the handler that reads and writes a state; it handles JAX arrays only."""
     handler = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SMALLEST_PART)
     registry = ocp.type_handlers.create_type_handler_registry((jax.Array, handler))
     return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
-
-
-def _record(saved: Any) -> Record:
-    record = Record(**saved)
-    if missing := {"config", "labels", "fingerprints"} - set(record.bundle):
-        raise ValueError(f"its record lacks {', '.join(sorted(missing))}")
-    if not all(isinstance(loss, float) for loss in record.losses):
-        raise ValueError("its losses are not numbers")
-    return record
-
-
-def _unreadable(what: str, error: Exception) -> ConfigError:
-    return ConfigError(
-        f"{what} cannot be read ({_reason(error)}): it is damaged, or another version of this program wrote "
-        "it: copy it again, use that version, or name another workdir"
-    )
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @contextmanager

@@ -22,11 +22,12 @@ from ml_collections import ConfigDict
 from input_pipeline.datasets.source import check_classes, read_table
 from rann_jax import environment, pretrained
 from rann_jax import workdir as workdirs
-from rann_jax.checkpoint import Checkpoints, Record
+from rann_jax.checkpoint import Checkpoints
 from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
 from rann_jax.program import guarded
+from rann_jax.record import Record
 
 CLASSES_FILE = "class_labels_indices.csv"
 

@@ -17,12 +17,13 @@ from input_pipeline import survey
 from input_pipeline.loader import Batch, eval_batches
 from input_pipeline.prepared import Prepared
 from rann_jax import distributed, metrics, predictions
-from rann_jax.checkpoint import Checkpoints, Record
+from rann_jax.checkpoint import Checkpoints
 from rann_jax.compiler import suited, xla_options
 from rann_jax.dispatch import one_behind
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.experiment import Experiment
 from rann_jax.predictions import Predictions
+from rann_jax.record import Record
 from rann_jax.state import TrainState
 from rann_jax.steps import make_eval_step
 from rann_jax.workdir import replace_atomically

@@ -12,9 +12,10 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from rann_jax import checkpoint, distributed
-from rann_jax.checkpoint import SMALLEST_PART, Checkpoints, Record
+from rann_jax.checkpoint import SMALLEST_PART, Checkpoints
 from rann_jax.checksum import checksum
 from rann_jax.errors import ConfigError
+from rann_jax.record import Record
 from rann_jax.state import TrainState
 
 BUNDLE = {"labels": ["dog", "cat"], "config": {"t_c": 4.0}, "fingerprints": {"train": "ab"}}

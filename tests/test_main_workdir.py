@@ -17,9 +17,10 @@ import rann_jax.main
 import rann_jax.train
 from input_pipeline.prepare import prepare
 from rann_jax import lock, predictions
-from rann_jax.checkpoint import Checkpoints, Record
+from rann_jax.checkpoint import Checkpoints
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.preemption import PreemptedError
+from rann_jax.record import Record
 from rann_jax.tagger import Tagger
 from rann_jax.writers import read_metrics
 from tests import two_blocks

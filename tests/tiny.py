@@ -15,8 +15,9 @@ from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from configs.base import base, parse_arg
-from rann_jax.checkpoint import Checkpoints, Record
+from rann_jax.checkpoint import Checkpoints
 from rann_jax.experiment import build
+from rann_jax.record import Record
 
 SHRINK = 0.5
 

@@ -1,0 +1,66 @@
+"""What a checkpoint holds beside its arrays."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from rann_jax.errors import ConfigError
+
+BUNDLE = {"config", "labels", "fingerprints"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """Where a run stands, and what its weights need to be used; plain JSON.
+
+    Attributes:
+      batches: number of training batches taken so far: the position in the data to resume from.
+      seconds: training time so far, in seconds.
+      bundle: config, labels and data fingerprints: all that is needed to use the weights.
+      checksum: checksum of the saved arrays; None in checkpoints of versions that did not write one.
+      losses: losses of the steps that are in no row of metrics yet, so that a resumed run writes the same
+        rows as an uninterrupted one.
+      evaluation_due: whether the run was told to stop before it had evaluated this step, and so evaluates it
+        when it resumes.
+    """
+
+    batches: int
+    seconds: float
+    bundle: dict[str, Any]
+    checksum: int | None = None
+    losses: list[float] = dataclasses.field(default_factory=list)
+    evaluation_due: bool = False
+
+    @classmethod
+    def from_json(cls, saved: Any) -> "Record":
+        """Return the record that was saved. On damaged or newer ones, this may raise nearly anything."""
+        record = cls(**saved)
+        if missing := BUNDLE - set(record.bundle):
+            raise ValueError(f"its record lacks {', '.join(sorted(missing))}")
+        if not all(isinstance(loss, float) for loss in record.losses):
+            raise ValueError("its losses are not numbers")
+        return record
+
+    @property
+    def converted(self) -> bool:
+        """Whether the weights were trained elsewhere, on data of which nothing is known."""
+        return not self.bundle["fingerprints"]
+
+    def changed(self, fingerprints: Mapping[str, str]) -> list[str]:
+        """Return the names of the splits whose data differs from what the run was started with."""
+        if self.converted:
+            return []
+        return [name for name, now in fingerprints.items() if self.bundle["fingerprints"].get(name) != now]
+
+
+def unreadable(what: str, error: Exception) -> ConfigError:
+    """Return the error for a checkpoint, or a part of one, that raised another when it was read."""
+    return ConfigError(
+        f"{what} cannot be read ({reason(error)}): it is damaged, or another version of this program wrote "
+        "it: copy it again, use that version, or name another workdir"
+    )
+
+
+def reason(error: Exception) -> str:
+    """Return an exception's message in one line of at most 300 characters, or else its type."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
