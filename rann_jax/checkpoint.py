@@ -31,7 +31,7 @@ from rann_jax.checksum import checksum, is_shared, own_sum
 from rann_jax.errors import ConfigError
 from rann_jax.record import Record, reason, unreadable
 from rann_jax.state import TrainState
-from rann_jax.workdir import replace_atomically
+from rann_jax.workdir import CHECKPOINTS, replace_atomically
 
 KEEP_LATEST = 2
 LOOKS = 5  # (ours) attempts to list checkpoints while a training run removes some, at most once per save
@@ -65,7 +65,7 @@ class Checkpoints:
         )
         self._given_metric = best_metric
         logging.getLogger("absl").addFilter(_is_news)
-        self._manager = _manager((workdir / "checkpoints").absolute(), options)
+        self._manager = _manager((workdir / CHECKPOINTS).absolute(), options)
         # Every process reads by itself: the manager's own restore ends in a collective, which a process with
         # damaged files would never reach.
         alone = jax.process_index()
@@ -297,7 +297,7 @@ def data_fingerprints(workdir: Path) -> dict[str, str]:
     Raises:
       ConfigError: the newest checkpoint's record is damaged, or another version of this program wrote it.
     """
-    folder = workdir / "checkpoints"
+    folder = workdir / CHECKPOINTS
     steps = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
     if not steps:
         return {}

@@ -26,7 +26,7 @@ from rann_jax.predictions import Predictions
 from rann_jax.record import Record
 from rann_jax.state import TrainState
 from rann_jax.steps import make_eval_step
-from rann_jax.workdir import replace_atomically
+from rann_jax.workdir import PREDICTIONS, replace_atomically
 
 # The scores of a split, by task.
 MEASURES = {"classification": ("mAP", "accuracy", "macro_f1"), "tagging": ("mAP", "mAUC", "d_prime")}
@@ -164,7 +164,7 @@ class SplitEvaluator:
             "step": self._trained_steps,
             "fingerprint": self.fingerprint,
         }
-        with replace_atomically(workdir / "predictions" / f"{file_name}.json") as file:
+        with replace_atomically(workdir / PREDICTIONS / f"{file_name}.json") as file:
             file.write(json.dumps(summary, indent=2) + "\n")
         return Predictions(
             ids=np.array([row.id for row in self._prepared.manifest(self._split).rows]),

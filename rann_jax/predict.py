@@ -30,7 +30,7 @@ from rann_jax.report.timeline_picture import TimelinePicture, picture_file
 from rann_jax.tag_output import Choice, CsvTable, Tagged, csv_table, label_file, output_path, shown
 from rann_jax.tagger_ensemble import DEFAULT_RULE, load
 from rann_jax.timeline import RunningMean
-from rann_jax.workdir import check_folder
+from rann_jax.workdir import check_folder, is_workdir
 
 TOP = 5  # tags shown per file
 LONGEST_NAME = 255  # bytes, in Linux file systems
@@ -127,7 +127,7 @@ def _is_sound(path: Path) -> bool:
 
 
 def _why_not_a_workdir(folder: Path) -> str:
-    if (folder / "checkpoints").is_dir():
+    if is_workdir(folder):
         return "; it is a workdir: name workdirs before all files"
     return ", and no checkpoints/ as in a workdir: leave it out, or name another"
 
@@ -170,7 +170,7 @@ def split_sources(first: Path, rest: Sequence[Path]) -> tuple[list[Path], list[P
     """
     if first.is_file():
         raise ConfigError(f"{first} is a file: name the workdir first, then what to tag")
-    count = next((i for i, path in enumerate(rest) if not (path / "checkpoints").is_dir()), len(rest))
+    count = next((i for i, path in enumerate(rest) if not is_workdir(path)), len(rest))
     workdirs, sources = [first, *rest[:count]], list(rest[count:])
     if not sources:
         raise ConfigError("no sound files are named, only workdirs: add files or folders to tag")

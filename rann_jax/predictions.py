@@ -10,7 +10,7 @@ import numpy as np
 
 from rann_jax.errors import ConfigError
 from rann_jax.steps import LOSSES
-from rann_jax.workdir import replace_atomically
+from rann_jax.workdir import PREDICTIONS, replace_atomically
 
 BEST = ".best"
 MAX_CLASSES = 100_000  # (ours) classes are scored one by one
@@ -68,7 +68,7 @@ class Predictions:
 
 def path_of(workdir: Path, split: str) -> Path:
     """Return where a workdir keeps the predictions of a split."""
-    return workdir / "predictions" / f"{split}.npz"
+    return workdir / PREDICTIONS / f"{split}.npz"
 
 
 def best(split: str) -> str:
@@ -87,7 +87,7 @@ def scored_split(name: str) -> str:
 
 def splits(workdir: Path) -> list[str]:
     """Return the splits with predictions of the latest checkpoint; a split's name has no dot."""
-    names = (path.stem for path in (workdir / "predictions").glob("*.npz"))
+    names = (path.stem for path in (workdir / PREDICTIONS).glob("*.npz"))
     return sorted(name for name in names if "." not in name)
 
 

@@ -23,6 +23,7 @@ from rann_jax.listener import Listener, check_batch_size, checked, in_batches
 from rann_jax.steps import make_embed_step, make_eval_step
 from rann_jax.timeline import WindowProbabilities
 from rann_jax.windows import batched
+from rann_jax.workdir import is_workdir
 
 
 class Tagger(Listener):
@@ -75,7 +76,7 @@ class Tagger(Listener):
         workdir = Path(workdir)
         if checkpoint not in ("latest", "best"):
             raise ConfigError(f"checkpoint={checkpoint!r}: it must be latest or best")
-        if not (workdir / "checkpoints").is_dir():
+        if not is_workdir(workdir):
             raise ConfigError(f"{workdir} holds no checkpoints/: name the folder of a trained model")
         with closing(Checkpoints(workdir)) as checkpoints:
             if checkpoints.latest_step is None:

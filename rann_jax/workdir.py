@@ -15,6 +15,8 @@ from rann_jax.errors import ConfigError
 from rann_jax.keys import ADDED, check_keys
 
 CONFIG_FILE = "config.json"
+CHECKPOINTS = "checkpoints"
+PREDICTIONS = "predictions"
 
 # These keys change no result: where the data is, how it is stored and read, how arrays are sharded, how often
 # checkpoints are saved. A run may resume with other values.
@@ -78,10 +80,14 @@ def check_trainable(workdir: Path) -> None:
         )
 
 
+def is_workdir(folder: Path) -> bool:
+    """Return whether a folder is the workdir of a model, complete or not: it has a folder for checkpoints."""
+    return (folder / CHECKPOINTS).is_dir()
+
+
 def has_checkpoint(workdir: Path) -> bool:
     """Return whether a workdir holds a complete checkpoint, without creating or opening anything."""
-    folder = workdir / "checkpoints"
-    return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
+    return is_workdir(workdir) and any(path.name.isdecimal() for path in (workdir / CHECKPOINTS).iterdir())
 
 
 def holds_run(workdir: Path) -> bool:
@@ -89,7 +95,7 @@ def holds_run(workdir: Path) -> bool:
 
     A start that failed before its first checkpoint may leave a config.json but nothing to resume from.
     """
-    return has_checkpoint(workdir) or any((workdir / "predictions").glob("*.npz"))
+    return has_checkpoint(workdir) or any((workdir / PREDICTIONS).glob("*.npz"))
 
 
 def check_distinct(runs: Sequence[str | Path]) -> None:
