@@ -214,8 +214,10 @@ class Checkpoints:
         All processes that share the arrays of `like` return the same checkpoint.
 
         Raises:
-          ConfigError: none can be read.
+          ConfigError: there is none, or none can be read.
         """
+        if self.latest_step is None:
+            raise self._none()
         reasons = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -223,8 +225,20 @@ class Checkpoints:
             except Exception as error:
                 reasons.append(f"checkpoint {step} cannot be read ({reason(error)})")
             print(f"warning: {self._manager.directory}: {reasons[-1]}", file=sys.stderr)
-        said = reasons[0] if reasons else "there is none"
-        raise ConfigError(f"{self._manager.directory}: {said}, nor any before it: name another workdir")
+        raise ConfigError(f"{self._manager.directory}: {reasons[0]}, nor any before it: name another workdir")
+
+    def restore_chosen(self, like: Any, which: str) -> tuple[TrainState, Record]:
+        """Return what `restore_newest` does for "latest"; for "best", the best checkpoint.
+
+        Raises:
+          ConfigError: there is no such checkpoint, or it cannot be read.
+        """
+        if which == "latest" or self.latest_step is None:
+            return self.restore_newest(like)
+        if self.best_step is None:
+            workdir = self._manager.directory.parent
+            raise ConfigError(f"{workdir} holds no best checkpoint, as it was not evaluated: use the latest")
+        return self.restore(like, self.best_step)
 
     def set_aside(self, after: int) -> None:
         """Move checkpoints later than step `after`, which are unreadable, to `damaged_checkpoints/`."""
@@ -275,7 +289,8 @@ class Checkpoints:
         raise failures[0] if failures else self._none()
 
     def _none(self) -> ConfigError:
-        return ConfigError(f"{self._manager.directory} holds no complete checkpoint")
+        workdir = self._manager.directory.parent
+        return ConfigError(f"{workdir} holds no complete checkpoint: train it first")
 
     def close(self) -> None:
         """Wait for the save in progress, and close.

@@ -268,13 +268,8 @@ def evaluate_checkpoint(
     distributed.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     evaluators = [SplitEvaluator(experiment, prepared, name, mesh) for name in config.eval.splits]
     with closing(Checkpoints(workdir, config.best_metric)) as checkpoints:
-        step = checkpoints.best_step if which == "best" else checkpoints.latest_step
-        if step is None:
-            raise ConfigError(f"{workdir} holds no {which} checkpoint: train with --mode=train first")
         like = experiment.abstract_state(distributed.replicated(mesh))
-        state, record = (
-            checkpoints.restore(like, step) if which == "best" else checkpoints.restore_newest(like)
-        )
+        state, record = checkpoints.restore_chosen(like, which)
     if record.bundle["labels"] != list(prepared.labels):
         raise ConfigError(
             "config.data_dir: the labels of this data differ from the checkpoint's: name data with the same "

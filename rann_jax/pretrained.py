@@ -17,7 +17,7 @@ from rann_jax import interop, models
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import Experiment
 from rann_jax.features.front_end import FrontEnd
-from rann_jax.tagger import Tagger
+from rann_jax.trained import load_trained
 
 Arrays = Mapping[tuple[str, ...], np.ndarray]
 
@@ -112,9 +112,9 @@ def classes_of(source: Source, network: str) -> int:
 
 def _of_workdir(path: Path, experiment: Experiment) -> Source:
     """Return the averaged weights of a workdir's latest checkpoint."""
-    tagger = Tagger.load(path)
-    _check_same_front_end(str(path), tagger.experiment.front_end, experiment.front_end)
-    return Source(str(path), flatten_dict(jax.device_get(tagger.variables)), tagger.labels)
+    trained, variables, labels = load_trained(path)
+    _check_same_front_end(str(path), trained.front_end, experiment.front_end)
+    return Source(str(path), flatten_dict(jax.device_get(variables)), labels)
 
 
 def _of_file(path: Path, experiment: Experiment) -> Source:

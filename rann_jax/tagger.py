@@ -5,25 +5,20 @@ resampled, so the model never hears it at the wrong rate.
 """
 
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import SingleDeviceSharding
-from ml_collections import ConfigDict
 
-from rann_jax.checkpoint import Checkpoints
 from rann_jax.compiler import suited, xla_options
-from rann_jax.errors import ConfigError
-from rann_jax.experiment import Experiment, build
+from rann_jax.experiment import Experiment
 from rann_jax.listener import Listener, check_batch_size, checked, in_batches
 from rann_jax.steps import make_embed_step, make_eval_step
 from rann_jax.timeline import WindowProbabilities
+from rann_jax.trained import load_trained
 from rann_jax.windows import batched
-from rann_jax.workdir import is_workdir
 
 
 class Tagger(Listener):
@@ -73,25 +68,7 @@ class Tagger(Listener):
         Raises:
           ConfigError: there is no such checkpoint, or it cannot be read.
         """
-        workdir = Path(workdir)
-        if checkpoint not in ("latest", "best"):
-            raise ConfigError(f"checkpoint={checkpoint!r}: it must be latest or best")
-        if not is_workdir(workdir):
-            raise ConfigError(f"{workdir} holds no checkpoints/: name the folder of a trained model")
-        with closing(Checkpoints(workdir)) as checkpoints:
-            if checkpoints.latest_step is None:
-                raise ConfigError(f"{workdir} holds no complete checkpoint: train it first")
-            experiment = build(ConfigDict(checkpoints.newest_record().bundle["config"]))
-            like = experiment.abstract_state(SingleDeviceSharding(jax.local_devices()[0]))
-            if checkpoint == "latest":
-                state, record = checkpoints.restore_newest(like)
-            elif checkpoints.best_step is None:
-                raise ConfigError(
-                    f"{workdir} holds no best checkpoint, as it was never evaluated: use the latest"
-                )
-            else:
-                state, record = checkpoints.restore(like, checkpoints.best_step)
-        return cls(experiment, state.ema_variables, record.bundle["labels"], batch_size=batch_size)
+        return cls(*load_trained(Path(workdir), checkpoint), batch_size=batch_size)
 
     def infer(self, windows: np.ndarray) -> WindowProbabilities:
         """Return class probabilities (W, C) of windows (W, crop_samples); one model has no conflict."""

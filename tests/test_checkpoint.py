@@ -287,6 +287,19 @@ def in_several_processes(monkeypatch) -> list:
     return calls
 
 
+def test_the_chosen_checkpoint(workdir, tmp_path):
+    with closing(Checkpoints(workdir, "test/accuracy")) as checkpoints:
+        steps = [checkpoints.restore_chosen(like(), which)[1].batches for which in ("latest", "best")]
+        assert steps == [checkpoints.latest_step, checkpoints.best_step] == [6, 2]
+    with closing(Checkpoints(tmp_path / "new", "test/accuracy")) as checkpoints:
+        for which in ("latest", "best"):
+            with pytest.raises(ConfigError, match="new holds no complete checkpoint: train it"):
+                checkpoints.restore_chosen(like(), which)
+        checkpoints.save(1, state_at(1), Record(1, 1.5, BUNDLE), {})
+        with pytest.raises(ConfigError, match="new holds no best checkpoint, as it was not evaluated"):
+            checkpoints.restore_chosen(like(), "best")
+
+
 def test_a_checkpoint_removed_while_listing_is_no_error(workdir, monkeypatch):
     """A training run in progress may remove it."""
     looks = []
