@@ -11,29 +11,26 @@ they are in the same sub-folders below the output folder as the sounds are below
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from input_pipeline import audio
-from input_pipeline.datasets.source import is_audio, walk
 from rann_jax import compilation_cache, fusion
 from rann_jax.errors import ConfigError
 from rann_jax.listener import Listener
-from rann_jax.program import drop_stdout, guarded, unwinding_on_sigterm
-from rann_jax.report.timeline_picture import TimelinePicture, picture_file
-from rann_jax.tag_output import Choice, CsvTable, Tagged, csv_table, label_file, output_path, shown
+from rann_jax.predict_outputs import Outputs, check_outputs, replaceable, show
+from rann_jax.predict_sources import find_files, split_sources
+from rann_jax.program import guarded, unwinding_on_sigterm
+from rann_jax.tag_output import Choice, Tagged, csv_table, shown
 from rann_jax.tagger_ensemble import DEFAULT_RULE, load
 from rann_jax.timeline import RunningMean
-from rann_jax.workdir import check_folder, is_workdir
 
 TOP = 5  # tags shown per file
-LONGEST_NAME = 255  # bytes, in Linux file systems
 
 EXAMPLES = """\
 examples:
@@ -92,108 +89,6 @@ class Failure:
     reason: str
 
 
-def find_files(sources: Sequence[Path]) -> dict[Path, Path]:
-    """Return the given files, and the files in the given folders that have a known sound suffix.
-
-    Among these are sounds that cannot be decoded here, such as .aac: they are not passed over silently. A
-    folder's files are sorted, and each file is returned once. As in data preparation, hidden files and
-    folders, such as .Trash or macOS's "._dog.wav", are left out, and linked folders are searched.
-
-    Returns:
-      The place of each file, which is the path of its outputs below an output folder: the name of a given
-      file; the path below the given folder of a file found there, which never leads out of that folder.
-
-    Raises:
-      OSError: a folder cannot be read.
-      ConfigError: a source does not exist, or is a folder without sound.
-    """
-    found: dict[Path, Path] = {}
-    for source in sources:
-        if source.is_dir():
-            sounds = sorted(path for path in walk(source, []) if _is_sound(path))
-            if not sounds:
-                raise ConfigError(f"{source}: no sound files in this folder{_why_not_a_workdir(source)}")
-            for path in sounds:
-                found.setdefault(path, path.relative_to(source))
-        elif source.exists():
-            found.setdefault(source, Path(source.name))
-        else:
-            raise ConfigError(f"{source}: no such file or folder")
-    return found
-
-
-def _is_sound(path: Path) -> bool:
-    return (is_audio(path.name) or path.suffix.lower() in audio.UNREADABLE) and path.is_file()
-
-
-def _why_not_a_workdir(folder: Path) -> str:
-    if is_workdir(folder):
-        return "; it is a workdir: name workdirs before all files"
-    return ", and no checkpoints/ as in a workdir: leave it out, or name another"
-
-
-def check_outputs(places: Mapping[Path, Path], folder: Path, kind: str) -> None:
-    """Raise ConfigError if an output cannot be written below a folder, or would collide with another.
-
-    Args:
-      places: as from `find_files`.
-      folder: the output folder.
-      kind: the kind of output, which is also the name of its option.
-    """
-    sounds: dict[Path, Path] = {}
-    for path, place in places.items():
-        target = output_path(place, kind)
-        other = sounds.setdefault(target, path)
-        if other != path:
-            raise ConfigError(f"{other} and {path} have the same file name: tag them into two folders")
-        length = len(os.fsencode(target.name))
-        if length > LONGEST_NAME:
-            raise ConfigError(
-                f"--{kind}: the name of the output for {shown(path)} would have {length} bytes, more than "
-                f"{LONGEST_NAME}: give the sound a shorter name, or leave --{kind} out"
-            )
-    within = {parent: path for target, path in sounds.items() for parent in target.parents}
-    for parent, path in sorted(within.items()):  # the output folder itself first
-        if parent in sounds:
-            raise ConfigError(
-                f"--{kind}: the output for {shown(sounds[parent])} would have the name of the folder for "
-                f"{shown(path)}: tag them into two folders"
-            )
-        check_folder(folder / parent, f"--{kind}")
-
-
-def split_sources(first: Path, rest: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Return workdirs and sources; folders with checkpoints that follow the first workdir are workdirs too.
-
-    Raises:
-      ConfigError: the first path is a file, or nothing is left to tag.
-    """
-    if first.is_file():
-        raise ConfigError(f"{first} is a file: name the workdir first, then what to tag")
-    count = next((i for i, path in enumerate(rest) if not is_workdir(path)), len(rest))
-    workdirs, sources = [first, *rest[:count]], list(rest[count:])
-    if not sources:
-        raise ConfigError("no sound files are named, only workdirs: add files or folders to tag")
-    return workdirs, sources
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What is written about every file in addition to its tags.
-
-    Attributes:
-      choice: which classes are events.
-      table: the CSV table of all files, or None.
-      folders: the output folder of each wanted kind: "audacity", "raven", "picture".
-      places: where the outputs for each file go below these folders, as from `find_files`.
-    """
-
-    choice: Choice
-    table: CsvTable | None = None
-    folders: Mapping[str, Path] = field(default_factory=dict)
-    places: Mapping[Path, Path] = field(default_factory=dict)
-
-
 def tag_file(
     listener: Listener, path: Path, hop_seconds: float | None, bar: tqdm, outputs: Outputs
 ) -> Tagged:
@@ -203,20 +98,7 @@ def tag_file(
       AudioError: the file cannot be decoded, or is empty; its outputs are removed.
     """
     mean = RunningMean()
-    with ExitStack() as stack:
-        sound = stack.enter_context(audio.stream(path))
-        blocks, writers = sound.blocks, []
-        if outputs.table:
-            writers.append(outputs.table.rows_of(path))
-        for kind, folder in outputs.folders.items():
-            target = folder / output_path(outputs.places[path], kind)
-            if kind == "picture":
-                picture = TimelinePicture(listener.labels, sound.rate, listener.sample_rate / 2)
-                blocks = picture.watching(blocks)
-                writers.append(picture_file(target, picture, shown(path)))
-            else:
-                writers.append(label_file(target, kind, listener.labels, outputs.choice))
-        writes = [stack.enter_context(writer) for writer in writers]
+    with audio.stream(path) as sound, outputs.opened(path, sound, listener) as (blocks, writes):
         for part in listener.stream_checked(blocks, sound.rate, hop_seconds=hop_seconds):
             move(bar, part.stops[-1] - mean.seconds)
             mean.add(part)
@@ -261,23 +143,6 @@ def check_hop(seconds: float | None, listener: Listener) -> None:
         raise ConfigError(str(error).replace("hop_seconds", "--hop")) from error
 
 
-def replaceable(path: Path, inputs: Sequence[Path]) -> Path:
-    """Return the path, or the target of a link.
-
-    Raises:
-      ConfigError: it is an input, it has a sound file's suffix (as from `--csv *.wav`), or it exists and is
-        not a file.
-    """
-    target = Path(os.path.realpath(path))
-    if {path.suffix.lower(), target.suffix.lower()} & (audio.SUFFIXES | audio.UNREADABLE):
-        raise ConfigError(f"--csv {path}: this is the name of a recording: name a table, such as tags.csv")
-    if any(os.path.realpath(source) == str(target) for source in inputs):
-        raise ConfigError(f"--csv {path}: it is one of the files to be tagged: name another")
-    if target.exists() and not target.is_file():
-        raise ConfigError(f"--csv {path}: it exists and is not a file: name a new file, or one to replace")
-    return target
-
-
 def choice_of(options: argparse.Namespace) -> Choice:
     """Return the choice of classes that the command line asks for.
 
@@ -295,30 +160,6 @@ def choice_of(options: argparse.Namespace) -> Choice:
     return choice
 
 
-def show(line: str, *, goes_on: bool) -> None:
-    """Print a line to stdout. If its reader is gone (`| head`), other outputs are still completed.
-
-    Args:
-      line: the line.
-      goes_on: whether there are other outputs.
-
-    Raises:
-      BrokenPipeError: the reader is gone and there are no other outputs.
-      OSError: naming stdout, which cannot be written, as when its disk is full.
-    """
-    try:
-        tqdm.write(line, file=sys.stdout)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        if not goes_on:
-            raise
-        drop_stdout()
-    except OSError as error:
-        drop_stdout()
-        error.filename = "stdout"  # or the output file that is open meanwhile would be blamed
-        raise
-
-
 def run(options: argparse.Namespace) -> int:
     """Do what the command line asks and return the exit code.
 
@@ -331,8 +172,7 @@ def run(options: argparse.Namespace) -> int:
     paths = list(places)
     wanted = {"audacity": options.audacity, "raven": options.raven, "picture": options.picture}
     folders = {kind: folder for kind, folder in wanted.items() if folder}
-    if options.csv:
-        options.csv = replaceable(options.csv, paths)
+    csv = replaceable(options.csv, paths) if options.csv else None
     for kind, folder in folders.items():
         check_outputs(places, folder, kind)
     compilation_cache.enable()
@@ -341,9 +181,9 @@ def run(options: argparse.Namespace) -> int:
     failures = []
     with ExitStack() as stack:
         table = None
-        if options.csv:
+        if csv:
             with_conflict = len(workdirs) > 1
-            table = stack.enter_context(csv_table(options.csv, listener.labels, with_conflict=with_conflict))
+            table = stack.enter_context(csv_table(csv, listener.labels, with_conflict=with_conflict))
         outputs = Outputs(choice, table, folders, places)
         progress = not options.quiet
         for result in tag_files(listener, paths, outputs, hop_seconds=options.hop, show_progress=progress):
@@ -351,7 +191,7 @@ def run(options: argparse.Namespace) -> int:
                 failures.append(result)
                 continue
             line = json.dumps(result.as_json(choice)) if options.json else result.as_table(choice)
-            show(line, goes_on=bool(options.csv or folders))
+            show(line, goes_on=bool(csv or folders))
     for failure in failures:
         print(f"not tagged: {shown(failure.path)}: {failure.reason}", file=sys.stderr)
     return 1 if failures else 0

@@ -11,6 +11,7 @@ import soundfile
 from input_pipeline.datasets.quickstart import synthesise
 from rann_jax import predict
 from rann_jax.predict import main
+from rann_jax.predict_sources import find_files
 from rann_jax.tag_output import Choice, Events
 from rann_jax.timeline import Timeline
 from tests.conftest import TINY_LABELS
@@ -96,17 +97,17 @@ def test_hidden_files_in_folders_are_left_out(tmp_path):
     names = ("a.wav", "._a.wav", "deep/b.FLAC", "deep/.c.wav", "deep/.Trash/d.wav", "deep/notes.txt")
     for name in names:
         (tmp_path / name).write_bytes(b"")
-    assert list(predict.find_files([tmp_path])) == [tmp_path / "a.wav", tmp_path / "deep/b.FLAC"]
+    assert list(find_files([tmp_path])) == [tmp_path / "a.wav", tmp_path / "deep/b.FLAC"]
     for name in ("._a.wav", "deep/.Trash/d.wav"):  # named explicitly
-        assert list(predict.find_files([tmp_path / name])) == [tmp_path / name]
-    assert list(predict.find_files([tmp_path / "deep/.Trash"])) == [tmp_path / "deep/.Trash/d.wav"]
+        assert list(find_files([tmp_path / name])) == [tmp_path / name]
+    assert list(find_files([tmp_path / "deep/.Trash"])) == [tmp_path / "deep/.Trash/d.wav"]
 
 
 @pytest.mark.fast
 def test_sounds_that_cannot_be_decoded_are_not_passed_over(tmp_path):
     for name in ("a.aac", "b.WEBM", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
-    assert list(predict.find_files([tmp_path])) == [tmp_path / "a.aac", tmp_path / "b.WEBM"]
+    assert list(find_files([tmp_path])) == [tmp_path / "a.aac", tmp_path / "b.WEBM"]
 
 
 @pytest.mark.fast
@@ -118,8 +119,8 @@ def test_linked_folders_are_searched_once(tmp_path):
     sounds = tmp_path / "sounds"
     for link, target in (("disk", tmp_path / "disk"), ("also", sounds / "own"), ("own/loop", sounds)):
         (sounds / link).symlink_to(target)
-    assert list(predict.find_files([sounds])) == [sounds / "disk/b.wav", sounds / "own/a.wav"]
-    assert list(predict.find_files([sounds / "disk"])) == [sounds / "disk/b.wav"]
+    assert list(find_files([sounds])) == [sounds / "disk/b.wav", sounds / "own/a.wav"]
+    assert list(find_files([sounds / "disk"])) == [sounds / "disk/b.wav"]
 
 
 @pytest.mark.fast
