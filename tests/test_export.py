@@ -16,6 +16,7 @@ from rann_jax.experiment import build
 from rann_jax.export import FORMATS, Exported, main
 from rann_jax.steps import make_eval_step
 from tests.conftest import TINY_LABELS
+from tests.running import assert_one_error
 from tests.tiny import get_config, write_workdir
 
 # With -P and another folder, neither the repository nor the installed package can be imported.
@@ -177,9 +178,7 @@ def test_wrong_use_is_one_line(tmp_path, tiny_workdir, monkeypatch, capsys):
         ([str(tiny_workdir), "--to", "onnx"], 'needs onnx: pip install -e ".[onnx]"'),
     ):
         assert main(arguments) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("error: ")
-        assert says in line
+        assert_one_error(capsys.readouterr().err, says)
 
 
 @pytest.mark.fast

@@ -15,6 +15,7 @@ from rann_jax.predict_sources import find_files
 from rann_jax.tag_output import Choice, Events
 from rann_jax.timeline import Timeline
 from tests.conftest import TINY_LABELS
+from tests.running import assert_one_error
 from tests.tiny import write_workdir
 
 
@@ -199,10 +200,7 @@ def test_events_join_neighbouring_windows():
 def test_wrong_use_is_one_line(arguments, says, tiny_workdir, second_workdir, other, folder, capsys):
     names = {"w": tiny_workdir, "s": second_workdir, "o": other, "f": folder}
     assert main([a.format(**names) for a in arguments]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("error: ")
-    assert says.format(**names) in lines[0]
+    assert_one_error(capsys.readouterr().err, says.format(**names))
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from rann_jax.serve.__main__ import main
 from rann_jax.tagger_ensemble import TaggerEnsemble
 from tests.conftest import TINY_LABELS
 from tests.fake_models import RATE, ZADEH, constant
+from tests.running import assert_one_error
 
 pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
 
@@ -253,9 +254,7 @@ def test_wrong_use_is_one_line(tmp_path, tiny_workdir, monkeypatch, capsys):
             if "uvicorn" in says:
                 monkeypatch.setitem(sys.modules, "uvicorn", None)
             assert main(arguments) == 2
-            (line,) = capsys.readouterr().err.splitlines()
-            assert line.startswith("error: ")
-            assert says in line
+            assert_one_error(capsys.readouterr().err, says)
 
 
 def test_compiled_before_the_first_sound(tiny_workdir):

@@ -16,6 +16,7 @@ from rann_jax.errors import ConfigError
 from rann_jax.listener import Listener, in_batches
 from rann_jax.timeline import WindowProbabilities, joined
 from rann_jax.windows import resampled, sliding
+from tests.running import assert_one_error
 
 
 @pytest.mark.fast
@@ -336,9 +337,7 @@ def test_unreadable_records_are_one_line(two_checkpoints, capsys):
         cut(two_checkpoints / "checkpoints" / step / "record" / "metadata")
     for checkpoint in ("latest", "best"):
         assert export.main([str(two_checkpoints), "--to=safetensors", f"--checkpoint={checkpoint}"]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("error: ")
-        assert f"{two_checkpoints}/checkpoints/2/record" in line
+        assert_one_error(capsys.readouterr().err, f"{two_checkpoints}/checkpoints/2/record")
 
 
 @pytest.mark.fast
