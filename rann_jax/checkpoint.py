@@ -303,27 +303,6 @@ class Checkpoints:
             self._manager.close()
 
 
-def data_fingerprints(workdir: Path) -> dict[str, str]:
-    """Return the fingerprints of the data that a run was started with, by split; {} without a checkpoint.
-
-    This reads one small file. Unlike `Checkpoints` it uses no device, so a program that starts runs in other
-    processes leaves the devices to them.
-
-    Raises:
-      ConfigError: the newest checkpoint's record is damaged, or another version of this program wrote it.
-    """
-    folder = workdir / CHECKPOINTS
-    steps = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
-    if not steps:
-        return {}
-    path = folder / str(max(steps)) / "record" / "metadata"
-    try:
-        fingerprints = Record.from_json(json.loads(path.read_text())).bundle["fingerprints"]
-        return {str(split): str(fingerprint) for split, fingerprint in fingerprints.items()}
-    except Exception as error:  # on damaged files this may raise nearly anything
-        raise unreadable(str(path), error) from error
-
-
 def _manager(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
     """Return a manager, trying again if a training run removes a checkpoint while Orbax lists them."""
     handlers = {"state": _arrays(), "record": ocp.JsonCheckpointHandler()}

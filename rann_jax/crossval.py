@@ -32,13 +32,14 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from rann_jax import checkpoint, child, ensemble, environment, predictions, significance
+from rann_jax import child, ensemble, environment, predictions, significance
 from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
 from rann_jax.predictions import Predictions
 from rann_jax.preemption import EXIT_CODE, INTERRUPTED
 from rann_jax.program import guarded
+from rann_jax.record import data_fingerprints
 from rann_jax.report import tables
 from rann_jax.workdir import CONFIG_FILE, check_folder, check_same_config, check_trainable
 from rann_jax.writers import METRICS, read_metrics
@@ -117,7 +118,7 @@ def _check_scored(cell: Cell, config: ConfigDict, part: Predictions) -> None:
     predictions of earlier versions.
     """
     crops = config.eval.max_crops
-    if part.fingerprint != checkpoint.data_fingerprints(cell.workdir).get(SPLIT, part.fingerprint):
+    if part.fingerprint != data_fingerprints(cell.workdir).get(SPLIT, part.fingerprint):
         wrong = "is of other data than the run (its fingerprint differs)"
     elif part.max_crops not in (None, crops):
         wrong = f"was scored with eval.max_crops={part.max_crops}, not {crops}"

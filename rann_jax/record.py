@@ -1,10 +1,13 @@
 """What a checkpoint holds beside its arrays."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rann_jax.errors import ConfigError
+from rann_jax.workdir import CHECKPOINTS
 
 BUNDLE = {"config", "labels", "fingerprints"}
 
@@ -51,6 +54,27 @@ class Record:
         if self.converted:
             return []
         return [name for name, now in fingerprints.items() if self.bundle["fingerprints"].get(name) != now]
+
+
+def data_fingerprints(workdir: Path) -> dict[str, str]:
+    """Return the fingerprints of the data that a run was started with, by split; {} without a checkpoint.
+
+    This reads one small file and, unlike Orbax, uses no device, so a program that starts runs in other
+    processes leaves the devices to them.
+
+    Raises:
+      ConfigError: the newest checkpoint's record is damaged, or another version of this program wrote it.
+    """
+    folder = workdir / CHECKPOINTS
+    steps = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
+    if not steps:
+        return {}
+    path = folder / str(max(steps)) / "record" / "metadata"
+    try:
+        fingerprints = Record.from_json(json.loads(path.read_text())).bundle["fingerprints"]
+        return {str(split): str(fingerprint) for split, fingerprint in fingerprints.items()}
+    except Exception as error:  # on damaged files this may raise nearly anything
+        raise unreadable(str(path), error) from error
 
 
 def unreadable(what: str, error: Exception) -> ConfigError:

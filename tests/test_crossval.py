@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from rann_jax import checkpoint, crossval, environment, predictions
+from rann_jax import crossval, environment, predictions
 from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
+from rann_jax.record import data_fingerprints
 from rann_jax.report import tables
 from rann_jax.workdir import save_config
 from rann_jax.writers import read_metrics
@@ -287,7 +288,7 @@ def test_a_real_cell_is_trained_and_a_partial_one_resumes(tmp_path, monkeypatch)
     cell = workdir / "log_mel" / "fold1"
     first = predictions.load(cell, "test")
     assert (first.step, len(first.ids), len(first.fingerprint), first.max_crops) == (4, 4, 64, 16)
-    assert checkpoint.data_fingerprints(cell)["test"] == first.fingerprint
+    assert data_fingerprints(cell)["test"] == first.fingerprint
     rows = (cell / "metrics.jsonl").read_text()
     predictions.path_of(cell, "test").unlink()
     shutil.rmtree(cell / "checkpoints" / "4")  # the last save was lost too: it resumes from step 3
