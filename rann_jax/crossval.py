@@ -35,6 +35,7 @@ from ml_collections import ConfigDict
 from rann_jax import child, ensemble, environment, predictions, significance
 from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
+from rann_jax.evaluate import check_best_metric, check_splits
 from rann_jax.experiment import build
 from rann_jax.predictions import Predictions
 from rann_jax.preemption import EXIT_CODE, INTERRUPTED
@@ -132,6 +133,17 @@ def _check_scored(cell: Cell, config: ConfigDict, part: Predictions) -> None:
 
 def _begun(cell: Cell) -> bool:
     return (cell.workdir / CONFIG_FILE).exists()
+
+
+def _check_scores(config: ConfigDict) -> None:
+    """Raise ConfigError unless training yields the predictions that are pooled, and its best_metric."""
+    check_splits(config)
+    if SPLIT not in config.eval.splits:
+        raise ConfigError(
+            f"config.eval.splits={tuple(config.eval.splits)} lacks {SPLIT}, whose predictions are "
+            "pooled: add it"
+        )
+    check_best_metric(config)
 
 
 def train(cell: Cell, overrides: Sequence[str], quiet: bool) -> int:
@@ -279,11 +291,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
     for cell in {cell.feature: cell for cell in work}.values():
         config = load_config_file(cell.config_arg, overrides)
         build(config)  # errors show now, not when its turn comes
-        if waiting and SPLIT not in config.eval.splits:
-            raise ConfigError(
-                f"config.eval.splits={tuple(config.eval.splits)} lacks {SPLIT}, whose predictions are "
-                "pooled: add it"
-            )
+        if waiting:
+            _check_scores(config)
     for number, cell in enumerate(work, start=1):
         label = f"{number}/{len(work)} {cell.name}"
         if cell not in waiting:

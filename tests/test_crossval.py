@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -21,6 +22,17 @@ from tests.test_ensemble import CLIPS, TARGETS, predicted
 CONFIG = "tests/tiny_folds.py"
 
 
+def train_here(cell: crossval.Cell, overrides: Sequence[str]) -> None:
+    """Write what a finished run leaves."""
+    config = load_config_file(cell.config_arg, overrides)
+    save_config(cell.workdir, config)
+    (cell.workdir / ".lock").touch()
+    seed = sum(map(ord, cell.name))
+    run = predicted(seed, first_clip=CLIPS * cell.fold)
+    run = dataclasses.replace(run, fingerprint=f"of fold {cell.fold}", step=config.total_steps)
+    run.save(cell.workdir, crossval.SPLIT)
+
+
 @pytest.fixture
 def trained(monkeypatch):
     """Replace training by writing what a finished run leaves; return the list of cells that were run."""
@@ -28,13 +40,7 @@ def trained(monkeypatch):
 
     def train(cell, overrides, quiet):
         ran.append(cell.name)
-        config = load_config_file(cell.config_arg, overrides)
-        save_config(cell.workdir, config)
-        (cell.workdir / ".lock").touch()
-        seed = sum(map(ord, cell.name))
-        run = predicted(seed, first_clip=CLIPS * cell.fold)
-        run = dataclasses.replace(run, fingerprint=f"of fold {cell.fold}", step=config.total_steps)
-        run.save(cell.workdir, crossval.SPLIT)
+        train_here(cell, overrides)
         return 0
 
     monkeypatch.setattr(crossval, "train", train)
@@ -195,11 +201,34 @@ def test_wrong_arguments_are_refused_before_training(trained, tmp_path, capsys, 
 
 
 @pytest.mark.fast
-def test_cells_that_would_not_score_the_test_split_are_refused_before_training(trained, tmp_path, capsys):
-    assert cross_validate(tmp_path, "--config.eval.splits=('train',)") == 2
-    assert capsys.readouterr().err == (
-        "error: config.eval.splits=('train',) lacks test, whose predictions are pooled: add it\n"
-    )
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("eval.splits=('train',)", "lacks test, whose predictions are pooled: add it\n"),
+        ("eval.splits=('test', 'tset')", "must name one or more of config.splits: "),
+        ("eval.splits=()", "must name one or more of config.splits: "),
+        ("best_metric=test/maP", "is not a score of config.eval.splits: use one of test/mAP, "),
+        ("best_metric=valid/mAP", "is not a score of config.eval.splits: use one of test/mAP, "),
+    ],
+)
+def test_cells_that_would_not_be_scored_are_refused_before_training(
+    trained, tmp_path, capsys, override, says
+):
+    assert cross_validate(tmp_path, f"--config.{override}") == 2
+    (line,) = capsys.readouterr().err.splitlines(keepends=True)
+    assert line.startswith(f"error: config.{override.partition('=')[0]}=")
+    assert says in line
+    assert trained == []
+
+
+@pytest.mark.fast
+def test_finished_cells_need_no_valid_best_metric(trained, tmp_path):
+    """Runs of earlier versions, which did not check it, can still be tabulated."""
+    wrong = "--config.best_metric=valid/mAP"
+    for cell in crossval.cells(CONFIG, ["log_mel", "mfcc"], [1, 2], tmp_path):
+        train_here(cell, [wrong])
+    assert cross_validate(tmp_path, "--finished", wrong) == 0
+    assert cross_validate(tmp_path, wrong) == 0
     assert trained == []
 
 
