@@ -42,6 +42,7 @@ from rann_jax.preemption import EXIT_CODE, INTERRUPTED
 from rann_jax.program import guarded
 from rann_jax.record import data_fingerprints
 from rann_jax.report import tables
+from rann_jax.tasks import HEADLINE
 from rann_jax.workdir import CONFIG_FILE, check_folder, check_same_config, check_trainable
 from rann_jax.writers import METRICS, read_metrics
 
@@ -191,7 +192,7 @@ def cell_rows(work: Sequence[Cell], done: Mapping[Cell, Predictions]) -> list[di
       ConfigError: a file of a run cannot be read.
     """
     rows = []
-    measure = ensemble.HEADLINE[next(iter(done.values())).task] if done else "accuracy"
+    measure = HEADLINE[next(iter(done.values())).task] if done else "accuracy"
     for cell in work:
         row: dict[str, Any] = {"feature": cell.feature, "fold": str(cell.fold)}
         row[measure] = "not finished" if _begun(cell) else "not run"
@@ -257,7 +258,7 @@ def report(workdir: Path, work: Sequence[Cell], done: Mapping[Cell, Predictions]
     if len(pooled) > 1:
         subsets = ensemble.choose_subsets("all", list(pooled))
         rows = ensemble.fusion_rows(pooled, ensemble.choose_rules("all"), subsets, draws=draws)
-        measure = ensemble.HEADLINE[next(iter(pooled.values())).task]
+        measure = HEADLINE[next(iter(pooled.values())).task]
         ensemble.write(out, "fusion", rows, measure=measure, of="pooled folds")
         shown.append(tables.markdown(ensemble.by_rule(rows, measure)))
     return "\n\n".join(shown)

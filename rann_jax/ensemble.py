@@ -30,14 +30,12 @@ from rann_jax.fusion_weights import Weights
 from rann_jax.predictions import Predictions
 from rann_jax.program import guarded
 from rann_jax.report import plots, tables
+from rann_jax.tasks import F1_THRESHOLD, HEADLINE
 from rann_jax.workdir import CONFIG_FILE, check_distinct, load_config
 
 SINGLE = "single"
-TAGGING_THRESHOLD = 0.5  # (ours) for F1
 RANGES = {"accuracy": (0, 1), "mAP": (0, 1), "F1": (0, 1), "d_prime": (-np.inf, np.inf)}
 MEASURES = tuple(RANGES)
-# What models are compared by, as in the deck: accuracy for ESC-50 and RAVDESS, mAP for AudioSet.
-HEADLINE = {"classification": "accuracy", "tagging": "mAP"}
 
 
 def load_models(runs: Sequence[Path], split: str) -> dict[str, Predictions]:
@@ -177,8 +175,7 @@ def _measured(truth: Predictions, probs: np.ndarray, counts: np.ndarray | None =
     """Return the measures of bootstrap draws, (draws,) each; by default of one that has every clip once."""
     if counts is None:
         counts = np.ones((1, len(probs)))  # float64, which gives exactly the scores of `metrics`
-    threshold = TAGGING_THRESHOLD if truth.task == "tagging" else None
-    return significance.scores(truth.targets, probs, counts, threshold)
+    return significance.scores(truth.targets, probs, counts, F1_THRESHOLD[truth.task])
 
 
 def headline(predicted: Predictions) -> float:

@@ -26,10 +26,8 @@ from rann_jax.predictions import Predictions
 from rann_jax.record import Record
 from rann_jax.state import TrainState
 from rann_jax.steps import make_eval_step
+from rann_jax.tasks import MEASURES
 from rann_jax.workdir import PREDICTIONS, replace_atomically
-
-# The scores of a split, by task.
-MEASURES = {"classification": ("mAP", "accuracy", "macro_f1"), "tagging": ("mAP", "mAUC", "d_prime")}
 
 
 class StoppedError(Exception):

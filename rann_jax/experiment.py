@@ -25,7 +25,7 @@ from rann_jax.options import check
 from rann_jax.ranges import check_ranges
 from rann_jax.sharding import state_shardings
 from rann_jax.state import Arrays, TrainState, create_state
-from rann_jax.steps import LOSSES
+from rann_jax.tasks import TASKS
 
 DTYPES = ("float32", "bfloat16")
 
@@ -110,8 +110,8 @@ def build(config: ConfigDict) -> Experiment:
     """
     check_keys(config)
     check_ranges(config)
-    if config.task not in LOSSES:
-        raise ConfigError(f"config.task must be one of {', '.join(LOSSES)}, not {config.task!r}")
+    if config.task not in TASKS:
+        raise ConfigError(f"config.task must be one of {', '.join(TASKS)}, not {config.task!r}")
     if config.dtype not in DTYPES:
         raise ConfigError(f"config.dtype must be one of {', '.join(DTYPES)}, not {config.dtype!r}")
     for option, key in (("seconds", "t_c"), ("sample_rate", "sample_rate")):

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from rann_jax.errors import ConfigError
-from rann_jax.steps import LOSSES
+from rann_jax.tasks import MAX_CLASSES, TASKS
 from rann_jax.workdir import PREDICTIONS, replace_atomically
 
 BEST = ".best"
-MAX_CLASSES = 100_000  # (ours) classes are scored one by one
-# Arrays of more bytes in all are not compressed, so that a small file cannot fill the memory. AudioSet's
+# Larger files are stored uncompressed, so that a small file cannot fill the memory. AudioSet's
 # evaluation split needs 55 MB.
 MAX_BYTES = 1 << 30
 MAX_HEADER = 1 << 10  # of each array in the file; more than they take
@@ -141,8 +140,8 @@ def _check_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     wrong = None
     if any(arrays[k].ndim or arrays[k].dtype.kind != _SCALARS[k] for k in _SCALARS if k in arrays):
         wrong = f"{', '.join(_SCALARS)}: one is not a single value"
-    elif str(arrays["task"]) not in LOSSES:
-        wrong = f"task is not one of {', '.join(LOSSES)}"
+    elif str(arrays["task"]) not in TASKS:
+        wrong = f"task is not one of {', '.join(TASKS)}"
     elif ids.dtype.kind != "U" or labels.dtype.kind != "U" or ids.ndim != 1 or labels.ndim != 1:
         wrong = "ids and labels are not lists of names"
     elif len(labels) > MAX_CLASSES:

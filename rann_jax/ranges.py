@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from rann_jax.errors import ConfigError
-from rann_jax.predictions import MAX_CLASSES
+from rann_jax.tasks import MAX_CLASSES
 
 
 class Range(NamedTuple):

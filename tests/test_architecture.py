@@ -22,6 +22,7 @@ FLOORS = {
     "rann_jax.metrics": (),
     "rann_jax.losses": (),
     "rann_jax.models": ("rann_jax.models", "rann_jax.features"),
+    "rann_jax.predictions": ("rann_jax.errors", "rann_jax.tasks", "rann_jax.workdir"),
     "rann_jax.state": (),
     "rann_jax.steps": (
         *GROUND,
@@ -31,6 +32,7 @@ FLOORS = {
         "rann_jax.optimizer",
         "rann_jax.state",
     ),
+    "rann_jax.tasks": (),
 }
 
 

@@ -15,9 +15,10 @@ from rann_jax import distributed, predictions
 from rann_jax import evaluate as evaluation
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.errors import ConfigError, DivergedError
-from rann_jax.evaluate import MEASURES, SplitEvaluator, measures, readable
+from rann_jax.evaluate import SplitEvaluator, measures, readable
 from rann_jax.experiment import build, data_options
 from rann_jax.main import run
+from rann_jax.tasks import MEASURES
 from rann_jax.train import restore_or_create
 from rann_jax.workdir import save_config
 from tests.tiny_folds import get_config

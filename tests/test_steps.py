@@ -14,6 +14,7 @@ from rann_jax.errors import ConfigError
 from rann_jax.features.front_end import front_end
 from rann_jax.models.norm import BatchNorm
 from rann_jax.state import create_state
+from rann_jax.tasks import TASKS
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -93,6 +94,10 @@ def test_ema_variables_are_the_average(parts, batch):
     for key in name:
         old, now, mean = old[key], now[key], mean[key]
     np.testing.assert_allclose(mean, rate * old + (1 - rate) * now, rtol=1e-4, atol=1e-7)
+
+
+def test_every_task_has_a_loss_and_probabilities():
+    assert tuple(steps.LOSSES) == tuple(steps.PROBABILITIES) == TASKS
 
 
 def test_int16_is_scaled_and_probabilities_sum_to_one(parts, batch):

@@ -14,6 +14,7 @@ from rann_jax.report import markup, mistakes, plots
 from rann_jax.report.collect import CrossValidation, Run
 from rann_jax.report.markup import Html
 from rann_jax.report.plots import Line
+from rann_jax.tasks import F1_THRESHOLD, HEADLINE
 
 MAX_CLASSES = 60  # drawn at once; more would be illegible
 MAX_CURVES = 40  # drawn at once; Matplotlib is limited to less than 2^16 pixels
@@ -79,7 +80,7 @@ def of_cross_validation(whole: CrossValidation, command: str) -> Page:
     """
     page = Page()
     some = next(iter(whole.pooled.values()))
-    measure = ensemble.HEADLINE[some.task]
+    measure = HEADLINE[some.task]
     folds = [run.name.rpartition("/")[2] for run in next(iter(whole.runs.values()))]
     page.section(
         "Features", markup.paragraph(f"Pooled over {', '.join(folds)}."), markup.table(whole.features)
@@ -149,7 +150,7 @@ def _per_feature(page: Page, pooled: Mapping[str, Predictions]) -> None:
 def _classes(page: Page, scored: Predictions, where: str) -> None:
     """Add the confusion matrix (unless clips may have several labels), and AP and F1 of each class."""
     labels, targets, probs = scored.labels.tolist(), scored.targets, scored.probabilities
-    threshold = ensemble.TAGGING_THRESHOLD if scored.task == "tagging" else None
+    threshold = F1_THRESHOLD[scored.task]
     if scored.task == "classification":
         chosen, counts = confusions(targets, probs.argmax(axis=1))
         drawn = plots.confusion(counts, [labels[c] for c in chosen], "clips, true x predicted")
