@@ -21,119 +21,67 @@ Any --config.key=value is passed on to every run.
 """
 
 import argparse
-import dataclasses
-import hashlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
-from rann_jax import child, ensemble, environment, predictions, significance
+from rann_jax import child, crossval_tables, environment, predictions, significance
 from rann_jax.config_file import load_config_file
+from rann_jax.crossval_cells import SPLIT, Cell, finished, grid, parse_folds
 from rann_jax.errors import ConfigError
 from rann_jax.evaluate import check_best_metric, check_splits
 from rann_jax.experiment import build
 from rann_jax.predictions import Predictions
 from rann_jax.preemption import EXIT_CODE, INTERRUPTED
 from rann_jax.program import guarded
-from rann_jax.record import data_fingerprints
-from rann_jax.report import tables
-from rann_jax.tasks import HEADLINE
-from rann_jax.workdir import CONFIG_FILE, check_folder, check_same_config, check_trainable
-from rann_jax.writers import METRICS, read_metrics
-
-SPLIT, POOLED = "test", "pooled"
-MAX_FOLDS = 1000  # (ours) more must be a typing error
+from rann_jax.workdir import check_folder, check_trainable
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One run of the cross-validation: a feature, tested on a fold."""
-
-    feature: str
-    fold: int
-    config_arg: str
-    workdir: Path
-
-    @property
-    def name(self) -> str:
-        """The name of the cell, such as 'mfcc/fold2'."""
-        return f"{self.feature}/fold{self.fold}"
-
-
-def cells(config: str, features: Sequence[str], folds: Sequence[int], workdir: Path) -> list[Cell]:
-    """Return every feature on every fold, in the order in which they run."""
-    file, _, presets = config.partition(":")
-    prefix = f"{file}:{presets}," if presets else f"{file}:"
-    return [
-        Cell(f, k, f"{prefix}feature={f},fold={k}", workdir / f / f"fold{k}") for f in features for k in folds
-    ]
-
-
-def parse_folds(text: str) -> list[int]:
-    """Return the folds that `text` lists, as in '1-5' or '1,3,4'.
+def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> int:
+    """Do what the command line, `command`, asks and return the exit code.
 
     Raises:
-      ConfigError: the text is malformed, a fold is named twice, or there are too many.
+      ConfigError: the user can fix it; it is raised before anything is trained if it can be known by then.
     """
-    folds: list[int] = []
-    try:
-        for part in text.split(","):
-            first, _, last = part.partition("-")
-            begin, end = int(first), int(last or first) + 1
-            if len(folds) + end - begin > MAX_FOLDS:  # before building a list of them
-                raise ConfigError(f"--folds {text}: name at most {MAX_FOLDS} folds")
-            folds += range(begin, end)
-    except ValueError as error:
-        raise ConfigError(f"--folds {text}: write the folds as in 1-5 or 1,3") from error
-    if not folds or len(set(folds)) < len(folds):
-        raise ConfigError(f"--folds {text}: name at least one fold, and each once")
-    return folds
+    work = _cells(options)
+    done = {cell: part for cell in work if (part := finished(cell, overrides))}
+    if options.finished and not done:
+        raise ConfigError(f"--finished: {options.workdir} holds no finished cell of these features and folds")
+    waiting = [] if options.finished else [cell for cell in work if cell not in done]
+    _check_configs(work, overrides, trained=bool(waiting))
+    code = _train_all(work, waiting, done, overrides, options.quiet)
+    if code:
+        return code
+    shown = crossval_tables.write(options.workdir, work, done, options.bootstrap)
+    environment.save(options.workdir, command)
+    print(shown)
+    return 0
 
 
-def finished(cell: Cell, overrides: Sequence[str]) -> Predictions | None:
-    """Return the predictions of a cell, or None unless they are those of the fully trained weights.
+def _cells(options: argparse.Namespace) -> list[Cell]:
+    """Return the cells that the command line names, and check the rest of it."""
+    features = [name for name in options.features.split(",") if name]
+    if not features or len(set(features)) < len(features):
+        raise ConfigError(f"--features {options.features}: name at least one feature, and each once")
+    significance.check_draws(options.bootstrap)
+    check = check_folder if options.finished else check_trainable
+    check(options.workdir)
+    return grid(options.config, features, parse_folds(options.folds), options.workdir)
 
-    Raises:
-      ConfigError: the config cannot be loaded, the cell was run with another one, or its predictions are not
-        of the run's data or not scored as its config says.
+
+def _check_configs(work: Sequence[Cell], overrides: Sequence[str], trained: bool) -> None:
+    """Raise ConfigError if a feature's config cannot be run, or if it is to be `trained` but not scored.
+
+    These errors show now, not when the feature's turn comes.
     """
-    config = load_config_file(cell.config_arg, overrides)
-    check_same_config(cell.workdir, config)
-    if not _begun(cell) or not predictions.path_of(cell.workdir, SPLIT).exists():
-        return None
-    part = predictions.load(cell.workdir, SPLIT)
-    if part.step != config.total_steps:
-        return None
-    _check_scored(cell, config, part)
-    return part
-
-
-def _check_scored(cell: Cell, config: ConfigDict, part: Predictions) -> None:
-    """Raise ConfigError if a cell was scored again on other data or with other settings.
-
-    What is not known passes: the data of a run that was kept without its checkpoints, and the settings of
-    predictions of earlier versions.
-    """
-    crops = config.eval.max_crops
-    if part.fingerprint != data_fingerprints(cell.workdir).get(SPLIT, part.fingerprint):
-        wrong = "is of other data than the run (its fingerprint differs)"
-    elif part.max_crops not in (None, crops):
-        wrong = f"was scored with eval.max_crops={part.max_crops}, not {crops}"
-    else:
-        return
-    raise ConfigError(
-        f"{predictions.path_of(cell.workdir, SPLIT)} {wrong}: score the cell again: "
-        f"python -m rann_jax.main --mode=eval --workdir {cell.workdir}"
-    )
-
-
-def _begun(cell: Cell) -> bool:
-    return (cell.workdir / CONFIG_FILE).exists()
+    for cell in {cell.feature: cell for cell in work}.values():
+        config = load_config_file(cell.config_arg, overrides)
+        build(config)
+        if trained:
+            _check_scores(config)
 
 
 def _check_scores(config: ConfigDict) -> None:
@@ -147,7 +95,7 @@ def _check_scores(config: ConfigDict) -> None:
     check_best_metric(config)
 
 
-def train(cell: Cell, overrides: Sequence[str], quiet: bool) -> int:
+def train_cell(cell: Cell, overrides: Sequence[str], quiet: bool) -> int:
     """Train a cell, or resume its training, and return the exit code.
 
     Each cell runs in its own process. This frees host and device memory between networks, a run that is
@@ -159,141 +107,17 @@ def train(cell: Cell, overrides: Sequence[str], quiet: bool) -> int:
     return child.run(command)
 
 
-def pool(runs: Mapping[int, Predictions]) -> Predictions:
-    """Join the held-out predictions of several folds into one split.
+def _train_all(
+    work: Sequence[Cell],
+    waiting: Sequence[Cell],
+    done: dict[Cell, Predictions],
+    overrides: Sequence[str],
+    quiet: bool,
+) -> int:
+    """Train the waiting cells and add their predictions to `done`; return the exit code of the first failure.
 
-    Raises:
-      ConfigError: the folds share clips or differ in labels.
+    Each cell is announced, also those that do not wait.
     """
-    parts = [runs[fold] for fold in sorted(runs)]
-    if any(not np.array_equal(part.labels, parts[0].labels) for part in parts):
-        raise ConfigError("the folds differ in their labels: they are not of one data set")
-    ids = np.concatenate([part.ids for part in parts])
-    if len(np.unique(ids)) < len(ids):
-        raise ConfigError("a clip is in two folds: the preset `fold` must change config.splits.test")
-    return Predictions(
-        ids=ids,
-        targets=np.concatenate([part.targets for part in parts]),
-        probabilities=np.concatenate([part.probabilities for part in parts]),
-        labels=parts[0].labels,
-        fingerprint=hashlib.sha256("".join(part.fingerprint for part in parts).encode()).hexdigest(),
-        task=parts[0].task,
-        step=min(part.step for part in parts),
-    )
-
-
-def cell_rows(work: Sequence[Cell], done: Mapping[Cell, Predictions]) -> list[dict[str, Any]]:
-    """Return one row per cell, run or not: its headline, clips, minutes, and devices of its last launch.
-
-    Minutes run from the first step to the last score. They exclude startup, and work that a killed run did
-    after its last checkpoint.
-
-    Raises:
-      ConfigError: a file of a run cannot be read.
-    """
-    rows = []
-    measure = HEADLINE[next(iter(done.values())).task] if done else "accuracy"
-    for cell in work:
-        row: dict[str, Any] = {"feature": cell.feature, "fold": str(cell.fold)}
-        row[measure] = "not finished" if _begun(cell) else "not run"
-        row |= dict.fromkeys(("clips", "minutes", "devices"), "")
-        if (part := done.get(cell)) is not None:
-            row[measure] = ensemble.headline(part)
-            row["clips"] = str(len(part.ids))
-            row["minutes"] = _minutes(cell.workdir / METRICS)
-            row["devices"] = environment.load(cell.workdir).get("devices", "")
-        rows.append(row)
-    return rows
-
-
-def _minutes(metrics: Path) -> str:
-    """Return the minutes of a whole run; empty if it did not record them, as in earlier versions."""
-    seconds = [row["time/seconds"] for row in read_metrics(metrics) if row.get("time/seconds") is not None]
-    return f"{seconds[-1] / 60:.1f}" if seconds else ""
-
-
-def feature_rows(
-    runs: Mapping[str, Mapping[int, Predictions]], pooled: Mapping[str, Predictions], draws: int
-) -> list[dict[str, Any]]:
-    """Return one row per feature: measures of the pooled predictions, and the headline of each fold."""
-    rows = []
-    for row in ensemble.fusion_rows(pooled, [], [], draws=draws):
-        feature = row["models"]
-        line = {"feature": feature, **{key: row[key] for key in row if key.startswith(ensemble.MEASURES)}}
-        for fold, part in sorted(runs[feature].items()):
-            line[f"fold{fold}"] = ensemble.headline(part)
-        rows.append(line)
-    return rows
-
-
-def by_feature(work: Sequence[Cell], done: Mapping[Cell, Predictions]) -> dict[str, dict[int, Predictions]]:
-    """Return predictions by feature and fold, for the folds that every feature with a finished cell has."""
-    runs: dict[str, dict[int, Predictions]] = {}
-    for cell in work:
-        if cell in done:
-            runs.setdefault(cell.feature, {})[cell.fold] = done[cell]
-    common = set.intersection(*map(set, runs.values()))
-    return {name: {fold: part for fold, part in of.items() if fold in common} for name, of in runs.items()}
-
-
-def report(workdir: Path, work: Sequence[Cell], done: Mapping[Cell, Predictions], draws: int) -> str:
-    """Write the tables of all cells, and of the finished ones pooled and fused; return the text to print.
-
-    Raises:
-      ConfigError: the cells do not have the same data, or no fold is finished by every feature with a
-        finished cell.
-    """
-    runs = by_feature(work, done)
-    if not all(runs.values()):
-        raise ConfigError(
-            f"{workdir}: no fold is finished for all of {', '.join(runs)}: name fewer in --features"
-        )
-    out = workdir / "report"
-    shown = [_write(out, "cells", cell_rows(work, done))]
-    pooled = {feature: pool(folds) for feature, folds in runs.items()}
-    ensemble.check_same_data(pooled)
-    for feature, whole in pooled.items():
-        whole.save(workdir / feature, POOLED)
-    shown.append(_write(out, "features", feature_rows(runs, pooled, draws)))
-    if len(pooled) > 1:
-        subsets = ensemble.choose_subsets("all", list(pooled))
-        rows = ensemble.fusion_rows(pooled, ensemble.choose_rules("all"), subsets, draws=draws)
-        measure = HEADLINE[next(iter(pooled.values())).task]
-        ensemble.write(out, "fusion", rows, measure=measure, of="pooled folds")
-        shown.append(tables.markdown(ensemble.by_rule(rows, measure)))
-    return "\n\n".join(shown)
-
-
-def _write(out: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write NAME.csv and, with intervals in brackets, NAME.md; return the latter's text."""
-    tables.write_csv(out / f"{name}.csv", rows)
-    shown = tables.markdown([tables.with_intervals(row) for row in rows])
-    tables.write_markdown(out / f"{name}.md", shown)
-    return shown
-
-
-def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> int:
-    """Do what the command line, `command`, asks and return the exit code.
-
-    Raises:
-      ConfigError: the user can fix it; it is raised before anything is trained if it can be known by then.
-    """
-    features = [name for name in options.features.split(",") if name]
-    if not features or len(set(features)) < len(features):
-        raise ConfigError(f"--features {options.features}: name at least one feature, and each once")
-    significance.check_draws(options.bootstrap)
-    check = check_folder if options.finished else check_trainable
-    check(options.workdir)
-    work = cells(options.config, features, parse_folds(options.folds), options.workdir)
-    done = {cell: part for cell in work if (part := finished(cell, overrides))}
-    if options.finished and not done:
-        raise ConfigError(f"--finished: {options.workdir} holds no finished cell of these features and folds")
-    waiting = [cell for cell in work if cell not in done and not options.finished]
-    for cell in {cell.feature: cell for cell in work}.values():
-        config = load_config_file(cell.config_arg, overrides)
-        build(config)  # errors show now, not when its turn comes
-        if waiting:
-            _check_scores(config)
     for number, cell in enumerate(work, start=1):
         label = f"{number}/{len(work)} {cell.name}"
         if cell not in waiting:
@@ -301,7 +125,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
             continue
         print(f"{label}: {cell.workdir}", flush=True)
         begin = time.monotonic()
-        code = train(cell, overrides, options.quiet)
+        code = train_cell(cell, overrides, quiet)
         if code:
             # After any other exit code it would fail again.
             stopped = code < 0 or code in (EXIT_CODE, INTERRUPTED)
@@ -310,9 +134,6 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
             return code if code > 0 else 1
         print(f"{label}: finished after {(time.monotonic() - begin) / 60:.1f} minutes", flush=True)
         done[cell] = predictions.load(cell.workdir, SPLIT)
-    shown = report(options.workdir, work, done, options.bootstrap)
-    environment.save(options.workdir, command)
-    print(shown)
     return 0
 
 

@@ -13,6 +13,7 @@ from rann_jax.tasks import MAX_CLASSES, TASKS
 from rann_jax.workdir import PREDICTIONS, replace_atomically
 
 BEST = ".best"
+POOLED = "pooled"  # in place of a split's name: the clips of all folds of a cross-validation
 # Larger files are stored uncompressed, so that a small file cannot fill the memory. AudioSet's
 # evaluation split needs 55 MB.
 MAX_BYTES = 1 << 30

@@ -4,12 +4,13 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from rann_jax import crossval, environment, predictions
+from rann_jax import crossval, crossval_cells, crossval_tables, environment, predictions
 from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
 from rann_jax.record import data_fingerprints
@@ -17,12 +18,12 @@ from rann_jax.report import tables
 from rann_jax.workdir import save_config
 from rann_jax.writers import read_metrics
 from tests.conftest import launched
-from tests.test_ensemble import CLIPS, TARGETS, predicted
+from tests.made_predictions import CLIPS, TARGETS, predicted
 
 CONFIG = "tests/tiny_folds.py"
 
 
-def train_here(cell: crossval.Cell, overrides: Sequence[str]) -> None:
+def train_here(cell: crossval_cells.Cell, overrides: Sequence[str]) -> None:
     """Write what a finished run leaves."""
     config = load_config_file(cell.config_arg, overrides)
     save_config(cell.workdir, config)
@@ -30,7 +31,7 @@ def train_here(cell: crossval.Cell, overrides: Sequence[str]) -> None:
     seed = sum(map(ord, cell.name))
     run = predicted(seed, first_clip=CLIPS * cell.fold)
     run = dataclasses.replace(run, fingerprint=f"of fold {cell.fold}", step=config.total_steps)
-    run.save(cell.workdir, crossval.SPLIT)
+    run.save(cell.workdir, crossval_cells.SPLIT)
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def trained(monkeypatch):
         train_here(cell, overrides)
         return 0
 
-    monkeypatch.setattr(crossval, "train", train)
+    monkeypatch.setattr(crossval, "train_cell", train)
     return ran
 
 
@@ -58,7 +59,7 @@ def test_tables_use_the_pooled_folds(trained, tmp_path, capsys):
     assert trained == ["log_mel/fold1", "log_mel/fold2", "mfcc/fold1", "mfcc/fold2"]
     assert "| log_mel+mfcc |  | " in capsys.readouterr().out
     assert (tmp_path / "report" / "fusion.png").exists()
-    whole = predictions.load(tmp_path / "mfcc", crossval.POOLED)
+    whole = predictions.load(tmp_path / "mfcc", predictions.POOLED)
     parts = [predictions.load(tmp_path / "mfcc" / f"fold{k}", "test") for k in (1, 2)]
     np.testing.assert_array_equal(whole.probabilities, np.concatenate([p.probabilities for p in parts]))
     assert len(set(whole.ids)) == 2 * CLIPS
@@ -99,7 +100,7 @@ def test_tables_of_finished_cells(trained, tmp_path, capsys):
     part = predictions.load(tmp_path / "mfcc" / "fold2", "test")
     right = (part.probabilities.argmax(1) == TARGETS.argmax(1)).mean()
     assert lines[6] == f"| mfcc | 2 | {right:.3f} | {CLIPS} | 1.5 | {environment.describe('')['devices']} |"
-    assert len(predictions.load(tmp_path / "log_mel", crossval.POOLED).ids) == CLIPS
+    assert len(predictions.load(tmp_path / "log_mel", predictions.POOLED).ids) == CLIPS
     assert "| log_mel+mfcc |  | " in capsys.readouterr().out
 
 
@@ -131,7 +132,7 @@ def test_started_cells_are_not_finished(trained, tmp_path):
     assert cross_validate(tmp_path, "--finished", features="log_mel", folds="1-3") == 0
     lines = (tmp_path / "report" / "cells.md").read_text().splitlines()
     assert [line.split(" | ")[2] for line in lines[2:4]] == ["not finished", "not run"]
-    assert len(predictions.load(tmp_path / "log_mel", crossval.POOLED).ids) == CLIPS
+    assert len(predictions.load(tmp_path / "log_mel", predictions.POOLED).ids) == CLIPS
 
 
 @pytest.mark.fast
@@ -151,7 +152,7 @@ def test_broken_metrics_are_named(trained, tmp_path, capsys, seconds):
 @pytest.mark.parametrize(("code", "goes_on"), [(2, False), (1, False), (75, True), (130, True), (-9, True)])
 def test_a_failure_stops_and_keeps_its_exit_code(tmp_path, monkeypatch, capsys, code, goes_on):
     """A user error or divergence would recur; a cell that was stopped or killed can resume."""
-    monkeypatch.setattr(crossval, "train", lambda *_: code)
+    monkeypatch.setattr(crossval, "train_cell", lambda *_: code)
     assert cross_validate(tmp_path) == (code if code > 0 else 1)
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith(f"1/4 log_mel/fold1: stopped with exit code {code}")
@@ -163,7 +164,7 @@ def test_an_interruption_between_cells_says_how_to_resume(tmp_path, monkeypatch,
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(crossval, "train", interrupted)
+    monkeypatch.setattr(crossval, "train_cell", interrupted)
     assert cross_validate(tmp_path) == 130
     assert capsys.readouterr().err == "interrupted: run the same command again to resume\n"
 
@@ -225,7 +226,7 @@ def test_cells_that_would_not_be_scored_are_refused_before_training(
 def test_finished_cells_need_no_valid_best_metric(trained, tmp_path):
     """Runs of earlier versions, which did not check it, can still be tabulated."""
     wrong = "--config.best_metric=valid/mAP"
-    for cell in crossval.cells(CONFIG, ["log_mel", "mfcc"], [1, 2], tmp_path):
+    for cell in crossval_cells.grid(CONFIG, ["log_mel", "mfcc"], [1, 2], tmp_path):
         train_here(cell, [wrong])
     assert cross_validate(tmp_path, "--finished", wrong) == 0
     assert cross_validate(tmp_path, wrong) == 0
@@ -288,12 +289,12 @@ def test_a_damaged_checkpoint_of_a_cell_is_named(trained, tmp_path, capsys):
 @pytest.mark.fast
 def test_folds_that_share_clips_are_refused():
     with pytest.raises(ConfigError, match="a clip is in two folds"):
-        crossval.pool({1: predicted(0), 2: predicted(1)})
+        crossval_tables.pool({1: predicted(0), 2: predicted(1)})
 
 
 @pytest.mark.fast
 def test_presets_are_joined():
-    (cell,) = crossval.cells("configs/esc50.py:subset=esc10,size=small", ["mfcc"], [3], crossval.Path("W"))
+    (cell,) = crossval_cells.grid("configs/esc50.py:subset=esc10,size=small", ["mfcc"], [3], Path("W"))
     assert cell.config_arg == "configs/esc50.py:subset=esc10,size=small,feature=mfcc,fold=3"
     config = load_config_file(cell.config_arg, ["--config.seed=7"])
     assert (config.feature.name, config.splits.test) == ("mfcc", "fold3")

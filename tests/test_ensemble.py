@@ -2,9 +2,6 @@
 
 import csv
 import dataclasses
-import io
-import itertools
-import zipfile
 
 import numpy as np
 import pytest
@@ -13,30 +10,13 @@ from scipy.optimize import minimize
 from sklearn import metrics as sk
 
 from configs.base import base
-from rann_jax import crossval, ensemble, fusion_weights, predictions
+from rann_jax import ensemble, fusion_table, fusion_weights, predictions
 from rann_jax.errors import ConfigError
-from rann_jax.predictions import Predictions
 from rann_jax.workdir import save_config
+from tests.made_predictions import CLIPS, TARGETS, predicted
+from tests.refusals import refused
 
 pytestmark = pytest.mark.fast
-
-CLIPS, LABELS = 40, np.array(["dog", "rain", "siren"])
-TARGETS = np.eye(3, dtype=np.uint8)[np.arange(CLIPS) % 3]
-
-
-def predicted(seed: int, sharpness: float = 2.0, first_clip: int = 0) -> Predictions:
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(0, 1, TARGETS.shape) + sharpness * TARGETS
-    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    return Predictions(
-        ids=np.array([f"clip{first_clip + i}" for i in range(CLIPS)]),
-        targets=TARGETS,
-        probabilities=probabilities.astype(np.float32),
-        labels=LABELS,
-        fingerprint="f00d",
-        task="classification",
-        step=12,
-    )
 
 
 @pytest.fixture
@@ -46,32 +26,6 @@ def runs(tmp_path):
         predicted(seed, 2.0 - 0.5 * seed).save(folder, "test")
         predicted(seed + 10, 2.0 - 0.5 * seed, first_clip=CLIPS).save(folder, "valid")
     return folders
-
-
-def refused(capsys, *arguments: object) -> str:
-    """Run the program and return the single error line with which it ends."""
-    assert ensemble.main([str(a) for a in arguments]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("error: ")
-    return lines[0]
-
-
-def test_a_model_with_a_plus_in_its_name():
-    """A model named `a+b`, the fusion of `a` and `b`, and fusions with that model get separate lines."""
-    names = ["log_mel", "wavegram", "log_mel+wavegram"]
-    models = {name: predicted(seed) for seed, name in enumerate(names)}
-    rows = ensemble.fusion_rows(models, ["wa"], ensemble.choose_subsets("all", names), draws=0)
-    lines = ensemble.by_rule(rows, "accuracy")
-    assert [line["models"] for line in lines] == [
-        *names,
-        "log_mel+wavegram",
-        "log_mel+(log_mel+wavegram)",
-        "wavegram+(log_mel+wavegram)",
-        "log_mel+wavegram+(log_mel+wavegram)",
-    ]
-    assert [np.isnan(line["wa"]) for line in lines] == [True] * 3 + [False] * 4
-    assert [np.isnan(line["single"]) for line in lines] == [False] * 3 + [True] * 4
 
 
 def test_the_table(runs, tmp_path, capsys):
@@ -106,31 +60,6 @@ def test_the_table(runs, tmp_path, capsys):
     assert float(by_name[runs[np.argmax(singles)].name, "single"]["p"]) == 1
 
 
-def test_tagging_is_scored_too(tmp_path, capsys):
-    for seed in range(2):
-        one = dataclasses.replace(predicted(seed), task="tagging", targets=TARGETS | TARGETS[::-1])
-        one.save(tmp_path / str(seed), "test")
-    models = ensemble.load_models([tmp_path / "0", tmp_path / "1"], "test")
-    rows = ensemble.fusion_rows(models, ["ds"], [("0", "1")], draws=0)
-    p, q = (m.probabilities.astype(np.float64) for m in models.values())
-    fused = p * q / (p * q + (1 - p) * (1 - q))
-    expected = sk.average_precision_score(TARGETS | TARGETS[::-1], fused)
-    assert rows[-1]["mAP"] == pytest.approx(expected, abs=1e-6)
-    assert np.isnan(rows[-1]["mAP_low"])
-    # Models are compared by mAP: the best single one, the tables by rule, and the folds of crossval.
-    best = max(rows[:2], key=lambda row: row["mAP"])
-    assert best["p"] == 1
-    assert ensemble.headline(models[best["models"]]) == best["mAP"]
-    assert (
-        ensemble.main([str(tmp_path / "0"), str(tmp_path / "1"), "--rules", "ds", "--out", str(tmp_path)])
-        == 0
-    )
-    capsys.readouterr()
-    assert (tmp_path / "ensemble_mAP.md").read_text().splitlines()[-1] == f"| 0+1 |  | {expected:.3f} |"
-    (line,) = crossval.feature_rows({"mel": {1: models["0"]}}, {"mel": models["0"]}, draws=0)
-    assert line["fold1"] == line["mAP"] == rows[0]["mAP"]
-
-
 @pytest.mark.parametrize("task", ["classification", "tagging"])
 def test_fitted_weights_maximise_the_likelihood(task):
     probs = np.stack([predicted(seed, s).probabilities for seed, s in ((0, 2.0), (1, 1.5), (2, -0.5))])
@@ -152,11 +81,11 @@ def test_fitted_weights_maximise_the_likelihood(task):
 
 def test_weights_are_never_fitted_on_scored_clips(runs, capsys):
     fitted = [*runs, "--weights", "fitted"]
-    assert "--fit-split" in refused(capsys, *fitted)
-    assert "--fit-split" in refused(capsys, *fitted, "--fit-split", "test")
+    assert "--fit-split" in refused(ensemble.main, capsys, *fitted)
+    assert "--fit-split" in refused(ensemble.main, capsys, *fitted, "--fit-split", "test")
     for run in runs:
         predicted(0, first_clip=CLIPS - 1).save(run, "overlapping")
-    assert "shares 1 clips" in refused(capsys, *fitted, "--fit-split", "overlapping")
+    assert "shares 1 clips" in refused(ensemble.main, capsys, *fitted, "--fit-split", "overlapping")
     out = runs[0].parent / "out"
     arguments = [*fitted, "--fit-split", "valid", "--rules", "wa", "--bootstrap", "0", "--out", out]
     assert ensemble.main([str(a) for a in arguments]) == 0
@@ -194,12 +123,14 @@ def test_weights_are_never_fitted_on_training_clips(split, of, runs, capsys):
     if of == "fold3":
         assert ensemble.main([str(a) for a in (*runs, *options)]) == 0
     else:
-        assert f"--fit-split {split}: {runs[1]} was trained on it" in refused(capsys, *runs, *options)
+        assert f"--fit-split {split}: {runs[1]} was trained on it" in refused(
+            ensemble.main, capsys, *runs, *options
+        )
 
 
 def test_a_split_with_dots_that_no_config_has(runs, capsys):
     save_config(runs[1], config_of(runs[1].name, {"train": "fold1", "test": "fold4"}))
-    line = refused(capsys, *runs, "--weights", "fitted", "--fit-split", "train.first.best")
+    line = refused(ensemble.main, capsys, *runs, "--weights", "fitted", "--fit-split", "train.first.best")
     assert "train.first.best.npz does not exist" in line
 
 
@@ -216,7 +147,7 @@ def test_a_split_with_dots_that_no_config_has(runs, capsys):
 )
 def test_other_data_is_refused(runs, capsys, changes, says):
     dataclasses.replace(predicted(1), **changes).save(runs[1], "test")
-    line = refused(capsys, *runs)
+    line = refused(ensemble.main, capsys, *runs)
     assert f"differ in their {says}" in line
     assert "mfcc" in line
 
@@ -238,96 +169,16 @@ def test_other_data_is_refused(runs, capsys, changes, says):
     ids=lambda value: "=".join(value) if isinstance(value, list) else None,
 )
 def test_wrong_arguments(runs, capsys, arguments, says):
-    assert says in refused(capsys, *runs, *arguments)
+    assert says in refused(ensemble.main, capsys, *runs, *arguments)
 
 
 def test_a_run_named_twice(runs, capsys):
     link = runs[0].with_name("link")
     link.symlink_to(runs[0])
     for again in (runs[0], link, runs[1] / ".." / runs[0].name):
-        assert f"the same run is named twice, as {runs[0]} and {again}: " in refused(capsys, runs[0], again)
-
-
-def npz(**changes) -> bytes:
-    """Return a predictions file with some arrays replaced, or left out if None."""
-    saved = dataclasses.replace(predicted(0), max_crops=16)
-    arrays = {f.name: np.asarray(getattr(saved, f.name)) for f in dataclasses.fields(Predictions)}
-    file = io.BytesIO()
-    np.savez(file, **{name: array for name, array in (arrays | changes).items() if array is not None})
-    return file.getvalue()
-
-
-def lying_header() -> bytes:
-    """Return a file with an array that claims to hold a terabyte."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "<f4", "fortran_order": False, "shape": (1 << 20, 1 << 18)}
-    )
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("probabilities.npy", header.getvalue())
-    return file.getvalue()
-
-
-def encrypted() -> bytes:
-    """Return a file that is encrypted according to its headers only."""
-    file = bytearray(npz())
-    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        place = -1
-        while (place := file.find(signature, place + 1)) >= 0:
-            file[place + flags] |= 1
-    return bytes(file)
-
-
-HOSTILE = {
-    "encrypted": encrypted(),
-    "empty": b"",
-    "text": b"not a zip file",
-    "cut": npz()[:-200],
-    "pickle": npz(ids=np.array([{"a": 1}] * CLIPS, object)),
-    "terabyte": lying_header(),
-    "missing": npz(fingerprint=None),
-    "nan": npz(probabilities=np.full(TARGETS.shape, np.nan, np.float32)),
-    "negative": npz(probabilities=np.full(TARGETS.shape, -1, np.float32)),
-    "unnormalised": npz(probabilities=np.zeros(TARGETS.shape, np.float32)),
-    "float64": npz(probabilities=np.zeros(TARGETS.shape)),
-    "shape": npz(probabilities=np.zeros((CLIPS, 4), np.float32)),
-    "targets": npz(targets=TARGETS * 2),
-    "task": npz(task=np.array("regression")),
-    "step": npz(step=np.array([1, 2])),
-    "crops": npz(max_crops=np.array("many")),
-    "repeated": npz(ids=np.array(["same"] * CLIPS)),
-    "bytes": npz(ids=np.array([b"x"] * CLIPS)),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_is_one_line(runs, capsys, name):
-    path = predictions.path_of(runs[1], "test")
-    path.write_bytes(HOSTILE[name])
-    assert str(path) in refused(capsys, *runs)
-
-
-@pytest.mark.parametrize("max_crops", [5, None])
-def test_predictions_come_back_as_they_were(tmp_path, max_crops):
-    """Files of earlier versions do not say how many crops were scored."""
-    saved = dataclasses.replace(predicted(3), max_crops=max_crops)
-    saved.save(tmp_path, "test")
-    loaded = predictions.load(tmp_path, "test")
-    for field in dataclasses.fields(Predictions):
-        np.testing.assert_array_equal(getattr(loaded, field.name), getattr(saved, field.name))
-
-
-def test_predictions_of_any_size_come_back(tmp_path, monkeypatch):
-    """Beyond MAX_BYTES, a file may take no more memory than it takes on the disk."""
-    monkeypatch.setattr(predictions, "MAX_BYTES", 1000)
-    saved = predicted(3)
-    path = saved.save(tmp_path, "test")
-    np.testing.assert_array_equal(predictions.load(tmp_path, "test").probabilities, saved.probabilities)
-    with np.load(path) as arrays:
-        np.savez_compressed(path, **arrays)
-    with pytest.raises(ConfigError, match=r"test\.npz cannot be read: its arrays take more than 1000 bytes"):
-        predictions.load(tmp_path, "test")
+        assert f"the same run is named twice, as {runs[0]} and {again}: " in refused(
+            ensemble.main, capsys, runs[0], again
+        )
 
 
 def test_subsets_are_named_as_the_tables_print_them():
@@ -337,8 +188,8 @@ def test_subsets_are_named_as_the_tables_print_them():
         ("log_mel+wavegram", "mfcc"),
         ("mfcc", "runs/fold1(old)", "panns_log_mel+wavegram"),
     ]
-    every = ensemble.choose_subsets("all", names)
-    rows = ensemble.fusion_rows({name: predicted(0) for name in names}, ["wa"], every, draws=0)
+    every = fusion_table.every_subset(names)
+    rows = fusion_table.rows({name: predicted(0) for name in names}, ["wa"], every, draws=0)
     printed = [row["models"] for row in rows if row["rule"] == "wa"]
     assert ensemble.choose_subsets(",".join(printed), names) == every
 
@@ -349,12 +200,6 @@ def test_subsets_are_named_as_the_tables_print_them():
 def test_errors_about_subsets_show_where_brackets_belong(text):
     with pytest.raises(ConfigError, match=r"each once, from \(log_mel\+wavegram\), mfcc$"):
         ensemble.choose_subsets(text, ["log_mel+wavegram", "mfcc"])
-
-
-def test_subsets_are_all_of_two_and_more():
-    subsets = ensemble.choose_subsets("all", "abcde")
-    assert len(subsets) == len(set(subsets)) == 26
-    assert set(itertools.combinations("abcde", 2)) < set(subsets)
 
 
 def test_a_run_without_predictions(tmp_path):

@@ -15,11 +15,12 @@ from sklearn import metrics as sk
 
 from configs.base import base
 from input_pipeline.prepare import find_prepared, prepare
-from rann_jax import crossval, environment, predictions
+from rann_jax import crossval_cells, crossval_tables, environment, predictions
 from rann_jax.report import __main__ as report
 from rann_jax.report import collect, markup, mistakes, page, plots
 from rann_jax.workdir import save_config
-from tests.test_ensemble import CLIPS, LABELS, TARGETS, predicted
+from tests.made_predictions import CLIPS, LABELS, TARGETS, predicted
+from tests.refusals import refused
 
 HOSTILE = '<img src="http://evil.example/x" onerror=alert(1)>$\\frac{\u202e\x00'
 
@@ -68,14 +69,6 @@ def made(workdir, capsys) -> Elements:
     return elements
 
 
-def refused(workdir, capsys, *more: str) -> str:
-    assert report.main([str(workdir), *more]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("error: ")
-    return lines[0]
-
-
 @pytest.mark.fast
 def test_the_page_of_a_run(tmp_path, capsys):
     make_run(tmp_path)
@@ -121,14 +114,14 @@ def test_a_run_of_several_labels_and_of_one_that_goes_on(tmp_path, capsys):
 
 @pytest.mark.fast
 def test_the_page_of_a_cross_validation(tmp_path, capsys):
-    cells = crossval.cells("configs/esc50.py", ["log_mel", "mfcc"], [1, 2], tmp_path)
+    cells = crossval_cells.grid("configs/esc50.py", ["log_mel", "mfcc"], [1, 2], tmp_path)
     for number, cell in enumerate(cells):
         make_run(cell.workdir)
         run = predicted(number, 1.0 + (cell.feature == "mfcc"), first_clip=CLIPS * cell.fold)
         dataclasses.replace(run, fingerprint=f"of fold {cell.fold}").save(cell.workdir, "test")
-    assert "finished cross-validation" in refused(tmp_path, capsys)
+    assert "finished cross-validation" in refused(report.main, capsys, tmp_path)
     done = {cell: predictions.load(cell.workdir, "test") for cell in cells}
-    crossval.report(tmp_path, cells, done, draws=20)
+    crossval_tables.write(tmp_path, cells, done, draws=20)
     text = made(tmp_path, capsys).text
     fusion = (tmp_path / "report" / "fusion.csv").read_text().splitlines()
     accuracy = float(next(line for line in fusion if line.startswith("log_mel+mfcc,ds,")).split(",")[2])
@@ -152,7 +145,7 @@ def test_the_page_of_a_cross_validation(tmp_path, capsys):
         path = tmp_path / "report" / f"{name}.csv"
         kept = path.read_text()
         path.write_text(content)
-        assert str(path) in refused(tmp_path, capsys)
+        assert str(path) in refused(report.main, capsys, tmp_path)
         path.write_text(kept)
 
 
@@ -230,7 +223,7 @@ def test_confusions_of_a_hundred_thousand_classes():
 def test_more_classes_than_can_be_scored(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(predictions, "MAX_CLASSES", 2)
     make_run(tmp_path)
-    assert "test.npz: 3 classes are more than 2" in refused(tmp_path, capsys)
+    assert "test.npz: 3 classes are more than 2" in refused(report.main, capsys, tmp_path)
 
 
 @pytest.mark.fast
@@ -294,7 +287,7 @@ def test_mistakes_are_drawn_from_the_prepared_copy(tmp_path, capsys):
 def test_a_broken_file_is_one_line(tmp_path, capsys, file, content):
     make_run(tmp_path)
     (tmp_path / file).write_text(content)
-    assert str(tmp_path / file) in refused(tmp_path, capsys)
+    assert str(tmp_path / file) in refused(report.main, capsys, tmp_path)
     assert not (tmp_path / "report").exists()
 
 
@@ -308,8 +301,10 @@ def test_predictions_of_the_best_checkpoint_are_not_a_split(tmp_path):
 
 @pytest.mark.fast
 def test_wrong_arguments(tmp_path, capsys):
-    assert "neither a run" in refused(tmp_path / "absent", capsys)
-    assert "--bootstrap -1: give a number of draws" in refused(tmp_path, capsys, "--bootstrap=-1")
+    assert "neither a run" in refused(report.main, capsys, tmp_path / "absent")
+    assert "--bootstrap -1: give a number of draws" in refused(
+        report.main, capsys, tmp_path, "--bootstrap=-1"
+    )
 
 
 @pytest.mark.fast
@@ -317,7 +312,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_with_the_option(tmp_path,
     make_run(tmp_path)
     monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tmp_path))
     says = f"error: --out={tmp_path}/report: {tmp_path} cannot be written to: name another folder"
-    assert refused(tmp_path, capsys).startswith(says)
+    assert refused(report.main, capsys, tmp_path).startswith(says)
     assert not (tmp_path / "report").exists()
 
 

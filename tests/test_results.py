@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rann_jax import crossval, ensemble, fusion
+from rann_jax import crossval_cells, crossval_tables, fusion, fusion_table
 from rann_jax.report import tables
 from tests.conftest import REPOSITORY
 
@@ -31,14 +31,13 @@ def kept(request):
         parser.add_argument(f"--{name}", required=True)
     options, more = parser.parse_known_args(command)
     overrides = [argument for argument in more if argument.startswith("--config.")]
-    folds = crossval.parse_folds(options.folds)
-    work = crossval.cells(options.config, options.features.split(","), folds, folder)
-    return work, {cell: part for cell in work if (part := crossval.finished(cell, overrides))}
+    folds = crossval_cells.parse_folds(options.folds)
+    work = crossval_cells.grid(options.config, options.features.split(","), folds, folder)
+    return work, {cell: part for cell in work if (part := crossval_cells.finished(cell, overrides))}
 
 
 def quoted(rows) -> bool:
-    table = tables.markdown([tables.with_intervals(row) for row in rows])
-    return table in RESULTS_PAGE.read_text()
+    return tables.readable(rows) in RESULTS_PAGE.read_text()
 
 
 def short(share: float) -> str:
@@ -59,26 +58,24 @@ def test_no_path_of_the_machine_is_published():
 
 def test_every_cell_is_in_the_table_of_cells(kept):
     work, done = kept
-    assert quoted(crossval.cell_rows(work, done))
+    assert quoted(crossval_tables.cell_rows(work, done))
 
 
 def test_features_and_their_intervals(kept):
-    runs = crossval.by_feature(*kept)
-    pooled = {feature: crossval.pool(folds) for feature, folds in runs.items()}
-    assert quoted(crossval.feature_rows(runs, pooled, draws=1000))
+    runs = crossval_tables.by_feature(*kept)
+    pooled = {feature: crossval_tables.pool(folds) for feature, folds in runs.items()}
+    assert quoted(crossval_tables.feature_rows(runs, pooled, draws=1000))
 
 
 def test_every_fusion_under_every_rule(kept):
     work, done = kept
     fused = [cell for cell in work if cell.feature in FUSED]
-    runs = crossval.by_feature(fused, {cell: done[cell] for cell in fused if cell in done})
-    pooled = {feature: crossval.pool(folds) for feature, folds in runs.items()}
+    runs = crossval_tables.by_feature(fused, {cell: done[cell] for cell in fused if cell in done})
+    pooled = {feature: crossval_tables.pool(folds) for feature, folds in runs.items()}
     if len(pooled) == 1:
         pytest.skip("one feature has been trained: nothing to fuse yet")
-    rows = ensemble.fusion_rows(
-        pooled, ensemble.choose_rules("all"), ensemble.choose_subsets("all", list(pooled)), draws=0
-    )
-    lines = ensemble.by_rule(rows, "accuracy")
+    rows = fusion_table.rows(pooled, list(fusion.RULES), fusion_table.every_subset(list(pooled)), draws=0)
+    lines = fusion_table.by_rule(rows, "accuracy")
     assert quoted(lines)
     if begins := SUMMARISED.get(work[0].workdir.parents[1].name):
         best = max(rows[: len(pooled)], key=lambda row: row["accuracy"])

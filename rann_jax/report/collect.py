@@ -99,7 +99,7 @@ def _read_cross_validation(workdir: Path) -> CrossValidation:
     return CrossValidation(
         features=features,
         fusion=tables.read_csv(fusion, text=text, numbers=("accuracy", "mAP")) if len(names) > 1 else [],
-        pooled={name: predictions.load(workdir / name, "pooled") for name in names},
+        pooled={name: predictions.load(workdir / name, predictions.POOLED) for name in names},
         runs={n: [read_run(workdir / n / fold, f"{n}/{fold}") for fold in folds] for n in names},
         environment=environment.load(workdir),
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from rann_jax import ensemble, metrics
+from rann_jax import fusion_table, metrics
 from rann_jax.predictions import Predictions
 from rann_jax.report import markup, mistakes, plots
 from rann_jax.report.collect import CrossValidation, Run
@@ -92,7 +92,7 @@ def of_cross_validation(whole: CrossValidation, command: str) -> Page:
             "Dempster's k."
         )
         rows = markup.folded("the whole table", markup.table(whole.fusion))
-        drawn = ensemble.fusion_map(whole.fusion, measure, "pooled folds")
+        drawn = fusion_table.fusion_map(whole.fusion, measure, "pooled folds")
         page.section("Fusion", markup.paragraph(explained), drawn, rows)
     _curves(page, whole.runs)
     best = max(whole.features, key=lambda row: row[measure])["feature"]
@@ -109,8 +109,7 @@ def of_cross_validation(whole: CrossValidation, command: str) -> Page:
 
 
 def _scores(name: str, scored: Predictions, draws: int) -> dict[str, Any]:
-    (row,) = ensemble.fusion_rows({name: scored}, [], [], draws=draws)
-    measures = {key: row[key] for key in row if key.startswith(ensemble.MEASURES)}
+    (measures,) = fusion_table.single_rows({name: scored}, draws).values()
     return {"split": name, "clips": len(scored.ids), "step": scored.step, **measures}
 
 

@@ -15,6 +15,14 @@ Row = Mapping[str, Any]
 MAX_ROWS = 100_000  # read from a csv
 
 
+def write(out: Path, name: str, rows: Sequence[Row]) -> str:
+    """Write NAME.csv and NAME.md, which is `readable`, to the folder `out`; return the latter's text."""
+    write_csv(out / f"{name}.csv", rows)
+    text = readable(rows)
+    write_markdown(out / f"{name}.md", text)
+    return text
+
+
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write rows that have the same keys; undefined numbers become empty cells."""
     with replace_atomically(path) as file:
@@ -35,8 +43,13 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (list(rows[0]), ["---"] * len(rows[0]), *body))
 
 
+def readable(rows: Sequence[Row]) -> str:
+    """Return rows as a markdown table with intervals in brackets; see `with_intervals`."""
+    return markdown([with_intervals(row) for row in rows])
+
+
 def write_markdown(path: Path, table: str) -> None:
-    """Write the result of `markdown` to a file."""
+    """Write a markdown table to a file."""
     with replace_atomically(path) as file:
         file.write(table + "\n")
 
