@@ -69,6 +69,14 @@ def test_no_higher_layer_is_imported(floor):
             assert not above, f"{name} imports {above[0]}"
 
 
+def test_no_module_imports_a_program():
+    programs = {name for name, file in MODULES.items() if '__name__ == "__main__"' in file.read_text()}
+    assert "rann_jax.main" in programs
+    for name, file in MODULES.items():
+        found = {other for node in ast.walk(ast.parse(file.read_text())) for other in imported(node)}
+        assert not found & programs, name
+
+
 def test_no_imports_are_circular():
     """Only imports at the top level of a module count; functions may import later."""
     body = {name: ast.parse(file.read_text()).body for name, file in MODULES.items()}
