@@ -1,9 +1,11 @@
 """Load config files with command-line overrides, and explain what is wrong with them in one line."""
 
+import io
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -74,6 +76,23 @@ def check_keys(values: flags.FlagValues) -> None:
             beside = flag.value[section] if section else flag.value
             known = [other for other in beside if f"{section}.{other}".removeprefix(".") not in new]
             raise ConfigError(_no_such(key) + did_you_mean(name, known))
+
+
+@contextmanager
+def collecting_notes() -> Iterator[list[str]]:
+    """Collect the lines that a config file prints to stderr, as configs/folder.py does about the data.
+
+    They are in the list when the block ends. If it raises, they are printed: they may tell why.
+    """
+    notes: list[str] = []
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            yield notes
+    except BaseException:
+        sys.stderr.write(said.getvalue())
+        raise
+    notes += said.getvalue().splitlines()
 
 
 @contextmanager

@@ -23,13 +23,13 @@ Any --config.key=value is passed on to every run.
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from rann_jax import child, crossval_tables, environment, predictions, significance
-from rann_jax.config_file import load_config_file
+from rann_jax.config_file import collecting_notes, load_config_file
 from rann_jax.crossval_cells import SPLIT, Cell, finished, grid, parse_folds
 from rann_jax.errors import ConfigError
 from rann_jax.evaluate import check_best_metric, check_splits
@@ -47,11 +47,12 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
       ConfigError: the user can fix it; it is raised before anything is trained if it can be known by then.
     """
     work = _cells(options)
-    done = {cell: part for cell in work if (part := finished(cell, overrides))}
+    configs = _configs(work, overrides)
+    done = {cell: part for cell in work if (part := finished(cell, configs[cell]))}
     if options.finished and not done:
         raise ConfigError(f"--finished: {options.workdir} holds no finished cell of these features and folds")
     waiting = [] if options.finished else [cell for cell in work if cell not in done]
-    _check_configs(work, overrides, trained=bool(waiting))
+    _check_configs(configs, waiting)
     code = _train_all(work, waiting, done, overrides, options.quiet)
     if code:
         return code
@@ -72,16 +73,29 @@ def _cells(options: argparse.Namespace) -> list[Cell]:
     return grid(options.config, features, parse_folds(options.folds), options.workdir)
 
 
-def _check_configs(work: Sequence[Cell], overrides: Sequence[str], trained: bool) -> None:
-    """Raise ConfigError if a feature's config cannot be run, or if it is to be `trained` but not scored.
+def _configs(work: Sequence[Cell], overrides: Sequence[str]) -> dict[Cell, ConfigDict]:
+    """Return the config of each cell. What the config file says of the data is shown once, not per cell."""
+    configs = {}
+    shown = set()
+    for cell in work:
+        with collecting_notes() as notes:
+            configs[cell] = load_config_file(cell.config_arg, overrides)
+        for line in notes:
+            if line not in shown:
+                print(line, file=sys.stderr)
+        shown.update(notes)
+    return configs
 
-    These errors show now, not when the feature's turn comes.
+
+def _check_configs(configs: Mapping[Cell, ConfigDict], waiting: Sequence[Cell]) -> None:
+    """Raise ConfigError if a config cannot be run, or one that waits would not be scored as it must.
+
+    These errors show now, not when a cell's turn comes.
     """
-    for cell in {cell.feature: cell for cell in work}.values():
-        config = load_config_file(cell.config_arg, overrides)
-        build(config)
-        if trained:
-            _check_scores(config)
+    for cell in {cell.feature: cell for cell in configs}.values():  # one of each: building takes long
+        build(configs[cell])
+    for cell in waiting:
+        _check_scores(configs[cell])
 
 
 def _check_scores(config: ConfigDict) -> None:
@@ -103,7 +117,7 @@ def train_cell(cell: Cell, overrides: Sequence[str], quiet: bool) -> int:
     SIGINT to this process stops the cell's process too; see `child.run`.
     """
     command = [sys.executable, "-m", "rann_jax.main", "--config", cell.config_arg]
-    command += ["--workdir", str(cell.workdir), *overrides, *["--quiet"] * quiet]
+    command += ["--workdir", str(cell.workdir), *overrides, "--nonotes", *["--quiet"] * quiet]
     return child.run(command)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from rann_jax import predictions
-from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
 from rann_jax.predictions import Predictions
 from rann_jax.record import data_fingerprints
@@ -67,14 +66,13 @@ def parse_folds(text: str) -> list[int]:
     return folds
 
 
-def finished(cell: Cell, overrides: Sequence[str]) -> Predictions | None:
+def finished(cell: Cell, config: ConfigDict) -> Predictions | None:
     """Return the predictions of a cell, or None unless they are those of the fully trained weights.
 
     Raises:
-      ConfigError: the config cannot be loaded, the cell was run with another one, or its predictions are not
-        of the run's data or not scored as its config says.
+      ConfigError: the cell was run with another config, or its predictions are not of the run's data or not
+        scored as its config says.
     """
-    config = load_config_file(cell.config_arg, overrides)
     check_same_config(cell.workdir, config)
     if not cell.begun or not predictions.path_of(cell.workdir, SPLIT).exists():
         return None

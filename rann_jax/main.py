@@ -44,7 +44,7 @@ from input_pipeline.prepare import prepare
 from input_pipeline.prepared import Prepared
 from rann_jax import compilation_cache, distributed, environment, lock, pretrained
 from rann_jax import workdir as workdirs
-from rann_jax.config_file import check_keys, define_config, explaining
+from rann_jax.config_file import check_keys, collecting_notes, define_config, explaining
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.evaluate import check_best_metric, check_splits, check_task, evaluate_checkpoint, readable
 from rann_jax.experiment import Experiment, build, check_labels, data_options
@@ -67,6 +67,7 @@ _CHECKPOINT = flags.DEFINE_enum(
     "and SPLIT.best.json.",
 )
 _QUIET = flags.DEFINE_bool("quiet", False, "No progress bars and no overview.")
+_NOTES = flags.DEFINE_bool("notes", True, "Show what the config file says of the data, if it reads any.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if no cluster is detected.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of this run; see coordinator.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Index of this process, from 0; see coordinator.")
@@ -151,9 +152,11 @@ def main() -> None:
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
-    with explaining(argv):
+    with explaining(argv), collecting_notes() as notes:
         rest = flags.FLAGS(argv)
         check_keys(flags.FLAGS)
+    for line in notes if _NOTES.value else ():
+        print(line, file=sys.stderr)
     if len(rest) > 1:
         raise ConfigError(
             f"{rest[1]!r} is not understood: flags begin with --, values follow an =; see --help"

@@ -301,6 +301,51 @@ def test_presets_are_joined():
     assert (config.num_classes, config.seed) == (10, 7)
 
 
+@pytest.fixture
+def sounds(tmp_path):
+    """A folder of two classes of which only the names matter."""
+    folder = tmp_path / "sounds"
+    for name in [f"{kind}/{number}.wav" for kind in ("cat", "dog") for number in range(10)]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.fast
+def test_what_the_config_says_of_the_data_is_shown_once(sounds, tmp_path, capsys, monkeypatch):
+    """Its notes are the same for each feature, and the program of each cell would repeat them."""
+    commands = []
+    monkeypatch.setattr(crossval.child, "run", lambda command: commands.append(command) or 75)
+    config = ["--config", f"configs/folder.py:data={sounds}"]
+    assert cross_validate(tmp_path / "W", *config, features="log_mel,mfcc", folds="1-2") == 75
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == len(set(said)) == 4
+    assert said[0] == f"note: {sounds}: 2 classes: 'cat', 'dog'"
+    assert ["tested on fold1" in said[1], "tested on fold2" in said[3]] == [True, True]
+    (command,) = commands
+    assert "--nonotes" in command
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("more", "notes"), [([], 3), (["--nonotes"], 0)])
+def test_a_cell_does_not_repeat_the_notes(sounds, tmp_path, capsys, main_here, more, notes):
+    config = f"--config=configs/folder.py:data={sounds},fold=1"
+    assert main_here([config, f"--workdir={tmp_path / 'W'}", "--config.batch_size=0", *more]) == 2
+    *said, error = capsys.readouterr().err.splitlines()
+    assert [line.startswith(f"note: {sounds}: ") for line in said] == [True] * notes
+    assert error.startswith("error: config.batch_size")
+
+
+@pytest.mark.fast
+def test_notes_are_shown_if_the_config_cannot_be_loaded(sounds, tmp_path, capsys):
+    (sounds / "empty").mkdir()
+    config = ["--config", f"configs/folder.py:data={sounds}"]
+    assert cross_validate(tmp_path / "W", *config, features="log_mel", folds="6-7") == 2
+    note, error = capsys.readouterr().err.splitlines()
+    assert note.startswith("note: config.data_dir: no sound in 'empty'")
+    assert error.startswith("error: preset fold=6: ")
+
+
 def test_a_real_cell_is_trained_and_a_partial_one_resumes(tmp_path, monkeypatch):
     """The real program runs one feature and fold; then its predictions are lost, as after a late kill."""
     monkeypatch.setenv("XLA_FLAGS", launched()["XLA_FLAGS"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rann_jax import crossval_cells, crossval_tables, fusion, fusion_table
+from rann_jax.config_file import load_config_file
 from rann_jax.report import tables
 from tests.conftest import REPOSITORY
 
@@ -33,7 +34,10 @@ def kept(request):
     overrides = [argument for argument in more if argument.startswith("--config.")]
     folds = crossval_cells.parse_folds(options.folds)
     work = crossval_cells.grid(options.config, options.features.split(","), folds, folder)
-    return work, {cell: part for cell in work if (part := crossval_cells.finished(cell, overrides))}
+    configs = {cell: load_config_file(cell.config_arg, overrides) for cell in work}
+    return work, {
+        cell: part for cell, config in configs.items() if (part := crossval_cells.finished(cell, config))
+    }
 
 
 def quoted(rows) -> bool:
