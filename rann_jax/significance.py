@@ -43,8 +43,8 @@ def scores(targets: Array, probabilities: Array, counts: Array, threshold: float
     Args:
       targets: (n, C) multi-hot.
       probabilities: (n, C).
-      counts: (draws, n) how often each clip counts; float64 ones give the scores of the split itself, others
-        are computed with in float32.
+      counts: (draws, n) how often each clip counts. float64 counts of 1 each reproduce the split's own
+        scores to the last digit; counts of other dtypes are computed in float32.
       threshold: threshold of F1 for tagging; None predicts the most probable class.
 
     Returns:
