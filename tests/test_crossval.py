@@ -19,6 +19,7 @@ from rann_jax.workdir import save_config
 from rann_jax.writers import read_metrics
 from tests.conftest import launched
 from tests.made_predictions import CLIPS, TARGETS, predicted
+from tests.refusals import refused
 
 CONFIG = "tests/tiny_folds.py"
 
@@ -48,9 +49,17 @@ def trained(monkeypatch):
     return ran
 
 
-def cross_validate(workdir, *more, features="log_mel,mfcc", folds="1-2"):
+def command(workdir, *more, features="log_mel,mfcc", folds="1-2") -> list[str]:
     arguments = ["--config", CONFIG, "--features", features, "--folds", folds, "--workdir", str(workdir)]
-    return crossval.main([*arguments, "--bootstrap", "20", *more])
+    return [*arguments, "--bootstrap", "20", *more]
+
+
+def cross_validate(workdir, *more, **only) -> int:
+    return crossval.main(command(workdir, *more, **only))
+
+
+def refusal(capsys, workdir, *more, **only) -> str:
+    return refused(crossval.main, capsys, *command(workdir, *more, **only))
 
 
 @pytest.mark.fast
@@ -112,15 +121,13 @@ def test_tables_of_finished_cells(trained, tmp_path, capsys):
 def test_tables_without_finished_cells_are_refused(trained, tmp_path, capsys, features, says):
     assert cross_validate(tmp_path, features="log_mel", folds="1") == 0
     assert cross_validate(tmp_path, features="mfcc", folds="2") == 0
-    assert cross_validate(tmp_path, "--finished", features=features) == 2
-    assert says in capsys.readouterr().err
+    assert says in refusal(capsys, tmp_path, "--finished", features=features)
 
 
 @pytest.mark.fast
 def test_unknown_features_are_refused_with_finished_too(trained, tmp_path, capsys):
     assert cross_validate(tmp_path, features="log_mel", folds="1") == 0
-    assert cross_validate(tmp_path, "--finished", features="log_mel,mell", folds="1") == 2
-    assert "mell" in capsys.readouterr().err
+    assert "mell" in refusal(capsys, tmp_path, "--finished", features="log_mel,mell", folds="1")
 
 
 @pytest.mark.fast
@@ -141,11 +148,8 @@ def test_broken_metrics_are_named(trained, tmp_path, capsys, seconds):
     assert cross_validate(tmp_path, features="log_mel", folds="1") == 0
     metrics = tmp_path / "log_mel" / "fold1" / "metrics.jsonl"
     metrics.write_text(f'{{"step": 4, "time/seconds": {seconds}}}\n')
-    assert cross_validate(tmp_path, "--finished", features="log_mel", folds="1") == 2
-    assert (
-        "metrics.jsonl is not the metrics of a run: line 1: time/seconds is not a fin"
-        in capsys.readouterr().err
-    )
+    line = refusal(capsys, tmp_path, "--finished", features="log_mel", folds="1")
+    assert "metrics.jsonl is not the metrics of a run: line 1: time/seconds is not a fin" in line
 
 
 @pytest.mark.fast
@@ -193,10 +197,7 @@ def test_an_interruption_between_cells_says_how_to_resume(tmp_path, monkeypatch,
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else None,
 )
 def test_wrong_arguments_are_refused_before_training(trained, tmp_path, capsys, arguments, says):
-    assert cross_validate(tmp_path / "W", *arguments.pop("more", []), **arguments) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert says in lines[0]
+    assert says in refusal(capsys, tmp_path / "W", *arguments.pop("more", []), **arguments)
     assert trained == []
     assert not (tmp_path / "W").exists()
 
@@ -205,7 +206,7 @@ def test_wrong_arguments_are_refused_before_training(trained, tmp_path, capsys, 
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("eval.splits=('train',)", "lacks test, whose predictions are pooled: add it\n"),
+        ("eval.splits=('train',)", "lacks test, whose predictions are pooled: add it"),
         ("eval.splits=('test', 'tset')", "must name one or more of config.splits: "),
         ("eval.splits=()", "must name one or more of config.splits: "),
         ("best_metric=test/maP", "is not a score of config.eval.splits: use one of test/mAP, "),
@@ -215,8 +216,7 @@ def test_wrong_arguments_are_refused_before_training(trained, tmp_path, capsys, 
 def test_cells_that_would_not_be_scored_are_refused_before_training(
     trained, tmp_path, capsys, override, says
 ):
-    assert cross_validate(tmp_path, f"--config.{override}") == 2
-    (line,) = capsys.readouterr().err.splitlines(keepends=True)
+    line = refusal(capsys, tmp_path, f"--config.{override}")
     assert line.startswith(f"error: config.{override.partition('=')[0]}=")
     assert says in line
     assert trained == []
@@ -236,8 +236,7 @@ def test_finished_cells_need_no_valid_best_metric(trained, tmp_path):
 @pytest.mark.fast
 def test_cells_of_another_config_are_refused(trained, tmp_path, capsys):
     assert cross_validate(tmp_path) == 0
-    assert cross_validate(tmp_path, "--config.seed=1") == 2
-    assert "seed (0 there)" in capsys.readouterr().err
+    assert "seed (0 there)" in refusal(capsys, tmp_path, "--config.seed=1")
 
 
 def keep_checkpoint(cell, fingerprint: str) -> None:
@@ -270,9 +269,8 @@ def test_cells_scored_in_another_way_are_refused(trained, tmp_path, capsys, chan
     trained.clear()
     capsys.readouterr()
     path = dataclasses.replace(before, **changes).save(cell, "test")
-    assert cross_validate(tmp_path, *finished, **only) == 2
     again = f"score the cell again: python -m rann_jax.main --mode=eval --workdir {cell}"
-    assert capsys.readouterr().err == f"error: {path} {says}: {again}\n"
+    assert refusal(capsys, tmp_path, *finished, **only) == f"error: {path} {says}: {again}"
     assert trained == []
 
 
@@ -282,8 +280,7 @@ def test_a_damaged_checkpoint_of_a_cell_is_named(trained, tmp_path, capsys):
     keep_checkpoint(tmp_path / "log_mel" / "fold1", "of fold 1")
     path = tmp_path / "log_mel" / "fold1" / "checkpoints" / "4" / "record" / "metadata"
     path.write_text("{}")
-    assert cross_validate(tmp_path, features="log_mel", folds="1") == 2
-    assert f"error: {path} cannot be read" in capsys.readouterr().err
+    assert f"error: {path} cannot be read" in refusal(capsys, tmp_path, features="log_mel", folds="1")
 
 
 @pytest.mark.fast
