@@ -11,15 +11,17 @@ from rann_jax.report import tables
 Html = NewType("Html", str)
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #22303c; max-width: 1120px;
+:root { color-scheme: light dark; --ink: light-dark(#22303c, #dfe6ec); --paper: light-dark(#ffffff, #14191f);
+  --line: light-dark(#d5dbe0, #37424d); --faint: light-dark(#f3f5f7, #1e252d) }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 1120px;
   margin: 2em auto; padding: 0 1em }
-h1 { font-size: 1.7em } h2 { font-size: 1.25em; margin-top: 2em; border-bottom: 1px solid #d5dbe0 }
-img { max-width: 100%; height: auto }
+h1 { font-size: 1.7em } h2 { font-size: 1.25em; margin-top: 2em; border-bottom: 1px solid var(--line) }
+img { max-width: max(100%, 700px); height: auto; background: #ffffff }
 table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; font-size: 0.92em }
 th, td { text-align: left; padding: 0.2em 0.9em 0.2em 0;
-  border-bottom: 1px solid #e6eaed; vertical-align: top }
+  border-bottom: 1px solid var(--line); vertical-align: top }
 td { overflow-wrap: anywhere } .scroll { overflow-x: auto }
-pre { background: #f3f5f7; padding: 0.8em; white-space: pre-wrap; overflow-wrap: anywhere }
+pre { background: var(--faint); padding: 0.8em; white-space: pre-wrap; overflow-wrap: anywhere }
 p { max-width: 52em }
 """
 
@@ -79,9 +81,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Html:
 
 
 def picture(png: bytes, description: str) -> Html:
-    """Return a picture, embedded in the page."""
+    """Return a picture, embedded in the page; it scrolls on a narrow screen, so its text stays legible."""
     data = base64.b64encode(png).decode()
-    return Html(f'<p><img src="data:image/png;base64,{data}" alt="{escape(description)}"></p>\n')
+    image = f'<img src="data:image/png;base64,{data}" alt="{escape(description)}">'
+    return Html(f'<div class="scroll">{image}</div>\n')
 
 
 def page(title: str, *parts: Html) -> bytes:

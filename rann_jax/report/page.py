@@ -153,7 +153,7 @@ def _classes(page: Page, scored: Predictions, where: str) -> None:
     if scored.task == "classification":
         chosen, counts = confusions(targets, probs.argmax(axis=1))
         drawn = plots.confusion(counts, [labels[c] for c in chosen], "clips, true x predicted")
-        page.section(f"Confusions: {where}", _left_out(len(labels), "most often confused"), drawn)
+        page.section(f"Confusions: {where}", _left_out(len(labels), "the most often confused"), drawn)
     else:
         text = "Clips may have several labels, so there is no confusion matrix."
         page.section(f"Confusions: {where}", markup.paragraph(text))
@@ -161,21 +161,26 @@ def _classes(page: Page, scored: Predictions, where: str) -> None:
         "average precision": metrics.average_precision(targets, probs),
         "F1": metrics.f1(targets, probs, threshold),
     }
-    order = np.argsort(values["average precision"], kind="stable")[:MAX_CLASSES]  # NaN is sorted last
+    order = np.lexsort((values["F1"], values["average precision"]))  # NaN is sorted last
     rows = [
         {
             "class": labels[c],
             "clips": int(targets[:, c].sum()),
             **{k: float(v[c]) for k, v in values.items()},
         }
-        for c in np.argsort(values["average precision"], kind="stable")
+        for c in order
     ]
     drawn = plots.bars(
-        {k: v[order] for k, v in values.items()}, [labels[c] for c in order], "hardest class first"
+        {k: v[order[:MAX_CLASSES]] for k, v in values.items()},
+        [labels[c] for c in order[:MAX_CLASSES]],
+        "lowest average precision first",
     )
     undefined = [labels[c] for c in metrics.undefined_classes(targets)]
     text = f"Classes without clips, left out of every mean: {', '.join(undefined)}." if undefined else ""
-    notes = _left_out(len(labels), "hardest"), markup.paragraph(text) if text else Html("")
+    notes = (
+        _left_out(len(labels), "those of the lowest average precision"),
+        markup.paragraph(text) if text else Html(""),
+    )
     page.section(f"Classes: {where}", *notes, drawn, markup.folded("in numbers", markup.table(rows)))
 
 
@@ -198,7 +203,7 @@ def confusions(targets: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, 
 def _left_out(classes: int, which: str) -> Html:
     if classes <= MAX_CLASSES:
         return Html("")
-    return markup.paragraph(f"Only {MAX_CLASSES} of {classes} classes are drawn: the {which}.")
+    return markup.paragraph(f"Only {MAX_CLASSES} of {classes} classes are drawn: {which}.")
 
 
 def _mistakes(page: Page, found: Sequence[mistakes.Mistake], where: str) -> None:
@@ -208,11 +213,16 @@ def _mistakes(page: Page, found: Sequence[mistakes.Mistake], where: str) -> None
         return
     rows = [{"clip": m.id, "is": ", ".join(m.labels), "said": m.said, "error": m.error} for m in found]
     waves = mistakes.sounds(found)
+    if found[0].run.predictions[found[0].split].task == "tagging":
+        text = "The error is the distance of a class's probability from the truth, 0 or 1."
+    else:
+        text = "The error is the probability of the wrong class, shown beside its name, less that of the right one."
+    explained = markup.paragraph(text)
     if any(wave is not None and len(wave) for wave in waves):
-        page.section(title, mistakes.spectrograms(found, waves), markup.table(rows))
+        page.section(title, explained, mistakes.spectrograms(found, waves), markup.table(rows))
     else:
         text = "No spectrograms: the prepared data of this run is no longer where its config says."
-        page.section(title, markup.paragraph(text), markup.table(rows))
+        page.section(title, explained, markup.paragraph(text), markup.table(rows))
 
 
 def _data(page: Page, splits: Mapping[str, Predictions]) -> None:

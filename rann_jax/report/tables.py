@@ -92,10 +92,16 @@ def with_intervals(row: Row) -> dict[str, str]:
 
 
 def cell(value: Any) -> str:
-    """Return one value as text."""
+    """Return one value as text, a number with three decimals.
+
+    >>> cell(0.0004), cell(0.0), cell(12)
+    ('<0.001', '0.000', '12')
+    """
     if _undefined(value):
         return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return "<0.001" if 0 < value < 0.0005 else f"{value:.3f}"
 
 
 def _undefined(value: Any) -> bool:
