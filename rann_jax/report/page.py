@@ -216,7 +216,7 @@ def _mistakes(page: Page, found: Sequence[mistakes.Mistake], where: str) -> None
     if found[0].run.predictions[found[0].split].task == "tagging":
         text = "The error is the distance of a class's probability from the truth, 0 or 1."
     else:
-        text = "The error is the probability of the wrong class, shown beside its name, less that of the right one."
+        text = "The error is the probability of the wrong class, as shown, less that of the right one."
     explained = markup.paragraph(text)
     if any(wave is not None and len(wave) for wave in waves):
         page.section(title, explained, mistakes.spectrograms(found, waves), markup.table(rows))
