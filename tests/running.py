@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from rann_jax.main import run
 from tests.conftest import REPOSITORY, launched
+from tests.refusals import assert_one_error
 from tests.tiny import get_config
 
 TINY = "tests/tiny.py"
@@ -30,15 +31,6 @@ def rann(*arguments: object, prefix: Sequence[str] = ()) -> subprocess.Completed
 def assert_one_line(result: subprocess.CompletedProcess, *says: str) -> None:
     assert result.returncode == 2, result.stderr
     assert_one_error(result.stderr, *says)
-
-
-def assert_one_error(stderr: str, *says: str) -> None:
-    """Check that all that a program wrote to stderr is one error in one line, with these texts."""
-    lines = [line for line in stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, stderr
-    assert lines[0].startswith("error: ")
-    for text in says:
-        assert text in lines[0]
 
 
 def tiny(prepared: Path, **overrides) -> ConfigDict:

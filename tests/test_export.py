@@ -16,7 +16,7 @@ from rann_jax.experiment import build
 from rann_jax.export import FORMATS, Exported, main
 from rann_jax.steps import make_eval_step
 from tests.conftest import TINY_LABELS
-from tests.running import assert_one_error
+from tests.refusals import assert_one_error
 from tests.tiny import get_config, write_workdir
 
 # With -P and another folder, neither the repository nor the installed package can be imported.

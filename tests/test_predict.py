@@ -15,7 +15,7 @@ from rann_jax.predict_sources import find_files
 from rann_jax.tag_output import Choice, Events
 from rann_jax.timeline import Timeline
 from tests.conftest import TINY_LABELS
-from tests.running import assert_one_error
+from tests.refusals import assert_one_error
 from tests.tiny import write_workdir
 
 

@@ -14,7 +14,7 @@ from rann_jax.serve.__main__ import main
 from rann_jax.tagger_ensemble import TaggerEnsemble
 from tests.conftest import TINY_LABELS
 from tests.fake_models import RATE, ZADEH, constant
-from tests.running import assert_one_error
+from tests.refusals import assert_one_error
 
 pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
 

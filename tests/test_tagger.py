@@ -16,7 +16,7 @@ from rann_jax.errors import ConfigError
 from rann_jax.listener import Listener, in_batches
 from rann_jax.timeline import WindowProbabilities, joined
 from rann_jax.windows import resampled, sliding
-from tests.running import assert_one_error
+from tests.refusals import assert_one_error
 
 
 @pytest.mark.fast
