@@ -10,7 +10,7 @@ from flax import linen as nn
 from rann_jax.errors import DivergedError
 from rann_jax.main import run
 from rann_jax.models.norm import BatchNorm
-from rann_jax.models.registry import FAMILIES
+from rann_jax.models.registry import FAMILIES, Family
 from rann_jax.writers import Interval, read_metrics
 from tests.tiny import get_config
 
@@ -139,7 +139,8 @@ class Countdown(nn.Module):
 
 @pytest.mark.usefixtures("quickly_compiled")
 def test_a_state_that_is_not_finite_is_not_saved(tmp_path, monkeypatch):
-    monkeypatch.setitem(FAMILIES, "countdown", lambda name, **options: Countdown(**options))
+    family = Family(lambda name, **options: Countdown(**options), head="weight")
+    monkeypatch.setitem(FAMILIES, "countdown", family)
     config = get_config("steps=6")
     config.prepared_dir, config.augment = str(tmp_path / "prepared"), {}
     config.model, config.optimizer.learning_rate = {"name": "countdown"}, 1.0

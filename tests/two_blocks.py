@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from rann_jax.models import ResidualBlock
 from rann_jax.models.norm import BatchNorm
-from rann_jax.models.registry import FAMILIES
+from rann_jax.models.registry import FAMILIES, Family
 from rann_jax.models.remat import rematerialised
 from tests import tiny
 
@@ -31,7 +31,7 @@ class TwoBlocks(nn.Module):
         return nn.Dense(self.num_classes, name="fc")(x.mean(axis=(1, 2)))
 
 
-FAMILIES["two_blocks"] = lambda name, **options: TwoBlocks(**options)
+FAMILIES["two_blocks"] = Family(lambda name, **options: TwoBlocks(**options), head="fc")
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

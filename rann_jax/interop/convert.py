@@ -14,6 +14,7 @@ from rann_jax import models
 from rann_jax.errors import ConfigError
 from rann_jax.interop.files import describe, read_entries, write_entries
 from rann_jax.interop.names import NOT_WEIGHTS, entry_name, to_linen_layout, to_torch_layout, torch_shape
+from rann_jax.models import panns
 from rann_jax.models.wavegram import POOLING
 
 # Frames of the images that parameters are laid out for; a multiple of every network's time strides.
@@ -42,8 +43,8 @@ def load_torch(source: str | os.PathLike | Mapping[str, Any], network: str, **op
       **options: attributes of the network that its name does not give, such as shortcut_norm.
 
     Raises:
-      ConfigError: the file cannot be read, or its entries are not those of `network`; the message says
-        which differ.
+      ConfigError: the file cannot be read, its entries are not those of `network` (the message says which
+        differ), or `network` is neither a RANN nor one of PANNs'.
       ValueError: no such network or option.
     """
     return from_state_dict(read_entries(source), network, where=describe(source), **options)
@@ -113,6 +114,10 @@ def _differences(
 def _shapes(entries: Mapping[str, np.ndarray], network: str, options: Mapping[str, Any]) -> dict:
     """Return the shapes of the network's variables, with as many classes and bins as the entries have."""
     head = f"{models.head(network)}.weight"
+    if not (network in panns.NETWORKS or network.startswith("rann-")):
+        raise ConfigError(
+            f"weights of {network} cannot be read from PyTorch, only those of RANNs and PANNs: use a workdir"
+        )
     x = _inputs(entries, network)
     if isinstance(x, dict) and "image" not in x:
         options = {"wavegram_shape": (_size(entries, "wavegram_norm.weight", 128), FRAMES), **options}
@@ -122,8 +127,8 @@ def _shapes(entries: Mapping[str, np.ndarray], network: str, options: Mapping[st
 
 def _inputs(entries: Mapping[str, np.ndarray], network: str) -> Any:
     """Return the shapes of the inputs that the network with these entries takes."""
-    is_rann = network.startswith("rann-")
-    bins = _size(entries, "input_norm.weight" if is_rann else "bn0.weight", 64)
+    is_pann = network in panns.NETWORKS
+    bins = _size(entries, "bn0.weight" if is_pann else "input_norm.weight", 64)
     # The first kernel of a wavegram has length 2 * stride + 1 (PANNs: 11); the stride depends on the sample
     # rate.
     first_kernel = entry_name(network, ("wavegram", "conv0", "kernel"))
@@ -133,7 +138,7 @@ def _inputs(entries: Mapping[str, np.ndarray], network: str) -> Any:
     if network == "wavegram_logmel_cnn14":
         # The 128 rows fold to half of PANNs' 64 bins; another number of bins would be another network.
         return {"image": jax.ShapeDtypeStruct((1, 64, FRAMES), jnp.float32), "waveform": waveform}
-    if not is_rann or "wavegram.conv0.weight" not in entries:
+    if is_pann or "wavegram.conv0.weight" not in entries:
         return image
     if "input_norm.weight" in entries:
         return {"image": image, "waveform": waveform}

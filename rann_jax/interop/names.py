@@ -1,12 +1,14 @@
 """Mapping between linen variables and the entries of a PyTorch state_dict, in names and layouts.
 
-The PANNs networks keep the names of their published code, except those in PANNS_NAMES. For a RANN, which was
-never published, the names are linen paths with dots.
+The PANNs networks keep the names of their published code, except those in PANNS_NAMES. For other networks,
+such as RANNs, which were never published, the names are linen paths with dots.
 """
 
 import re
 
 import numpy as np
+
+from rann_jax.models import panns
 
 # From a linen path with dots (left) to the published name (right).
 PANNS_NAMES = (
@@ -18,6 +20,7 @@ PANNS_NAMES = (
     (r"^wavegram\.block(\d+)_conv(\d+)\.", r"pre_block\1.conv\2."),
     (r"^wavegram\.block(\d+)_norm(\d+)\.", r"pre_block\1.bn\2."),
 )
+PUBLISHED_NAMES = dict.fromkeys(panns.NETWORKS, PANNS_NAMES)
 LEAF_NAMES = {
     "kernel": "weight",
     "scale": "weight",
@@ -40,9 +43,8 @@ def entry_name(network: str, path: tuple[str, ...]) -> str:
     'stage0_block0.norm1.running_var'
     """
     name = ".".join([*path[:-1], LEAF_NAMES[path[-1]]])
-    if not network.startswith("rann-"):
-        for pattern, published in PANNS_NAMES:
-            name = re.sub(pattern, published, name)
+    for pattern, published in PUBLISHED_NAMES.get(network, ()):
+        name = re.sub(pattern, published, name)
     return name
 
 

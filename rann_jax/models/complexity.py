@@ -13,6 +13,7 @@ from flax import linen as nn
 from rann_jax.features.panns import PannsLogMelWavegram
 from rann_jax.models.convolution import Convolution
 from rann_jax.models.norm import BatchNorm
+from rann_jax.models.panns import NETWORKS as PANNS
 from rann_jax.models.registry import create, crop_seconds
 
 PANNS_SECONDS = 10.0
@@ -71,7 +72,7 @@ def complexity(
       **options: attributes of the module.
 
     Raises:
-      ValueError: no such network or option, or the shape does not fit the network.
+      ValueError: no such network or option, the shape does not fit the network, or no usual input is known.
 
     >>> complexity("rann-8x4-6").macs
     47136582912
@@ -79,7 +80,7 @@ def complexity(
     model = create(name, num_classes=num_classes, **options)
     seconds = crop_seconds(name)
     stft_macs = 0
-    if seconds is None:
+    if name in PANNS:
         seconds = PANNS_SECONDS
         front_end = PannsLogMelWavegram(seconds=seconds)
         shape = (front_end.n_bins, front_end.n_frames)
@@ -87,9 +88,11 @@ def complexity(
         x = x if name.startswith("wavegram") else x["image"]
         # A cosine and a sine of the window's length for each of its n / 2 + 1 frequencies.
         stft_macs = front_end.n_frames * front_end.n_fft * 2 * (front_end.n_fft // 2 + 1)
-    else:
+    elif seconds is not None:
         shape = (n_bins, round(frames_per_second * seconds))
         x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    else:
+        raise ValueError(f"no usual input of {name!r} is known: its name gives no crop length")
     variables, layers = _traced(model, x)
     params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
     macs = count_macs(jax.make_jaxpr(model.apply)(variables, x).jaxpr)

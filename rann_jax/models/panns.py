@@ -9,6 +9,7 @@ there. The networks take the image (B, F, T) of the front end `panns_log_mel`; i
 import math
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -219,7 +220,7 @@ NETWORKS: dict[str, type[PANN]] = {
 }
 
 
-def from_name(name: str, **options) -> PANN:
+def from_name(name: str, **options: Any) -> PANN:
     """Return the network with a name in NETWORKS; options are the attributes of `PANN`."""
     return NETWORKS[name](**options)
 

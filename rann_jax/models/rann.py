@@ -8,6 +8,7 @@ gives the crop length t_c in seconds, the temporal decrease t_m in {1, 2, 4, 8} 
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -219,7 +220,16 @@ def parse_name(name: str) -> tuple[float, int, int]:
     return float(match[1]), t_m, int(match[3])
 
 
-def from_name(name: str, **options) -> RANN:
+def crop_seconds(name: str) -> float:
+    """Return t_c of a name in seconds.
+
+    Raises:
+      ValueError: as `parse_name`.
+    """
+    return parse_name(name)[0]
+
+
+def from_name(name: str, **options: Any) -> RANN:
     """Return the network named `rann-{t_c}x{t_m}-{W}`; options are the other attributes of `RANN`.
 
     Raises:

@@ -1,0 +1,55 @@
+"""A network that is neither a RANN nor one of PANNs' is trained like them; what it lacks is said plainly."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rann_jax import interop, models
+from rann_jax.errors import ConfigError
+from rann_jax.experiment import build
+from tests import two_blocks
+
+pytestmark = pytest.mark.fast
+
+
+def test_its_last_layer_has_its_own_rate():
+    """Adam's first step is the rate times the gradient's sign."""
+    config = two_blocks.get_config()
+    config.optimizer.schedule, config.optimizer.learning_rate = "constant", 1e-3
+    config.optimizer.head_learning_rate = 2e-2
+    experiment = build(config)
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), experiment.shapes.params)
+    gradients = jax.tree.map(jnp.ones_like, params)
+    updates, _ = experiment.tx.update(gradients, experiment.tx.init(params), params)
+    np.testing.assert_allclose(updates["fc"]["bias"], -2e-2, rtol=1e-5)
+    np.testing.assert_allclose(updates["block1"]["norm1"]["bias"], -1e-3, rtol=1e-5)
+
+
+def test_its_trunk_is_frozen():
+    config = two_blocks.get_config()
+    config.optimizer.frozen = ("trunk",)
+    experiment = build(config)
+    groups = experiment.freezing.groups(experiment.shapes.params)
+    assert set(groups) == {"input_norm", "block0", "block1", "fc"}
+    for layer, labels in groups.items():
+        assert set(jax.tree.leaves(labels)) == {"head" if layer == "fc" else "frozen"}, layer
+
+
+@pytest.mark.parametrize("name", ["vgg", "cnn14-8", "two"])
+def test_an_unknown_network_has_no_last_layer_and_no_crop(name):
+    for asked in (models.head, models.crop_seconds):
+        with pytest.raises(ValueError, match=f"^unknown network '{name}': the families are "):
+            asked(name)
+
+
+def test_its_cost_is_refused_without_a_length_of_input():
+    with pytest.raises(ValueError, match=r"^no usual input of 'two_blocks' is known"):
+        models.complexity("two_blocks")
+
+
+def test_its_weights_are_written_by_path_but_not_read():
+    variables = {"params": {"wavegram": {"conv0": {"kernel": np.zeros((3, 1, 4), np.float32)}}}}
+    assert list(interop.to_state_dict(variables, "two_blocks")) == ["wavegram.conv0.weight"]
+    with pytest.raises(ConfigError, match=r"^weights of two_blocks cannot be read from PyTorch"):
+        interop.load_torch({"fc.bias": np.zeros(3, np.float32)}, "two_blocks")
