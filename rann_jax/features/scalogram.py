@@ -18,6 +18,7 @@ import scipy.fft
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import clipwise
+from rann_jax.features.power import squared
 
 # The wavelet's Gaussian is truncated where it has fallen to this fraction of its peak (100 dB in power), both
 # in frequency (the band that is kept) and in time (the zeros that keep the clip's ends from overlapping).
@@ -98,7 +99,7 @@ def _wavelet_power(
         gain = jax.lax.complex(gain * jnp.cos(phase), gain * jnp.sin(phase))
         gain = gain.reshape((1,) * (y.ndim - 1) + gain.shape)
         coefficients = jnp.fft.ifft(part * gain)
-        squares = jnp.square(coefficients.real) + jnp.square(coefficients.imag)
+        squares = squared(coefficients)
         return jnp.mean(squares.reshape(*squares.shape[:-1], frames, int(rate)), axis=-1)
 
     # Frequencies and rates both rise with the row, so the groups are in order.

@@ -15,7 +15,7 @@ import numpy as np
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import batchwise, clipwise
-from rann_jax.features.power import spectrum, to_exponent
+from rann_jax.features.power import spectrum, squared, to_exponent
 
 
 def resolve_lengths(n_fft: int, hop_length: int | None, win_length: int | None) -> tuple[int, int, int]:
@@ -320,7 +320,7 @@ def amplitude_to_db(
     if not hasattr(S, "dtype"):
         S = jnp.asarray(np.asarray(S, np.float32))
     if jnp.issubdtype(S.dtype, jnp.complexfloating):
-        power = jnp.square(jnp.real(S)) + jnp.square(jnp.imag(S))
+        power = squared(jnp.asarray(S))
     else:
         power = jnp.square(signal.as_waveform(S, "S"))
     if callable(ref):

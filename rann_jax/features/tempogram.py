@@ -19,6 +19,7 @@ from rann_jax.features import signal
 from rann_jax.features.clipwise import clipwise
 from rann_jax.features.mel import check_bank, melspectrogram
 from rann_jax.features.normalize import check_norm, normalize
+from rann_jax.features.power import squared
 from rann_jax.features.stft import power_to_db, stft
 
 
@@ -171,8 +172,7 @@ def _autocorrelation(
     # Twice the length, so that the correlation is not circular.
     n_fft = scipy.fft.next_fast_len(2 * win_length - 1, real=True)
     spectra = jnp.fft.rfft(frames, n=n_fft)
-    power = jnp.square(spectra.real) + jnp.square(spectra.imag)
-    lags = jnp.fft.irfft(power.astype(jnp.complex64), n=n_fft)[..., :win_length]
+    lags = jnp.fft.irfft(squared(spectra).astype(jnp.complex64), n=n_fft)[..., :win_length]
     return jnp.swapaxes(normalize(lags, norm, axis=-1), -1, -2)
 
 
