@@ -71,7 +71,7 @@ class Experiment:
         features = jax.tree.map(jnp.zeros_like, jax.eval_shape(self.front_end, clip))
         return create_state(self.model, self.tx, features, self.config.seed, given)
 
-    def create(self, given: Mapping[tuple[str, ...], Any] | None = None, shardings: Any = None) -> TrainState:
+    def create(self, given: Arrays | None = None, shardings: Any = None) -> TrainState:
         """Compute `initial_state`, with each array placed by `shardings` (by default on one device).
 
         It runs only once, so on a CPU it is compiled with few of LLVM's optimisations to save compile time

@@ -20,7 +20,8 @@ from rann_jax.models.norm import BatchNorm
 
 TRUNK = "trunk"
 
-Path = tuple[str, ...]
+# Where a parameter is, such as ("fc1", "kernel").
+ParamPath = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Freezing:
         if not all(isinstance(pattern, str) for pattern in self.patterns):
             raise ValueError(f"frozen={self.patterns}: patterns must be text, such as 'conv_block1'")
 
-    def covers(self, path: Path) -> bool:
+    def covers(self, path: ParamPath) -> bool:
         """Return whether the parameter at this path is frozen."""
         return any(self._matches(pattern, path) for pattern in self.patterns)
 
@@ -74,7 +75,7 @@ class Freezing:
         with nn.intercept_methods(self._interceptor(list(flatten_dict(params)))):
             yield
 
-    def _interceptor(self, paths: Iterable[Path]) -> Callable[..., jax.Array]:
+    def _interceptor(self, paths: Iterable[ParamPath]) -> Callable[..., jax.Array]:
         whole_trunk = all(self.covers(path) for path in paths if path[0] != self.head)
 
         def infers(context: Any) -> bool:
@@ -87,15 +88,15 @@ class Freezing:
 
         return intercept
 
-    def _covers_norm(self, path: Path) -> bool:
+    def _covers_norm(self, path: ParamPath) -> bool:
         return all(self.covers((*path, name)) for name in ("scale", "bias"))
 
-    def _group(self, path: Path) -> str:
+    def _group(self, path: ParamPath) -> str:
         if self.covers(path):
             return "frozen"
         return "head" if path[0] == self.head else "trunk"
 
-    def _matches(self, pattern: str, path: Path) -> bool:
+    def _matches(self, pattern: str, path: ParamPath) -> bool:
         if pattern == TRUNK:
             return path[0] != self.head
         name = "/".join(path)

@@ -6,20 +6,18 @@ this happens only before a run's first step; a resumed run needs nothing but its
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
 from flax.traverse_util import flatten_dict
 
 from rann_jax import interop, models
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import Experiment
 from rann_jax.features.front_end import FrontEnd
+from rann_jax.state import Arrays
 from rann_jax.trained import load_trained
-
-Arrays = Mapping[tuple[str, ...], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,12 +7,13 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 # Arrays of a network's variables by path, such as ("params", "fc1", "kernel").
-Arrays = Mapping[tuple[str, ...], jax.Array]
+Arrays = Mapping[tuple[str, ...], jax.Array | np.ndarray]
 
 
 @flax.struct.dataclass

@@ -15,14 +15,13 @@ from flax import linen as nn
 
 from rann_jax import losses
 from rann_jax.augment import Policy
-from rann_jax.augment.policy import Features
+from rann_jax.features.image import Inputs
 from rann_jax.freezing import Freezing
 from rann_jax.gradients import accumulated, grouped
 from rann_jax.optimizer import update_ema
 from rann_jax.state import TrainState, all_finite
 
 Batch = dict[str, jax.Array]
-FrontEnd = Callable[[jax.Array], Features]
 
 LOSSES = {
     "classification": losses.categorical_cross_entropy,
@@ -42,7 +41,7 @@ def to_float(audio: jax.Array) -> jax.Array:
 
 def make_train_step(
     model: nn.Module,
-    front_end: FrontEnd,
+    front_end: Callable[[jax.Array], Inputs],
     tx: optax.GradientTransformation,
     *,
     task: str,
@@ -73,7 +72,9 @@ def make_train_step(
     """
     loss_fn = LOSSES[task]
 
-    def loss_and_statistics(params, batch_stats, features, labels, key) -> tuple[jax.Array, Any]:
+    def loss_and_statistics(
+        params: Any, batch_stats: Any, features: Inputs, labels: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any]:
         with freezing.inference_where_frozen(params):
             logits, updated = model.apply(
                 {"params": whole(params), "batch_stats": batch_stats},
@@ -117,7 +118,7 @@ def make_train_step(
 
 
 def make_eval_step(
-    model: nn.Module, front_end: FrontEnd, *, task: str
+    model: nn.Module, front_end: Callable[[jax.Array], Inputs], *, task: str
 ) -> Callable[[dict[str, Any], jax.Array], jax.Array]:
     """Return the function (variables, audio (B, N)) -> class probabilities (B, C), float32."""
     probabilities = PROBABILITIES[task]
@@ -130,7 +131,7 @@ def make_eval_step(
 
 
 def make_embed_step(
-    model: nn.Module, front_end: FrontEnd
+    model: nn.Module, front_end: Callable[[jax.Array], Inputs]
 ) -> Callable[[dict[str, Any], jax.Array], jax.Array]:
     """Return the function (variables, audio (B, N)) -> embeddings (B, D), float32.
 

@@ -25,6 +25,7 @@ from rann_jax.augment.place import Crop, Roll
 from rann_jax.augment.specaugment import SpecAugment
 from rann_jax.augment.stretch import Stretch
 from rann_jax.features.clipwise import devicewise
+from rann_jax.features.image import Inputs
 from rann_jax.options import check, did_you_mean
 
 AUGMENTATIONS: dict[str, type] = {
@@ -40,7 +41,6 @@ AUGMENTATIONS: dict[str, type] = {
     "spec_augment": SpecAugment,
 }
 
-Features = jax.Array | dict[str, jax.Array]
 Augmentation = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
@@ -122,25 +122,25 @@ class Policy:
         return _apply(self.audio, jax.random.fold_in(key, 0), audio, labels, step)
 
     def on_features(
-        self, key: jax.Array, features: Features, labels: jax.Array, step: jax.Array | int = 0
-    ) -> tuple[Features, jax.Array]:
+        self, key: jax.Array, inputs: Inputs, labels: jax.Array, step: jax.Array | int = 0
+    ) -> tuple[Inputs, jax.Array]:
         """Return feature images (B, F, T) and labels (B, C), augmented; of named inputs only the "image" is.
 
         Raises:
           ValueError: images are to be mixed, but the network also takes the waveforms, which are not mixed.
         """
         key = jax.random.fold_in(key, 1)
-        if not isinstance(features, dict):
-            return _apply(self.features, key, features, labels, step)
+        if not isinstance(inputs, Mapping):
+            return _apply(self.features, key, inputs, labels, step)
         if any(isinstance(scheduled.augmentation, FeatureMixup) for scheduled in self.features):
             raise ValueError(
-                f"feature_mixup mixes images only, but the front end gives {' and '.join(features)}: "
+                f"feature_mixup mixes images only, but the front end gives {' and '.join(inputs)}: "
                 "use mixup, which mixes the waveforms"
             )
-        if "image" not in features:
-            return features, labels
-        image, labels = _apply(self.features, key, features["image"], labels, step)
-        return {**features, "image": image}, labels
+        if "image" not in inputs:
+            return inputs, labels
+        image, labels = _apply(self.features, key, inputs["image"], labels, step)
+        return {**inputs, "image": image}, labels
 
 
 def policy(

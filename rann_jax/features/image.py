@@ -13,6 +13,7 @@ Every front end except those of PANNs (`panns.py`) makes the number exact in the
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -22,8 +23,8 @@ from jax.typing import ArrayLike
 from rann_jax.features import signal
 from rann_jax.features.clipwise import devicewise
 
-# An image (..., F, T), or several inputs by name.
-Inputs = jax.Array | dict[str, jax.Array]
+# What a network takes: an image (..., F, T), or "image", "waveform" (..., N) or both by name.
+Inputs = jax.Array | Mapping[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

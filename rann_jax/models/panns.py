@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from rann_jax.features.image import Inputs
 from rann_jax.models.convolution import Convolution
 from rann_jax.models.convolution.packed import columns_for, packed, pooled, unpacked
 from rann_jax.models.norm import BatchNorm
@@ -98,7 +99,7 @@ class PANN(nn.Module):
     lanes: int | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array | Mapping[str, jax.Array], *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Inputs, *, train: bool = False) -> jax.Array:
         """Return logits (B, num_classes), float32; the published networks return their sigmoid.
 
         Raises:
@@ -107,7 +108,7 @@ class PANN(nn.Module):
         return dense(self.num_classes, HEAD)(self.embed(x, train=train))
 
     @nn.compact
-    def embed(self, x: jax.Array | Mapping[str, jax.Array], *, train: bool = False) -> jax.Array:
+    def embed(self, x: Inputs, *, train: bool = False) -> jax.Array:
         """Return embeddings (B, 2048 / width), float32: the last layer's input, in training after dropout."""
         # Created first although applied last: flax numbers layers in order of creation, and a dropout mask
         # depends on its layer's number. Resumed runs thus continue with the same masks.
@@ -119,7 +120,7 @@ class PANN(nn.Module):
         x = nn.Dropout(HEAD_DROPOUT, deterministic=not train)(x)
         return last_dropout(nn.relu(dense(EMBEDDING // self.width, "fc1")(x)))
 
-    def trunk(self, x, *, train: bool) -> jax.Array:
+    def trunk(self, inputs: Inputs, *, train: bool) -> jax.Array:
         """Return the last feature map (B, T', F', C)."""
         raise NotImplementedError
 
@@ -131,9 +132,9 @@ class PANN(nn.Module):
         """Return how many columns a block of so many channels packs."""
         return columns_for(channels, bins, self.lanes or 1)
 
-    def normalised(self, image: jax.Array, train: bool) -> jax.Array:
+    def normalised(self, image: Inputs, train: bool) -> jax.Array:
         """Return the image (B, F, T) as (B, T, F, 1), normalised per bin."""
-        if not hasattr(image, "ndim") or image.ndim != 3:
+        if isinstance(image, Mapping) or image.ndim != 3:
             raise ValueError(
                 f"{type(self).__name__} takes feature images (B, F, T), such as those of panns_log_mel"
             )
@@ -163,17 +164,17 @@ class PANN(nn.Module):
 class CNN14(PANN):
     """CNN14: six convolutional blocks of 64 to 2048 channels."""
 
-    def trunk(self, x, *, train: bool) -> jax.Array:
+    def trunk(self, inputs: Inputs, *, train: bool) -> jax.Array:
         """Return the last feature map, (B, T / 32, F / 32, 2048)."""
-        return self.conv_blocks(self.normalised(x, train), 1, train=train)
+        return self.conv_blocks(self.normalised(inputs, train), 1, train=train)
 
 
 class ResNet38(PANN):
     """ResNet38: sixteen residual blocks between two convolutional ones."""
 
-    def trunk(self, x, *, train: bool) -> jax.Array:
+    def trunk(self, inputs: Inputs, *, train: bool) -> jax.Array:
         """Return the last feature map, (B, T / 32, F / 32, 2048)."""
-        x = self.conv_block(self.normalised(x, train), "conv_block1", 64, train=train, pool=True)
+        x = self.conv_block(self.normalised(inputs, train), "conv_block1", 64, train=train, pool=True)
         for stage, blocks in enumerate(RESNET38_BLOCKS):
             for block in range(blocks):
                 channels = 64 * 2**stage // self.width
@@ -188,13 +189,13 @@ class ResNet38(PANN):
 class WavegramLogmelCNN14(PANN):
     """CNN14 with a wavegram joined after its first block; takes {"image": (B, F, T), "waveform": (B, N)}."""
 
-    def trunk(self, x, *, train: bool) -> jax.Array:
+    def trunk(self, inputs: Inputs, *, train: bool) -> jax.Array:
         """Return the last feature map, (B, T / 32, F / 32, 2048)."""
-        if not isinstance(x, Mapping) or set(x) != {"image", "waveform"}:
+        if not isinstance(inputs, Mapping) or set(inputs) != {"image", "waveform"}:
             raise ValueError(
                 "wavegram_logmel_cnn14 takes an image and a waveform: use front end panns_log_mel+wavegram"
             )
-        image = self.normalised(x["image"], train)
+        image = self.normalised(inputs["image"], train)
         rows, bins = 128 // self.width, image.shape[2] // 2
         if rows % bins:
             raise ValueError(
@@ -203,7 +204,7 @@ class WavegramLogmelCNN14(PANN):
             )
         learned = Wavegram(rows, image.shape[1] // 2 * 2, dtype=self.dtype, name="wavegram")
         # The 128 rows fold to 4 channels of 32 bins: the first block leaves as many of the image's 64 bins.
-        a = learned(x["waveform"], train=train)
+        a = learned(inputs["waveform"], train=train)
         a = jnp.transpose(a.reshape(len(a), -1, bins, a.shape[-1]), (0, 3, 2, 1))
         block = partial(self.block(ConvBlock), 64 // self.width, dtype=self.dtype)
         columns = partial(self.columns, 64 // self.width)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from rann_jax.features.image import Inputs
 from rann_jax.models.convolution import Convolution, added
 from rann_jax.models.convolution.packed import columns_for, packed, unpacked
 from rann_jax.models.norm import BatchNorm
@@ -29,9 +30,6 @@ LEAKY_SLOPE = 0.01
 HEAD = "fc2"  # the last layer
 
 leaky_relu = partial(nn.leaky_relu, negative_slope=LEAKY_SLOPE)
-
-# A feature image (B, F, T), or named inputs.
-Inputs = jax.Array | Mapping[str, jax.Array]
 
 
 def temporal_strides(t_m: int) -> tuple[int, ...]:
