@@ -26,7 +26,9 @@ def grouped(loss: Loss, groups: int) -> Loss:
     if groups == 1:
         return loss
 
-    def mean_of_groups(params, batch_stats, features, labels, key):
+    def mean_of_groups(
+        params: Any, batch_stats: Any, features: Any, labels: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Any]:
         parts = jax.tree.map(lambda x: x.reshape(groups, -1, *x.shape[1:]), (features, labels))
         apply = jax.vmap(loss, in_axes=(None, None, 0, 0, 0))
         results = apply(params, batch_stats, *parts, jax.random.split(key, groups))
@@ -44,11 +46,13 @@ def accumulated(loss: Loss, count: int) -> Gradient:
     if count == 1:
         return gradient
 
-    def mean_of_parts(params, batch_stats, features, labels, key):
+    def mean_of_parts(
+        params: Any, batch_stats: Any, features: Any, labels: jax.Array, key: jax.Array
+    ) -> tuple[tuple[jax.Array, Any], Any]:
         parts = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), (features, labels))
         keys = jax.random.split(key, count)
 
-        def add(total, part):
+        def add(total: Any, part: Any) -> tuple[Any, None]:
             (part_features, part_labels), part_key = part
             result = gradient(params, batch_stats, part_features, part_labels, part_key)
             return jax.tree.map(jnp.add, total, result), None

@@ -152,7 +152,7 @@ def adam(
 
     inner = optax.inject_hyperparams(transformation)(learning_rate=rate, b1=beta1)
 
-    def update(updates, state, params=None):
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         # optax raises a float32 beta1 to an int32 power, which strict dtype promotion would refuse.
         with jax.numpy_dtype_promotion("standard"):
             return inner.update(updates, state, params)

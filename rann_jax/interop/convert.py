@@ -33,7 +33,7 @@ class Loaded(NamedTuple):
     skipped: tuple[str, ...]
 
 
-def load_torch(source: str | os.PathLike | Mapping[str, Any], network: str, **options) -> Loaded:
+def load_torch(source: str | os.PathLike | Mapping[str, Any], network: str, **options: Any) -> Loaded:
     """Load linen variables of `network` from a PyTorch checkpoint; it sets the number of classes.
 
     Args:
@@ -51,7 +51,7 @@ def load_torch(source: str | os.PathLike | Mapping[str, Any], network: str, **op
 
 
 def from_state_dict(
-    entries: Mapping[str, np.ndarray], network: str, *, where: str = "the state_dict", **options
+    entries: Mapping[str, np.ndarray], network: str, *, where: str = "the state_dict", **options: Any
 ) -> Loaded:
     """Do the same as `load_torch` for arrays; messages call their origin `where`."""
     expected = flatten_dict(_shapes(entries, network, options))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -60,7 +60,7 @@ def complexity(
     num_classes: int = 527,
     n_bins: int = 128,
     frames_per_second: int = 128,
-    **options,
+    **options: Any,
 ) -> Complexity:
     """Return the cost of the named network for its usual input: a RANN's crop, or 10 s at 32 kHz for a PANN.
 
@@ -102,11 +102,11 @@ def complexity(
     )
 
 
-def _traced(model: nn.Module, x) -> tuple[Any, list[tuple[int, int]]]:
+def _traced(model: nn.Module, x: Any) -> tuple[Any, list[tuple[int, int]]]:
     """Return the shapes of the variables, and for every layer its element FLOPs and its output size."""
     layers: list[tuple[int, int]] = []
 
-    def seen(call, args, kwargs, context):
+    def seen(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
         out = call(*args, **kwargs)
         if isinstance(context.module, nn.Conv | Convolution | BatchNorm | nn.Dense):
             layers.append((_element_flops(context.module, args[0].size, out.size), out.size))
@@ -126,7 +126,7 @@ def _element_flops(layer: nn.Module, size_in: int, size_out: int) -> int:
     return 4 * size_in if name == "downsample_conv" else 0
 
 
-def count_macs(jaxpr) -> int:
+def count_macs(jaxpr: jax.extend.core.Jaxpr) -> int:
     """Return the multiply-adds of every convolution and matrix product in a jaxpr, nested ones included.
 
     Of the alternatives of `lax.platform_dependent` only the default is counted.
@@ -134,7 +134,7 @@ def count_macs(jaxpr) -> int:
     return sum(_equation_macs(equation) for equation in _equations(jaxpr))
 
 
-def _equations(jaxpr) -> Iterator:
+def _equations(jaxpr: jax.extend.core.Jaxpr) -> Iterator[jax.extend.core.JaxprEqn]:
     for equation in jaxpr.eqns:
         yield equation
         nested = list(jax.extend.core.jaxprs_in_params(equation.params))
@@ -142,7 +142,7 @@ def _equations(jaxpr) -> Iterator:
             yield from _equations(inner)
 
 
-def _equation_macs(equation) -> int:
+def _equation_macs(equation: Any) -> int:
     out = math.prod(equation.outvars[0].aval.shape)
     if equation.primitive.name == "conv_general_dilated":
         kernel = equation.invars[1].aval.shape

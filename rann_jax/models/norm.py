@@ -17,6 +17,9 @@ from jax import lax
 MOMENTUM = 0.9  # weight of the old running statistics; PyTorch's momentum is 0.1
 EPSILON = 1e-5  # as in PyTorch
 
+# What is stored for the backward pass: x, scale, bias, mean, and the inverse of the standard deviation.
+Kept = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
+
 
 class BatchNorm(nn.Module):
     """Batch normalisation, then a (leaky) ReLU. Supports reverse-mode derivatives only.
@@ -78,7 +81,9 @@ def normalised(
     return _forward(x, scale, bias, axis, slope, dtype)[0]
 
 
-def _forward(x, scale, bias, axis, slope, dtype):
+def _forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, axis: int, slope: float, dtype: jnp.dtype
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Kept]:
     others, wide, channels = others_than(axis, x), widened(x), scale.size
     mean = by_channel(wide.mean(others), channels).mean(0)
     # This form needs one pass over x; rounding can make it negative, hence the maximum with 0.
@@ -92,7 +97,9 @@ def _forward(x, scale, bias, axis, slope, dtype):
     return (y.astype(dtype), mean, var), (x, scale, bias, mean, inverse)
 
 
-def _backward(axis, slope, dtype, kept, cotangents):
+def _backward(
+    axis: int, slope: float, dtype: jnp.dtype, kept: Kept, cotangents: tuple[jax.Array, jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, scale, bias, mean, inverse = kept
     others, dy = others_than(axis, x), widened(cotangents[0])
     factor = scale * inverse

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 from rann_jax.features.plot import DYNAMIC_RANGE, INK
@@ -71,7 +73,7 @@ class TimelinePicture:
         panels[0].set_title(title, loc="left", fontsize=12, color=INK, parse_math=False)
         return figure
 
-    def _draw_powers(self, axes) -> None:
+    def _draw_powers(self, axes: Axes) -> None:
         begins, decibels = self._sound.decibels()
         peak = float(decibels.max())
         drawn = self._mesh(axes, begins, decibels, "magma", peak - DYNAMIC_RANGE, peak)
@@ -80,7 +82,7 @@ class TimelinePicture:
         axes.set_ylabel("frequency (Hz)")
         axes.figure.colorbar(drawn, ax=axes, pad=0.01, label="dB").outline.set_visible(False)
 
-    def _draw_probabilities(self, axes) -> None:
+    def _draw_probabilities(self, axes: Axes) -> None:
         values = np.array(self._probabilities.values)[:, :-1]
         shown = np.argsort(-values.max(axis=0), kind="stable")[:CLASSES]
         drawn = self._mesh(axes, self._probabilities.begins, values[:, shown], "viridis", 0.0, 1.0)
@@ -88,13 +90,15 @@ class TimelinePicture:
         axes.invert_yaxis()
         axes.figure.colorbar(drawn, ax=axes, pad=0.01, label="probability").outline.set_visible(False)
 
-    def _draw_conflict(self, axes) -> None:
+    def _draw_conflict(self, axes: Axes) -> None:
         values = np.array(self._probabilities.values)[:, -1]
         edges = [*self._probabilities.begins, self._seconds]
         axes.stairs(values, edges, fill=True, color="#b5533c")
         axes.set(ylim=(0, 1), ylabel="conflict")
 
-    def _mesh(self, axes, begins: Sequence[float], values: np.ndarray, colours: str, low: float, high: float):
+    def _mesh(
+        self, axes: Axes, begins: Sequence[float], values: np.ndarray, colours: str, low: float, high: float
+    ) -> QuadMesh:
         """Draw values (columns, rows); the last column lasts to the end."""
         edges = np.append(begins, max(self._seconds, begins[-1] + 1e-6))
         rows = np.arange(values.shape[1] + 1) - 0.5

@@ -75,11 +75,15 @@ def convolved(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) 
     return _by_platform(plain, forms, (x, kernel), (strides, padding))
 
 
-def _forward(x, kernel, strides, padding):
+def _forward(
+    x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return convolved(x, kernel, strides, padding), (x, kernel)
 
 
-def _backward(strides, padding, kept, slope):
+def _backward(
+    strides: Pair, padding: Padding, kept: tuple[jax.Array, jax.Array], slope: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
     of_input, of_kernel = {"cpu": cpu.input_gradient_form(x)}, {}
     on_gpu = gpu.form(x, kernel, strides, padding)
