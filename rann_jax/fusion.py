@@ -30,10 +30,10 @@ TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
 def _rule(combine: Callable[[jax.Array], jax.Array]) -> Callable[[Masses], jax.Array]:
-    """Return a function compiled, and with its masses checked; without the check it is `__wrapped__`."""
+    """Return a function compiled, and with its masses checked."""
     compiled = jax.jit(combine)
 
-    @functools.wraps(compiled)
+    @functools.wraps(combine)
     def checking(masses: Masses) -> jax.Array:
         return compiled(_checked(masses))
 
@@ -184,8 +184,8 @@ def fuse(
         return _weighted_average(_checked_for(task, probs), weights)
     if weights is not None:
         raise ValueError(f"rule {rule!r} takes no weights, only 'wa' does")
-    combine = RULES[rule]
-    fused = getattr(combine, "__wrapped__", combine)(masses_for(task, probs))
+    # Inside jit a rule does not check the values of the masses again.
+    fused = jax.jit(RULES[rule])(masses_for(task, probs))
     return fused[..., 0] if task == "tagging" else fused
 
 
@@ -263,7 +263,12 @@ def _checked(values: Masses, *, sums_to_one: bool = True) -> jax.Array:
     """Return the values in at least float32; check shapes always, and values where they are known."""
     if not isinstance(values, jax.Array):
         values = np.asarray(values)
-    _check_values(values, sums_to_one)
+    if values.ndim < 2 or 0 in values.shape:
+        raise ValueError(
+            f"probabilities must be (models, ..., classes) and not empty, not of shape {values.shape}"
+        )
+    if not isinstance(values, jax.core.Tracer):
+        _check_values(values, sums_to_one)
     return _floating(values)
 
 
@@ -274,11 +279,6 @@ def _floating(values: jax.Array | np.ndarray) -> jax.Array:
 
 
 def _check_values(values: jax.Array | np.ndarray, sums_to_one: bool) -> None:
-    shape = values.shape
-    if len(shape) < 2 or 0 in shape:
-        raise ValueError(f"probabilities must be (models, ..., classes) and not empty, not of shape {shape}")
-    if isinstance(values, jax.core.Tracer):
-        return
     known = np.asarray(values, np.float64)
     for wrong, says in (
         (~np.isfinite(known), "is not finite"),
