@@ -203,8 +203,7 @@ def network(esc10: Path, repeats: int) -> dict[str, float]:
     )
     mesh = distributed.data_mesh()
     train_step = compiled_step(experiment, mesh)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, experiment.sharded_state(mesh))
-    holder = [experiment.create(shardings=shardings)]
+    holder = [experiment.create(shardings=experiment.shardings(mesh))]
     kept = distributed.place_batch(next(batches), mesh)
 
     def train(batch: Mapping[str, jax.Array]) -> None:

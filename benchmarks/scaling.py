@@ -42,8 +42,7 @@ def measure(devices: int, batch_per_device: int, repeats: int) -> dict[str, Any]
     config.model.name = MODEL
     config.batch_size = batch_per_device * devices
     experiment, mesh = build(config), distributed.data_mesh()
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, experiment.sharded_state(mesh))
-    state = experiment.create(shardings=shardings)
+    state = experiment.create(shardings=experiment.shardings(mesh))
     step = sharded_step(experiment, mesh)
     rng = np.random.default_rng(0)
     audio = rng.integers(-(2**15), 2**15, (config.batch_size, experiment.crop_samples), dtype=np.int16)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -83,22 +83,30 @@ class Experiment:
 
     def abstract_state(self, sharding: Sharding) -> TrainState:
         """Return the state's shapes, types and placement, for restoring, without allocating anything."""
-        return self._placed(lambda state: jax.tree.map(lambda leaf: sharding, state))
+        return self._placed(jax.tree.map(lambda leaf: sharding, self.shapes))
 
     def sharded_state(self, mesh: Mesh) -> TrainState:
-        """Return the same, with every array placed on the mesh by the rules of `config.sharding`.
+        """Return the same, with the arrays placed by `shardings`.
+
+        Raises:
+          ConfigError: a rule cannot be applied.
+        """
+        return self._placed(self.shardings(mesh))
+
+    def shardings(self, mesh: Mesh) -> Any:
+        """Return the state's tree of placements on the mesh, by the rules of `config.sharding`.
 
         Raises:
           ConfigError: a rule cannot be applied.
         """
         rules = self.config.get("sharding", {}).get("rules", ())
-        return self._placed(lambda state: state_shardings(state, mesh, rules))
+        return state_shardings(self.shapes, mesh, rules)
 
-    def _placed(self, place: Callable[[TrainState], TrainState]) -> TrainState:
+    def _placed(self, shardings: Any) -> TrainState:
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             self.shapes,
-            place(self.shapes),
+            shardings,
         )
 
 

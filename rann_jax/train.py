@@ -268,9 +268,12 @@ def sharded_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Wrapped:
         batch_norm_groups=config.batch_norm_groups,
         whole=lambda params: jax.lax.with_sharding_constraint(params, whole),
     )
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, experiment.sharded_state(mesh))
-    options = xla_options(device)
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, whole), compiler_options=options)
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(experiment.shardings(mesh), whole),
+        compiler_options=xla_options(device),
+    )
 
 
 def compiled_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Compiled:
@@ -302,17 +305,15 @@ def restore_or_create(
         here, or no checkpoint can be read.
     """
     fingerprints = {name: prepared.fingerprint(split) for name, split in experiment.config.splits.items()}
-    like = experiment.sharded_state(mesh)
     if checkpoints.latest_step is None:
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
         bundle = {
             "config": experiment.config.to_dict(),
             "labels": list(prepared.labels),
             "fingerprints": fingerprints,
         }
-        state = experiment.create(beginning.loaded if beginning else None, shardings)
+        state = experiment.create(beginning.loaded if beginning else None, experiment.shardings(mesh))
         return state, Record(batches=0, seconds=0.0, bundle=bundle)
-    state, record = checkpoints.restore_newest(like)
+    state, record = checkpoints.restore_newest(experiment.sharded_state(mesh))
     if record.converted:
         raise ConfigError(
             "--workdir holds converted weights: name that folder with --config.init_from, and give another "

@@ -98,8 +98,7 @@ def one_step(model, rules, **overrides):
     config.sharding = {"model": model, "rules": rules}
     config.update_from_flattened_dict(overrides)
     experiment, mesh = build(config), distributed.data_mesh(model)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, experiment.sharded_state(mesh))
-    state = jax.jit(experiment.initial_state, out_shardings=shardings)()
+    state = jax.jit(experiment.initial_state, out_shardings=experiment.shardings(mesh))()
     rng = np.random.default_rng(0)
     audio = rng.integers(-(2**15), 2**15, (8, experiment.crop_samples), dtype=np.int16)
     batch = {"audio": audio, "labels": np.eye(10, dtype=np.float32)[:8]}
