@@ -13,8 +13,8 @@ def read(file: Path, start: float, seconds: float) -> tuple[np.ndarray, int]:
     """Return a part of a recording, mono float32 `(N,)`, and its sample rate.
 
     Raises:
-        ValueError: the file is missing or not readable sound, or the part is not in it; or the sample rate or
-          samples are ones that preparation and prediction refuse too (`input_pipeline.audio`).
+      ValueError: the file is missing or not readable sound, or the part is not in it; or the sample rate or
+        samples are ones that preparation and prediction refuse too (`input_pipeline.audio`).
     """
     if not file.is_file():
         raise ValueError(f"{file}: " + ("not a file" if file.exists() else "no such file"))

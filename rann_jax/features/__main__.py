@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     """Carry out the command line; return the exit code.
 
     Raises:
-        ValueError: an error that the user can fix.
+      ValueError: an error that the user can fix.
     """
     check_out(options.out)
     y, rate = read(options.file, options.start, options.seconds)

@@ -65,27 +65,27 @@ def chroma_stft(
     """Chromagram of a power spectrogram, equal to `librosa.feature.chroma_stft`.
 
     Args:
-        y: waveform `(..., N)`, floating.
-        sr: sample rate in Hz.
-        norm: norm of each column: inf for its maximum, p for the p-norm, None for none.
-        n_fft: samples per frame; see `stft` for this and the framing arguments that follow.
-        hop_length: samples between frames.
-        win_length: window length; default `n_fft`.
-        window: window specification.
-        center: whether frames are centred.
-        pad_mode: how the ends are extended.
-        tuning: deviation from A440, in chroma bins.
-        n_chroma: bins per octave.
-        ctroct: centre of the weighting over octaves, in octaves above A0, 27.5 Hz.
-        octwidth: width of that weighting in octaves, positive; None for no weighting.
-        base_c: whether bin 0 is C; otherwise A.
+      y: waveform `(..., N)`, floating.
+      sr: sample rate in Hz.
+      norm: norm of each column: inf for its maximum, p for the p-norm, None for none.
+      n_fft: samples per frame; see `stft` for this and the framing arguments that follow.
+      hop_length: samples between frames.
+      win_length: window length; default `n_fft`.
+      window: window specification.
+      center: whether frames are centred.
+      pad_mode: how the ends are extended.
+      tuning: deviation from A440, in chroma bins.
+      n_chroma: bins per octave.
+      ctroct: centre of the weighting over octaves, in octaves above A0, 27.5 Hz.
+      octwidth: width of that weighting in octaves, positive; None for no weighting.
+      base_c: whether bin 0 is C; otherwise A.
 
     Returns:
-        float32 `(..., n_chroma, T)`.
+      float32 `(..., n_chroma, T)`.
 
     Raises:
-        ValueError: as `stft`; `sr` or `octwidth` not positive; `tuning` None or not finite; `ctroct` not
-            finite; a negative `norm`.
+      ValueError: as `stft`; `sr` or `octwidth` not positive; `tuning` None or not finite; `ctroct` not
+        finite; a negative `norm`.
 
     >>> y = np.sin(2 * np.pi * 440 * np.arange(22050) / 22050).astype(np.float32)
     >>> np.argmax(chroma_stft(y).mean(axis=-1)).item()  # A is 9 semitones above C
@@ -164,23 +164,23 @@ def chroma_cqt(
     """Chromagram of a constant-Q transform, equal to `librosa.feature.chroma_cqt`.
 
     Args:
-        y: waveform `(..., N)`, floating.
-        sr: sample rate in Hz.
-        hop_length: samples between frames; see `cqt`.
-        fmin: lowest frequency in Hz; default C1, 32.7 Hz.
-        norm: norm of each column: inf for its maximum, p for the p-norm, None for none.
-        threshold: values below it become zero before normalisation; None for no threshold.
-        tuning: deviation from A440 in bins of the transform.
-        n_chroma: bins per octave of the result.
-        n_octaves: number of octaves that are summed.
-        window: weights `(width,)` that spread each bin of the transform over its neighbours; None for none.
-        bins_per_octave: bins per octave of the transform, a multiple of `n_chroma`; None for `n_chroma`.
+      y: waveform `(..., N)`, floating.
+      sr: sample rate in Hz.
+      hop_length: samples between frames; see `cqt`.
+      fmin: lowest frequency in Hz; default C1, 32.7 Hz.
+      norm: norm of each column: inf for its maximum, p for the p-norm, None for none.
+      threshold: values below it become zero before normalisation; None for no threshold.
+      tuning: deviation from A440 in bins of the transform.
+      n_chroma: bins per octave of the result.
+      n_octaves: number of octaves that are summed.
+      window: weights `(width,)` that spread each bin of the transform over its neighbours; None for none.
+      bins_per_octave: bins per octave of the transform, a multiple of `n_chroma`; None for `n_chroma`.
 
     Returns:
-        float32 `(..., n_chroma, T)`, T as in `cqt`.
+      float32 `(..., n_chroma, T)`, T as in `cqt`.
 
     Raises:
-        ValueError: as `cqt`; `bins_per_octave` that is not a multiple of `n_chroma`.
+      ValueError: as `cqt`; `bins_per_octave` that is not a multiple of `n_chroma`.
 
     >>> y = np.sin(2 * np.pi * 440 * np.arange(22050) / 22050).astype(np.float32)
     >>> np.argmax(chroma_cqt(y, n_octaves=5).mean(axis=-1)).item()  # A is 9 semitones above C
@@ -249,24 +249,24 @@ def chroma_cens(
     is smoothed over time. The gradient is zero everywhere because of the quantisation.
 
     Args:
-        y: waveform `(..., N)`, floating.
-        sr: sample rate in Hz.
-        hop_length: samples between frames; see `cqt`.
-        fmin: lowest frequency in Hz; default C1, 32.7 Hz.
-        tuning: deviation from A440 in bins of the transform.
-        n_chroma: bins per octave of the result.
-        n_octaves: number of octaves that are summed.
-        bins_per_octave: bins per octave of the transform, a multiple of `n_chroma`.
-        window: weights that spread each bin of the transform over its neighbours; None for none.
-        norm: norm of each column of the result.
-        win_len_smooth: frames of the smoothing window; None for no smoothing.
-        smoothing_window: its specification; an array must have `win_len_smooth + 2` samples.
+      y: waveform `(..., N)`, floating.
+      sr: sample rate in Hz.
+      hop_length: samples between frames; see `cqt`.
+      fmin: lowest frequency in Hz; default C1, 32.7 Hz.
+      tuning: deviation from A440 in bins of the transform.
+      n_chroma: bins per octave of the result.
+      n_octaves: number of octaves that are summed.
+      bins_per_octave: bins per octave of the transform, a multiple of `n_chroma`.
+      window: weights that spread each bin of the transform over its neighbours; None for none.
+      norm: norm of each column of the result.
+      win_len_smooth: frames of the smoothing window; None for no smoothing.
+      smoothing_window: its specification; an array must have `win_len_smooth + 2` samples.
 
     Returns:
-        float32 `(..., n_chroma, T)`, T as in `cqt`.
+      float32 `(..., n_chroma, T)`, T as in `cqt`.
 
     Raises:
-        ValueError: as `chroma_cqt`; `win_len_smooth` that is not positive.
+      ValueError: as `chroma_cqt`; `win_len_smooth` that is not positive.
 
     >>> chroma_cens(np.ones((2, 22050), np.float32), n_octaves=3).shape
     (2, 12, 44)

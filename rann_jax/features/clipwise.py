@@ -20,9 +20,9 @@ def devicewise(function: Callable[..., Any], *arrays: jax.Array) -> Any:
     """Return `function(*arrays)`, where each device computes the examples that it holds.
 
     Args:
-        function: maps arrays `(B, ...)` to arrays `(B, ...)`, each example independently, for any B.
-        *arrays: `(B, ...)`, sharded evenly over all devices of their mesh, as batches are. If they are on
-            no mesh, or cannot be sharded evenly, the function is simply called.
+      function: maps arrays `(B, ...)` to arrays `(B, ...)`, each example independently, for any B.
+      *arrays: `(B, ...)`, sharded evenly over all devices of their mesh, as batches are. If they are on
+        no mesh, or cannot be sharded evenly, the function is simply called.
     """
     meshes = [jax.typeof(array).sharding.mesh for array in arrays]
     mesh = next((mesh for mesh in meshes if not mesh.empty), meshes[0])  # keys may be on no mesh

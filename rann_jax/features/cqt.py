@@ -171,33 +171,33 @@ def vqt(
     """Variable-Q transform, equal to `librosa.vqt`.
 
     Args:
-        y: waveform `(..., N)`, floating.
-        sr: sample rate in Hz.
-        hop_length: samples between frames; every octave below the first halves it. (To get 2**k frames
-            a second from any sample rate, resample to 2**(k + j) Hz and use `hop_length=2**j`.)
-        fmin: lowest centre frequency in Hz; default C1, 32.7 Hz.
-        n_bins: number of bins.
-        intervals: 'equal', 'pythagorean', 'ji3', 'ji5', 'ji7', or the ratios of one octave, in [1, 2).
-        gamma: bandwidth added to each filter, in Hz; None for the ear's bandwidth, 0 for constant Q.
-        bins_per_octave: bins per octave; if `intervals` are ratios, their number is used instead.
-        tuning: deviation of the tuning in bins.
-        filter_scale: factor by which the filters are lengthened.
-        norm: norm of the filters.
-        sparsity: fraction of each filter's spectrum that is dropped, in [0, 1).
-        window: window of the filters: anything `scipy.signal.get_window` takes, or a function of the
-            length. Define the function once: each new one compiles the transform again.
-        scale: divide by the square root of the filters' lengths.
-        pad_mode: how the ends are extended.
-        res_type: resampler used for decimation; one of libsoxr's, see `resample`.
+      y: waveform `(..., N)`, floating.
+      sr: sample rate in Hz.
+      hop_length: samples between frames; every octave below the first halves it. (To get 2**k frames
+        a second from any sample rate, resample to 2**(k + j) Hz and use `hop_length=2**j`.)
+      fmin: lowest centre frequency in Hz; default C1, 32.7 Hz.
+      n_bins: number of bins.
+      intervals: 'equal', 'pythagorean', 'ji3', 'ji5', 'ji7', or the ratios of one octave, in [1, 2).
+      gamma: bandwidth added to each filter, in Hz; None for the ear's bandwidth, 0 for constant Q.
+      bins_per_octave: bins per octave; if `intervals` are ratios, their number is used instead.
+      tuning: deviation of the tuning in bins.
+      filter_scale: factor by which the filters are lengthened.
+      norm: norm of the filters.
+      sparsity: fraction of each filter's spectrum that is dropped, in [0, 1).
+      window: window of the filters: anything `scipy.signal.get_window` takes, or a function of the
+        length. Define the function once: each new one compiles the transform again.
+      scale: divide by the square root of the filters' lengths.
+      pad_mode: how the ends are extended.
+      res_type: resampler used for decimation; one of libsoxr's, see `resample`.
 
     Returns:
-        complex64 `(..., n_bins, T)`, T = 1 + ceil(N / d) // (hop_length / d). Here d is the power of two,
-            usually 1, by which the signal is decimated before the first octave. T is 1 + N // hop_length,
-            or one more (as in librosa) where rounding N / d up completes a hop.
+      complex64 `(..., n_bins, T)`, T = 1 + ceil(N / d) // (hop_length / d). Here d is the power of two,
+        usually 1, by which the signal is decimated before the first octave. T is 1 + N // hop_length,
+        or one more (as in librosa) where rounding N / d up completes a hop.
 
     Raises:
-        ValueError: empty or integer `y`, `tuning=None`, bins above Nyquist, a `hop_length` that cannot
-            be halved as often as needed, filters that cannot be made.
+      ValueError: empty or integer `y`, `tuning=None`, bins above Nyquist, a `hop_length` that cannot
+        be halved as often as needed, filters that cannot be made.
 
     >>> vqt(jnp.ones((2, 22050)), n_bins=24).shape
     (2, 24, 44)

@@ -46,10 +46,10 @@ class Spectral(FrontEnd):
     """Base class of the front ends that are computed from one spectrum per frame.
 
     Attributes:
-        fmin: lowest frequency in Hz.
-        fmax: highest frequency in Hz; None for the lower of 14000 Hz and Nyquist.
-        win_length: window in samples; None for 1380 / 44100 seconds, or the hop if that is longer.
-        n_fft: FFT length, at least `win_length`; None for `win_length`.
+      fmin: lowest frequency in Hz.
+      fmax: highest frequency in Hz; None for the lower of 14000 Hz and Nyquist.
+      win_length: window in samples; None for 1380 / 44100 seconds, or the hop if that is longer.
+      n_fft: FFT length, at least `win_length`; None for `win_length`.
     """
 
     fmin: float = FMIN
@@ -76,10 +76,10 @@ class LogMel(Spectral):
     """Log-mel spectrogram in dB: `power_to_db(melspectrogram(y))`.
 
     Attributes:
-        pad_mode: how the ends are extended, see `stft`.
-        top_db: floor below the clip's peak in dB; None for none.
-        htk: HTK's mel formula instead of Slaney's.
-        norm: norm of the mel filters, see `melspectrogram`.
+      pad_mode: how the ends are extended, see `stft`.
+      top_db: floor below the clip's peak in dB; None for none.
+      htk: HTK's mel formula instead of Slaney's.
+      norm: norm of the mel filters, see `melspectrogram`.
     """
 
     name: ClassVar[str] = "log_mel"
@@ -114,8 +114,8 @@ class Mfcc(Spectral):
     """Mel-frequency cepstral coefficients; by default as many as there are bands (ours).
 
     Attributes:
-        n_mels: number of mel bands; None for `n_bins`.
-        lifter: cepstral lifter, see `mfcc`.
+      n_mels: number of mel bands; None for `n_bins`.
+      lifter: cepstral lifter, see `mfcc`.
     """
 
     name: ClassVar[str] = "mfcc"
@@ -134,8 +134,8 @@ class Gfcc(Spectral):
     """Gammatone-frequency cepstral coefficients; by default as many as there are filters (ours).
 
     Attributes:
-        n_filters: number of gammatone filters; None for `n_bins`.
-        pre_emphasis: pre-emphasis coefficient, 0 for none.
+      n_filters: number of gammatone filters; None for `n_bins`.
+      pre_emphasis: pre-emphasis coefficient, 0 for none.
     """
 
     name: ClassVar[str] = "gfcc"
@@ -159,7 +159,7 @@ class Chroma(FrontEnd):
     """Chromagram of the STFT, `chroma_stft`: 12 rows, one per pitch class, or the octave in `n_bins` parts.
 
     Attributes:
-        n_fft: FFT length; None for the power of two nearest to librosa's 2048 / 22050 seconds.
+      n_fft: FFT length; None for the power of two nearest to librosa's 2048 / 22050 seconds.
     """
 
     name: ClassVar[str] = "chroma"
@@ -189,9 +189,9 @@ class Cqt(FrontEnd):
     nothing is interpolated.
 
     Attributes:
-        fmin: lowest centre frequency in Hz.
-        bins_per_octave: None for the smallest number that keeps the highest bin below 14000 Hz and 0.8
-            times Nyquist.
+      fmin: lowest centre frequency in Hz.
+      bins_per_octave: None for the smallest number that keeps the highest bin below 14000 Hz and 0.8
+        times Nyquist.
     """
 
     name: ClassVar[str] = "cqt"
@@ -247,7 +247,7 @@ class Tempogram(FrontEnd):
     """Autocorrelation tempogram: rows are lags of 0, 1, 2... frames (their number is ours).
 
     Attributes:
-        win_length: frames in the autocorrelation window, at least `n_bins`; the default, 384, is librosa's.
+      win_length: frames in the autocorrelation window, at least `n_bins`; the default, 384, is librosa's.
     """
 
     name: ClassVar[str] = "tempogram"
@@ -270,9 +270,9 @@ class Cwt(FrontEnd):
     """Scalogram in dB: `power_to_db(scalogram(y))`, complex Morlet wavelet power over each hop (ours).
 
     Attributes:
-        fmin: lowest centre frequency in Hz.
-        fmax: highest centre frequency in Hz; None for the lower of 14000 Hz and 0.8 times Nyquist.
-        wavelet: 'cmorB-C' with bandwidth B and centre C.
+      fmin: lowest centre frequency in Hz.
+      fmax: highest centre frequency in Hz; None for the lower of 14000 Hz and 0.8 times Nyquist.
+      wavelet: 'cmorB-C' with bandwidth B and centre C.
     """
 
     name: ClassVar[str] = "cwt"
@@ -323,20 +323,20 @@ def front_end(
     """Make and check the front end `name`: settings that cannot work fail here, not in training.
 
     Args:
-        name: a key of FRONT_ENDS.
-        sample_rate: sample rate of the waveforms in Hz.
-        seconds: length of a clip.
-        frames_per_second: frames per second of sound; times `seconds` it must be a whole number.
-        **options: attributes of that front end's class; all have `n_bins`.
+      name: a key of FRONT_ENDS.
+      sample_rate: sample rate of the waveforms in Hz.
+      seconds: length of a clip.
+      frames_per_second: frames per second of sound; times `seconds` it must be a whole number.
+      **options: attributes of that front end's class; all have `n_bins`.
 
     Returns:
-        A hashable callable, `(B, N)` floating -> float32 `(B, n_bins, n_frames)`, or a dict where the
-        network takes the waveform too (`FrontEnd.__call__`). Its attributes include `name`, `sample_rate`,
-        `n_bins`, `n_frames`, `n_samples` and `hop_length`.
+      A hashable callable, `(B, N)` floating -> float32 `(B, n_bins, n_frames)`, or a dict where the
+      network takes the waveform too (`FrontEnd.__call__`). Its attributes include `name`, `sample_rate`,
+      `n_bins`, `n_frames`, `n_samples` and `hop_length`.
 
     Raises:
-        ValueError: unknown name or option (the message lists the known ones), a number of frames that
-            is not whole, or arguments that the feature rejects.
+      ValueError: unknown name or option (the message lists the known ones), a number of frames that
+        is not whole, or arguments that the feature rejects.
 
     >>> log_mel = front_end("log_mel", sample_rate=16000, seconds=1.0, n_bins=64)
     >>> log_mel(jnp.zeros((2, 16000))).shape

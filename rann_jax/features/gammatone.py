@@ -139,24 +139,24 @@ def gammatonegram(
     """Gammatone power spectrogram; with `center=False` equal to `spafe.features.gfcc.erb_spectrogram`.
 
     Args:
-        y: waveform `(..., N)`, floating.
-        sr: sample rate in Hz.
-        n_filters: number of filters, equally spaced on the ERB scale from `fmin` on.
-        n_fft: FFT length, at least `win_length` (spafe silently truncates a longer window).
-        hop_length: samples between frames.
-        win_length: length of the symmetric Hamming window and of a frame; default `n_fft`.
-        fmin: centre of the lowest filter in Hz.
-        fmax: upper edge in Hz, above the highest centre; default `sr / 2`.
-        pre_emphasis: the coefficient a of `y[n] - a * y[n - 1]`; 0 for none.
-        center: whether frame t is centred at sample `t * hop_length`, with zeros beyond the ends of the
-            signal (ours, as in `stft`); with False it begins there, as in spafe.
+      y: waveform `(..., N)`, floating.
+      sr: sample rate in Hz.
+      n_filters: number of filters, equally spaced on the ERB scale from `fmin` on.
+      n_fft: FFT length, at least `win_length` (spafe silently truncates a longer window).
+      hop_length: samples between frames.
+      win_length: length of the symmetric Hamming window and of a frame; default `n_fft`.
+      fmin: centre of the lowest filter in Hz.
+      fmax: upper edge in Hz, above the highest centre; default `sr / 2`.
+      pre_emphasis: the coefficient a of `y[n] - a * y[n - 1]`; 0 for none.
+      center: whether frame t is centred at sample `t * hop_length`, with zeros beyond the ends of the
+        signal (ours, as in `stft`); with False it begins there, as in spafe.
 
     Returns:
-        float32 power `(..., n_filters, T)`.
+      float32 power `(..., n_filters, T)`.
 
     Raises:
-        ValueError: empty or integer `y`, `n_fft` shorter than the window, `fmax` above Nyquist, a
-            clip shorter than the window with `center=False`.
+      ValueError: empty or integer `y`, `n_fft` shorter than the window, `fmax` above Nyquist, a
+        clip shorter than the window with `center=False`.
 
     >>> gammatonegram(np.ones((2, 8000), np.float32), sr=16000, n_filters=64).shape
     (2, 64, 16)
@@ -195,23 +195,23 @@ def gfcc(
     They are the orthonormal DCT, over the filters, of the cube root of `gammatonegram`.
 
     Args:
-        y: waveform `(..., N)`, floating.
-        sr: sample rate in Hz.
-        n_gfcc: number of coefficients, at most `n_filters`.
-        n_filters: see `gammatonegram` for this and the arguments that follow.
-        n_fft: FFT length.
-        hop_length: samples between frames.
-        win_length: window and frame length.
-        fmin: centre of the lowest filter in Hz.
-        fmax: upper edge in Hz, above the highest centre.
-        pre_emphasis: pre-emphasis coefficient.
-        center: whether frames are centred.
+      y: waveform `(..., N)`, floating.
+      sr: sample rate in Hz.
+      n_gfcc: number of coefficients, at most `n_filters`.
+      n_filters: see `gammatonegram` for this and the arguments that follow.
+      n_fft: FFT length.
+      hop_length: samples between frames.
+      win_length: window and frame length.
+      fmin: centre of the lowest filter in Hz.
+      fmax: upper edge in Hz, above the highest centre.
+      pre_emphasis: pre-emphasis coefficient.
+      center: whether frames are centred.
 
     Returns:
-        float32 `(..., n_gfcc, T)`.
+      float32 `(..., n_gfcc, T)`.
 
     Raises:
-        ValueError: as `gammatonegram`; more coefficients than filters.
+      ValueError: as `gammatonegram`; more coefficients than filters.
 
     >>> gfcc(np.ones((2, 8000), np.float32), sr=16000, n_gfcc=13).shape
     (2, 13, 16)

@@ -32,10 +32,10 @@ class FrontEnd:
     """Base class of all front ends: the rate, the size of the image, and how a clip is fitted to it.
 
     Attributes:
-        sample_rate: sample rate of the waveforms in Hz.
-        seconds: length of a clip.
-        frames_per_second: frames of the image per second of sound.
-        n_bins: rows of the image.
+      sample_rate: sample rate of the waveforms in Hz.
+      seconds: length of a clip.
+      frames_per_second: frames of the image per second of sound.
+      n_bins: rows of the image.
     """
 
     name: ClassVar[str]

@@ -131,26 +131,26 @@ def melspectrogram(
     """Mel spectrogram, equal to `librosa.feature.melspectrogram`.
 
     Args:
-        y: waveform `(..., N)`, floating.
-        sr: sample rate in Hz.
-        n_fft: samples per frame; see `stft` for this and the framing arguments that follow.
-        hop_length: samples between frames.
-        win_length: window length; default `n_fft`.
-        window: window specification.
-        center: whether frames are centred.
-        pad_mode: how the ends are extended.
-        power: exponent of the magnitude, 2 for power, 1 for amplitude.
-        n_mels: number of bands.
-        fmin: lowest frequency in Hz.
-        fmax: highest frequency in Hz; default `sr / 2`.
-        htk: HTK's mel formula instead of Slaney's.
-        norm: 'slaney' for unit-area bands, a number p for unit p-norm, None for unit height.
+      y: waveform `(..., N)`, floating.
+      sr: sample rate in Hz.
+      n_fft: samples per frame; see `stft` for this and the framing arguments that follow.
+      hop_length: samples between frames.
+      win_length: window length; default `n_fft`.
+      window: window specification.
+      center: whether frames are centred.
+      pad_mode: how the ends are extended.
+      power: exponent of the magnitude, 2 for power, 1 for amplitude.
+      n_mels: number of bands.
+      fmin: lowest frequency in Hz.
+      fmax: highest frequency in Hz; default `sr / 2`.
+      htk: HTK's mel formula instead of Slaney's.
+      norm: 'slaney' for unit-area bands, a number p for unit p-norm, None for unit height.
 
     Returns:
-        float32 `(..., n_mels, T)`.
+      float32 `(..., n_mels, T)`.
 
     Raises:
-        ValueError: as `stft`; `fmax` above Nyquist; `power` not positive and finite; a negative `norm`.
+      ValueError: as `stft`; `fmax` above Nyquist; `power` not positive and finite; a negative `norm`.
 
     >>> melspectrogram(np.ones((2, 8000), np.float32), sr=16000, n_mels=40).shape
     (2, 40, 16)

@@ -70,22 +70,22 @@ def mfcc(
     This is the DCT over the bands of `power_to_db(melspectrogram(y))`, floored 80 dB below the clip's peak.
 
     Args:
-        y: waveform `(..., N)`, floating; not needed if `S` is given.
-        sr: sample rate in Hz.
-        S: log-power mel spectrogram `(..., n_mels, T)` to use instead of `y`.
-        n_mfcc: number of coefficients.
-        dct_type: type of the DCT: 1, 2, 3 or 4.
-        norm: 'ortho' or None, see `scipy.fft.dct`.
-        lifter: cepstral lifter L, weights `1 + L / 2 * sin(pi * (k + 1) / L)`; 0 for none.
-        mel_norm: `norm` of `melspectrogram`.
-        **mel: other arguments of `melspectrogram`, such as `n_mels`, `n_fft`, `fmax`.
+      y: waveform `(..., N)`, floating; not needed if `S` is given.
+      sr: sample rate in Hz.
+      S: log-power mel spectrogram `(..., n_mels, T)` to use instead of `y`.
+      n_mfcc: number of coefficients.
+      dct_type: type of the DCT: 1, 2, 3 or 4.
+      norm: 'ortho' or None, see `scipy.fft.dct`.
+      lifter: cepstral lifter L, weights `1 + L / 2 * sin(pi * (k + 1) / L)`; 0 for none.
+      mel_norm: `norm` of `melspectrogram`.
+      **mel: other arguments of `melspectrogram`, such as `n_mels`, `n_fft`, `fmax`.
 
     Returns:
-        float32 `(..., n_mfcc, T)`.
+      float32 `(..., n_mfcc, T)`.
 
     Raises:
-        ValueError: as `melspectrogram`; more coefficients than bands; an unknown DCT, or type 1 of a
-            single band; a negative or infinite lifter; neither `y` nor `S`.
+      ValueError: as `melspectrogram`; more coefficients than bands; an unknown DCT, or type 1 of a
+        single band; a negative or infinite lifter; neither `y` nor `S`.
 
     >>> mfcc(np.ones((2, 8000), np.float32), sr=16000, n_mfcc=13, n_mels=40).shape
     (2, 13, 16)
@@ -157,19 +157,19 @@ def delta(
     """Derivative along time by a Savitzky-Golay filter, equal to `librosa.feature.delta`.
 
     Args:
-        data: features `(..., F, T)`, floating.
-        width: number of frames that each local polynomial is fitted to, odd, at least 3.
-        order: order of the derivative and of the polynomial, below `width`.
-        axis: the time axis.
-        mode: how the ends are treated: 'interp' (the first and last polynomial are continued),
-            'mirror', 'nearest' or 'constant' (zeros).
+      data: features `(..., F, T)`, floating.
+      width: number of frames that each local polynomial is fitted to, odd, at least 3.
+      order: order of the derivative and of the polynomial, below `width`.
+      axis: the time axis.
+      mode: how the ends are treated: 'interp' (the first and last polynomial are continued),
+        'mirror', 'nearest' or 'constant' (zeros).
 
     Returns:
-        float32, the shape of `data`; the unit is that of `data` per frame**order.
+      float32, the shape of `data`; the unit is that of `data` per frame**order.
 
     Raises:
-        ValueError: an even or small `width`, `order` not in 1..width-1, an `axis` that `data` does not
-            have, fewer than `width` frames with mode 'interp', an unknown mode.
+      ValueError: an even or small `width`, `order` not in 1..width-1, an `axis` that `data` does not
+        have, fewer than `width` frames with mode 'interp', an unknown mode.
 
     >>> delta(np.arange(12, dtype=np.float32)[None, :] * 3)[0, :3].round(4).tolist()
     [3.0, 3.0, 3.0]

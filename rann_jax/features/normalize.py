@@ -19,10 +19,10 @@ def normalize(S: jax.Array, norm: float | None, axis: int) -> jax.Array:
     """Divide real `S` by its norm along `axis`; zeros stay zero, with a finite gradient.
 
     Args:
-        S: float32, any shape.
-        norm: inf for the maximum, -inf for the minimum, 0 for the number of non-zeros, p > 0 for
-            the p-norm of the magnitudes; None to return `S` unchanged.
-        axis: axis along which the norm is taken.
+      S: float32, any shape.
+      norm: inf for the maximum, -inf for the minimum, 0 for the number of non-zeros, p > 0 for
+        the p-norm of the magnitudes; None to return `S` unchanged.
+      axis: axis along which the norm is taken.
     """
     if norm is None:
         return S

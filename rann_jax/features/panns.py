@@ -25,8 +25,8 @@ class PannsLogMel(FrontEnd):
     samples, and the upper edge is at most Nyquist.
 
     Attributes:
-        fmin: lowest frequency in Hz.
-        fmax: highest frequency in Hz; None for the lower of 14000 Hz and Nyquist.
+      fmin: lowest frequency in Hz.
+      fmax: highest frequency in Hz; None for the lower of 14000 Hz and Nyquist.
     """
 
     name: ClassVar[str] = "panns_log_mel"

@@ -91,22 +91,22 @@ def pcen(
     The defaults suit samples from -2**31 to 2**31: scale a waveform in -1..1 first.
 
     Args:
-        S: magnitude or mel spectrogram `(..., F, T)`, floating, not negative.
-        sr: sample rate of the sound in Hz.
-        hop_length: samples between frames.
-        gain: exponent of the automatic gain control; at least 0.
-        bias: bias of the compression; at least 0.
-        power: exponent of the compression; at least 0, where 0 means a logarithm.
-        time_constant: time constant of the filter, in seconds.
-        eps: keeps silence finite; a positive float32, at least 1.2e-38.
-        b: filter coefficient in 0..1; default from `time_constant`.
-        max_size: number of neighbouring bins over which the maximum of S is taken before it is smoothed to M.
+      S: magnitude or mel spectrogram `(..., F, T)`, floating, not negative.
+      sr: sample rate of the sound in Hz.
+      hop_length: samples between frames.
+      gain: exponent of the automatic gain control; at least 0.
+      bias: bias of the compression; at least 0.
+      power: exponent of the compression; at least 0, where 0 means a logarithm.
+      time_constant: time constant of the filter, in seconds.
+      eps: keeps silence finite; a positive float32, at least 1.2e-38.
+      b: filter coefficient in 0..1; default from `time_constant`.
+      max_size: number of neighbouring bins over which the maximum of S is taken before it is smoothed to M.
 
     Returns:
-        float32 `(..., F, T)`.
+      float32 `(..., F, T)`.
 
     Raises:
-        ValueError: empty or integer `S`; an argument outside its range.
+      ValueError: empty or integer `S`; an argument outside its range.
 
     >>> loud_after_quiet = np.float32([[1e3, 1e3, 1e5, 1e5]])
     >>> [f"{level:.2f}" for level in pcen(loud_after_quiet, b=0.5)[0].tolist()]

@@ -156,15 +156,15 @@ def draw(y: np.ndarray, sample_rate: int, title: str = "") -> Figure:
     """Draw a recording and all its features.
 
     Args:
-        y: waveform `(N,)`, floating.
-        sample_rate: in Hz.
-        title: title above the picture.
+      y: waveform `(N,)`, floating.
+      sample_rate: in Hz.
+      title: title above the picture.
 
     Returns:
-        a Matplotlib figure of eight panels, ready for `savefig`.
+      a Matplotlib figure of eight panels, ready for `savefig`.
 
     Raises:
-        ValueError: an empty or integer waveform, or a rate too low for the features.
+      ValueError: an empty or integer waveform, or a rate too low for the features.
     """
     frames = max(1, round(len(y) / sample_rate * FRAMES_PER_SECOND))
     size = {

@@ -16,12 +16,12 @@ def power_spectrum(frames: jax.Array, window: np.ndarray, n_fft: int) -> jax.Arr
     """Return `|rfft(frames * window, n_fft)|**2`; its gradient at silence is zero.
 
     Args:
-        frames: float32 `(..., L)`.
-        window: `(L,)`.
-        n_fft: length of the transform, at least L.
+      frames: float32 `(..., L)`.
+      window: `(L,)`.
+      n_fft: length of the transform, at least L.
 
     Returns:
-        float32 `(..., 1 + n_fft // 2)`.
+      float32 `(..., 1 + n_fft // 2)`.
     """
     return squared(spectrum(frames, window, n_fft))
 

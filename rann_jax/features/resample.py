@@ -273,21 +273,21 @@ def resample(
     on real clips; for polyphase 1e-6; for soxr_mq and soxr_lq 2e-5.
 
     Args:
-        y: waveform `(..., N)`, floating.
-        orig_sr: sample rate of `y` in Hz, a whole number.
-        target_sr: new sample rate in Hz, a whole number.
-        res_type: soxr_vhq, soxr_hq, soxr_mq or soxr_lq for libsoxr's linear-phase filters,
-            polyphase for the filter of `scipy.signal.resample_poly`.
-        fix: pad or cut to `ceil(N * target_sr / orig_sr)` samples; libsoxr itself rounds.
-        scale: keep the energy rather than the level: divide by `sqrt(target_sr / orig_sr)`.
+      y: waveform `(..., N)`, floating.
+      orig_sr: sample rate of `y` in Hz, a whole number.
+      target_sr: new sample rate in Hz, a whole number.
+      res_type: soxr_vhq, soxr_hq, soxr_mq or soxr_lq for libsoxr's linear-phase filters,
+        polyphase for the filter of `scipy.signal.resample_poly`.
+      fix: pad or cut to `ceil(N * target_sr / orig_sr)` samples; libsoxr itself rounds.
+      scale: keep the energy rather than the level: divide by `sqrt(target_sr / orig_sr)`.
 
     Returns:
-        float32 `(..., ceil(N * target_sr / orig_sr))`; with a libsoxr filter and `fix=False`, the rounded
-        number of samples.
+      float32 `(..., ceil(N * target_sr / orig_sr))`; with a libsoxr filter and `fix=False`, the rounded
+      number of samples.
 
     Raises:
-        ValueError: empty or integer `y`, rates that are not positive whole numbers or more than a factor
-            of 128 apart, an unknown `res_type`, a clip so short that no sample is left.
+      ValueError: empty or integer `y`, rates that are not positive whole numbers or more than a factor
+        of 128 apart, an unknown `res_type`, a clip so short that no sample is left.
 
     >>> resample(np.ones((2, 4410), np.float32), orig_sr=44100, target_sr=16000).shape
     (2, 1600)

@@ -120,20 +120,20 @@ def scalogram(
     """Wavelet power averaged over frames (ours): the mean of `|pywt.cwt|**2` over each hop.
 
     Args:
-        y: waveform `(..., N)`, floating.
-        sr: sample rate in Hz.
-        hop_length: samples per frame; frame t averages the samples around `t * hop_length`.
-        n_bins: number of scales; their frequencies are spaced geometrically.
-        fmin: lowest centre frequency in Hz, positive.
-        fmax: highest centre frequency in Hz; default 0.8 times Nyquist.
-        wavelet: 'cmorB-C', the complex Morlet wavelet of PyWavelets with bandwidth B and centre C.
+      y: waveform `(..., N)`, floating.
+      sr: sample rate in Hz.
+      hop_length: samples per frame; frame t averages the samples around `t * hop_length`.
+      n_bins: number of scales; their frequencies are spaced geometrically.
+      fmin: lowest centre frequency in Hz, positive.
+      fmax: highest centre frequency in Hz; default 0.8 times Nyquist.
+      wavelet: 'cmorB-C', the complex Morlet wavelet of PyWavelets with bandwidth B and centre C.
 
     Returns:
-        float32 power `(..., n_bins, T)`, lowest frequency first, T = 1 + N // hop_length.
+      float32 power `(..., n_bins, T)`, lowest frequency first, T = 1 + N // hop_length.
 
     Raises:
-        ValueError: empty or integer `y`, `fmin` not positive, `fmax` above Nyquist, a wavelet that
-            is not a complex Morlet or whose spectrum reaches negative frequencies.
+      ValueError: empty or integer `y`, `fmin` not positive, `fmax` above Nyquist, a wavelet that
+        is not a complex Morlet or whose spectrum reaches negative frequencies.
 
     >>> tone = np.sin(2 * np.pi * 1000 * np.arange(8000, dtype=np.float32) / 16000)
     >>> image = scalogram(tone, sr=16000, n_bins=3, fmin=250.0, fmax=4000.0)

@@ -165,7 +165,7 @@ def map_frames(
     process all frames at once.
 
     Returns:
-        `(..., K, T)`: frames last.
+      `(..., K, T)`: frames last.
     """
 
     def at_once(y: jax.Array) -> jax.Array:

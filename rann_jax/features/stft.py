@@ -114,20 +114,20 @@ def stft(
     """Short-time Fourier transform, equal to `librosa.stft`.
 
     Args:
-        y: waveform `(..., N)`, floating.
-        n_fft: samples per frame, and length of the FFT.
-        hop_length: samples between frames; default `win_length // 4`.
-        win_length: window length, zero-padded on both sides to `n_fft`; default `n_fft`.
-        window: anything `scipy.signal.get_window` takes, a function of the length, or an array.
-        center: whether frame t is centred at sample `t * hop_length`; otherwise it begins there.
-        pad_mode: how the ends are extended: constant (zeros), edge, reflect or symmetric.
+      y: waveform `(..., N)`, floating.
+      n_fft: samples per frame, and length of the FFT.
+      hop_length: samples between frames; default `win_length // 4`.
+      win_length: window length, zero-padded on both sides to `n_fft`; default `n_fft`.
+      window: anything `scipy.signal.get_window` takes, a function of the length, or an array.
+      center: whether frame t is centred at sample `t * hop_length`; otherwise it begins there.
+      pad_mode: how the ends are extended: constant (zeros), edge, reflect or symmetric.
 
     Returns:
-        complex64 `(..., 1 + n_fft // 2, T)`.
+      complex64 `(..., 1 + n_fft // 2, T)`.
 
     Raises:
-        ValueError: empty or integer `y`, `n_fft` shorter than the window, a clip shorter than
-            `n_fft` with `center=False`, an unknown pad mode or window.
+      ValueError: empty or integer `y`, `n_fft` shorter than the window, a clip shorter than
+        `n_fft` with `center=False`, an unknown pad mode or window.
 
     >>> stft(np.ones((2, 4000), np.float32), n_fft=512, hop_length=100).shape
     (2, 257, 41)
@@ -190,19 +190,19 @@ def istft(
     """Inverse of `stft` by windowed overlap-add, equal to `librosa.istft`.
 
     Args:
-        stft_matrix: complex `(..., 1 + n_fft // 2, T)`.
-        hop_length: samples between frames; default `win_length // 4`.
-        win_length: window length; default `n_fft`.
-        n_fft: FFT length; default `2 * (F - 1)`; required if it was odd.
-        window: as in `stft`.
-        center: whether the frames were centred.
-        length: number of samples to return, cropped or zero-padded; default all that the frames cover.
+      stft_matrix: complex `(..., 1 + n_fft // 2, T)`.
+      hop_length: samples between frames; default `win_length // 4`.
+      win_length: window length; default `n_fft`.
+      n_fft: FFT length; default `2 * (F - 1)`; required if it was odd.
+      window: as in `stft`.
+      center: whether the frames were centred.
+      length: number of samples to return, cropped or zero-padded; default all that the frames cover.
 
     Returns:
-        float32 waveform `(..., N)`.
+      float32 waveform `(..., N)`.
 
     Raises:
-        ValueError: a matrix that is not complex or has no frames, or whose bins do not fit `n_fft`.
+      ValueError: a matrix that is not complex or has no frames, or whose bins do not fit `n_fft`.
 
     >>> y = np.sin(np.arange(3000, dtype=np.float32) / 9)
     >>> y_again = istft(stft(y, n_fft=256), n_fft=256, length=3000)
@@ -251,17 +251,17 @@ def power_to_db(
     librosa 1.0 (0.11 takes the maximum of the whole batch).
 
     Args:
-        S: power `(..., F, T)`, floating.
-        ref: reference power, or a function called as `ref(S, axis=(-2, -1), keepdims=True)`, such as
-            `jnp.max`. Inside `jax.jit` it must be a jax.numpy function: NumPy's cannot take traced values.
-        amin: smallest power, a positive float32; below it the gradient is zero.
-        top_db: distance of the floor below the clip's peak, in dB; None for no floor.
+      S: power `(..., F, T)`, floating.
+      ref: reference power, or a function called as `ref(S, axis=(-2, -1), keepdims=True)`, such as
+        `jnp.max`. Inside `jax.jit` it must be a jax.numpy function: NumPy's cannot take traced values.
+      amin: smallest power, a positive float32; below it the gradient is zero.
+      top_db: distance of the floor below the clip's peak, in dB; None for no floor.
 
     Returns:
-        float32 dB, the shape of `S`.
+      float32 dB, the shape of `S`.
 
     Raises:
-        ValueError: integer or empty `S`, `amin` too small or too large for float32, `top_db` negative.
+      ValueError: integer or empty `S`, `amin` too small or too large for float32, `top_db` negative.
 
     >>> power_to_db(np.array([[1.0, 10.0, 0.0]], np.float32), top_db=30.0).tolist()
     [[0.0, 10.0, -20.0]]
@@ -301,16 +301,16 @@ def amplitude_to_db(
     """Amplitude to decibels, `20 log10(max(|S|, amin) / max(ref, amin))`, as in librosa.
 
     Args:
-        S: amplitude `(..., F, T)`, floating or complex.
-        ref: reference amplitude, or a function of `|S|` as in `power_to_db`.
-        amin: smallest amplitude, at least 1.1e-19, so that its square is a float32.
-        top_db: as in `power_to_db`.
+      S: amplitude `(..., F, T)`, floating or complex.
+      ref: reference amplitude, or a function of `|S|` as in `power_to_db`.
+      amin: smallest amplitude, at least 1.1e-19, so that its square is a float32.
+      top_db: as in `power_to_db`.
 
     Returns:
-        float32 dB, the shape of `S`.
+      float32 dB, the shape of `S`.
 
     Raises:
-        ValueError: as `power_to_db`.
+      ValueError: as `power_to_db`.
 
     >>> amplitude_to_db(np.array([[1.0, 10.0]], np.float32)).tolist()
     [[0.0, 20.0]]

@@ -64,27 +64,27 @@ def onset_strength(
     `power_to_db`, levels more than 80 dB below the clip's own peak are floored.
 
     Args:
-        y: waveform `(..., N)`, floating.
-        sr: sample rate in Hz.
-        n_fft: samples per frame.
-        hop_length: samples between frames.
-        lag: number of frames over which the rise is taken.
-        max_size: number of neighbouring bands over which the earlier frame's maximum is taken; above 1 it
-            suppresses vibrato.
-        detrend: remove the slow part of the envelope.
-        center: shift the envelope by half a frame, so that an onset is where it sounds.
-        aggregate: how bands are combined, a jax.numpy function called with `axis=-2`; default
-            `jax.numpy.mean`. Define it once: each new function, such as a lambda in a loop, compiles again.
-        n_mels: number of mel bands.
-        fmin: lowest frequency in Hz.
-        fmax: highest frequency in Hz; default `sr / 2`.
+      y: waveform `(..., N)`, floating.
+      sr: sample rate in Hz.
+      n_fft: samples per frame.
+      hop_length: samples between frames.
+      lag: number of frames over which the rise is taken.
+      max_size: number of neighbouring bands over which the earlier frame's maximum is taken; above 1 it
+        suppresses vibrato.
+      detrend: remove the slow part of the envelope.
+      center: shift the envelope by half a frame, so that an onset is where it sounds.
+      aggregate: how bands are combined, a jax.numpy function called with `axis=-2`; default
+        `jax.numpy.mean`. Define it once: each new function, such as a lambda in a loop, compiles again.
+      n_mels: number of mel bands.
+      fmin: lowest frequency in Hz.
+      fmax: highest frequency in Hz; default `sr / 2`.
 
     Returns:
-        float32 `(..., T)`, T = 1 + N // hop_length for even `n_fft`. `center` does not change T: the STFT is
-        always centred.
+      float32 `(..., T)`, T = 1 + N // hop_length for even `n_fft`. `center` does not change T: the STFT is
+      always centred.
 
     Raises:
-        ValueError: as `melspectrogram`; `lag` or `max_size` that is not a positive integer.
+      ValueError: as `melspectrogram`; `lag` or `max_size` that is not a positive integer.
 
     >>> y = np.zeros(22050, np.float32)
     >>> y[10000:] = np.sin(np.arange(12050) / 2)  # between the frames 19 and 20
@@ -190,22 +190,22 @@ def tempogram(
     """Autocorrelation tempogram, equal to `librosa.feature.tempogram`.
 
     Args:
-        y: waveform `(..., N)`, floating; or None and `onset_envelope` given.
-        sr: sample rate in Hz.
-        onset_envelope: `(..., T)`, as made by `onset_strength`.
-        hop_length: samples between frames.
-        win_length: frames in the window, and number of lags.
-        center: whether windows are centred on their frame; beyond its ends the envelope fades linearly to
-            zero.
-        window: window of the autocorrelation.
-        norm: norm of each column: inf for its maximum, p for the p-norm, None for none.
+      y: waveform `(..., N)`, floating; or None and `onset_envelope` given.
+      sr: sample rate in Hz.
+      onset_envelope: `(..., T)`, as made by `onset_strength`.
+      hop_length: samples between frames.
+      win_length: frames in the window, and number of lags.
+      center: whether windows are centred on their frame; beyond its ends the envelope fades linearly to
+        zero.
+      window: window of the autocorrelation.
+      norm: norm of each column: inf for its maximum, p for the p-norm, None for none.
 
     Returns:
-        float32 `(..., win_length, T)`: row k is a lag of k frames, `60 * sr / hop_length / k` BPM.
+      float32 `(..., win_length, T)`: row k is a lag of k frames, `60 * sr / hop_length / k` BPM.
 
     Raises:
-        ValueError: as `onset_strength`; neither or both of `y` and `onset_envelope`; a window
-            longer than the envelope with `center=False`; a negative `norm`.
+      ValueError: as `onset_strength`; neither or both of `y` and `onset_envelope`; a window
+        longer than the envelope with `center=False`; a negative `norm`.
 
     >>> beat = np.zeros(200, np.float32)
     >>> beat[::10] = 1
@@ -236,20 +236,20 @@ def fourier_tempogram(
     """Fourier tempogram, complex, equal to `librosa.feature.fourier_tempogram`.
 
     Args:
-        y: waveform `(..., N)`, floating; or None and `onset_envelope` given.
-        sr: sample rate in Hz.
-        onset_envelope: `(..., T)`, as made by `onset_strength`.
-        hop_length: samples between frames.
-        win_length: frames in the window.
-        center: whether windows are centred on their frame, with zeros beyond the ends.
-        window: window of the transform.
+      y: waveform `(..., N)`, floating; or None and `onset_envelope` given.
+      sr: sample rate in Hz.
+      onset_envelope: `(..., T)`, as made by `onset_strength`.
+      hop_length: samples between frames.
+      win_length: frames in the window.
+      center: whether windows are centred on their frame, with zeros beyond the ends.
+      window: window of the transform.
 
     Returns:
-        complex64 `(..., 1 + win_length // 2, T + 1)` for T frames (even `win_length`, centred); row
-        k is `60 * sr / hop_length * k / win_length` BPM.
+      complex64 `(..., 1 + win_length // 2, T + 1)` for T frames (even `win_length`, centred); row
+      k is `60 * sr / hop_length * k / win_length` BPM.
 
     Raises:
-        ValueError: as `tempogram`.
+      ValueError: as `tempogram`.
 
     >>> beat = np.zeros(200, np.float32)
     >>> beat[::10] = 1
@@ -315,23 +315,23 @@ def cyclic_tempogram(
     and Kurth, "Cyclic tempogram", ICASSP 2010, as computed by libfmp, which also gave the arguments' names.
 
     Args:
-        y: waveform `(..., N)`, floating; or None and `onset_envelope` given.
-        sr: sample rate in Hz.
-        onset_envelope: `(..., T)`, as made by `onset_strength`.
-        hop_length: samples between frames.
-        win_length: frames in the window; the resolution is `60 * sr / hop_length / win_length` BPM.
-        center: whether windows are centred on their frame.
-        window: window of the Fourier tempogram.
-        tempo_ref: lowest tempo in BPM.
-        octave_bin: tempo classes per octave.
-        octave_num: number of octaves that are averaged.
+      y: waveform `(..., N)`, floating; or None and `onset_envelope` given.
+      sr: sample rate in Hz.
+      onset_envelope: `(..., T)`, as made by `onset_strength`.
+      hop_length: samples between frames.
+      win_length: frames in the window; the resolution is `60 * sr / hop_length / win_length` BPM.
+      center: whether windows are centred on their frame.
+      window: window of the Fourier tempogram.
+      tempo_ref: lowest tempo in BPM.
+      octave_bin: tempo classes per octave.
+      octave_num: number of octaves that are averaged.
 
     Returns:
-        float32 `(..., octave_bin, T + 1)`, columns as in `fourier_tempogram`; row k is the class of
-        `tempo_ref * 2 ** (k / octave_bin)` BPM.
+      float32 `(..., octave_bin, T + 1)`, columns as in `fourier_tempogram`; row k is the class of
+      `tempo_ref * 2 ** (k / octave_bin)` BPM.
 
     Raises:
-        ValueError: as `tempogram`; tempi beyond what the frame rate can show.
+      ValueError: as `tempogram`; tempi beyond what the frame rate can show.
 
     >>> beat = np.zeros(800, np.float32)
     >>> beat[::20] = 1  # 43.07 frames a second: 129.2 BPM, of the class of 32.3 BPM

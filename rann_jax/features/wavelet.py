@@ -41,7 +41,7 @@ def scale_filters(
     """Return, for each scale, its filter and the index where 'same' output begins.
 
     Raises:
-        ValueError: a scale so small that its filter has no length.
+      ValueError: a scale so small that its filter has no length.
     """
     integral, x = pywt.integrate_wavelet(_continuous(wavelet), precision=precision)
     integral = np.conj(integral)
@@ -98,18 +98,18 @@ def cwt(y: jax.Array, scales: Sequence[float], wavelet: str, *, precision: int =
     A scale s shows the frequency `pywt.scale2frequency(wavelet, s) * sr` Hz.
 
     Args:
-        y: waveform `(..., N)`, floating.
-        scales: positive numbers, in samples.
-        wavelet: a continuous wavelet of PyWavelets: 'morl', 'mexh', 'gaus1'..'gaus8' (real) or
-            'cmor1.5-1.0', 'cgau1'..'cgau8', 'shan1.5-1.0', 'fbsp2-1.5-1.0' (complex).
-        precision: the wavelet is sampled at `2 ** precision` points.
+      y: waveform `(..., N)`, floating.
+      scales: positive numbers, in samples.
+      wavelet: a continuous wavelet of PyWavelets: 'morl', 'mexh', 'gaus1'..'gaus8' (real) or
+        'cmor1.5-1.0', 'cgau1'..'cgau8', 'shan1.5-1.0', 'fbsp2-1.5-1.0' (complex).
+      precision: the wavelet is sampled at `2 ** precision` points.
 
     Returns:
-        `(..., len(scales), N)`, float32 for real wavelets and complex64 for complex ones.
+      `(..., len(scales), N)`, float32 for real wavelets and complex64 for complex ones.
 
     Raises:
-        ValueError: empty or integer `y`, no scales, a scale not positive or too small, an unknown
-            wavelet.
+      ValueError: empty or integer `y`, no scales, a scale not positive or too small, an unknown
+        wavelet.
 
     >>> tone = np.sin(np.arange(4000, dtype=np.float32) / 10)
     >>> power = np.square(np.abs(cwt(tone, [8.0, 62.8, 400.0], "cmor1.5-1.0")))
@@ -196,17 +196,17 @@ def dwt(y: jax.Array, wavelet: str, mode: str = "symmetric") -> tuple[jax.Array,
     """One level of the discrete wavelet transform, equal to `pywt.dwt`.
 
     Args:
-        y: waveform `(..., N)`, floating.
-        wavelet: a discrete wavelet of PyWavelets, such as 'db4', 'sym5', 'coif1', 'bior2.2'.
-        mode: how the ends are extended: 'symmetric', 'zero', 'constant', 'periodic', 'reflect' or
-            'periodization', as in PyWavelets.
+      y: waveform `(..., N)`, floating.
+      wavelet: a discrete wavelet of PyWavelets, such as 'db4', 'sym5', 'coif1', 'bior2.2'.
+      mode: how the ends are extended: 'symmetric', 'zero', 'constant', 'periodic', 'reflect' or
+        'periodization', as in PyWavelets.
 
     Returns:
-        approximation and detail, each float32 `(..., M)`. M is `ceil(N / 2)` for 'periodization',
-        otherwise `(N + taps - 1) // 2`.
+      approximation and detail, each float32 `(..., M)`. M is `ceil(N / 2)` for 'periodization',
+      otherwise `(N + taps - 1) // 2`.
 
     Raises:
-        ValueError: empty or integer `y`, an unknown wavelet or mode.
+      ValueError: empty or integer `y`, an unknown wavelet or mode.
 
     >>> approximation, detail = dwt(np.float32([1, 1, 3, 5]), "haar")
     >>> (approximation * 2**0.5).round(3).tolist(), (detail * 2**0.5).round(3).tolist()
@@ -220,16 +220,16 @@ def wavedec(y: jax.Array, wavelet: str, level: int | None = None, mode: str = "s
     """Discrete wavelet decomposition, equal to `pywt.wavedec`.
 
     Args:
-        y: waveform `(..., N)`, floating.
-        wavelet: see `dwt`.
-        level: number of levels, that is, how often the approximation is split; default `pywt.dwt_max_level`.
-        mode: see `dwt`.
+      y: waveform `(..., N)`, floating.
+      wavelet: see `dwt`.
+      level: number of levels, that is, how often the approximation is split; default `pywt.dwt_max_level`.
+      mode: see `dwt`.
 
     Returns:
-        `[approximation, coarsest detail, ..., finest detail]`, float32 `(..., M_i)` each.
+      `[approximation, coarsest detail, ..., finest detail]`, float32 `(..., M_i)` each.
 
     Raises:
-        ValueError: as `dwt`; a negative level.
+      ValueError: as `dwt`; a negative level.
 
     >>> [part.shape for part in wavedec(np.ones((2, 100), np.float32), "db2", level=2)]
     [(2, 27), (2, 27), (2, 51)]

@@ -18,8 +18,8 @@ from jax import lax
 from rann_jax.models.convolution.xla import Form, Padding, Pair, plain, with_shifted
 from rann_jax.models.norm import widened
 
-# Channels, in and out, below which two columns at a time are faster: with 48, all three convolutions of a
-# training step are; with 32, the kernel's gradient; fewer channels are treated alike by analogy.
+# Channels, in and out, below which two columns at a time are faster. With 48, all three convolutions of a
+# training step gain; with 32, only the gradient of the kernel; fewer were not measured.
 NARROW = 64
 # At most this many channels make an image's patches cheap to copy.
 VERY_FEW = 2
