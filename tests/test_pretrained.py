@@ -169,12 +169,16 @@ def test_a_file_gives_all_arrays_and_no_labels(panns):
     ("overrides", "says"),
     [
         ({"sample_rate": 16000}, r"windows of 1024 samples, .* gives 512: set --config\.sample_rate=32000"),
+        (
+            {"feature.frames_per_second": 128},
+            r"frames 320 samples apart, .*=128 gives 250: set --config\.feature\.frames_per_second=100",
+        ),
         ({"feature.fmin": 20.0}, r"other mel filters \(logmel_extractor\.melW, \(513, 64\)\) .*fmin=20"),
         ({"feature.name": "log_mel"}, "PANNs' log-mel, but config.feature.name=log_mel: use panns_log_mel"),
         ({"model.name": "resnet38"}, "not the weights of resnet38: it has no entry"),
         ({"model.width": 32}, r"not the weights of cnn14: it has the wrong shape for"),
     ],
-    ids=["rate", "filters", "feature", "network", "width"],
+    ids=["rate", "hop", "filters", "feature", "network", "width"],
 )
 def test_what_differs_from_a_file_is_named(panns, overrides, says):
     config = tiny_panns.get_config("classes=3")

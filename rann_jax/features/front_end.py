@@ -315,18 +315,19 @@ FRONT_ENDS: dict[str, type[FrontEnd]] = {
 
 def front_end(
     name: str,
-    sample_rate: int = 44100,
-    seconds: float = 8.0,
-    frames_per_second: float = 128,
+    sample_rate: int | None = None,
+    seconds: float | None = None,
+    frames_per_second: float | None = None,
     **options: Any,
 ) -> FrontEnd:
     """Make and check the front end `name`: settings that cannot work fail here, not in training.
 
     Args:
       name: a key of FRONT_ENDS.
-      sample_rate: sample rate of the waveforms in Hz.
-      seconds: length of a clip.
-      frames_per_second: frames per second of sound; times `seconds` it must be a whole number.
+      sample_rate: sample rate of the waveforms in Hz; None for 44100, or PANNs' 32000.
+      seconds: length of a clip; None for 8, or PANNs' 10.
+      frames_per_second: frames per second of sound; None for 128, or PANNs' 100. Times `seconds` it must be
+        a whole number.
       **options: attributes of that front end's class; all have `n_bins`.
 
     Returns:
@@ -348,9 +349,10 @@ def front_end(
             f"unknown front end {name!r}: use one of {', '.join(known)}" + did_you_mean(name, known)
         )
     check(FRONT_ENDS[name], options, of=f"front end {name!r}")
-    made = FRONT_ENDS[name](
-        sample_rate=sample_rate, seconds=seconds, frames_per_second=frames_per_second, **options
-    )
+    # What is not given is left to the class: PANNs' defaults differ from the others'.
+    geometry = {"sample_rate": sample_rate, "seconds": seconds, "frames_per_second": frames_per_second}
+    given = {argument: value for argument, value in geometry.items() if value is not None}
+    made = FRONT_ENDS[name](**given, **options)
     # Tracing the whole feature runs every check and builds and caches every table it needs.
     jax.eval_shape(made, jax.ShapeDtypeStruct((1, made.n_samples), jnp.float32))
     return made

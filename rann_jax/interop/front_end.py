@@ -18,7 +18,8 @@ def check_front_end(entries: Mapping[str, np.ndarray], front_end: FrontEnd, *, w
     """Raise ConfigError if a state_dict shows that it was trained with another front end.
 
     Window length and mel filters are compared; they differ between rates, numbers of bands and frequency
-    ranges. A file without them passes.
+    ranges. The hop is in no file: it must be the one with which all PANNs were trained, 10 ms. A file without
+    window and filters passes.
     """
     if WINDOW not in entries and FILTERS not in entries:
         return
@@ -33,6 +34,13 @@ def check_front_end(entries: Mapping[str, np.ndarray], front_end: FrontEnd, *, w
             f"{where}: was trained on windows of {window} samples, but config.sample_rate="
             f"{front_end.sample_rate} gives {front_end.n_fft}: set --config.sample_rate="
             f"{round(window / WINDOW_SECONDS)}"
+        )
+    published = PannsLogMel(sample_rate=front_end.sample_rate)
+    if front_end.hop_length != published.hop_length:
+        raise ConfigError(
+            f"{where}: was trained on frames {published.hop_length} samples apart, but config.feature."
+            f"frames_per_second={front_end.frames_per_second:g} gives {front_end.hop_length}: set "
+            f"--config.feature.frames_per_second={published.frames_per_second:g}"
         )
     filters, ours = entries.get(FILTERS), front_end.mel_filters().T
     if filters is None:

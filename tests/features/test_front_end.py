@@ -194,6 +194,18 @@ def test_short_and_long_clips_are_padded_and_cut(clip):
     np.testing.assert_array_equal(made(louder), made(padded))
 
 
+@pytest.mark.fast
+def test_geometry_that_is_not_given_is_the_front_ends_own():
+    """PANNs' window, hop and frames at 32 kHz are those of Kong et al., 2020; the others have the paper's."""
+    for given in ({}, {"sample_rate": 32000, "seconds": 10.0}):
+        made = front_end("panns_log_mel", **given)
+        assert (made.sample_rate, made.n_fft, made.hop_length) == (32000, 1024, 320)
+        image = jax.eval_shape(made, jax.ShapeDtypeStruct((1, made.n_samples), np.float32))
+        assert image.shape == (1, 64, 1001)
+    made = front_end("log_mel")
+    assert (made.sample_rate, made.hop_length, made.n_frames) == (44100, 345, 1024)
+
+
 def test_options_reach_the_feature(clip):
     made = front_end("log_mel", sample_rate=16000, seconds=1.0, frames_per_second=50, n_bins=40, fmin=20.0)
     y = np.resize(clip(16000), 16000)
