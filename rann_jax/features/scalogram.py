@@ -1,9 +1,13 @@
-"""Scalogram: the power of a complex Morlet wavelet transform, averaged over frames.
+"""Scalogram: the power of the complex Morlet wavelet transform, averaged over frames.
 
 `cwt` gives every coefficient at every sample, a hundred times as many as an image needs. Here the part of
 the spectrum that belongs to a scale is shifted to zero frequency and inverted at a lower rate that holds its
 band. This gives the power at 8, 16, 32... evenly spaced samples per frame; the image is their mean. It
-differs from the mean over every sample by less than 1% of the row's maximum (tests).
+differs from the mean over every sample of the wavelet's formula by less than 1% of the row's maximum (tests).
+
+`pywt.cwt`, and so `cwt`, give less towards Nyquist: they take differences of the wavelet's sampled integral,
+which averages the wavelet over each sample and so multiplies spectra by sinc(f / sr). The power of a tone is
+lower by 0.1 dB at a tenth of the sample rate, by 0.6 dB at 0.2 of it and by 2.4 dB at 0.4.
 """
 
 import functools
@@ -84,7 +88,7 @@ def _wavelet_power(
         rows = np.flatnonzero(samples == rate)
         size = int(rate) * frames
         bins = first[rows][:, None] + np.arange(size)
-        # sqrt(s) times the conjugate spectrum of the wavelet, as pywt.cwt normalises it.
+        # sqrt(s) times the conjugate spectrum of the wavelet, scaled as in pywt.cwt.
         offset = (scales[rows][:, None] / length).astype(np.float32) * bins.astype(np.float32)
         gain = jnp.exp(np.float32(-(math.pi**2) * bandwidth) * (offset - np.float32(center)) ** 2)
         gain = gain * np.sqrt(scales[rows][:, None]).astype(np.float32) * np.float32(size / length)
@@ -117,7 +121,12 @@ def scalogram(
     fmax: float | None = None,
     wavelet: str = "cmor1.5-1.0",
 ) -> jax.Array:
-    """Wavelet power averaged over frames (ours): the mean of `|pywt.cwt|**2` over each hop.
+    """Wavelet power averaged over frames (ours): the mean of `|W|**2` over each hop.
+
+    W is the convolution of `y` with `psi(t / s) / sqrt(s)`, the complex Morlet wavelet `psi(t) =
+    exp(-t**2 / B) * exp(2j * pi * C * t) / sqrt(pi * B)` at scale `s = C * sr / f` samples, t in samples.
+    These are PyWavelets' wavelet and scaling, but `pywt.cwt` approximates W and is lower towards Nyquist, by
+    2.4 dB for a tone at 0.4 sr.
 
     Args:
       y: waveform `(..., N)`, floating.

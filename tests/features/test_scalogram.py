@@ -42,6 +42,32 @@ def test_it_is_the_mean_power_of_the_morlet_transform(clip, relative_error, hop,
     assert max(errors) < 0.01
 
 
+def levels(power):
+    """Return the mean of each row in dB, without the frames at the ends."""
+    return 10 * np.log10(np.asarray(power, np.float64)[:, 1:-2].mean(axis=-1))
+
+
+def test_levels_of_rows_up_to_the_front_ends_highest(clip):
+    """On real sound at the front end's rate and hop, each row's mean is the formula's within 0.01 dB."""
+    y, sr, hop = clip(44100, 2.0), 44100, 345
+    frequencies = np.geomspace(50, 0.4 * sr, 12)
+    image = features.scalogram(y, sr=sr, hop_length=hop, n_bins=12)
+    expected = averaged(wavelet_power(y, frequencies, sr, 1.5, 1.0), hop)
+    np.testing.assert_allclose(levels(image), levels(expected), atol=0.01)
+
+
+@pytest.mark.parametrize(("frequency", "lower"), [(0.1, 0.14), (0.2, 0.58), (0.4, 2.42)])
+def test_pywt_is_lower_towards_nyquist(frequency, lower):
+    """On a tone, pywt.cwt's power is lower by sinc(f)**2, f in cycles per sample; ours is the formula's."""
+    y = np.sin(2 * np.pi * frequency * np.arange(8000)).astype(np.float32)
+    coefficients, _ = pywt.cwt(y.astype(np.float64), [1 / frequency], "cmor1.5-1.0", method="fft")
+    theirs = averaged(np.abs(coefficients) ** 2, 100)
+    ours = features.scalogram(y, sr=1.0, hop_length=100, n_bins=1, fmin=frequency, fmax=0.5)
+    np.testing.assert_allclose(levels(ours) - levels(theirs), lower, atol=0.02)
+    formula = averaged(wavelet_power(y, [frequency], 1.0, 1.5, 1.0), 100)
+    np.testing.assert_allclose(levels(ours), levels(formula), atol=1e-4)
+
+
 @pytest.mark.parametrize("hop", [160, 161])
 def test_a_click_is_at_the_same_time_in_every_row(hop):
     y = np.zeros(32000, np.float32)
@@ -59,7 +85,7 @@ def test_it_agrees_with_pywt_on_noise(hostile):
     )
     expected = averaged(np.abs(coefficients) ** 2, 160)
     image = features.scalogram(y, sr=16000, hop_length=160, n_bins=12, fmin=100.0, fmax=1500.0)
-    # PyWavelets samples the wavelet's integral, which damps it by a few per cent near Nyquist.
+    # pywt.cwt is up to 0.13 dB, 3%, lower at these frequencies.
     ratio = np.mean(image, axis=-1) / np.mean(expected, axis=-1)
     np.testing.assert_allclose(ratio, 1, atol=0.05)
 
