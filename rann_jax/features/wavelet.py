@@ -192,6 +192,17 @@ def _is_discrete(family: str) -> bool:
     return bool(set(pywt.wavelist(family)) & set(pywt.wavelist(kind="discrete")))
 
 
+def _check_reflected(samples: int, taps: int, level: int, mode: str) -> None:
+    """Raise ValueError if a level would have to reflect a single sample, which PyWavelets refuses too."""
+    for number in range(1, level + 1 if mode == "reflect" else 1):
+        if samples == 1:
+            raise ValueError(
+                f"mode='reflect' needs two samples or more, but level {number} has only one to split:"
+                " use another mode, fewer levels or a longer y"
+            )
+        samples = dwt_length(samples, taps, mode)
+
+
 def dwt(y: jax.Array, wavelet: str, mode: str = "symmetric") -> tuple[jax.Array, jax.Array]:
     """One level of the discrete wavelet transform, equal to `pywt.dwt`.
 
@@ -206,7 +217,7 @@ def dwt(y: jax.Array, wavelet: str, mode: str = "symmetric") -> tuple[jax.Array,
       otherwise `(N + taps - 1) // 2`.
 
     Raises:
-      ValueError: empty or integer `y`, an unknown wavelet or mode.
+      ValueError: empty or integer `y`, an unknown wavelet or mode, a single sample with 'reflect'.
 
     >>> approximation, detail = dwt(np.float32([1, 1, 3, 5]), "haar")
     >>> (approximation * 2**0.5).round(3).tolist(), (detail * 2**0.5).round(3).tolist()
@@ -229,7 +240,7 @@ def wavedec(y: jax.Array, wavelet: str, level: int | None = None, mode: str = "s
       `[approximation, coarsest detail, ..., finest detail]`, float32 `(..., M_i)` each.
 
     Raises:
-      ValueError: as `dwt`; a negative level.
+      ValueError: as `dwt`, at any level; a level that is negative or not whole.
 
     >>> [part.shape for part in wavedec(np.ones((2, 100), np.float32), "db2", level=2)]
     [(2, 27), (2, 27), (2, 51)]
@@ -238,6 +249,7 @@ def wavedec(y: jax.Array, wavelet: str, level: int | None = None, mode: str = "s
     y = signal.as_waveform(y)
     if level is None:
         level = pywt.dwt_max_level(y.shape[-1], taps)
-    if level < 0:
-        raise ValueError(f"level={level} must not be negative")
+    if not isinstance(level, int | np.integer) or level < 0:
+        raise ValueError(f"level={level!r} must be a whole number of at least 0")
+    _check_reflected(y.shape[-1], taps, int(level), mode)
     return _wavedec(y, wavelet=wavelet, level=int(level), mode=mode)

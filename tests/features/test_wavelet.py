@@ -116,9 +116,33 @@ def test_impossible_cwt_arguments_are_refused(scales, wavelet, message):
         ({"wavelet": "morl"}, "unknown wavelet 'morl'"),
         ({"mode": "smooth"}, "mode='smooth'"),
         ({"level": -1}, "level=-1"),
+        ({"level": 2.7}, "level=2.7 must be a whole number of at least 0"),
+        ({"level": 2.0}, "level=2.0 must be a whole number"),
+        ({"level": "2"}, "level='2' must be a whole number"),
         ({"y": np.zeros(0)}, "at least one sample"),
     ],
 )
 def test_impossible_wavedec_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         features.wavedec(**{"y": np.zeros(100), "wavelet": "db4", **arguments})
+
+
+@pytest.mark.fast
+@pytest.mark.filterwarnings("ignore:Level value of")
+@pytest.mark.parametrize("samples", range(1, 6))
+def test_a_single_sample_cannot_be_reflected(relative_error, samples):
+    """Like pywt, at every level; other modes extend even a single sample."""
+    y = np.random.default_rng(0).normal(size=samples).astype(np.float32)
+    for level in range(1, 5):
+        try:
+            expected = pywt.wavedec(y.astype(np.float64), "haar", "reflect", level)
+        except ValueError:
+            with pytest.raises(ValueError, match="'reflect' needs two samples or more"):
+                features.wavedec(y, "haar", level, "reflect")
+        else:
+            ours = features.wavedec(y, "haar", level, "reflect")
+            assert max(map(relative_error, ours, expected)) < 1e-6
+    if samples == 1:
+        with pytest.raises(ValueError, match="'reflect' needs two samples or more"):
+            features.dwt(y, "haar", "reflect")
+        np.testing.assert_allclose(features.dwt(y, "haar"), pywt.dwt(y, "haar"), atol=1e-6)
