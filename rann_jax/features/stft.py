@@ -252,7 +252,7 @@ def power_to_db(
 
     Args:
       S: power `(..., F, T)`, floating.
-      ref: reference power, or a function called as `ref(S, axis=(-2, -1), keepdims=True)`, such as
+      ref: reference power, finite, or a function called as `ref(S, axis=(-2, -1), keepdims=True)`, such as
         `jnp.max`. Inside `jax.jit` it must be a jax.numpy function: NumPy's cannot take traced values.
       amin: smallest power, a positive float32; below it the gradient is zero.
       top_db: distance of the floor below the clip's peak, in dB; None for no floor.
@@ -261,7 +261,8 @@ def power_to_db(
       float32 dB, the shape of `S`.
 
     Raises:
-      ValueError: integer or empty `S`, `amin` too small or too large for float32, `top_db` negative.
+      ValueError: integer or empty `S`, `amin` too small or too large for float32, `top_db` negative, `ref`
+        not finite or neither a number nor a function.
 
     >>> power_to_db(np.array([[1.0, 10.0, 0.0]], np.float32), top_db=30.0).tolist()
     [[0.0, 10.0, -20.0]]
@@ -271,8 +272,23 @@ def power_to_db(
     if top_db is not None and not top_db >= 0:  # NaN too
         raise ValueError(f"top_db={top_db} must not be negative")
     S = signal.as_waveform(S, "S")
-    reference = ref(S, axis=_clip_axes(S), keepdims=True) if callable(ref) else ref
+    reference = ref(S, axis=_clip_axes(S), keepdims=True) if callable(ref) else _reference(ref)
     return _decibels(S, reference, amin=float(amin), top_db=top_db)
+
+
+def _reference(ref: Any, exponent: int = 1) -> Any:
+    """Return `|ref| ** exponent` of a reference that is not a function; ValueError unless it is finite."""
+    if isinstance(ref, jax.Array):  # its values may not be known yet
+        return jnp.abs(ref) ** exponent
+    try:
+        level = np.abs(np.asarray(ref)).astype(np.float64) ** exponent
+    except (TypeError, ValueError):
+        raise ValueError(f"ref must be a number or a function, got {ref!r}") from None
+    if not np.all(level <= np.finfo(np.float32).max):  # NaN too
+        raise ValueError(
+            f"ref={ref!r} must be finite, also as float32: give a level, or a function such as jnp.max"
+        )
+    return level
 
 
 @functools.partial(jax.jit, static_argnames=("amin", "top_db"))
@@ -330,4 +346,4 @@ def amplitude_to_db(
             return jnp.square(amplitude_ref(to_exponent(power, 1.0), **axes))
 
         return power_to_db(power, ref=squared_ref, amin=amin**2, top_db=top_db)
-    return power_to_db(power, ref=ref**2, amin=amin**2, top_db=top_db)
+    return power_to_db(power, ref=_reference(ref, exponent=2), amin=amin**2, top_db=top_db)

@@ -181,12 +181,26 @@ def test_impossible_arguments_are_refused(y, arguments, message):
         ({"amin": float("nan")}, "amin"),
         ({"top_db": -1.0}, "top_db"),
         ({"top_db": float("nan")}, "top_db"),
+        ({"ref": float("nan")}, "ref=nan must be finite"),
+        ({"ref": -np.inf}, "ref=-inf must be finite"),
+        ({"ref": np.float32("nan")}, "ref=.*nan.* must be finite"),
+        ({"ref": 1e39}, r"ref=1e\+39 must be finite"),
+        ({"ref": "max"}, "ref must be a number or a function, got 'max'"),
+        ({"ref": None}, "ref must be a number or a function, got None"),
     ],
 )
 def test_impossible_decibel_arguments_are_refused(arguments, message):
     for function in (features.power_to_db, features.amplitude_to_db):
         with pytest.raises(ValueError, match=message):
             function(np.ones((2, 2)), **arguments)
+
+
+@pytest.mark.parametrize("ref", [0, 0.0, -0.3, 1e-12, 0.3 + 0.4j, np.float64(0.3), np.int32(2), 1e19])
+def test_number_as_reference_as_in_librosa(ref):
+    S = np.random.default_rng(0).uniform(0, 2, (3, 5)).astype(np.float32)
+    for name in ("power_to_db", "amplitude_to_db"):
+        expected = getattr(librosa, name)(S, ref=ref, top_db=None)
+        np.testing.assert_allclose(getattr(features, name)(S, ref=ref, top_db=None), expected, atol=2e-4)
 
 
 def test_decibels_of_the_least_amplitude_and_of_a_list():
