@@ -7,19 +7,22 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from rann_jax.augment.mixup import floating
+
 
 def gain(key: jax.Array, audio: jax.Array, *, low_db: float, high_db: float) -> jax.Array:
     """Scale each waveform by a gain drawn from U(low_db, high_db).
 
     Args:
       key: random key.
-      audio: (B, N); the result is not clipped.
+      audio: (B, N), integers are converted to float32; the result is not clipped.
       low_db: lowest gain in dB.
       high_db: highest gain in dB.
 
     Returns:
       (B, N).
     """
+    audio = floating(audio)
     level = jax.random.uniform(key, (len(audio), 1), audio.dtype, low_db, high_db)
     return audio * jnp.power(10.0, level / 20)
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from rann_jax.augment.mixup import floating
 from rann_jax.augment.padding import is_sound
 
 
@@ -18,13 +19,14 @@ def white_noise(key: jax.Array, audio: jax.Array, *, low_snr: float, high_snr: f
 
     Args:
       key: random key.
-      audio: (B, N).
+      audio: (B, N); integers are converted to float32.
       low_snr: lowest ratio of the sound's power to the noise's, in dB.
       high_snr: highest ratio in dB.
 
     Returns:
       (B, N), not clipped.
     """
+    audio = floating(audio)
     snr_key, noise_key = jax.random.split(key)
     snr = jax.random.uniform(snr_key, (len(audio), 1), audio.dtype, low_snr, high_snr)
     sound = is_sound(audio)

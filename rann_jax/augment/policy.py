@@ -210,4 +210,6 @@ def _apply(
 
 
 def _choose(drawn: jax.Array, augmented: jax.Array, original: jax.Array) -> jax.Array:
-    return jnp.where(drawn.reshape(-1, *(1,) * (original.ndim - 1)), augmented, original)
+    # Augmentations turn integers into float32.
+    unchanged = jnp.asarray(original).astype(augmented.dtype)
+    return jnp.where(drawn.reshape(-1, *(1,) * (original.ndim - 1)), augmented, unchanged)

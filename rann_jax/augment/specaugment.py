@@ -35,8 +35,17 @@ def spec_augment(
       (B, F, T).
 
     Raises:
-      ValueError: a width exceeds the image.
+      ValueError: a width exceeds the image; a width or a number of stripes is negative.
     """
+    numbers = {
+        "time_stripes": time_stripes,
+        "time_width": time_width,
+        "frequency_stripes": frequency_stripes,
+        "frequency_width": frequency_width,
+    }
+    for name, number in numbers.items():
+        if number < 0:
+            raise ValueError(f"spec_augment: {name}={number} must be 0 or more")
     batch, bins, frames = features.shape
     if time_width > frames or frequency_width > bins:
         raise ValueError(

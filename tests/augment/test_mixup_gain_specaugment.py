@@ -104,3 +104,36 @@ def test_gain_is_uniform_in_decibels_and_keeps_silence():
     level = 20 * np.log10(louder[:, 0])
     assert stats.kstest(level, stats.uniform(-6, 12).cdf).pvalue > 0.01
     assert not louder[:, 1].any()
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", ["gain", "white_noise"])
+@pytest.mark.parametrize("probability", [1.0, 0.5])
+def test_integer_sound_is_changed_as_float32(name, probability):
+    audio = np.random.default_rng(1).normal(0, 3000, (6, 400)).astype(np.int16)
+    changed, same = (
+        augment.policy({name: {"probability": probability}}, sample_rate=8000).on_audio(KEY, x, np.eye(6))[0]
+        for x in (audio, audio.astype(np.float32))
+    )
+    assert changed.dtype == jnp.float32
+    assert (np.asarray(changed) != audio).any()
+    np.testing.assert_array_equal(changed, same)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("stripes", "named"),
+    [
+        ({"time_width": -1}, "time_width=-1"),
+        ({"frequency_width": -2}, "frequency_width=-2"),
+        ({"time_stripes": -1}, "time_stripes=-1"),
+        ({"frequency_stripes": -1}, "frequency_stripes=-1"),
+        ({"time_width": 9}, "4 bins and 9 frames do not fit an image of 4 x 8"),
+    ],
+)
+def test_impossible_stripes_are_refused(stripes, named):
+    allowed = {"time_stripes": 2, "time_width": 8, "frequency_stripes": 2, "frequency_width": 4}
+    images = jnp.zeros((1, 4, 8), jnp.float32)
+    augment.spec_augment(KEY, images, **allowed)
+    with pytest.raises(ValueError, match=named):
+        augment.spec_augment(KEY, images, **{**allowed, **stripes})
