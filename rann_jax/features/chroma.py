@@ -91,13 +91,13 @@ def chroma_stft(
     >>> np.argmax(chroma_stft(y).mean(axis=-1)).item()  # A is 9 semitones above C
     9
     """
-    check_tuning(tuning)
-    check_norm(norm)
-    signal.check_rate(sr)
+    tuning, norm, sr = check_tuning(tuning), check_norm(norm), signal.check_rate(sr)
     signal.check_positive(n_chroma=n_chroma)
+    ctroct = signal.number("ctroct", ctroct)
+    width = None if octwidth is None else signal.number("octwidth", octwidth)
     if not math.isfinite(ctroct):
-        raise ValueError(f"ctroct={ctroct} must be finite, in octaves")
-    if octwidth is not None and not octwidth > 0:  # NaN too
+        raise ValueError(f"ctroct={ctroct:g} must be finite, in octaves")
+    if width is not None and not width > 0:  # NaN too
         raise ValueError(f"octwidth={octwidth} must be positive, or None for no weighting")
     y, framing = check_framing(y, n_fft, hop_length, win_length, window, center, pad_mode)
     return _chroma_stft(
@@ -106,10 +106,10 @@ def chroma_stft(
         norm,
         sr=sr,
         tuning=tuning,
-        n_chroma=n_chroma,
+        n_chroma=int(n_chroma),
         ctroct=ctroct,
-        octwidth=octwidth,
-        base_c=base_c,
+        octwidth=width,
+        base_c=bool(base_c),
     )
 
 
@@ -145,6 +145,17 @@ def _chroma_cqt(
         return normalize(chroma, chroma_norm, axis=-2)
 
     return clipwise(chromagram, y)
+
+
+def _spreading(window: Any) -> tuple[float, ...]:
+    """Return weights `(width,)` of neighbouring bins, hashable; ValueError for anything else."""
+    try:
+        weights = np.asarray(window, np.float64)
+    except (TypeError, ValueError):
+        weights = np.zeros(0)
+    if weights.ndim != 1 or not weights.size:
+        raise ValueError(f"window must be weights of shape (width,), got {window!r}: None spreads nothing")
+    return tuple(weights.tolist())
 
 
 def chroma_cqt(
@@ -186,9 +197,12 @@ def chroma_cqt(
     >>> np.argmax(chroma_cqt(y, n_octaves=5).mean(axis=-1)).item()  # A is 9 semitones above C
     9
     """
-    check_norm(norm)
-    signal.check_positive(n_chroma=n_chroma, n_octaves=n_octaves)
+    norm = check_norm(norm)
     bins_per_octave = n_chroma if bins_per_octave is None else bins_per_octave
+    signal.check_positive(n_chroma=n_chroma, n_octaves=n_octaves, bins_per_octave=bins_per_octave)
+    fmin = None if fmin is None else signal.number("fmin", fmin)
+    threshold = None if threshold is None else signal.number("threshold", threshold)
+    weights = None if window is None else _spreading(window)
     if bins_per_octave % n_chroma:
         raise ValueError(f"bins_per_octave={bins_per_octave} must be a multiple of n_chroma={n_chroma}")
     y, transform_arguments = check_transform(
@@ -200,7 +214,6 @@ def chroma_cqt(
         bins_per_octave=bins_per_octave,
         tuning=tuning,
     )
-    weights = None if window is None else tuple(np.asarray(window, float).tolist())
     return _chroma_cqt(
         y,
         threshold=threshold,
@@ -271,12 +284,15 @@ def chroma_cens(
     >>> chroma_cens(np.ones((2, 22050), np.float32), n_octaves=3).shape
     (2, 12, 44)
     """
-    check_norm(norm)
+    norm = check_norm(norm)
     weights = None
     if win_len_smooth is not None:
         signal.check_positive(win_len_smooth=win_len_smooth)
-        weights = signal.hashable_window(smoothing_window, win_len_smooth + 2)
-        signal.symmetric_window(weights, win_len_smooth + 2)
+        try:
+            weights = signal.hashable_window(smoothing_window, win_len_smooth + 2)
+            signal.symmetric_window(weights, win_len_smooth + 2)
+        except ValueError as error:
+            raise ValueError(f"smoothing_window: {error}") from error
     chroma = chroma_cqt(
         y,
         sr=sr,

@@ -67,11 +67,11 @@ def _vqt(y: jax.Array, **arguments: Any) -> jax.Array:
 
 def _checked_intervals(intervals: str | Sequence[float]) -> str | tuple[float, ...]:
     """Return `intervals`, hashable; ValueError if it is neither a known name nor ratios of one octave."""
-    if not isinstance(intervals, str):
-        ratios = tuple(float(ratio) for ratio in intervals)
+    if np.iterable(intervals) and not isinstance(intervals, str):
+        ratios = tuple(signal.number("a ratio of intervals", ratio) for ratio in intervals)
         if ratios and len(set(ratios)) == len(ratios) and all(1 <= ratio < 2 for ratio in ratios):
             return ratios
-    elif intervals in INTERVALS:
+    elif isinstance(intervals, str) and intervals in INTERVALS:
         return intervals
     raise ValueError(
         f"intervals={intervals!r} is not supported: use one of {INTERVALS}, or distinct ratios of one octave,"
@@ -81,9 +81,10 @@ def _checked_intervals(intervals: str | Sequence[float]) -> str | tuple[float, .
 
 def _check_filters(
     gamma: float | None, norm: float | None, sparsity: float, window: signal.WindowSpec
-) -> None:
-    """Raise ValueError for filter settings that librosa would not accept."""
-    check_norm(norm)
+) -> dict[str, Any]:
+    """Return filter settings, hashable; ValueError for those that librosa would not accept."""
+    norm, sparsity = check_norm(norm), signal.number("sparsity", sparsity)
+    gamma = None if gamma is None else signal.number("gamma", gamma)
     if not (gamma is None or 0 <= gamma < math.inf):
         raise ValueError(
             f"gamma={gamma} Hz must not be negative or infinite: 0 gives constant Q, None the ear's bandwidth"
@@ -94,6 +95,9 @@ def _check_filters(
         raise ValueError(
             "window must be a name, or a function of the length, because filters differ in length"
         )
+    hashable = signal.as_tuples(window)
+    signal.check_window(hashable)
+    return {"gamma": gamma, "norm": norm, "sparsity": sparsity, "window": hashable}
 
 
 def check_transform(
@@ -122,26 +126,23 @@ def check_transform(
     if not isinstance(intervals, str):
         bins_per_octave = len(intervals)
     signal.check_positive(hop_length=hop_length, n_bins=n_bins, bins_per_octave=bins_per_octave)
-    signal.check_pad_mode(pad_mode)
-    _check_filters(gamma, norm, sparsity, window)
-    if res_type not in HALF_WIDTH:
-        raise ValueError(f"res_type={res_type!r} is not supported: use one of {tuple(HALF_WIDTH)}")
-    lowest = C1 if fmin is None else float(fmin)
+    signal.check_choice("pad_mode", pad_mode, signal.PAD_MODES)
+    filters = _check_filters(gamma, norm, sparsity, window)
+    signal.check_choice("res_type", res_type, HALF_WIDTH)
+    lowest, sr = C1 if fmin is None else signal.number("fmin", fmin), signal.number("sr", sr)
+    filter_scale = signal.number("filter_scale", filter_scale)
     for name, value in (("sr", sr), ("fmin", lowest), ("filter_scale", filter_scale)):
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive and finite, got {value!r}")
     arguments = {
-        "sr": float(sr),
+        **filters,
+        "sr": sr,
         "hop_length": int(hop_length),
         "fmin": lowest * 2.0 ** (deviation / bins_per_octave),
         "n_bins": int(n_bins),
         "intervals": intervals,
-        "gamma": gamma,
         "bins_per_octave": int(bins_per_octave),
-        "filter_scale": float(filter_scale),
-        "norm": norm,
-        "sparsity": float(sparsity),
-        "window": signal.as_tuples(window),
+        "filter_scale": filter_scale,
         "scale": bool(scale),
     }
     plan = make_plan(**arguments)

@@ -8,6 +8,8 @@ import librosa
 import numpy as np
 import scipy.fft
 
+from rann_jax.features import signal
+
 # The signal is decimated for an octave only if the octave's highest centre frequency is at most this fraction
 # of the sample rate. That is 80% of the new Nyquist frequency, within the decimator's passband. It is librosa
 # 1.0's rule; 0.11 always decimates, and so attenuates the second octave if the top bin is above 0.4 sr.
@@ -21,9 +23,10 @@ def check_tuning(tuning: float | None) -> float:
             "tuning=None would have to be estimated from the data, but a compiled transform cannot:"
             " give tuning=0.0, or the result of librosa.estimate_tuning"
         )
-    if not math.isfinite(tuning):
+    deviation = signal.number("tuning", tuning)
+    if not math.isfinite(deviation):
         raise ValueError(f"tuning={tuning} must be finite, in bins")
-    return float(tuning)
+    return deviation
 
 
 class Octave(NamedTuple):

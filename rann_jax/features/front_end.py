@@ -343,14 +343,18 @@ def front_end(
     >>> log_mel(jnp.zeros((2, 16000))).shape
     (2, 64, 128)
     """
-    if name not in FRONT_ENDS:
+    if not isinstance(name, str) or name not in FRONT_ENDS:
         known = sorted(FRONT_ENDS)
         raise ValueError(
-            f"unknown front end {name!r}: use one of {', '.join(known)}" + did_you_mean(name, known)
+            f"unknown front end {name!r}: use one of {', '.join(known)}" + did_you_mean(str(name), known)
         )
     check(FRONT_ENDS[name], options, of=f"front end {name!r}")
     # What is not given is left to the class: PANNs' defaults differ from the others'.
-    geometry = {"sample_rate": sample_rate, "seconds": seconds, "frames_per_second": frames_per_second}
+    geometry: dict[str, Any] = {
+        "sample_rate": sample_rate,
+        "seconds": seconds,
+        "frames_per_second": frames_per_second,
+    }
     given = {argument: value for argument, value in geometry.items() if value is not None}
     made = FRONT_ENDS[name](**given, **options)
     # Tracing the whole feature runs every check and builds and caches every table it needs.

@@ -110,17 +110,19 @@ def _check(y: Any, **arguments: Any) -> tuple[jax.Array, dict[str, Any]]:
     n_fft, hop_length, win_length = resolve_lengths(
         arguments["n_fft"], arguments["hop_length"], arguments["win_length"]
     )
-    fmax = signal.check_band(arguments["fmin"], arguments["fmax"], arguments["sr"])
-    if not math.isfinite(arguments["pre_emphasis"]):
-        raise ValueError(f"pre_emphasis={arguments['pre_emphasis']} must be finite; 0 turns it off")
+    fmin, fmax, sr = signal.check_band(arguments["fmin"], arguments["fmax"], arguments["sr"])
+    pre_emphasis = signal.number("pre_emphasis", arguments["pre_emphasis"])
+    if not math.isfinite(pre_emphasis):
+        raise ValueError(f"pre_emphasis={pre_emphasis} must be finite; 0 turns it off")
     y = signal.as_waveform(y)
     if not arguments["center"] and y.shape[-1] < win_length:
         raise ValueError(
             f"y has {y.shape[-1]} samples, fewer than win_length={win_length}:"
             " use center=True, a shorter window or a longer clip"
         )
-    lengths = {"n_fft": n_fft, "hop_length": hop_length, "win_length": win_length, "fmax": fmax}
-    return y, {**arguments, **lengths, "center": bool(arguments["center"])}
+    lengths = {"n_fft": n_fft, "hop_length": hop_length, "win_length": win_length}
+    numbers = {"sr": sr, "fmin": fmin, "fmax": fmax, "pre_emphasis": pre_emphasis}
+    return y, {**arguments, **lengths, **numbers, "center": bool(arguments["center"])}
 
 
 def gammatonegram(
@@ -216,7 +218,7 @@ def gfcc(
     >>> gfcc(np.ones((2, 8000), np.float32), sr=16000, n_gfcc=13).shape
     (2, 13, 16)
     """
-    signal.check_positive(n_gfcc=n_gfcc)
+    signal.check_positive(n_gfcc=n_gfcc, n_filters=n_filters)
     if n_gfcc > n_filters:
         raise ValueError(
             f"n_gfcc={n_gfcc} coefficients need at least as many filters, but n_filters={n_filters}:"

@@ -47,6 +47,9 @@ class FrontEnd:
 
     def __post_init__(self) -> None:
         signal.check_positive(sample_rate=self.sample_rate, n_bins=self.n_bins)
+        for name in ("seconds", "frames_per_second"):
+            # As floats, front ends are hashable, also if an array of JAX was given.
+            object.__setattr__(self, name, signal.number(name, getattr(self, name)))
         if not (0 < self.frames_per_second < math.inf and 0 < self.seconds < math.inf):
             raise ValueError("seconds and frames_per_second must be positive and finite")
         frames = self.frames_per_second * self.seconds

@@ -26,6 +26,15 @@ def mel_filter_bank(
     ).astype(np.float32)
 
 
+def check_mel_norm(norm: str | float | None, name: str = "norm") -> str | float | None:
+    """Return the norm of the filters, hashable; ValueError unless it is 'slaney', a number or None."""
+    if not isinstance(norm, str):
+        return check_norm(norm, name)
+    if norm != "slaney":
+        raise ValueError(f"{name}={norm!r} is not supported: use 'slaney', a number or None")
+    return norm
+
+
 def check_bank(
     sr: float,
     n_mels: int,
@@ -34,14 +43,11 @@ def check_bank(
     htk: bool,
     norm: str | float | None,
 ) -> dict[str, Any]:
-    """Check the arguments of a filter bank and return them with `fmax` filled in."""
+    """Check the arguments of a filter bank and return them, hashable, with `fmax` filled in."""
     signal.check_positive(n_mels=n_mels)
-    fmax = signal.check_band(fmin, fmax, sr)
-    if norm != "slaney":
-        if isinstance(norm, str):
-            raise ValueError(f"norm={norm!r} is not supported: use 'slaney', a number or None")
-        check_norm(norm)
-    return {"sr": sr, "n_mels": n_mels, "fmin": fmin, "fmax": fmax, "htk": htk, "norm": norm}
+    fmin, fmax, sr = signal.check_band(fmin, fmax, sr)
+    norm = check_mel_norm(norm)
+    return {"sr": sr, "n_mels": int(n_mels), "fmin": fmin, "fmax": fmax, "htk": bool(htk), "norm": norm}
 
 
 class Mel(NamedTuple):
@@ -99,11 +105,12 @@ def check_mel(
     norm: str | float | None,
 ) -> tuple[jax.Array, Mel]:
     """Check a waveform and the arguments of `melspectrogram`; return the waveform as float32 and a `Mel`."""
-    if not 0 < power < math.inf:
+    exponent = signal.number("power", power)
+    if not 0 < exponent < math.inf:
         raise ValueError(f"power={power} must be positive and finite: 1 for amplitude, 2 for power")
     bank = check_bank(sr, n_mels, fmin, fmax, htk, norm)
     y, framing = check_framing(y, n_fft, hop_length, win_length, window, center, pad_mode)
-    return y, Mel(framing, float(power), **bank)
+    return y, Mel(framing, exponent, **bank)
 
 
 @functools.partial(jax.jit, static_argnames="mel")

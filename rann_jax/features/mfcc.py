@@ -11,8 +11,9 @@ import scipy
 import scipy.fft
 
 from rann_jax.features import signal
-from rann_jax.features.mel import MEL_DEFAULTS, Mel, check_mel
+from rann_jax.features.mel import MEL_DEFAULTS, Mel, check_mel, check_mel_norm
 from rann_jax.features.stft import power_to_db
+from rann_jax.options import did_you_mean
 
 
 class Dct(NamedTuple):
@@ -85,7 +86,7 @@ def mfcc(
 
     Raises:
       ValueError: as `melspectrogram`; more coefficients than bands; an unknown DCT, or type 1 of a
-        single band; a negative or infinite lifter; neither `y` nor `S`.
+        single band; a negative or infinite lifter; neither `y` nor `S`; an unknown argument.
 
     >>> mfcc(np.ones((2, 8000), np.float32), sr=16000, n_mfcc=13, n_mels=40).shape
     (2, 13, 16)
@@ -95,9 +96,16 @@ def mfcc(
         raise ValueError(f"dct_type={dct_type!r} does not exist: use 1, 2, 3 or 4")
     if norm not in ("ortho", None):
         raise ValueError(f"norm={norm!r} is not supported: use 'ortho' or None")
+    unknown = sorted(mel.keys() - MEL_DEFAULTS.keys())
+    if unknown:
+        raise ValueError(
+            f"mfcc has no argument {unknown[0]!r}: use one of its own or of melspectrogram's"
+            f" {', '.join(MEL_DEFAULTS)}" + did_you_mean(unknown[0], MEL_DEFAULTS)
+        )
+    lifter = signal.number("lifter", lifter)
     if not 0 <= lifter < math.inf:
         raise ValueError(f"lifter={lifter} must not be negative or infinite; 0 turns it off")
-    dct = Dct(dct_type, norm, float(lifter))
+    dct = Dct(int(dct_type), norm, lifter)
     if S is not None:
         S = signal.as_waveform(S, "S")
         if S.ndim < 2:
@@ -106,7 +114,9 @@ def mfcc(
         return _of_levels(S, n_mfcc, dct)
     if y is None:
         raise ValueError("mfcc needs a waveform y or a log-mel spectrogram S")
-    y, checked = check_mel(y, **{**MEL_DEFAULTS, "sr": sr, "norm": mel_norm, **mel})
+    y, checked = check_mel(
+        y, **{**MEL_DEFAULTS, "sr": sr, "norm": check_mel_norm(mel_norm, "mel_norm"), **mel}
+    )
     _check_bands(n_mfcc, checked.n_mels, dct_type)
     return _of_waveform(y, checked, n_mfcc, dct)
 
@@ -176,17 +186,16 @@ def delta(
     """
     signal.check_positive(width=width, order=order)
     data = signal.as_waveform(data, "data")
-    if not -data.ndim <= axis < data.ndim:
-        raise ValueError(f"axis={axis} does not exist: data has {data.ndim} axes")
+    if not isinstance(axis, int | np.integer) or not -data.ndim <= axis < data.ndim:
+        raise ValueError(f"axis={axis!r} does not exist: data has {data.ndim} axes")
     if width < 3 or width % 2 == 0:
         raise ValueError(f"width={width} must be odd and at least 3")
     if order >= width:
         raise ValueError(f"order={order} must be below width={width}")
-    if mode not in DELTA_MODES:
-        raise ValueError(f"mode={mode!r} is not supported: use one of {tuple(DELTA_MODES)}")
+    signal.check_choice("mode", mode, DELTA_MODES)
     if mode == "interp" and data.shape[axis] < width:
         raise ValueError(
             f"data has {data.shape[axis]} frames, fewer than width={width}:"
             " use a smaller width or another mode"
         )
-    return _delta(data, width=int(width), order=int(order), axis=axis, mode=mode)
+    return _delta(data, width=int(width), order=int(order), axis=int(axis), mode=mode)

@@ -6,13 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rann_jax.features import signal
+
 TINY = float(np.finfo(np.float32).tiny)
 
 
-def check_norm(norm: float | None) -> None:
-    """Raise ValueError unless `norm` is None, infinite, or at least 0."""
-    if norm is not None and (math.isnan(norm) or (norm < 0 and norm != -math.inf)):
-        raise ValueError(f"norm={norm!r} must be a number of at least 0, infinity or None")
+def check_norm(norm: float | None, name: str = "norm") -> float | None:
+    """Return a norm, a number as a float; ValueError unless it is None, infinite, or at least 0."""
+    if norm is None:
+        return None
+    order = signal.number(name, norm)
+    if math.isnan(order) or (order < 0 and order != -math.inf):
+        raise ValueError(f"{name}={norm!r} must be a number of at least 0, infinity or None")
+    return order
 
 
 def normalize(S: jax.Array, norm: float | None, axis: int) -> jax.Array:

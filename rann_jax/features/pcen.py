@@ -113,6 +113,11 @@ def pcen(
     ['0.65', '0.46', '0.70', '0.50']
     """
     signal.check_positive(hop_length=hop_length, max_size=max_size)
+    gain, bias, power = (
+        signal.number(*argument) for argument in (("gain", gain), ("bias", bias), ("power", power))
+    )
+    time_constant, sr = signal.number("time_constant", time_constant), signal.number("sr", sr)
+    eps = signal.number("eps", eps)
     for name, value in (("gain", gain), ("bias", bias), ("power", power)):
         if not 0 <= value < math.inf:
             raise ValueError(f"{name}={value} must not be negative or infinite")
@@ -125,6 +130,7 @@ def pcen(
         frames = time_constant * sr / hop_length
         # librosa's (sqrt(1 + 4 frames**2) - 1) / (2 frames**2), rewritten without overflow and cancellation.
         b = 2 / (1 + math.hypot(1, 2 * frames))
+    b = signal.number("b", b)
     if not 0 < b <= 1:
         raise ValueError(f"b={b} must be above 0 and at most 1")
     S = signal.as_waveform(S, "S")
@@ -132,10 +138,10 @@ def pcen(
         raise ValueError(f"max_size={max_size} pools over bins: S must have shape (..., F, T)")
     return _pcen(
         S,
-        gain=float(gain),
-        bias=float(bias),
-        power=float(power),
-        eps=float(eps),
-        b=float(b),
+        gain=gain,
+        bias=bias,
+        power=power,
+        eps=eps,
+        b=b,
         max_size=int(max_size),
     )

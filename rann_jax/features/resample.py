@@ -258,6 +258,13 @@ def _resample(y: jax.Array, *, up: int, down: int, res_type: str, length: int, g
     return out * jnp.float32(gain)
 
 
+def _whole(name: str, rate: Any) -> int:
+    hertz = signal.number(name, rate)
+    if not 0 < hertz < math.inf or int(hertz) != hertz:
+        raise ValueError(f"{name} must be a positive whole number of Hz, got {rate!r}")
+    return int(hertz)
+
+
 def resample(
     y: Any,
     *,
@@ -293,13 +300,9 @@ def resample(
     (2, 1600)
     """
     y = signal.as_waveform(y)
-    for name, rate in (("orig_sr", orig_sr), ("target_sr", target_sr)):
-        if not 0 < rate < math.inf or int(rate) != rate:
-            raise ValueError(f"{name} must be a positive whole number of Hz, got {rate!r}")
-    if res_type != "polyphase" and res_type not in HALF_WIDTH:
-        known = (*HALF_WIDTH, "polyphase")
-        raise ValueError(f"res_type={res_type!r} is not supported: use one of {known}")
-    low, high = sorted((int(orig_sr), int(target_sr)))
+    orig_sr, target_sr = _whole("orig_sr", orig_sr), _whole("target_sr", target_sr)
+    signal.check_choice("res_type", res_type, (*HALF_WIDTH, "polyphase"))
+    low, high = sorted((orig_sr, target_sr))
     if high > GREATEST_FACTOR * low:
         raise ValueError(
             f"orig_sr={orig_sr} and target_sr={target_sr} are more than a factor of {GREATEST_FACTOR} apart:"
@@ -307,8 +310,8 @@ def resample(
         )
     if orig_sr == target_sr:
         return y
-    common = math.gcd(int(orig_sr), int(target_sr))
-    up, down = int(target_sr) // common, int(orig_sr) // common
+    common = math.gcd(orig_sr, target_sr)
+    up, down = target_sr // common, orig_sr // common
     n = y.shape[-1]
     whole = fix or res_type == "polyphase"
     length = -(-n * up // down) if whole else rounded_length(n, up, down)

@@ -32,10 +32,9 @@ CUT = 1e-5
 FEWEST_SAMPLES = 8
 
 
-@functools.lru_cache(maxsize=64)
 def morlet_parameters(wavelet: str) -> tuple[float, float]:
     """Return bandwidth B and centre C of 'cmorB-C'; ValueError for any other wavelet."""
-    if not wavelet.startswith("cmor") or "-" not in wavelet:
+    if not isinstance(wavelet, str) or not wavelet.startswith("cmor") or "-" not in wavelet:
         raise ValueError(
             f"wavelet={wavelet!r} must have the form 'cmorB-C': use, for instance, 'cmor1.5-1.0'"
         )
@@ -150,8 +149,8 @@ def scalogram(
     ((3, 16), 1)
     """
     signal.check_positive(hop_length=hop_length, n_bins=n_bins)
-    fmax = 0.4 * sr if fmax is None else fmax
-    signal.check_band(fmin, fmax, sr)
+    sr = signal.check_rate(sr)
+    fmin, fmax, sr = signal.check_band(fmin, 0.4 * sr if fmax is None else fmax, sr)
     if fmin <= 0:
         raise ValueError(f"fmin={fmin:g} Hz must be positive, because frequencies are spaced in equal ratios")
     morlet_parameters(wavelet)
@@ -161,7 +160,7 @@ def scalogram(
         sr=sr,
         hop_length=int(hop_length),
         n_bins=int(n_bins),
-        fmin=float(fmin),
-        fmax=float(fmax),
+        fmin=fmin,
+        fmax=fmax,
         wavelet=wavelet,
     )

@@ -7,7 +7,8 @@ that names the argument and says how to fix it.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from numbers import Real
 from typing import Any, TypeAlias
 
 import jax
@@ -42,6 +43,26 @@ def as_waveform(y: Any, name: str = "y") -> jax.Array:
     return jnp.asarray(y, dtype=jnp.float32)
 
 
+def number(name: str, value: Any) -> float:
+    """Return an argument as a float; ValueError that names it unless it is one number, of any kind.
+
+    >>> number("sr", np.int16(8000)), number("sr", jnp.float32(8000))
+    (8000.0, 8000.0)
+    """
+    try:
+        if isinstance(value, str | bytes | bool):  # float() would take these
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} must be a number, got {value!r}") from None
+
+
+def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
+    """Raise ValueError unless an argument is one of the allowed words."""
+    if not (isinstance(value, str) and value in allowed):
+        raise ValueError(f"{name}={value!r} is not supported: use one of {tuple(allowed)}")
+
+
 def check_positive(**counts: int) -> None:
     """Raise ValueError unless every argument is a positive integer."""
     for name, value in counts.items():
@@ -59,16 +80,18 @@ def is_float32(value: float) -> bool:
     return float(limits.tiny) <= value <= float(limits.max)
 
 
-def check_rate(sr: float) -> None:
-    """Raise ValueError unless `sr` is a sample rate, positive and finite, in Hz."""
-    if not 0 < sr < math.inf:
+def check_rate(sr: float) -> float:
+    """Return a sample rate in Hz as a float; ValueError unless it is positive and finite."""
+    rate = number("sr", sr)
+    if not 0 < rate < math.inf:
         raise ValueError(f"sr must be a positive sample rate in Hz, got {sr!r}")
+    return rate
 
 
-def check_band(fmin: float, fmax: float | None, sr: float) -> float:
-    """Return fmax in Hz (Nyquist for None); ValueError unless 0 <= fmin < fmax <= sr / 2."""
-    check_rate(sr)
-    top = sr / 2 if fmax is None else fmax
+def check_band(fmin: float, fmax: float | None, sr: float) -> tuple[float, float, float]:
+    """Return fmin, fmax (Nyquist for None) and sr, in Hz; ValueError unless 0 <= fmin < fmax <= sr / 2."""
+    fmin, sr = number("fmin", fmin), check_rate(sr)
+    top = sr / 2 if fmax is None else number("fmax", fmax)
     if top > sr / 2:
         raise ValueError(
             f"fmax={top:g} Hz is above Nyquist, {sr / 2:g} Hz at sr={sr:g}:"
@@ -76,13 +99,7 @@ def check_band(fmin: float, fmax: float | None, sr: float) -> float:
         )
     if not 0 <= fmin < top:
         raise ValueError(f"fmin={fmin:g} Hz must be at least 0 and below fmax={top:g} Hz")
-    return float(top)
-
-
-def check_pad_mode(pad_mode: str) -> None:
-    """Raise ValueError unless `pad_mode` is one of PAD_MODES."""
-    if pad_mode not in PAD_MODES:
-        raise ValueError(f"pad_mode={pad_mode!r} is not supported: use one of {PAD_MODES}")
+    return fmin, top, sr
 
 
 def hashable_window(window: WindowSpec, win_length: int) -> Any:
@@ -90,7 +107,20 @@ def hashable_window(window: WindowSpec, win_length: int) -> Any:
 
     A function is called here, once. It cannot be the key itself: each evaluation of a lambda makes a new one.
     """
-    return as_tuples(window(win_length) if callable(window) else window)
+    hashable = as_tuples(window(win_length) if callable(window) else window)
+    check_window(hashable)
+    return hashable
+
+
+def check_window(window: Any) -> None:
+    """Raise ValueError unless a window is text, a finite number or a tuple, or a function that makes one."""
+    if callable(window) or isinstance(window, str) or (isinstance(window, tuple) and window):
+        return
+    if not isinstance(window, Real) or not math.isfinite(window):
+        raise ValueError(
+            f"window must be what scipy.signal.get_window takes, a function of the length or an array,"
+            f" got {window!r}"
+        )
 
 
 def as_tuples(value: Any) -> Any:
@@ -121,10 +151,13 @@ def symmetric_window(window: Any, win_length: int) -> np.ndarray:
 
 
 def _samples(window: Any, win_length: int, periodic: bool) -> np.ndarray:
-    if isinstance(window, tuple) and window and not isinstance(window[0], str):
-        samples = np.asarray(window, dtype=np.float64)
-    else:
-        samples = scipy.signal.get_window(window, win_length, fftbins=periodic)
+    try:
+        if isinstance(window, tuple) and not isinstance(window[0], str):
+            samples = np.asarray(window, dtype=np.float64)
+        else:
+            samples = scipy.signal.get_window(window, win_length, fftbins=periodic)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"window={window!r} cannot be made: {error}") from error
     if samples.shape != (win_length,):
         raise ValueError(f"window has shape {samples.shape}, but win_length is {win_length}: they must agree")
     return samples

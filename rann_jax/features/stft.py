@@ -77,7 +77,7 @@ def check_framing(
 ) -> tuple[jax.Array, Framing]:
     """Check a waveform and its framing arguments; return the waveform as float32 and a `Framing`."""
     n_fft, hop_length, win_length = resolve_lengths(n_fft, hop_length, win_length)
-    signal.check_pad_mode(pad_mode)
+    signal.check_choice("pad_mode", pad_mode, signal.PAD_MODES)
     y = signal.as_waveform(y)
     if not center and y.shape[-1] < n_fft:
         raise ValueError(
@@ -178,7 +178,7 @@ def _istft(
 
 
 def istft(
-    stft_matrix: jax.Array,
+    stft_matrix: Any,
     *,
     hop_length: int | None = None,
     win_length: int | None = None,
@@ -209,6 +209,8 @@ def istft(
     >>> bool(np.max(np.abs(y - y_again)) < 1e-5)
     True
     """
+    if not hasattr(stft_matrix, "dtype"):
+        stft_matrix = np.asarray(stft_matrix)
     if not jnp.issubdtype(stft_matrix.dtype, jnp.complexfloating):
         raise ValueError(f"stft_matrix must be complex, got {stft_matrix.dtype}")
     if stft_matrix.ndim < 2 or stft_matrix.size == 0:
@@ -267,13 +269,15 @@ def power_to_db(
     >>> power_to_db(np.array([[1.0, 10.0, 0.0]], np.float32), top_db=30.0).tolist()
     [[0.0, 10.0, -20.0]]
     """
+    amin = signal.number("amin", amin)
     if not signal.is_float32(amin):
         raise ValueError(f"amin={amin} must be at least 1.2e-38, the smallest normal float32")
+    top_db = None if top_db is None else signal.number("top_db", top_db)
     if top_db is not None and not top_db >= 0:  # NaN too
         raise ValueError(f"top_db={top_db} must not be negative")
     S = signal.as_waveform(S, "S")
     reference = ref(S, axis=_clip_axes(S), keepdims=True) if callable(ref) else _reference(ref)
-    return _decibels(S, reference, amin=float(amin), top_db=top_db)
+    return _decibels(S, reference, amin=amin, top_db=top_db)
 
 
 def _reference(ref: Any, exponent: int = 1) -> Any:
@@ -308,7 +312,7 @@ def _clip_axes(S: jax.Array) -> tuple[int, ...]:
 
 
 def amplitude_to_db(
-    S: jax.Array,
+    S: Any,
     *,
     ref: float | Callable = 1.0,
     amin: float = 1e-5,
@@ -331,10 +335,12 @@ def amplitude_to_db(
     >>> amplitude_to_db(np.array([[1.0, 10.0]], np.float32)).tolist()
     [[0.0, 20.0]]
     """
+    amin = signal.number("amin", amin)
     if not (amin > 0 and signal.is_float32(amin * amin)):
         raise ValueError(f"amin={amin} must be at least 1.1e-19, so that its square is a normal float32")
     if not hasattr(S, "dtype"):
-        S = jnp.asarray(np.asarray(S, np.float32))
+        S = np.asarray(S)
+        S = S.astype(np.float32) if S.dtype.kind in "biuf" else S
     if jnp.issubdtype(S.dtype, jnp.complexfloating):
         power = squared(jnp.asarray(S))
     else:

@@ -92,20 +92,19 @@ def onset_strength(
     20
     """
     signal.check_positive(lag=lag, max_size=max_size, n_fft=n_fft, hop_length=hop_length)
-    check_bank(sr, n_mels, fmin, fmax, False, "slaney")
+    bank = check_bank(sr, n_mels, fmin, fmax, False, "slaney")
+    if aggregate is not None and not callable(aggregate):
+        raise ValueError(f"aggregate must be a function such as jnp.median, got {aggregate!r}")
     return _onset_strength(
         signal.as_waveform(y),
         lag=lag,
         max_size=max_size,
         delay=lag + n_fft // (2 * hop_length) if center else lag,
-        detrend=detrend,
+        detrend=bool(detrend),
         aggregate=jnp.mean if aggregate is None else aggregate,
-        sr=sr,
         n_fft=n_fft,
         hop_length=hop_length,
-        n_mels=n_mels,
-        fmin=fmin,
-        fmax=fmax,
+        **{name: bank[name] for name in ("sr", "n_mels", "fmin", "fmax")},
     )
 
 
@@ -212,10 +211,10 @@ def tempogram(
     >>> np.argmax(tempogram(onset_envelope=beat, win_length=64)[5:, 100]).item() + 5
     10
     """
-    check_norm(norm)
+    norm = check_norm(norm)
     envelope = _envelope(y, sr, onset_envelope, hop_length, win_length, center)
     window = signal.hashable_window(window, int(win_length))
-    return _tempogram(envelope, win_length=int(win_length), center=center, window=window, norm=norm)
+    return _tempogram(envelope, win_length=int(win_length), center=bool(center), window=window, norm=norm)
 
 
 @functools.partial(jax.jit, static_argnames=("n_fft", "center", "window"))
@@ -258,7 +257,7 @@ def fourier_tempogram(
     """
     envelope = _envelope(y, sr, onset_envelope, hop_length, win_length, center)
     window = signal.hashable_window(window, int(win_length))
-    return _fourier_tempogram(envelope, n_fft=int(win_length), center=center, window=window)
+    return _fourier_tempogram(envelope, n_fft=int(win_length), center=bool(center), window=window)
 
 
 @functools.lru_cache(maxsize=32)
@@ -339,18 +338,20 @@ def cyclic_tempogram(
     >>> 30 * 2 ** (np.argmax(image[:, 400]).item() / 40)
     32.15...
     """
-    signal.check_positive(octave_bin=octave_bin, octave_num=octave_num, hop_length=hop_length)
-    signal.check_rate(sr)
+    signal.check_positive(
+        octave_bin=octave_bin, octave_num=octave_num, hop_length=hop_length, win_length=win_length
+    )
+    sr, tempo_ref = signal.check_rate(sr), signal.number("tempo_ref", tempo_ref)
     if not 0 < tempo_ref < math.inf:
         raise ValueError(f"tempo_ref must be positive and finite, in BPM, got {tempo_ref!r}")
     bank = {
         "frame_rate": sr / hop_length,
         "win_length": int(win_length),
-        "tempo_ref": float(tempo_ref),
+        "tempo_ref": tempo_ref,
         "octave_bin": int(octave_bin),
         "octave_num": int(octave_num),
     }
     envelope = _envelope(y, sr, onset_envelope, hop_length, win_length, center)
     _cyclic_bank(**bank)
     window = signal.hashable_window(window, int(win_length))
-    return _cyclic_tempogram(envelope, center=center, window=window, **bank)
+    return _cyclic_tempogram(envelope, center=bool(center), window=window, **bank)

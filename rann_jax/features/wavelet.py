@@ -60,6 +60,8 @@ def scale_filters(
 
 def _continuous(wavelet: str) -> pywt.ContinuousWavelet:
     try:
+        if not isinstance(wavelet, str):
+            raise ValueError("not a name")
         return pywt.ContinuousWavelet(wavelet)
     except ValueError as error:
         names = ", ".join(pywt.wavelist(kind="continuous"))
@@ -92,6 +94,15 @@ def _cwt(y: jax.Array, scales: tuple[float, ...], wavelet: str, precision: int) 
     return batchwise(all_scales, y)
 
 
+def _checked_scales(scales: Any) -> tuple[float, ...]:
+    """Return scales, hashable; ValueError unless they are a number or a sequence of numbers that can work."""
+    given = scales if np.iterable(scales) and not isinstance(scales, str | bytes | dict) else [scales]
+    checked = tuple(signal.number("each of scales", scale) for scale in given)
+    if not checked or not all(0 < scale < math.inf for scale in checked):
+        raise ValueError(f"scales must be positive, finite numbers, at least one, got {checked}")
+    return checked
+
+
 def cwt(y: jax.Array, scales: Sequence[float], wavelet: str, *, precision: int = 12) -> jax.Array:
     """Continuous wavelet transform: the coefficients of `pywt.cwt`, without its frequencies.
 
@@ -116,10 +127,9 @@ def cwt(y: jax.Array, scales: Sequence[float], wavelet: str, *, precision: int =
     >>> int(power[:, 2000].argmax())
     1
     """
-    scales = tuple(float(scale) for scale in np.atleast_1d(np.asarray(scales)))
+    scales = _checked_scales(scales)
     signal.check_positive(precision=precision)
-    if not scales or not all(0 < scale < math.inf for scale in scales):
-        raise ValueError(f"scales must be positive, finite numbers, at least one, got {scales}")
+    _continuous(wavelet)
     y = signal.as_waveform(y)
     scale_filters(scales, wavelet, precision)
     return _cwt(y, scales=scales, wavelet=wavelet, precision=int(precision))
@@ -183,8 +193,7 @@ def _check_discrete(wavelet: str, mode: str) -> int:
         raise ValueError(
             f"unknown wavelet {wavelet!r}: use a discrete one, such as 'db4', from the families {families}"
         )
-    if mode not in DWT_MODES:
-        raise ValueError(f"mode={mode!r} is not supported: use one of {', '.join(DWT_MODES)}")
+    signal.check_choice("mode", mode, DWT_MODES)
     return pywt.Wavelet(wavelet).dec_len
 
 
