@@ -24,7 +24,7 @@ Apply every training augmentation, each with its default range, to a recording, 
 
   DIR/original.wav, DIR/partner.wav   the recording, and the one that mixtures add
   DIR/NAME.wav                        the recording with the augmentation NAME
-  DIR/augmentations.png               spectrograms of all, on the same axes
+  DIR/augmentations.png               spectrograms of all, on the same axes, with the values drawn
 
 NAME is the name in config.augment. Sounds are mono, at the recording's own rate, in 32-bit float so that none
 is clipped. Augmentations of the feature image alone (spec_augment, feature_mixup) are made audible: the

@@ -32,7 +32,7 @@ class Example:
 
     Attributes:
       name: name of the augmentation, or "original" or "partner".
-      how: the range of the draw, or the share of the original in a mixture.
+      how: the value drawn, the share of the original in a mixture, or else the range that was drawn from.
       sound: float32 (N,).
       image: mel spectrogram in dB (BINS, T).
     """
@@ -72,7 +72,12 @@ def demonstrate(sound: np.ndarray, partner: np.ndarray, sample_rate: int, seed: 
             images = np.stack([examples[0].image, examples[1].image])
             image, share = _augmented(augmentation, key, images)
             changed = resounded(sound, image - examples[0].image, sample_rate)
-        how = _range(augmentation) if share is None else f"{share:.0%} original"
+        if share is not None:
+            how = f"{share:.0%} original"
+        elif hasattr(augmentation, "draw"):
+            how = augmentation.drawn.format(float(augmentation.draw(key, jnp.asarray(audio))[0]))
+        else:
+            how = _range(augmentation)
         examples.append(Example(name, how, changed, image))
     return examples
 
@@ -92,7 +97,9 @@ def _augmented(augmentation: Any, key: jax.Array, x: np.ndarray) -> tuple[np.nda
 
 def _range(augmentation: Any) -> str:
     values = {field.name: getattr(augmentation, field.name) for field in dataclasses.fields(augmentation)}
-    return ", ".join(f"{name} {value:g}" for name, value in values.items() if name != "sample_rate")
+    return "range: " + ", ".join(
+        f"{name} {value:g}" for name, value in values.items() if name != "sample_rate"
+    )
 
 
 def _image(sound: np.ndarray, *, sample_rate: int) -> np.ndarray:

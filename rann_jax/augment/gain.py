@@ -23,8 +23,12 @@ def gain(key: jax.Array, audio: jax.Array, *, low_db: float, high_db: float) -> 
       (B, N).
     """
     audio = floating(audio)
-    level = jax.random.uniform(key, (len(audio), 1), audio.dtype, low_db, high_db)
+    level = _levels(key, audio, low_db, high_db)[:, None]
     return audio * jnp.power(10.0, level / 20)
+
+
+def _levels(key: jax.Array, audio: jax.Array, low_db: float, high_db: float) -> jax.Array:
+    return jax.random.uniform(key, (len(audio),), audio.dtype, low_db, high_db)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,7 @@ class Gain:
     """
 
     on: ClassVar[str] = "audio"
+    drawn: ClassVar[str] = "{:+.1f} dB"
 
     low_db: float = -6.0
     high_db: float = 6.0
@@ -46,6 +51,10 @@ class Gain:
             raise ValueError(
                 f"gain: low_db <= high_db must hold, both finite, not {self.low_db} and {self.high_db}"
             )
+
+    def draw(self, key: jax.Array, audio: jax.Array) -> jax.Array:
+        """Return the gain in dB (B,) that a call draws with this key."""
+        return _levels(key, floating(audio), self.low_db, self.high_db)
 
     def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return waveforms (B, N) at another level; labels are unchanged."""

@@ -27,8 +27,8 @@ def white_noise(key: jax.Array, audio: jax.Array, *, low_snr: float, high_snr: f
       (B, N), not clipped.
     """
     audio = floating(audio)
-    snr_key, noise_key = jax.random.split(key)
-    snr = jax.random.uniform(snr_key, (len(audio), 1), audio.dtype, low_snr, high_snr)
+    snr = _ratios(key, audio, low_snr, high_snr)[:, None]
+    noise_key = jax.random.split(key)[1]
     sound = is_sound(audio)
     noise = jnp.where(sound, jax.random.normal(noise_key, audio.shape, audio.dtype), 0)
     # Both sums are over the same samples, so their ratio is that of the means. float16 would end at 65504.
@@ -42,6 +42,10 @@ def white_noise(key: jax.Array, audio: jax.Array, *, low_snr: float, high_snr: f
     return audio + scale.astype(audio.dtype) * noise
 
 
+def _ratios(key: jax.Array, audio: jax.Array, low_snr: float, high_snr: float) -> jax.Array:
+    return jax.random.uniform(jax.random.split(key)[0], (len(audio),), audio.dtype, low_snr, high_snr)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WhiteNoise:
     """`white_noise` applied to the waveforms; the default range is ours.
@@ -52,6 +56,7 @@ class WhiteNoise:
     """
 
     on: ClassVar[str] = "audio"
+    drawn: ClassVar[str] = "signal-to-noise ratio {:.1f} dB"
 
     low_snr: float = 10.0
     high_snr: float = 40.0
@@ -62,6 +67,10 @@ class WhiteNoise:
                 "white_noise: low_snr <= high_snr must hold, both finite,"
                 f" not {self.low_snr} and {self.high_snr}"
             )
+
+    def draw(self, key: jax.Array, audio: jax.Array) -> jax.Array:
+        """Return the signal-to-noise ratio in dB (B,) that a call draws with this key."""
+        return _ratios(key, floating(audio), self.low_snr, self.high_snr)
 
     def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return waveforms (B, N) with noise; labels are unchanged."""

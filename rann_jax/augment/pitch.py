@@ -51,6 +51,7 @@ class Pitch:
 
     on: ClassVar[str] = "audio"
     one_by_one: ClassVar[bool] = True
+    drawn: ClassVar[str] = "{:+.2f} semitones"
 
     sample_rate: float
     lowest: float = -2.0
@@ -62,8 +63,12 @@ class Pitch:
                 f"pitch: -24 <= lowest <= highest <= 24 must hold, got {self.lowest} and {self.highest}"
             )
 
+    def draw(self, key: jax.Array, audio: jax.Array) -> jax.Array:
+        """Return the shifts in semitones (B,) that a call draws with this key."""
+        return jax.random.uniform(key, (len(audio),), jnp.float32, self.lowest, self.highest)
+
     def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return waveforms (B, N) at another pitch; labels are unchanged."""
-        semitones = jax.random.uniform(key, (len(audio),), jnp.float32, self.lowest, self.highest)
+        semitones = self.draw(key, audio)
         shifted = pitch_shift(audio, semitones, highest=self.highest, n_fft=default_n_fft(self.sample_rate))
         return shifted, labels

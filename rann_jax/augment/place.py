@@ -28,13 +28,17 @@ def crop(key: jax.Array, audio: jax.Array, *, samples: int) -> jax.Array:
     """
     if not 0 < samples <= audio.shape[-1]:
         raise ValueError(f"crop: {samples} samples cannot be cut out of {audio.shape[-1]}")
-    latest = jnp.maximum(sound_length(audio) - samples, 0)
-    start = jax.random.randint(key, (len(audio),), 0, latest + 1)
+    start = _starts(key, audio, samples)
 
     def cut(waveform: jax.Array, start: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(waveform, start, samples)
 
     return jax.vmap(cut)(audio, start)
+
+
+def _starts(key: jax.Array, audio: jax.Array, samples: int) -> jax.Array:
+    latest = jnp.maximum(sound_length(audio) - samples, 0)
+    return jax.random.randint(key, (len(audio),), 0, latest + 1)
 
 
 def roll(key: jax.Array, audio: jax.Array, *, share: float) -> jax.Array:
@@ -52,12 +56,15 @@ def roll(key: jax.Array, audio: jax.Array, *, share: float) -> jax.Array:
       (B, N).
     """
     length = sound_length(audio)
-    drawn = jax.random.uniform(key, (len(audio),), jnp.float32, -share, share)
-    shift = jnp.round(drawn * length.astype(jnp.float32)).astype(jnp.int32)
+    shift = jnp.round(_shares(key, audio, share) * length.astype(jnp.float32)).astype(jnp.int32)
     position = jnp.arange(audio.shape[-1], dtype=jnp.int32)[None]
     source = (position - shift[:, None]) % jnp.maximum(length, 1)[:, None]
     rolled = jnp.take_along_axis(audio, source, axis=-1)
     return jnp.where(before(length, audio.shape[-1]), rolled, 0)
+
+
+def _shares(key: jax.Array, audio: jax.Array, share: float) -> jax.Array:
+    return jax.random.uniform(key, (len(audio),), jnp.float32, -share, share)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +78,7 @@ class Crop:
     """
 
     on: ClassVar[str] = "audio"
+    drawn: ClassVar[str] = "from {:.1%} of the clip on"
 
     share: float = 0.8
 
@@ -78,10 +86,17 @@ class Crop:
         if not 0 < self.share <= 1:
             raise ValueError(f"crop: share={self.share} must be above 0 and at most 1")
 
+    def _samples(self, audio: jax.Array) -> int:
+        return max(1, round(self.share * audio.shape[-1]))
+
+    def draw(self, key: jax.Array, audio: jax.Array) -> jax.Array:
+        """Return where the crops begin (B,), as a share of N, that a call draws with this key."""
+        return _starts(key, audio, self._samples(audio)).astype(jnp.float32) / audio.shape[-1]
+
     def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return waveforms (B, N), of which share * N samples are left; labels are unchanged."""
         length = audio.shape[-1]
-        kept = crop(key, audio, samples=max(1, round(self.share * length)))
+        kept = crop(key, audio, samples=self._samples(audio))
         return jnp.pad(kept, [(0, 0), (0, length - kept.shape[-1])]), labels
 
 
@@ -94,12 +109,17 @@ class Roll:
     """
 
     on: ClassVar[str] = "audio"
+    drawn: ClassVar[str] = "{:+.1%} of the sound's length"
 
     share: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 0.5:
             raise ValueError(f"roll: share={self.share} must be between 0 and 0.5")
+
+    def draw(self, key: jax.Array, audio: jax.Array) -> jax.Array:
+        """Return the shifts (B,), as shares of the sound's length, that a call draws with this key."""
+        return _shares(key, audio, self.share)
 
     def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return waveforms (B, N) rolled; labels are unchanged."""

@@ -4,6 +4,8 @@ To add an augmentation, write one dataclass, callable as (key, x, labels) -> (x,
 `on` is "audio" (B, N) or "features" (B, F, T), and add one line to AUGMENTATIONS, which gives the order of
 application. A field `sample_rate` is set to the run's. A dataclass with `one_by_one = True` gets one example
 at a time and, on a CPU, only the examples that were drawn: for expensive augmentations without partners.
+If it draws one number per example, `draw(key, x)` returns these numbers (B,), and `drawn` is a format that
+puts one into words, for the demonstration.
 
 Every augmentation takes two more options: `probability`, with which an example is augmented (default 1), and
 `until`, the share of training after which the augmentation stops (default 1).

@@ -115,6 +115,7 @@ class Stretch:
 
     on: ClassVar[str] = "audio"
     one_by_one: ClassVar[bool] = True
+    drawn: ClassVar[str] = "{:.2f} times as fast"
 
     sample_rate: float
     slowest: float = 0.8
@@ -126,8 +127,12 @@ class Stretch:
                 f"stretch: 0.25 <= slowest <= fastest <= 4 must hold, got {self.slowest} and {self.fastest}"
             )
 
+    def draw(self, key: jax.Array, audio: jax.Array) -> jax.Array:
+        """Return the rates (B,) that a call draws with this key."""
+        bounds = math.log2(self.slowest), math.log2(self.fastest)
+        return jnp.exp2(jax.random.uniform(key, (len(audio),), jnp.float32, *bounds))
+
     def __call__(self, key: jax.Array, audio: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return waveforms (B, N) at another speed, cut or padded to N; labels are unchanged."""
-        bounds = math.log2(self.slowest), math.log2(self.fastest)
-        rate = jnp.exp2(jax.random.uniform(key, (len(audio),), jnp.float32, *bounds))
+        rate = self.draw(key, audio)
         return stretch(audio, rate, n_fft=default_n_fft(self.sample_rate)), labels

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 
 import numpy as np
 import pytest
@@ -71,8 +72,37 @@ def test_another_seed_draws_other_values(recording):
     first, second = ({e.name: e for e in demonstrate(tone, tone[::-1], RATE, seed)} for seed in (3, 4))
     for name in augment.AUGMENTATIONS:
         assert (first[name].sound != second[name].sound).any(), name
-    assert first["pitch"].how == "lowest -2, highest 2"
+        assert first[name].how != second[name].how or name == "spec_augment", name
     assert first["between_class"].how.endswith("% original")
+    assert first["spec_augment"].how.startswith("range: time_stripes 2, time_share 0.0625, ")
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_labels_tell_what_was_applied(recording, seed):
+    """What the sounds themselves show: level, position, duration, pitch and signal-to-noise ratio."""
+    tone = soundfile.read(recording, dtype="float32")[0][:, 0]
+    length = 3000  # so short that even the slowest sound is not cut
+    tone[length:] = 0
+    tone[:400] *= np.linspace(0, 1, 400, dtype=np.float32) ** 2  # so that positions differ
+    made = {example.name: example for example in demonstrate(tone, tone[::-1], RATE, seed)}
+    told = {name: float(re.search(r"-?[\d.]+", made[name].how)[0]) for name in augment.AUGMENTATIONS}
+    sounds = {name: example.sound.astype(np.float64) for name, example in made.items()}
+
+    level = 10 * np.log10(np.sum(sounds["gain"] ** 2) / np.sum(tone.astype(np.float64) ** 2))
+    assert told["gain"] == pytest.approx(level, abs=0.06)
+    noise = (sounds["white_noise"] - tone)[:length]
+    snr = 10 * np.log10(np.mean(tone[:length].astype(np.float64) ** 2) / np.mean(noise**2))
+    assert told["white_noise"] == pytest.approx(snr, abs=0.06)
+    (shift,) = (n for n in range(length) if (sounds["roll"][:length] == np.roll(tone[:length], n)).all())
+    assert told["roll"] % 100 == pytest.approx(100 * shift / length, abs=0.06)
+    (ends,) = np.nonzero(sounds["stretch"])
+    assert told["stretch"] == pytest.approx(length / (ends[-1] + 1), rel=0.01)
+    spectrum = np.abs(np.fft.rfft(sounds["pitch"][:length] * np.hanning(length), 16 * length))
+    semitones = 12 * np.log2(np.argmax(spectrum) / len(spectrum) * RATE / 2 / 440)
+    assert told["pitch"] == pytest.approx(semitones, abs=0.1)
+    kept = round(0.8 * SAMPLES)
+    (start,) = (n for n in range(length) if np.array_equal(sounds["crop"][:kept], tone[n : n + kept]))
+    assert told["crop"] == pytest.approx(100 * start / SAMPLES, abs=0.06)
 
 
 @pytest.mark.fast
