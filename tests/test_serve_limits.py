@@ -8,6 +8,8 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
 httpx = pytest.importorskip("httpx2", reason="FastAPI's test client needs httpx2")
 
+from fastapi.testclient import TestClient  # noqa: E402
+
 from rann_jax.serve.app import create_app  # noqa: E402
 from rann_jax.serve.limits import CLIENTS, Limits, RequestRate  # noqa: E402
 from tests.fake_models import Loudness  # noqa: E402
@@ -152,6 +154,29 @@ def test_rate_of_requests_is_limited():
     for other in range(CLIENTS):
         rate.wait(str(other))
     assert [rate.wait("a") for _ in range(3)] == [0, 0, 30]  # "a" was forgotten, so that memory stays bounded
+
+
+@pytest.mark.fast
+def test_the_addresses_of_an_ipv6_network_are_one_client():
+    """An IPv6 client has 2**64 addresses to choose from, so each of them cannot have limits of its own."""
+    app = create_app(Loudness(), MODELS, Limits(per_minute=1), hosts=["testserver"])
+
+    def status(address: str) -> int:
+        return TestClient(app, client=(address, 1)).post("/api/tag", content=WHOLE).status_code
+
+    assert [status(f"2001:db8::{host}") for host in ("1", "2", "ffff:0:0:3")] == [200, 429, 429]
+    assert status("2001:db8:0:1::1") == 200
+    assert [status(address) for address in ("192.0.2.1", "::ffff:192.0.2.1", "::ffff:192.0.2.2")] == [
+        200,
+        429,
+        200,
+    ]
+    assert [status(name) for name in ("fe80::1%eth0", "fe80::2%eth0", "unknown", "unknown")] == [
+        200,
+        429,
+        200,
+        429,
+    ]
 
 
 class Slow(Loudness):

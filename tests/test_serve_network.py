@@ -13,6 +13,7 @@ pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
 uvicorn = pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
 
 from fastapi.testclient import TestClient  # noqa: E402 - after the skip
+from uvicorn.protocols.utils import get_remote_addr  # noqa: E402
 
 from rann_jax.serve import connection  # noqa: E402
 from tests.fake_models import Loudness  # noqa: E402
@@ -125,6 +126,26 @@ def test_silent_connections_do_not_block_other_clients(proxy, launched):
             return [*answers, await heard(silent[0], ASKED)]
 
     assert asyncio.run(scene()) == [OK if proxy else b"", OK, OK]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("proxy", [False, True])
+def test_connections_are_counted_by_ipv6_network(proxy, launched, monkeypatch):
+    """Those of a proxy are not its neighbours'. A connection from 127.0.0.N is shown as one from host N."""
+    networks = {"127.0.0.1": "2001:db8::1", "127.0.0.2": "2001:db8::2", "127.0.0.3": "2001:db8:0:1::3"}
+    monkeypatch.setattr(
+        "uvicorn.protocols.http.h11_impl.get_remote_addr",
+        lambda transport: (networks[get_remote_addr(transport)[0]], 1),
+    )
+    config, sock = launched(*(["--proxy", "2001:db8::1"] if proxy else []))
+
+    async def scene() -> list[bytes]:
+        async with running(config, sock) as connect:
+            for _ in range(connection.OF_A_CLIENT):
+                await connect("127.0.0.1")
+            return [await heard(await connect(address), ASKED) for address in ("127.0.0.2", "127.0.0.3")]
+
+    assert asyncio.run(scene()) == [OK if proxy else b"", OK]
 
 
 @pytest.mark.fast

@@ -12,9 +12,10 @@ the most probable single windows, so that a short event is shown too, even if it
 
 The server listens on this machine only, unless --host says otherwise. It stores no sound and asks for no
 password; it protects itself only by the limits below, so put a proxy that authenticates your users in front
-of it. Clients are told apart by address. Behind a proxy all clients have the proxy's address, unless --proxy
-gives it: then the last address in the header X-Forwarded-For counts, which that proxy must add itself. In its
-requests, a proxy on this machine must use a name of this machine (Host: 127.0.0.1), not its own.
+of it. Clients are told apart by IPv4 address or IPv6 network (/64). Behind a proxy all clients have the
+proxy's address, unless --proxy gives it: then the last address in the header X-Forwarded-For counts, which
+that proxy must add itself. In its requests, a proxy on this machine must use a name of this machine
+(Host: 127.0.0.1), not its own.
 """
 
 import argparse

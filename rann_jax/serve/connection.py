@@ -4,6 +4,8 @@ import asyncio
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from rann_jax.serve.limits import client_at
+
 CONNECTIONS = 64  # (ours) of all clients together; beyond that uvicorn answers 503
 OF_A_CLIENT = 16  # (ours) of one client; browsers open six
 SILENT_SECONDS = 10.0  # (ours) until the next request's head is complete; uvicorn itself ends pauses of 5 s
@@ -17,16 +19,17 @@ class Connection(H11Protocol):
     """
 
     @property
-    def address(self) -> str:
-        """The client's address."""
-        return self.client[0] if self.client else ""
+    def client_name(self) -> str:
+        """The client's name, or the address of a trusted proxy, which may be in the network of a client."""
+        address = self.client[0] if self.client else ""
+        return address if address in self.config.forwarded_allow_ips else client_at(address)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept the connection, or close it."""
         super().connection_made(transport)
         others = (other for other in self.connections if isinstance(other, Connection))
-        own = sum(other.address == self.address for other in others)
-        if own > OF_A_CLIENT and self.address not in self.config.forwarded_allow_ips:
+        own = sum(other.client_name == self.client_name for other in others)
+        if own > OF_A_CLIENT and self.client_name not in self.config.forwarded_allow_ips:
             transport.abort()
             return
         self.loop.call_later(SILENT_SECONDS, self._check_asked, None)

@@ -1,6 +1,7 @@
 """Limits on what a client may ask of the server: how much, how long, how often."""
 
 import asyncio
+import ipaddress
 import math
 import time
 from collections import Counter, OrderedDict
@@ -66,9 +67,29 @@ class RequestRate:
         return missing * 60 / self._per_minute
 
 
+def client_at(address: str) -> str:
+    """Return the name of the client at an address, for the limits per client.
+
+    It is the IPv4 address, or the network of 64 bits of an IPv6 address: one machine may use any address of
+    its network (RFC 4862).
+
+    >>> client_at("192.0.2.1"), client_at("::ffff:192.0.2.1"), client_at("2001:db8::1:2")
+    ('192.0.2.1', '192.0.2.1', '2001:db8::/64')
+    """
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:  # a proxy may write any text
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(parsed), 64), strict=False))
+
+
 def client_of(request: Request) -> str:
-    """Return the client's address."""
-    return request.client.host if request.client else ""
+    """Return the name of the client that sent a request."""
+    return client_at(request.client.host) if request.client else ""
 
 
 class Uploads:
