@@ -3,6 +3,7 @@
 import asyncio
 import threading
 
+import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
@@ -13,7 +14,7 @@ from fastapi.testclient import TestClient  # noqa: E402
 from rann_jax.serve.app import create_app  # noqa: E402
 from rann_jax.serve.limits import CLIENTS, Limits, RequestRate  # noqa: E402
 from tests.fake_models import Loudness  # noqa: E402
-from tests.serving import MODELS, WHOLE, client  # noqa: E402
+from tests.serving import MODELS, WHOLE, client, encoded  # noqa: E402
 
 
 @pytest.mark.fast
@@ -194,19 +195,99 @@ class Slow(Loudness):
         return super().infer(windows)
 
 
+async def posted(app, client: str, content: bytes = WHOLE) -> asyncio.Task:
+    """Post a sound and return the task, which is done if it was refused, but may go on for any time."""
+    transport = httpx.ASGITransport(app, client=(client, 1))
+    http = httpx.AsyncClient(transport=transport, base_url="http://testserver")
+    task = asyncio.create_task(http.post("/api/tag", content=content))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    return task
+
+
 @pytest.mark.fast
 def test_sounds_are_heard_one_at_a_time_and_few_wait():
     slow = Slow()
-    app = create_app(slow, MODELS, Limits(waiting=3), hosts=["testserver"])
+    app = create_app(slow, MODELS, Limits(waiting=3), hosts=["*"])
 
-    async def four() -> list[int]:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as http:
-            tasks = [asyncio.create_task(http.post("/api/tag", content=WHOLE)) for _ in range(4)]
-            refused = await next(asyncio.as_completed(tasks))  # only a refusal can be complete by now
-            slow.go.set()
-            assert refused.headers["retry-after"] == "1"
-            return sorted([(await task).status_code for task in tasks])
+    async def scene() -> list[int]:
+        tasks = [await posted(app, client) for client in "abcd"]
+        assert [task.done() for task in tasks] == [False, False, False, True]
+        refused = tasks[3].result()
+        assert refused.json() == {"error": "too many sounds are waiting: try again"}
+        assert refused.headers["retry-after"] == "1"
+        assert (await started(app, "e", 0)).result() == 503  # before its upload
+        slow.go.set()
+        return [(await task).status_code for task in tasks]
 
-    assert asyncio.run(four()) == [200, 200, 200, 503]
+    assert asyncio.run(scene()) == [200, 200, 200, 503]
     assert slow.most == 1
+
+
+@pytest.mark.fast
+def test_the_sounds_of_one_client_do_not_keep_out_others():
+    slow = Slow()
+    app = create_app(slow, MODELS, Limits(), hosts=["testserver"])
+
+    async def scene() -> list[int]:
+        tasks = [await posted(app, client) for client in "aaabba"]
+        assert [task.done() for task in tasks] == [False, False, True, False, False, True]
+        assert tasks[2].result().json() == {"error": "2 of your sounds are waiting: try again"}
+        slow.go.set()
+        statuses = [(await task).status_code for task in tasks]
+        return [*statuses, (await (await posted(app, "a"))).status_code]  # after its first sounds
+
+    assert asyncio.run(scene()) == [200, 200, 503, 200, 200, 503, 200]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("limits", [{"waiting": 1}, {"waiting_of_a_client": 1}], ids=["all", "client"])
+def test_an_upload_that_ends_when_the_queue_is_full_is_refused(limits):
+    """The queue had a place when the upload began, but another sound has taken it since."""
+    slow = Slow()
+    app = create_app(slow, MODELS, Limits(**limits), hosts=["*"])
+
+    async def scene() -> list[int]:
+        go_on = asyncio.Event()
+        rest = coming(WHOLE, ends=True)
+
+        async def late():
+            await go_on.wait()
+            return await rest()
+
+        upload = asyncio.create_task(asked(app, late, "a"))
+        await asyncio.sleep(0)
+        faster = await posted(app, "b" if "waiting" in limits else "a")
+        go_on.set()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert upload.done()
+        slow.go.set()
+        return [upload.result(), (await faster).status_code]
+
+    assert asyncio.run(scene()) == [503, 200]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("says_length", [True, False])
+def test_a_fine_hop_takes_only_shorter_sounds(says_length, monkeypatch):
+    """In windows of 0.1 s every 0.05 s, the longest sound has 19; every 0.01 s they cover 0.28 s."""
+    http = client(seconds=1.0)
+    assert http.get("/api/model").json()["limits"]["windows"] == 19
+    if not says_length:
+        monkeypatch.setattr("rann_jax.serve.answer.UNKNOWN_SECONDS", 0)
+    statuses = []
+    for hop, samples in ((0.05, 8000), (0.01, 2240), (0.01, 2241), (0.1, 8000), (0.1, 8001)):
+        response = http.post(f"/api/tag?hop={hop}", content=encoded(np.zeros(samples)))
+        statuses.append(response.status_code)
+        if response.status_code == 422 and hop == 0.01:
+            says = "it is 0.280125 s long, more than" if says_length else "it is longer than"
+            assert response.json() == {"error": f"{says} the 0.28 s allowed at this hop (19 windows)"}
+        if response.status_code == 200 and hop == 0.01:
+            assert len(response.json()["timeline"]["starts"]) == 19
+    assert statuses == [200, 200, 422, 200, 422]
+
+
+@pytest.mark.fast
+def test_any_finite_limit_of_seconds_can_be_used():
+    assert client(seconds=1e308).post("/api/tag?hop=0.01", content=WHOLE).status_code == 200

@@ -40,7 +40,7 @@ def test_it_listens_on_this_machine_only(monkeypatch, capsys):
     http = TestClient(started["app"], base_url="http://localhost")
     about = http.get("/api/model").json()
     assert about["models"] == ["runs/a", "other/a"]  # the last part of the path would not tell them apart
-    assert about["limits"] == {"bytes": 64_000_000, "seconds": 7, "per_minute": 60}
+    assert about["limits"] == {"bytes": 64_000_000, "seconds": 7, "windows": 139, "per_minute": 60}
     assert TestClient(started["app"], base_url="http://evil.example").get("/").status_code == 400
 
 

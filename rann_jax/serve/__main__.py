@@ -9,13 +9,18 @@ conflict. The same is available as JSON:
 /api/tag takes top (the number of classes, 1 to 100), hop (seconds between windows) and spectrogram (true or
 false). The tags are the classes of the highest mean over all windows. timeline.labels are the classes with
 the most probable single windows, so that a short event is shown too, even if it is not among the tags.
+No sound may have more windows than one of --max-seconds has with the default hop, half a window; with a finer
+hop, only shorter sounds are accepted.
 
 The server listens on this machine only, unless --host says otherwise. It stores no sound and asks for no
 password; it protects itself only by the limits below, so put a proxy that authenticates your users in front
-of it. Clients are told apart by IPv4 address or IPv6 network (/64). Behind a proxy all clients have the
-proxy's address, unless --proxy gives it: then the last address in the header X-Forwarded-For counts, which
-that proxy must add itself. In its requests, a proxy on this machine must use a name of this machine
-(Host: 127.0.0.1), not its own.
+of it. Sounds are processed one at a time. Beyond four that wait or are processed, or two of one client, they
+are answered with status 503.
+
+Clients are told apart by IPv4 address or IPv6 network (/64). Behind a proxy all clients have the proxy's
+address, unless --proxy gives it: then the last address in the header X-Forwarded-For counts, which that proxy
+must add itself. In its requests, a proxy on this machine must use a name of this machine (Host: 127.0.0.1),
+not its own.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Answers of the page and the JSON endpoint, computed from the bytes of a sound."""
 
 import base64
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ def answer(
     sound: bytes,
     *,
     max_seconds: float,
+    max_windows: int,
     top: int,
     hop_seconds: float | None = None,
     spectrogram: bool = False,
@@ -35,6 +37,7 @@ def answer(
       models: names of its models, in order.
       sound: the bytes of a file of any format.
       max_seconds: the longest sound accepted.
+      max_windows: the most windows accepted.
       top: number of classes to return.
       hop_seconds: distance between windows; None is half a window.
       spectrogram: whether to add one, as `spectrogram_as_json` describes it.
@@ -42,10 +45,13 @@ def answer(
     Raises:
       AudioError: the sound cannot be decoded, or is broken, empty, too long or at an impossible sample rate.
     """
+    longest, why = max_seconds, ""
+    if (covered := seconds_covered(listener, max_windows, hop_seconds)) < max_seconds:
+        longest, why = covered, f" at this hop ({max_windows} windows)"
     with audio.stream(sound) as stream:
-        if max_seconds < stream.seconds < UNKNOWN_SECONDS:
-            raise AudioError(f"it is {stream.seconds:.0f} s long, more than the {max_seconds:g} s allowed")
-        blocks = at_most(stream.blocks, stream.rate, max_seconds)
+        if longest < stream.seconds < UNKNOWN_SECONDS:
+            raise AudioError(f"it is {stream.seconds:g} s long, more than the {longest:g} s allowed{why}")
+        blocks = at_most(stream.blocks, stream.rate, longest, why)
         columns = MelColumns(stream.rate, listener.sample_rate / 2, COLUMNS) if spectrogram else None
         if columns:
             blocks = columns.watching(blocks)
@@ -58,13 +64,27 @@ def answer(
     return result
 
 
-def at_most(blocks: Iterable[np.ndarray], rate: int, max_seconds: float) -> Iterator[np.ndarray]:
+def windows_in(listener: Listener, seconds: float) -> int:
+    """Return the number of windows in a sound at the default hop; none is as long as UNKNOWN_SECONDS."""
+    beyond_first = max(0.0, min(seconds, UNKNOWN_SECONDS) * listener.sample_rate - listener.crop_samples)
+    return 1 + math.ceil(beyond_first / listener.hop_samples(None))
+
+
+def seconds_covered(listener: Listener, windows: int, hop_seconds: float | None) -> float:
+    """Return the length of the longest sound that has no more than this number of windows."""
+    samples = listener.crop_samples + (windows - 1) * listener.hop_samples(hop_seconds)
+    return samples / listener.sample_rate
+
+
+def at_most(
+    blocks: Iterable[np.ndarray], rate: int, max_seconds: float, why: str = ""
+) -> Iterator[np.ndarray]:
     """Yield the blocks unchanged; AudioError if they are too long, whatever the header claimed."""
     heard = 0
     for block in blocks:
         heard += len(block)
         if heard > max_seconds * rate:
-            raise AudioError(f"it is longer than the {max_seconds:g} s allowed")
+            raise AudioError(f"it is longer than the {max_seconds:g} s allowed{why}")
         yield block
 
 

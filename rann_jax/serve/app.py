@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 import rann_jax
 from input_pipeline.audio import AudioError
 from rann_jax.listener import Listener
-from rann_jax.serve.answer import answer
+from rann_jax.serve.answer import answer, windows_in
 from rann_jax.serve.limits import Limits, Refusal, RequestRate, Uploads, client_of
 
 PAGE = {
@@ -51,17 +52,23 @@ class Server:
 
     def __init__(self, listener: Listener, about: dict[str, Any], limits: Limits):
         self.listener, self.limits = listener, limits
+        self._most_windows = windows_in(listener, limits.seconds)
         self.about = about | {
             "labels": list(listener.labels),
             "task": listener.task,
             "sample_rate": listener.sample_rate,
             "window_seconds": listener.window_seconds,
-            "limits": {"bytes": limits.bytes, "seconds": limits.seconds, "per_minute": limits.per_minute},
+            "limits": {
+                "bytes": limits.bytes,
+                "seconds": limits.seconds,
+                "windows": self._most_windows,
+                "per_minute": limits.per_minute,
+            },
         }
         self._rate = RequestRate(limits.per_minute)
         self._uploads = Uploads(limits)
         self._thread = ThreadPoolExecutor(1, "listener")
-        self._admitted = 0
+        self._admitted: Counter[str] = Counter()  # sounds of each client that wait or are processed
 
     def warm_up(self) -> None:
         """Compile the programs for all batch sizes, in the listener's thread."""
@@ -80,18 +87,21 @@ class Server:
           Refusal: a limit is exceeded, or the body is not a usable sound; with the reason.
         """
         self._check(request, options["hop_seconds"])
-        self._check_queue()
+        client = client_of(request)
+        self._check_queue(client)
         body = await self._uploads.read(request)
-        self._check_queue()  # others may have been faster: only complete uploads take a place
-        self._admitted += 1
+        self._check_queue(client)  # others may have been faster: only complete uploads take a place
+        self._admitted[client] += 1
         try:
-            work = functools.partial(answer, max_seconds=self.limits.seconds, **options)
+            work = functools.partial(
+                answer, max_seconds=self.limits.seconds, max_windows=self._most_windows, **options
+            )
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._thread, work, self.listener, self.about["models"], body)
         except AudioError as error:
             raise Refusal(422, str(error)) from error
         finally:
-            self._admitted -= 1
+            self._admitted -= Counter([client])  # this forgets clients without sounds
 
     def _check(self, request: Request, hop_seconds: float | None) -> None:
         """Raise Refusal if the request can be refused without reading its body."""
@@ -105,9 +115,11 @@ class Server:
         if hop_seconds is not None and not window / FINEST_HOP <= hop_seconds <= window:
             raise Refusal(400, f"hop: it must be between {window / FINEST_HOP:g} and {window:g} s")
 
-    def _check_queue(self) -> None:
-        """Raise Refusal if as many sounds as allowed are waiting or being processed."""
-        if self._admitted >= self.limits.waiting:
+    def _check_queue(self, client: str) -> None:
+        """Raise Refusal if as many sounds as allowed, in total or of this client, wait or are processed."""
+        if self._admitted[client] >= self.limits.waiting_of_a_client:
+            raise Refusal(503, f"{self.limits.waiting_of_a_client} of your sounds are waiting: try again", 1)
+        if self._admitted.total() >= self.limits.waiting:
             raise Refusal(503, "too many sounds are waiting: try again", 1)
 
 

@@ -19,10 +19,12 @@ class Limits:
 
     Attributes:
       bytes: largest size of an upload.
-      seconds: longest sound in an upload, whatever its header says.
+      seconds: longest sound in an upload, whatever its header says. No sound may have more windows than this
+        one has at the default hop, so that a fine hop is no way to ask for more work.
       per_minute: requests per minute of one client.
       waiting: number of sounds that may wait or be processed at a time. It also limits the simultaneous
         uploads of one client, and the total size of all unfinished uploads, in uploads of full size.
+      waiting_of_a_client: how many of these may come from one client.
       upload_seconds: longest duration of an upload.
     """
 
@@ -30,6 +32,7 @@ class Limits:
     seconds: float = 600.0
     per_minute: int = 60
     waiting: int = 4
+    waiting_of_a_client: int = 2
     upload_seconds: float = 60.0
 
 
