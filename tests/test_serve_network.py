@@ -5,6 +5,7 @@ import contextlib
 import re
 import socket
 
+import numpy as np
 import pytest
 
 from rann_jax.serve.__main__ import main
@@ -16,8 +17,8 @@ from fastapi.testclient import TestClient  # noqa: E402 - after the skip
 from uvicorn.protocols.utils import get_remote_addr  # noqa: E402
 
 from rann_jax.serve import connection  # noqa: E402
-from tests.fake_models import Loudness  # noqa: E402
-from tests.serving import WHOLE  # noqa: E402
+from tests.fake_models import RATE, Loudness  # noqa: E402
+from tests.serving import WHOLE, encoded  # noqa: E402
 
 
 @pytest.mark.fast
@@ -81,7 +82,7 @@ def test_only_the_proxy_may_state_a_client_address(arguments, statuses, launched
 
 @contextlib.asynccontextmanager
 async def running(config: uvicorn.Config, sock: socket.socket):
-    """Run the server and yield a function that connects to it from an address of this machine."""
+    """Run the server; yield its connections, and a function that connects from an address of this machine."""
     async with contextlib.AsyncExitStack() as stack:
         server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve([sock]))
@@ -93,7 +94,7 @@ async def running(config: uvicorn.Config, sock: socket.socket):
             stack.callback(streams[1].close)
             return streams
 
-        yield connect
+        yield server.server_state.connections, connect
         server.should_exit = True
         stack.push_async_callback(asyncio.wait_for, task, 30)
 
@@ -120,7 +121,7 @@ def test_silent_connections_do_not_block_other_clients(proxy, launched):
     config, sock = launched(*(["--proxy", "127.0.0.1"] if proxy else []))
 
     async def scene() -> list[bytes]:
-        async with running(config, sock) as connect:
+        async with running(config, sock) as (_, connect):
             silent = [await connect("127.0.0.1") for _ in range(connection.OF_A_CLIENT)]
             answers = [await heard(await connect(address), ASKED) for address in ("127.0.0.1", "127.0.0.2")]
             return [*answers, await heard(silent[0], ASKED)]
@@ -140,7 +141,7 @@ def test_connections_are_counted_by_ipv6_network(proxy, launched, monkeypatch):
     config, sock = launched(*(["--proxy", "2001:db8::1"] if proxy else []))
 
     async def scene() -> list[bytes]:
-        async with running(config, sock) as connect:
+        async with running(config, sock) as (_, connect):
             for _ in range(connection.OF_A_CLIENT):
                 await connect("127.0.0.1")
             return [await heard(await connect(address), ASKED) for address in ("127.0.0.2", "127.0.0.3")]
@@ -154,7 +155,7 @@ def test_silent_connections_are_closed(launched, monkeypatch):
     config, sock = launched()
 
     async def scene() -> list[bytes]:
-        async with running(config, sock) as connect:
+        async with running(config, sock) as (_, connect):
             asks = await connect("127.0.0.1")
             first = await heard(asks, ASKED)
             slow = await heard(await connect("127.0.0.1"), ASKED[:20])
@@ -162,6 +163,91 @@ def test_silent_connections_are_closed(launched, monkeypatch):
             return [first, slow, again, await heard(asks, ASKED[:20])]
 
     assert asyncio.run(scene()) == [OK, b"", OK, b""]
+
+
+def little_buffer(sock: socket.socket) -> None:
+    """Let the network take only few bytes that nobody reads; connections inherit this from their listener."""
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, 4096)
+
+
+PAGE = b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("number", [1, 200])
+def test_connections_that_do_not_read_their_answers_are_closed(number, launched, monkeypatch):
+    """Also those that have only a rest of an answer to read, which uvicorn waits for when it closes them."""
+    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.2)
+    config, sock = launched()
+    config.timeout_keep_alive = 0.1
+    little_buffer(sock)
+
+    async def scene() -> int:
+        async with running(config, sock) as (connections, connect), asyncio.timeout(20):
+            _, writer = await connect("127.0.0.1")
+            little_buffer(writer.get_extra_info("socket"))
+            writer.transport.pause_reading()
+            writer.write(number * PAGE)
+            while not (serving := list(connections)):
+                await asyncio.sleep(0.01)
+            while not (left := serving[0].transport.get_write_buffer_size()):
+                await asyncio.sleep(0.01)
+                writer.write(number * PAGE)
+            while connections:
+                await asyncio.sleep(0.01)
+            return left
+
+    assert 0 < asyncio.run(scene()) < 1 << 16  # above this asyncio by itself tells uvicorn to pause
+
+
+@pytest.mark.fast
+def test_a_client_that_has_read_all_may_rest(launched, monkeypatch):
+    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.1)
+    config, sock = launched()
+
+    async def scene() -> list[bytes]:
+        async with running(config, sock) as (connections, connect):
+            asks = await connect("127.0.0.1")
+            first = await heard(asks, ASKED)
+            (served,) = connections
+            served.pause_writing()
+            served.resume_writing()
+            await asyncio.sleep(0.3)
+            return [first, await heard(asks, ASKED)]
+
+    assert asyncio.run(scene()) == [OK, OK]
+
+
+@pytest.mark.fast
+def test_slow_readers_are_served(launched, monkeypatch):
+    """An answer may take any time if the client keeps reading it."""
+    monkeypatch.setattr(connection, "SILENT_SECONDS", 1.0)
+    config, sock = launched()
+    little_buffer(sock)
+    sound = encoded(np.random.default_rng(0).uniform(-0.5, 0.5, 30 * RATE))
+    asked = ("POST /api/tag?spectrogram=true HTTP/1.1", "Host: localhost", f"Content-Length: {len(sound)}")
+
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket() as client:
+            client.setblocking(False)
+            little_buffer(client)
+            async with running(config, sock), asyncio.timeout(60):
+                await loop.sock_connect(client, sock.getsockname())
+                await loop.sock_sendall(client, "\r\n".join((*asked, "", "")).encode() + sound)
+                heard = await loop.sock_recv(client, 4096)
+                begun = loop.time()
+                header, _, body = heard.partition(b"\r\n\r\n")
+                left = int(re.search(rb"content-length: (\d+)", header)[1]) - len(body)
+                while left:
+                    await asyncio.sleep(0.05)
+                    part = await loop.sock_recv(client, 4096)
+                    assert part, f"{left} bytes are missing after {loop.time() - begun:.1f} s"
+                    left -= len(part)
+                assert loop.time() - begun > 2 * connection.SILENT_SECONDS
+
+    asyncio.run(scene())
 
 
 @pytest.mark.fast

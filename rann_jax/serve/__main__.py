@@ -15,7 +15,8 @@ hop, only shorter sounds are accepted.
 The server listens on this machine only, unless --host says otherwise. It stores no sound and asks for no
 password; it protects itself only by the limits below, so put a proxy that authenticates your users in front
 of it. Sounds are processed one at a time. Beyond four that wait or are processed, or two of one client, they
-are answered with status 503.
+are answered with status 503. A connection is closed after ten seconds in which its client begins no request,
+or reads no more of an answer. An upload may take a minute.
 
 Clients are told apart by IPv4 address or IPv6 network (/64). Behind a proxy all clients have the proxy's
 address, unless --proxy gives it: then the last address in the header X-Forwarded-For counts, which that proxy

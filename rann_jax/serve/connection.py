@@ -1,6 +1,7 @@
-"""Limits on the number of connections, and on the time that one may stay without a request."""
+"""Limits on the number of connections, and on the time that one may stay silent."""
 
 import asyncio
+import math
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -8,14 +9,16 @@ from rann_jax.serve.limits import client_at
 
 CONNECTIONS = 64  # (ours) of all clients together; beyond that uvicorn answers 503
 OF_A_CLIENT = 16  # (ours) of one client; browsers open six
-SILENT_SECONDS = 10.0  # (ours) until the next request's head is complete; uvicorn itself ends pauses of 5 s
+# (ours) until the next request's head is complete, or more of an answer is read; uvicorn ends pauses of 5 s
+# between requests
+SILENT_SECONDS = 10.0
 
 
 class Connection(H11Protocol):
     """uvicorn's connection, closed at once if its client has OF_A_CLIENT others, or later if it is silent.
 
-    So one client cannot keep out the others. A trusted proxy, which stands for many clients, may have any
-    number of connections.
+    It is silent if it does not ask, or does not read its answers. So one client cannot keep out the others. A
+    trusted proxy, which stands for many clients, may have any number of connections.
     """
 
     @property
@@ -33,6 +36,26 @@ class Connection(H11Protocol):
             transport.abort()
             return
         self.loop.call_later(SILENT_SECONDS, self._check_asked, None)
+        # Then writing is paused from the first byte that the network does not take until none is left.
+        transport.set_write_buffer_limits(high=0)
+
+    def pause_writing(self) -> None:
+        """Limit the wait for the client to read on. All of uvicorn's limits begin when it has read all."""
+        super().pause_writing()
+        self._check_read(math.inf)
+
+    def resume_writing(self) -> None:
+        """End the limit."""
+        super().resume_writing()
+        self._read_check.cancel()
+
+    def _check_read(self, left: float) -> None:
+        """Close it if no fewer bytes are left to be read than some time ago, else check again later."""
+        now_left = self.transport.get_write_buffer_size()
+        if now_left >= left:
+            self.transport.abort()
+        else:
+            self._read_check = self.loop.call_later(SILENT_SECONDS, self._check_read, now_left)
 
     def on_response_complete(self) -> None:
         """Limit the wait for the next request."""
