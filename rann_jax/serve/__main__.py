@@ -16,7 +16,8 @@ The server listens on this machine only, unless --host says otherwise. It stores
 password; it protects itself only by the limits below, so put a proxy that authenticates your users in front
 of it. Sounds are processed one at a time. Beyond four that wait or are processed, or two of one client, they
 are answered with status 503. A connection is closed after ten seconds in which its client begins no request,
-or reads no more of an answer. An upload may take a minute.
+or reads no more of an answer. An upload may take a minute. Ctrl-C or SIGTERM stops the server; what is not
+finished five seconds later is answered with status 503.
 
 Clients are told apart by IPv4 address or IPv6 network (/64). Behind a proxy all clients have the proxy's
 address, unless --proxy gives it: then the last address in the header X-Forwarded-For counts, which that proxy
@@ -27,6 +28,7 @@ not its own.
 import argparse
 import ipaddress
 import math
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -38,6 +40,7 @@ from rann_jax.errors import ConfigError
 from rann_jax.program import guarded, require
 from rann_jax.tagger_ensemble import DEFAULT_RULE, load
 
+STOP_SECONDS = 5  # (ours) that requests have to end by themselves when the server stops
 LOCAL = ("127.0.0.1", "localhost", "[::1]")  # names of this machine for itself
 
 
@@ -180,12 +183,16 @@ def run(options: argparse.Namespace) -> int:
         proxy_headers=bool(proxies),
         forwarded_allow_ips=proxies,
         limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=STOP_SECONDS,
         log_config=None,
         log_level="warning",
         access_log=False,
     )
     with suppress(KeyboardInterrupt):  # the normal way to stop a server
         uvicorn.Server(config).run(sockets=[sock])
+    if app.state.server.busy:  # Python would wait for the end of the computation
+        sys.stdout.flush()
+        os._exit(0)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ def answer(
     *,
     max_seconds: float,
     max_windows: int,
+    between_batches: Callable[[], None],
     top: int,
     hop_seconds: float | None = None,
     spectrogram: bool = False,
@@ -38,6 +39,7 @@ def answer(
       sound: the bytes of a file of any format.
       max_seconds: the longest sound accepted.
       max_windows: the most windows accepted.
+      between_batches: called after each batch of windows; what it raises ends the work.
       top: number of classes to return.
       hop_seconds: distance between windows; None is half a window.
       spectrogram: whether to add one, as `spectrogram_as_json` describes it.
@@ -55,7 +57,10 @@ def answer(
         columns = MelColumns(stream.rate, listener.sample_rate / 2, COLUMNS) if spectrogram else None
         if columns:
             blocks = columns.watching(blocks)
-        parts = list(listener.stream_checked(blocks, stream.rate, hop_seconds=hop_seconds))
+        parts = []
+        for part in listener.stream_checked(blocks, stream.rate, hop_seconds=hop_seconds):
+            parts.append(part)
+            between_batches()
     if not parts:
         raise AudioError("no samples")
     result = timeline_as_json(joined(parts), models, top) | {"sample_rate": stream.rate}

@@ -2,9 +2,10 @@
 
 import asyncio
 import functools
+import threading
 from collections import Counter
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Annotated, Any
@@ -68,38 +69,61 @@ class Server:
         self._rate = RequestRate(limits.per_minute)
         self._uploads = Uploads(limits)
         self._thread = ThreadPoolExecutor(1, "listener")
+        self._work: set[Future[Any]] = set()  # what the thread has not finished
         self._admitted: Counter[str] = Counter()  # sounds of each client that wait or are processed
+        self._closed = threading.Event()
 
     def warm_up(self) -> None:
         """Compile the programs for all batch sizes, in the listener's thread."""
         sizes = {1 << n for n in range(self.listener.batch_size.bit_length())} | {self.listener.batch_size}
         for size in sorted(sizes):
-            self._thread.submit(self.listener.infer, np.zeros((size, self.listener.crop_samples), np.float32))
+            self._submit(self.listener.infer, np.zeros((size, self.listener.crop_samples), np.float32))
 
     def close(self) -> None:
-        """Stop processing sounds."""
-        self._thread.shutdown(cancel_futures=True)
+        """Give up the sounds that wait, and the one in process after its current batch."""
+        self._closed.set()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a computation goes on, which nothing can interrupt."""
+        return bool(self._work)
+
+    def _submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future = self._thread.submit(work, *arguments)
+        self._work.add(future)
+        future.add_done_callback(self._work.discard)
+        return future
 
     async def tag(self, request: Request, **options: Any) -> dict[str, Any]:
         """Return the answer to a request whose body is a sound.
 
         Raises:
-          Refusal: a limit is exceeded, or the body is not a usable sound; with the reason.
+          Refusal: a limit is exceeded, the body is not a usable sound, or the server stops; with the reason.
         """
         self._check(request, options["hop_seconds"])
         client = client_of(request)
         self._check_queue(client)
-        body = await self._uploads.read(request)
-        self._check_queue(client)  # others may have been faster: only complete uploads take a place
-        self._admitted[client] += 1
         try:
-            work = functools.partial(
-                answer, max_seconds=self.limits.seconds, max_windows=self._most_windows, **options
-            )
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, work, self.listener, self.about["models"], body)
+            body = await self._uploads.read(request)
+            self._check_queue(client)  # others may have been faster: only complete uploads take a place
+            return await self._answer(client, body, **options)
         except AudioError as error:
             raise Refusal(422, str(error)) from error
+        except asyncio.CancelledError as error:  # by `close`, or by uvicorn, which cancels only when it stops
+            raise _stopping() from error
+
+    async def _answer(self, client: str, body: bytes, **options: Any) -> dict[str, Any]:
+        work = functools.partial(
+            answer,
+            max_seconds=self.limits.seconds,
+            max_windows=self._most_windows,
+            between_batches=self._check_running,
+            **options,
+        )
+        self._admitted[client] += 1
+        try:
+            return await asyncio.wrap_future(self._submit(work, self.listener, self.about["models"], body))
         finally:
             self._admitted -= Counter([client])  # this forgets clients without sounds
 
@@ -116,11 +140,20 @@ class Server:
             raise Refusal(400, f"hop: it must be between {window / FINEST_HOP:g} and {window:g} s")
 
     def _check_queue(self, client: str) -> None:
-        """Raise Refusal if as many sounds as allowed, in total or of this client, wait or are processed."""
+        """Raise Refusal if the server stops, or as many sounds as allowed wait or are processed."""
+        self._check_running()
         if self._admitted[client] >= self.limits.waiting_of_a_client:
             raise Refusal(503, f"{self.limits.waiting_of_a_client} of your sounds are waiting: try again", 1)
         if self._admitted.total() >= self.limits.waiting:
             raise Refusal(503, "too many sounds are waiting: try again", 1)
+
+    def _check_running(self) -> None:
+        if self._closed.is_set():
+            raise _stopping()
+
+
+def _stopping() -> Refusal:
+    return Refusal(503, "the server is stopping")
 
 
 def create_app(listener: Listener, about: dict[str, Any], limits: Limits, *, hosts: list[str]) -> FastAPI:
@@ -136,6 +169,7 @@ def create_app(listener: Listener, about: dict[str, Any], limits: Limits, *, hos
     app = FastAPI(
         title="rann-jax", version=rann_jax.__version__, docs_url=None, redoc_url=None, lifespan=lifespan
     )
+    app.state.server = server
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     _refuse_in_one_line(app)
     for path, (name, kind) in PAGE.items():
