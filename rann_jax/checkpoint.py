@@ -14,11 +14,10 @@ import json
 import logging
 import math
 import os
-import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,8 @@ from orbax.checkpoint import checkpoint_managers
 from rann_jax import distributed
 from rann_jax.checksum import checksum, is_shared, own_sum
 from rann_jax.errors import ConfigError
-from rann_jax.record import Record, reason, unreadable
+from rann_jax.read_failure import UnreadError, may_pass, reason, system_errors, unreadable
+from rann_jax.record import Record
 from rann_jax.state import TrainState
 from rann_jax.workdir import CHECKPOINTS, replace_atomically
 
@@ -100,7 +100,7 @@ class Checkpoints:
         """
         if self._best_metric not in metrics:
             return False
-        with _system_errors():
+        with system_errors():
             self._manager.wait_until_finished()  # the score is read from its file
         best = self.best_step
         before = -math.inf if best is None else self._manager.metrics(best)[self._best_metric]
@@ -133,7 +133,7 @@ class Checkpoints:
             self._evaluated(step, record, metrics if best else None)
             return
         self._check_space(state)
-        with _system_errors():
+        with system_errors():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -149,7 +149,7 @@ class Checkpoints:
         Orbax itself could only delete and save it anew, and a kill in between would lose the checkpoint. The
         record comes last: until then, the evaluation is due.
         """
-        with _system_errors():
+        with system_errors():
             self._manager.wait_until_finished()
         folder = Path(self._manager.directory) / str(step)
         if distributed.is_primary():
@@ -175,18 +175,29 @@ class Checkpoints:
           step: step of the checkpoint.
 
         Raises:
-          ConfigError: there is no checkpoint, it is damaged, or its state has another structure.
+          ConfigError: there is no checkpoint, it is damaged or cannot be read now, or its state has another
+            structure.
         """
         step = self.latest_step if step is None else step
         if step is None:
             raise self._none()
         try:
             return self._read(like, step)
+        except UnreadError:
+            raise
         except Exception as error:  # on damaged files the readers may raise anything
-            raise unreadable(f"{self._manager.directory}: checkpoint {step}", error) from error
+            raise unreadable(self._named(step), error) from error
+
+    def _named(self, step: int) -> str:
+        return f"{self._manager.directory}: checkpoint {step}"
 
     def _read(self, like: Any, step: int) -> tuple[TrainState, Record]:
-        """Read a checkpoint; if processes share its arrays, all raise when one cannot read its part."""
+        """Read a checkpoint; if processes share its arrays, all raise when one cannot read its part.
+
+        Raises:
+          UnreadError: a process failed for a reason that may pass; raised on all of them.
+          Exception: the checkpoint is damaged.
+        """
         shardings = ocp.checkpoint_utils.construct_restore_args(like)
         arrays = ocp.args.PyTreeRestore(like, restore_args=shardings)
         failure: Exception | None = None
@@ -196,25 +207,37 @@ class Checkpoints:
         except Exception as error:  # on damaged files the readers may raise anything
             failure = error
         shared = is_shared(like)
-        # All processes must get here before the next sum, which runs over all of them.
-        all_read = distributed.agree(failure is None) if shared else failure is None
-        if not all_read:
-            raise failure or ValueError("another process cannot read its part")
+        self._check_read(step, failure, shared)
         if record.checksum not in (None, distributed.total(number) % 2**32 if shared else number):
             raise ValueError("its arrays are not those that were saved: the checksum differs")
         return restored.state, record
+
+    def _check_read(self, step: int, failure: Exception | None, shared: bool) -> None:
+        """Raise unless this process, and all that share its arrays, could read a checkpoint."""
+        everywhere = distributed.agree if shared else bool
+        # All processes must get here before the next sum, which runs over all of them.
+        if everywhere(failure is None):
+            return
+        # If one of them can perhaps read it later, none may go on from the checkpoint before.
+        passes = may_pass(failure)
+        if everywhere(not passes):
+            raise failure or ValueError("another process cannot read its part")
+        if failure and passes:
+            raise unreadable(self._named(step), failure) from failure
+        raise UnreadError(f"{self._named(step)} cannot be read now by another process, which says why")
 
     def _restore(self, step: int, **items: ocp.args.CheckpointArgs) -> Any:
         self._manager.wait_until_finished()  # the checkpoint may still be being written
         return self._reader.restore(self._manager.directory / str(step), args=ocp.args.Composite(**items))
 
     def restore_newest(self, like: Any) -> tuple[TrainState, Record]:
-        """Return the newest checkpoint that can be read, with a warning on stderr for each that cannot.
+        """Return the newest undamaged checkpoint, with a warning on stderr for each that is damaged.
 
         All processes that share the arrays of `like` return the same checkpoint.
 
         Raises:
-          ConfigError: there is none, or none can be read.
+          UnreadError: a newer one than that cannot be read now, but may be whole.
+          ConfigError: there is none, or all are damaged.
         """
         if self.latest_step is None:
             raise self._none()
@@ -222,6 +245,8 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 return self._read(like, step)
+            except UnreadError:
+                raise
             except Exception as error:
                 reasons.append(f"checkpoint {step} cannot be read ({reason(error)})")
             print(f"warning: {self._manager.directory}: {reasons[-1]}", file=sys.stderr)
@@ -299,7 +324,7 @@ class Checkpoints:
           OSError: the save could not be written.
         """
         self._reader.close()
-        with _system_errors():
+        with system_errors():
             self._manager.close()
 
 
@@ -324,15 +349,3 @@ def _arrays() -> ocp.PyTreeCheckpointHandler:
     handler = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SMALLEST_PART)
     registry = ocp.type_handlers.create_type_handler_registry((jax.Array, handler))
     return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
-
-
-@contextmanager
-def _system_errors() -> Iterator[None]:
-    """Turn TensorStore's ValueError with os_error_code='N' into an OSError."""
-    try:
-        yield
-    except ValueError as error:
-        code = re.search(r"os_error_code='(\d+)'", str(error))
-        if not code:
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rann_jax.errors import ConfigError
+from rann_jax.read_failure import unreadable
 from rann_jax.workdir import CHECKPOINTS
 
 BUNDLE = {"config", "labels", "fingerprints"}
@@ -75,16 +75,3 @@ def data_fingerprints(workdir: Path) -> dict[str, str]:
         return {str(split): str(fingerprint) for split, fingerprint in fingerprints.items()}
     except Exception as error:  # on damaged files this may raise nearly anything
         raise unreadable(str(path), error) from error
-
-
-def unreadable(what: str, error: Exception) -> ConfigError:
-    """Return the error for a checkpoint, or a part of one, that raised another when it was read."""
-    return ConfigError(
-        f"{what} cannot be read ({reason(error)}): it is damaged, or another version of this program wrote "
-        "it: copy it again, use that version, or name another workdir"
-    )
-
-
-def reason(error: Exception) -> str:
-    """Return an exception's message in one line of at most 300 characters, or else its type."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -297,12 +297,12 @@ def restore_or_create(
 ) -> tuple[TrainState, Record]:
     """Return the latest state and its record, or fresh ones of step 0 if there is no checkpoint.
 
-    A fresh state takes the weights of `beginning`, if given. A checkpoint that cannot be read is skipped and
-    moved aside, so that a new one can be written in its place.
+    A fresh state takes the weights of `beginning`, if given. A damaged checkpoint is skipped and moved aside,
+    so that a new one can be written in its place.
 
     Raises:
       ConfigError: the checkpoint was trained on other data, it holds converted weights that were not trained
-        here, or no checkpoint can be read.
+        here, it cannot be read now though it may be whole, or all are damaged.
     """
     fingerprints = {name: prepared.fingerprint(split) for name, split in experiment.config.splits.items()}
     if checkpoints.latest_step is None:

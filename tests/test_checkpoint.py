@@ -1,6 +1,7 @@
 """Which checkpoints are kept, and what is restored from them."""
 
 import dataclasses
+import errno
 import json
 import shutil
 from contextlib import closing
@@ -223,6 +224,35 @@ def test_a_damaged_newest_checkpoint_is_set_aside(workdir, damage, capsys):
     checkpoints.close()
 
 
+PASSING = {
+    "stale": OSError(errno.ESTALE, "Stale file handle", "/disk/checkpoints/6"),
+    "files": OSError(errno.EMFILE, "Too many open files"),
+    # as TensorStore words it
+    "tensorstore": ValueError("UNKNOWN: Error opening \"zarr\" driver: Failed to open [os_error_code='116']"),
+    "host": MemoryError(),
+    "device": jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes."),
+}
+
+
+@pytest.mark.parametrize("kind", PASSING)
+def test_a_newest_checkpoint_that_cannot_be_read_now_is_not_skipped(workdir, monkeypatch, capsys, kind):
+    """Going on from the one before would lose steps because of a passing fault."""
+
+    def fail(*_, **__):
+        raise PASSING[kind]
+
+    with closing(Checkpoints(workdir, "test/accuracy")) as checkpoints:
+        for restore in (checkpoints.restore_newest, checkpoints.restore):
+            says = r"checkpoint 6 cannot be read now \(.+\), but may be whole: run the same command again"
+            with monkeypatch.context() as patch:
+                patch.setattr(checkpoints._reader, "restore", fail)
+                with pytest.raises(ConfigError, match=says) as told:
+                    restore(like())
+            assert "\n" not in str(told.value)
+        assert checkpoints.restore_newest(like())[1].batches == 6
+    assert capsys.readouterr().err == ""
+
+
 def test_an_unreadable_record_is_one_line(workdir):
     """The error names the file, and `newest_record` finds the newest readable one without it."""
     folders = [workdir / "checkpoints" / step for step in ("6", "5", "2")]
@@ -270,12 +300,35 @@ def test_processes_skip_a_damaged_checkpoint_together(
     """All processes report whether they could read before any of them sums a checksum."""
     if damaged_here:
         empty(workdir / "checkpoints" / "6")
-    calls, answers = in_several_processes, iter([False, True])
+    calls, answers = in_several_processes, iter([False, True, True])
     monkeypatch.setattr(distributed, "agree", lambda ok: calls.append(("agree", ok)) or next(answers))
     with closing(Checkpoints(workdir, "test/accuracy")) as checkpoints:
         assert checkpoints.restore_newest(like())[1].batches == 5
-    assert calls == [("agree", not damaged_here), ("agree", True), "total"]
+    assert calls == [("agree", not damaged_here), ("agree", True), ("agree", True), "total"]
     assert ("another process cannot read its part" in capsys.readouterr().err) != damaged_here
+
+
+@pytest.mark.parametrize("here", ["read", "damaged", "stale"])
+def test_processes_end_together_if_one_cannot_read_now(
+    workdir, monkeypatch, capsys, in_several_processes, here
+):
+    """Also those that could read, or found damage: the process with the passing fault says what it is."""
+    if here == "damaged":
+        empty(workdir / "checkpoints" / "6")
+    calls, stale = in_several_processes, OSError(errno.ESTALE, "Stale file handle")
+    monkeypatch.setattr(distributed, "agree", lambda ok: calls.append(("agree", ok)))
+
+    def fail(*_, **__):
+        raise stale
+
+    with closing(Checkpoints(workdir, "test/accuracy")) as checkpoints:
+        if here == "stale":
+            monkeypatch.setattr(checkpoints._reader, "restore", fail)
+        says = "Stale file handle" if here == "stale" else "by another process, which says why"
+        with pytest.raises(ConfigError, match=f"checkpoint 6 cannot be read now.*{says}"):
+            checkpoints.restore_newest(like())
+    assert calls == [("agree", here == "read"), ("agree", here != "stale")]
+    assert capsys.readouterr().err == ""
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A workdir that already holds a run: training is refused or resumes, evaluation works, nothing is lost."""
 
 import dataclasses
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -16,9 +17,10 @@ from ml_collections import ConfigDict
 import rann_jax.main
 import rann_jax.train
 from input_pipeline.prepare import prepare
-from rann_jax import lock, predictions
+from rann_jax import distributed, lock, predictions
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.errors import ConfigError, DivergedError
+from rann_jax.experiment import build, data_options
 from rann_jax.preemption import PreemptedError
 from rann_jax.record import Record
 from rann_jax.tagger import Tagger
@@ -142,6 +144,40 @@ def test_a_checkpoint_of_other_data_is_not_resumed(trained, prepared, tmp_path, 
         record["bundle"]["fingerprints"] = fingerprints and record["bundle"]["fingerprints"] | fingerprints
         path.write_text(json.dumps(record))
     assert_refused_and_unchanged(tiny(prepared, **{"loader.prefetch": 3}), copy, says)
+
+
+@pytest.fixture
+def resumed(trained, prepared, tmp_path) -> Callable[[], int]:
+    """A function that returns the step at which a run of 12 steps in `tmp_path / "run"` resumes."""
+    shutil.copytree(trained, tmp_path / "run")
+    experiment = build(tiny(prepared))
+    config = experiment.config
+    data = prepare(**data_options(config), splits=config.splits, progress=False)
+
+    def resume() -> int:
+        with closing(Checkpoints(tmp_path / "run", config.best_metric)) as checkpoints:
+            mesh = distributed.data_mesh()
+            return rann_jax.train.restore_or_create(experiment, data, checkpoints, mesh)[1].batches
+
+    return resume
+
+
+def test_a_damaged_checkpoint_is_moved_and_one_that_may_be_whole_is_not(resumed, tmp_path, monkeypatch):
+    steps = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+
+    def stale(*_, **__):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "_restore", stale)
+        with pytest.raises(ConfigError, match="checkpoint 12 cannot be read now"):
+            resumed()
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == steps
+    assert resumed() == 12
+    (tmp_path / "run" / "checkpoints" / "12" / "record" / "metadata").write_text("{}")
+    assert resumed() == max(int(step) for step in steps - {"12"})
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == steps - {"12"}
+    assert [path.name for path in (tmp_path / "run" / "damaged_checkpoints").iterdir()] == ["12-0"]
 
 
 def test_damaged_metrics_are_one_line(trained, prepared, tmp_path):
