@@ -2,6 +2,10 @@
 
 While steps are trained and saved, `Preemption` notices that the run is told to stop. Before and after, there
 is nothing to save, and `exiting` ends the process at once. Of nested contexts, the innermost is in charge.
+
+In a single process, `Preemption` hears SIGTERM by a signal handler, and `exiting` on a thread, by Python's
+wakeup file. While one context hands over to another, the new one begins to hear before the old one stops,
+and a thread that hears tells whichever context is in charge by then. So at no moment is a signal lost.
 """
 
 import os
@@ -31,8 +35,6 @@ _NOTICE = "RECEIVED_PREEMPTION_NOTICE"
 _POLL_SECONDS = 1.0
 _LEAVE_SECONDS = 5.0  # (ours) for all processes to hear of the notice
 
-_in_charge: list[object] = []
-
 
 class PreemptedError(Exception):
     """Raised when the run was told to stop and has saved; the message says at which step."""
@@ -47,14 +49,13 @@ class Preemption:
     """
 
     def __init__(self) -> None:
-        self._told = False
+        self._heard: list[int] = []  # signals
         self._before: dict[signal.Signals, Any] = {}
         self._woken: int | None = None
         # If several processes are joined, JAX itself handles SIGTERM.
         self._alone = not jax.distributed.is_initialized()
 
     def __enter__(self) -> "Preemption":
-        _in_charge.append(self)
         if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
             if self._alone:
                 self._listen(signal.SIGTERM, self._remember)
@@ -62,6 +63,7 @@ class Preemption:
                 self._listen(signal.SIGINT, self._interrupted)
             # An `exiting` around this context must not hear of these signals, even after it.
             self._woken = signal.set_wakeup_fd(-1)
+        _in_charge.append(self)  # only now: before, an `exiting` around it may still be the one that hears
         return self
 
     def _listen(self, number: signal.Signals, handler: Callable[..., None]) -> None:
@@ -70,20 +72,30 @@ class Preemption:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        asked = len(self._heard)
+        _in_charge.remove(self)
         if self._woken is not None:
             signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
         for number, before in self._before.items():
             signal.signal(number, before)
-        _in_charge.remove(self)
+        for late in self._heard[asked:]:  # for what is around this context: nobody asks it any more
+            signal.raise_signal(late)
 
-    def _remember(self, *_: object) -> None:
-        self._told = True
+    def _remember(self, number: int, _: object) -> None:
+        self._heard.append(number)
 
-    def _interrupted(self, *_: object) -> None:
+    def _interrupted(self, number: int, _: object) -> None:
         signal.signal(signal.SIGINT, self._before[signal.SIGINT])
         os.write(2, HEARD)  # sys.stderr could be in the middle of a write, and would refuse another
         if self._alone:
-            self._told = True
+            self._heard.append(number)
+        else:
+            signal.raise_signal(signal.SIGTERM)
+
+    def tell(self) -> None:
+        """Stop as on SIGTERM, which a thread has heard."""
+        if self._alone:
+            self._heard.append(signal.SIGTERM)
         else:
             signal.raise_signal(signal.SIGTERM)
 
@@ -94,11 +106,11 @@ class Preemption:
         Always false for joined processes: they agree only on steps. Orbax asks JAX about steps too, on a
         thread of its own, so that a number of another kind could make them miss the step to stop at.
         """
-        return self._told
+        return bool(self._heard)
 
     def reached(self, step: int) -> bool:
         """Return whether to save and stop before this step; every process must ask at every step."""
-        return self._told if self._alone else multihost_utils.reached_preemption_sync_point(step)
+        return self.told if self._alone else multihost_utils.reached_preemption_sync_point(step)
 
     def reached_before(self, start: int) -> bool:
         """Return whether to stop before a run goes on at step `start`; every process must ask once.
@@ -106,7 +118,24 @@ class Preemption:
         The processes count from 0. If they are told to stop before the run begins, they agree on step 1, and
         a run that goes on at a later step would never meet it.
         """
-        return self._told if self._alone else any(self.reached(step) for step in range(1, start + 1))
+        return self.told if self._alone else any(self.reached(step) for step in range(1, start + 1))
+
+
+class _Exiting:
+    """What `exiting` does when it is told to stop; see `Preemption` for the methods."""
+
+    told = False
+
+    def __init__(self) -> None:
+        self._alone = not jax.distributed.is_initialized()
+
+    def tell(self) -> None:
+        if self._alone:
+            _exit()
+        signal.raise_signal(signal.SIGTERM)  # JAX tells all processes
+
+
+_in_charge: list[Preemption | _Exiting] = []
 
 
 @contextmanager
@@ -121,7 +150,7 @@ def exiting() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:
         yield
         return
-    context, ended = object(), threading.Event()
+    context, ended = _Exiting(), threading.Event()
     with ExitStack() as stack:
         _in_charge.append(context)
         stack.callback(_in_charge.remove, context)
@@ -131,37 +160,42 @@ def exiting() -> Iterator[None]:
             stack.callback(notices.join)
             stack.callback(ended.set)
         else:
-            stack.enter_context(_woken(context))
+            stack.enter_context(_woken())
+        if any(around.told for around in _in_charge):  # before this context heard
+            context.tell()
         yield
 
 
 @contextmanager
-def _woken(context: object) -> Iterator[None]:
-    """Exit on SIGTERM while a context is in charge, even when the main thread runs no Python code."""
+def _woken() -> Iterator[None]:
+    """Tell the context in charge of SIGTERM, even when the main thread runs no Python code."""
     waiting, waking = os.pipe()
     os.set_blocking(waking, False)
 
     def wait() -> None:
         while number := os.read(waiting, 1):
-            if number[0] == signal.SIGTERM and _in_charge[-1] is context:
-                _exit()
+            context = None
+            while number[0] == signal.SIGTERM and context is not _in_charge[-1]:  # until it stays in charge
+                context = _in_charge[-1]
+                context.tell()
 
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    # The handler that does nothing is there only while the wakeup file is.
     earlier = signal.set_wakeup_fd(waking, warn_on_full_buffer=False)
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        signal.set_wakeup_fd(earlier)
         if not jax.distributed.is_initialized():  # else JAX has set its own handler since
             signal.signal(signal.SIGTERM, before)
+        signal.set_wakeup_fd(earlier)
         os.close(waking)
         thread.join()
         os.close(waiting)
 
 
-def _await_notice(context: object, ended: threading.Event) -> None:
+def _await_notice(context: _Exiting, ended: threading.Event) -> None:
     """Exit as soon as one of several processes is told to stop, while a context is in charge."""
     last = False
     while not last:

@@ -120,6 +120,81 @@ def test_sigterm_ends_work_that_a_new_start_repeats_at_once(before):
     assert (said, error) == ("", "\nstopped; nothing is lost: run the same command again to go on\n")
 
 
+# Sends SIGTERM to itself before or after each of the operations that hand over from one context to another,
+# in a child for each, which then goes on at once, or when its threads have run.
+HANDED_OVER = """
+import os, signal, time, warnings
+from rann_jax import preemption
+
+warnings.simplefilter("ignore", RuntimeWarning)  # JAX warns of forks
+operations, sent = 0, False
+
+def disturbed(operation, moment, pause):
+    def send():
+        global sent
+        sent = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(pause)
+
+    def call(*arguments, **options):
+        global operations
+        operations += 1
+        if operations == moment:
+            send()
+        result = operation(*arguments, **options)
+        if operations == -moment:
+            send()
+        return result
+
+    return call
+
+def run(moment, pause):
+    signal.signal = disturbed(signal.signal, moment, pause)
+    signal.set_wakeup_fd = disturbed(signal.set_wakeup_fd, moment, pause)
+    class InCharge(list):
+        append = disturbed(list.append, moment, pause)
+        remove = disturbed(list.remove, moment, pause)
+    preemption._in_charge = InCharge()
+    told = False
+    with preemption.exiting():
+        with preemption.Preemption() as context:
+            with preemption.exiting():
+                pass
+            told = heard(context)
+        told = told or heard(context)
+    os._exit(2 if told else 1 if sent else 3)
+
+def heard(context):
+    deadline = time.monotonic() + 5
+    while sent and not context.told and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return context.told
+
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+number, ended = 0, None
+while ended != 3:  # until there are fewer operations
+    number += 1
+    for moment in (number, -number):
+        for pause in (0.1, 0):
+            child = os.fork()
+            if child == 0:
+                run(moment, pause)
+            ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            print(moment, pause, ended, flush=True)
+"""
+
+
+def test_sigterm_is_never_lost_while_contexts_hand_over():
+    """At each moment the process ends, or Preemption is told."""
+    result = subprocess.run(
+        [sys.executable, "-c", HANDED_OVER], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    outcomes = [line.split() for line in result.stdout.splitlines()]
+    assert len(outcomes) > 4 * 15
+    assert [each for each in outcomes[:-4] if each[2] not in ("2", str(EXIT_CODE), "-15")] == []
+
+
 def test_handlers_are_as_before_afterwards():
     for before in (signal.SIG_DFL, signal.SIG_IGN):
         signal.signal(signal.SIGTERM, before)
