@@ -3,9 +3,11 @@
 import functools
 import itertools
 import os
+import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import jax
@@ -179,4 +181,20 @@ def leave(code: int, *, at_once: bool = False) -> NoReturn:
         end = threading.Thread(target=jax.distributed.shutdown, daemon=True)
         end.start()
         end.join(LEAVE_SECONDS)
+    os._exit(code)
+
+
+def leave_together(code: int) -> NoReturn:
+    """End a process with this exit code, as all others of the run do; SIGTERM no longer changes the code.
+
+    Python's shutdown would make SIGTERM fatal again some tenths of a second before the end of the process,
+    and a launcher may send it as soon as the first process has ended.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if not jax.distributed.is_initialized():
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with suppress(jax.errors.JaxRuntimeError):  # another process has failed
+        jax.distributed.shutdown()  # waits for the others
     os._exit(code)

@@ -142,8 +142,10 @@ def main() -> None:
     try:
         code = guarded(lambda: app.run(_program, flags_parser=_parse_flags))
     except SystemExit as end:
-        if end.code in (0, EXIT_CODE, None):  # all processes exit with the same code
+        if end.code in (0, None):  # all processes exit with the same code, as they do with EXIT_CODE
             raise
+        if end.code == EXIT_CODE:
+            distributed.leave_together(EXIT_CODE)
         code = end.code if isinstance(end.code, int) else 1
     except Exception:
         traceback.print_exc()

@@ -100,3 +100,35 @@ def test_two_processes_in_a_compilation(tmp_path):
     run = [start("compilation", tmp_path, *joined, f"--process_id={index}") for index in range(2)]
     wait_until_held(run)
     assert_stopped(run, run[1])
+
+
+# The program's way out with EXIT_CODE. The last object of a Python process sends it SIGTERM.
+LATE = """
+import os, signal, sys
+import jax
+from rann_jax import main, preemption
+
+class Last:
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGTERM):
+        kill(process, number)
+
+def program(_):
+    with preemption.exiting():
+        if address:
+            jax.distributed.initialize(address, 1, 0)
+    return preemption.EXIT_CODE
+
+last, address = Last(), sys.argv.pop()
+main._program = program
+main.main()
+"""
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_sigterm_does_not_change_the_code_of_a_stopped_run(joined):
+    """Slurm, for one, sends it to the other processes as soon as the first has ended."""
+    address = f"localhost:{free_port()}" if joined else ""
+    ended = subprocess.run(
+        [sys.executable, "-c", LATE, address], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == EXIT_CODE, ended.stderr
