@@ -6,7 +6,7 @@ when complete, the manifest last. After an interruption, shards that have a mani
 """
 
 import contextlib
-import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,8 +176,12 @@ def _unread(clip: Clip, error: OSError | MemoryError) -> str:
 
 @contextlib.contextmanager
 def _renamed(final: Path) -> Iterator[Path]:
-    """Yield a temporary path next to `final`; it is renamed to `final` if the block succeeds."""
-    unfinished = final.with_name(f".{final.name}.{os.getpid()}")
+    """Yield a temporary path next to `final`; it is renamed to `final` if the block succeeds.
+
+    Two containers that write to one disk may have the same process numbers, and a disk without locks does
+    not keep them apart.
+    """
+    unfinished = final.with_name(f".{final.name}.{uuid.uuid4().hex}")
     try:
         yield unfinished
         unfinished.replace(final)

@@ -11,7 +11,7 @@ import pytest
 import tqdm
 from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 
-from input_pipeline import DataError, audio
+from input_pipeline import DataError, audio, shards
 from input_pipeline.datasets import builder
 from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.shards import Recipe
@@ -73,6 +73,21 @@ def test_a_damaged_finished_shard_is_redone(animals, tmp_path, small_shards, mon
     else:
         shutil.copy(second.with_suffix(".manifest.jsonl"), first.with_suffix(".manifest.jsonl"))
     assert_same_copy(prepare_folder(animals, tmp_path / "prepared"), whole)
+
+
+@pytest.mark.fast
+def test_two_machines_may_write_the_same_shard(tmp_path):
+    """Even if their processes have the same number, as in containers, and the disk has no locks."""
+    final = tmp_path / "train-000000000.array_record"
+    with shards._renamed(final) as first:
+        first.write_text("all of the first")
+        with shards._renamed(final) as second:
+            second.write_text("half")
+            assert first.read_text() == "all of the first"
+            second.write_text("all of the second")
+        assert final.read_text() == "all of the second"
+    assert final.read_text() == "all of the first"
+    assert list(tmp_path.iterdir()) == [final]
 
 
 @pytest.mark.fast
