@@ -40,6 +40,8 @@ def replace_atomically(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     try:
         with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())  # a crash of the machine could keep the renaming and lose the content
         temporary.replace(path)
     except OSError as error:
         unnamed = error.errno is not None and error.filename is None  # as when the disk is full

@@ -168,6 +168,17 @@ def test_two_writers_each_replace_the_whole_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """A machine that crashes after the renaming must not leave an empty file in place of the old one."""
+    path, synced = tmp_path / "record", []
+    path.write_text("before")
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append((os.fstat(file).st_size, path.read_text())))
+    with replace_atomically(path) as file:
+        file.write("after")
+    assert synced == [(len("after"), "before")]
+    assert path.read_text() == "after"
+
+
 def test_errors_name_the_file_not_its_temporary_one(tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(OSError, match="directory") as caught, replace_atomically(tmp_path / "there"):
