@@ -8,7 +8,7 @@
 #   RANN_PORT         a free TCP port (default 29500)
 #
 # SIGTERM and Ctrl-C are forwarded to all processes, which save and exit. The exit code is the first nonzero one in
-# the order of the processes.
+# the order of the processes. A second Ctrl-C kills them (exit code 130).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=launch/contract.sh
@@ -16,9 +16,23 @@ source launch/contract.sh
 required RANN_PROCESSES
 
 pids=()
-# shellcheck disable=SC2329 # called by the trap
-forward() { kill -TERM "${pids[@]}" 2>/dev/null || true; }
-trap forward TERM INT
+interrupts=0
+# shellcheck disable=SC2329 # called by the traps
+forward() { kill "-$1" "${pids[@]}" 2>/dev/null || true; }
+# The processes are background jobs, which ignore a terminal's Ctrl-C, and JAX hears of SIGTERM only once.
+# shellcheck disable=SC2329
+interrupt() {
+  interrupts=$((interrupts + 1))
+  if [ "$interrupts" -eq 1 ]; then
+    echo "stopping as soon as possible; press Ctrl-C again to interrupt at once" >&2
+    forward TERM
+  else
+    echo "interrupted: the processes are killed" >&2
+    forward KILL
+  fi
+}
+trap 'forward TERM' TERM
+trap interrupt INT
 
 for ((index = 0; index < RANN_PROCESSES; index++)); do
   devices=("--jax_cuda_visible_devices=$index")
@@ -44,4 +58,5 @@ for pid in "${pids[@]}"; do
   done
   if [ "$status" -eq 0 ]; then status=$code; fi
 done
+if [ "$interrupts" -gt 1 ]; then status=130; fi
 exit "$status"

@@ -3,14 +3,17 @@
 `RANN_UPDATE_GOLDEN=1 pytest tests/launch` rewrites the golden files.
 """
 
+import contextlib
 import fnmatch
 import json
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jsonschema
@@ -78,6 +81,61 @@ def test_a_missing_variable_is_named(script):
     assert result.returncode == 2
     assert result.stderr.startswith("error: RANN_WORKDIR is not set")
     assert result.stdout == ""
+
+
+# Stands in for python: like a run in JAX's cluster, it stops some time after its first SIGTERM.
+STOPPING = """#!{python}
+import os, pathlib, signal, sys, time
+folder, process = pathlib.Path({folder!r}), sys.argv[-1].split("=")[1]
+def stop(*_):
+    (folder / f"told{{process}}").touch()
+    time.sleep({seconds})
+    sys.exit({code})
+signal.signal(signal.SIGTERM, stop)
+(folder / f"ready{{process}}").write_text(str(os.getpid()))
+time.sleep(600)
+"""
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("numbers", "seconds", "code"),
+    [
+        ([signal.SIGTERM], 0.1, EXIT_CODE),
+        ([signal.SIGINT], 0.1, EXIT_CODE),
+        ([signal.SIGTERM, signal.SIGINT], 1, EXIT_CODE),
+        ([signal.SIGINT, signal.SIGINT], 600, 130),
+    ],
+    ids=lambda value: "+".join(number.name for number in value) if isinstance(value, list) else "",
+)
+def test_local_processes_are_told_to_stop_and_killed_by_a_second_ctrl_c(tmp_path, numbers, seconds, code):
+    program = tmp_path / "python"
+    program.write_text(
+        STOPPING.format(python=sys.executable, folder=str(tmp_path), seconds=seconds, code=EXIT_CODE)
+    )
+    program.chmod(0o755)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # programs inherit an ignored SIGINT
+    launcher = subprocess.Popen(
+        ["bash", str(LAUNCH / "local.sh")],
+        env={**RUN, "PATH": f"{tmp_path}:{os.environ['PATH']}", "RANN_PROCESSES": "2"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    signal.signal(signal.SIGINT, before)
+    for number, files in zip(numbers, ("ready", "told"), strict=False):
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob(f"{files}*"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        launcher.send_signal(number)
+    try:
+        said = launcher.communicate(timeout=60)[1]
+    finally:
+        for process in tmp_path.glob("ready*"):  # nothing is left of a launcher that did not kill them
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process.read_text()), signal.SIGKILL)
+    assert launcher.returncode == code, said
+    assert ("press Ctrl-C again" in said) == (signal.SIGINT in numbers)
+    assert ("processes are killed" in said) == (code == 130)
 
 
 def train_commands(script: str) -> list[list[str]]:
