@@ -2,7 +2,8 @@
 # A TPU slice on GKE, by kubectl: launch/gke/service_account.yaml and launch/gke/jobset.yaml, filled in.
 #
 #   RANN_IMAGE        the image of launch/docker.sh, ACCELERATOR=tpu
-#   RANN_BUCKET       bucket to mount at /runs; RANN_WORKDIR is a folder under /runs
+#   RANN_BUCKET       bucket to mount at /runs, with hierarchical namespace: only there the renaming of a folder is
+#                     atomic, without which a kill may leave half a checkpoint; RANN_WORKDIR is a folder under /runs
 #   RANN_ACCELERATOR  node label, such as tpu-v5-lite-podslice or tpu-v6e-slice
 #   RANN_TOPOLOGY     such as 4x4
 #   RANN_HOSTS        hosts in the slice (4 for a v5e 4x4 with 4 chips per host)

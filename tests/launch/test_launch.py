@@ -340,7 +340,10 @@ def test_gke_manifests():
     jsonschema.validate(account, ACCOUNT)
     jsonschema.validate(job, JOBSET)
     pod = job["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
-    assert pod["volumes"][0]["csi"]["volumeAttributes"]["bucketName"] == "runs&more"
+    mounted = pod["volumes"][0]["csi"]["volumeAttributes"]
+    assert mounted["bucketName"] == "runs&more"
+    options = mounted["mountOptions"].split(",")
+    assert {"metadata-cache:ttl-secs:0", "metadata-cache:negative-ttl-secs:0"} < set(options)
 
 
 def test_skypilot_task():
