@@ -224,11 +224,17 @@ def test_a_damaged_newest_checkpoint_is_set_aside(workdir, damage, capsys):
     checkpoints.close()
 
 
+def caused(error: Exception, by: Exception) -> Exception:
+    error.__cause__ = by
+    return error
+
+
 PASSING = {
     "stale": OSError(errno.ESTALE, "Stale file handle", "/disk/checkpoints/6"),
     "files": OSError(errno.EMFILE, "Too many open files"),
     # as TensorStore words it
     "tensorstore": ValueError("UNKNOWN: Error opening \"zarr\" driver: Failed to open [os_error_code='116']"),
+    "cause": caused(ValueError("no such item"), by=OSError(errno.EIO, "Input/output error")),
     "host": MemoryError(),
     "device": jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes."),
 }

@@ -1,5 +1,7 @@
 """How several processes join, and what is compiled to gather their batches, simulated in one process."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -43,3 +45,18 @@ def test_one_program_gathers_the_rows_of_all_processes(compilations, monkeypatch
 def test_an_incomplete_set_of_join_options_is_refused(given):
     with pytest.raises(ConfigError, match="--process_id belong together: give all or none"):
         distributed.start(*given)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("model", [1, 2])
+def test_a_mesh_has_its_devices_in_the_order_of_processes(model):
+    """Batches are split in that order, whatever order JAX lists the devices in, as by their topology."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Device:
+        id: int
+        process_index: int
+
+    listed = [Device(id=number, process_index=number % 2) for number in (3, 0, 2, 1)]
+    ids = [device.id for device in distributed.data_mesh(model, listed).devices.flat]
+    assert ids == [0, 2, 1, 3]

@@ -74,6 +74,19 @@ def test_groups_of_accumulated_parts():
         np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7)
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize(("accumulate", "groups"), [(4, 1), (1, 4)])
+def test_each_part_draws_its_own_dropout(accumulate, groups):
+    """If the parts drew the same number, the mean of its square would be the square of its mean."""
+
+    def drawn(w, stats, x, y, key):
+        number = jax.random.uniform(key)
+        return plain(w, stats, x, y, key)[0], jnp.stack([number, jnp.square(number)])
+
+    mean, mean_square = ours(drawn, accumulate, groups)[1]
+    assert mean_square - jnp.square(mean) > 0.01
+
+
 def test_batch_norm_per_device():
     """8 groups on 8 devices equal the average of flax on each device's two examples."""
     model = TwoBlocks(num_classes=4)

@@ -18,6 +18,7 @@ import rann_jax.main
 import rann_jax.train
 from input_pipeline.prepare import prepare
 from rann_jax import distributed, lock, predictions
+from rann_jax import workdir as workdirs
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.experiment import build, data_options
@@ -93,6 +94,29 @@ def test_a_workdir_in_use_is_refused(trained, prepared):
     with lock.training(trained), pytest.raises(ConfigError, match="is being trained by another process"):
         run_tiny(tiny(prepared), trained)
     assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in files] == before
+
+
+@pytest.mark.parametrize("begun", ["before", "meanwhile"])
+def test_initial_weights_are_of_the_workdir_under_the_lock(trained, prepared, tmp_path, monkeypatch, begun):
+    """They are read before it, so that a mistake ends at once, but another run may begin or vanish then."""
+    config, workdir, training = tiny(prepared, init_from="weights"), tmp_path / "run", lock.training
+
+    def run_of_another() -> None:
+        shutil.copytree(trained, workdir)
+        workdirs.save_config(workdir, config)
+
+    def after_another(workdir: Path):
+        run_of_another() if begun == "meanwhile" else shutil.rmtree(workdir)
+        return training(workdir)
+
+    if begun == "before":
+        run_of_another()
+    sources = []
+    monkeypatch.setattr(lock, "training", after_another)
+    monkeypatch.setattr(rann_jax.main.pretrained, "load", lambda _: "weights")
+    monkeypatch.setattr(rann_jax.main, "train", lambda *_, source, **__: sources.append(source))
+    run_tiny(config, workdir)
+    assert sources == [None if begun == "meanwhile" else "weights"]
 
 
 def test_data_is_prepared_for_the_run_that_trains_in_the_workdir(trained, prepared, monkeypatch):
@@ -293,6 +317,27 @@ def test_metrics_do_not_depend_on_where_the_run_stopped(tmp_path, prepared, with
 def repeatable(row: dict) -> dict:
     """Return a row without the values that depend on the machine."""
     return {name: value for name, value in row.items() if not name.startswith("time/")}
+
+
+def test_the_last_step_is_evaluated_whatever_eval_every_is(tmp_path, prepared, without_a_network):
+    without_a_network(lambda step: step / 100)
+    run_tiny(tiny(prepared, total_steps=5, eval_every=3, save_every=100), tmp_path)
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert {row["step"]: row["test/mAP"] for row in rows if "test/mAP" in row} == {3: 0.03, 5: 0.05}
+    with closing(Checkpoints(tmp_path, "test/mAP")) as checkpoints:
+        assert checkpoints.best_step == 5
+
+
+def test_the_loop_makes_no_transfers_that_nobody_asked_for(tmp_path, prepared, without_a_network):
+    """They would stall every step."""
+
+    def transferring(_: int) -> float:
+        with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+            jnp.add(np.ones(3, np.float32), 1)
+        return 0.5
+
+    without_a_network(transferring)
+    run_tiny(tiny(prepared, total_steps=2), tmp_path)
 
 
 def test_checkpoints_that_a_killed_run_left_unfinished_are_removed(

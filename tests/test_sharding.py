@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from rann_jax import distributed, models, optimizer
+from rann_jax.collectives import traffic
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
 from rann_jax.sharding import state_shardings
@@ -102,12 +103,18 @@ def one_step(model, rules, **overrides):
     rng = np.random.default_rng(0)
     audio = rng.integers(-(2**15), 2**15, (8, experiment.crop_samples), dtype=np.int16)
     batch = {"audio": audio, "labels": np.eye(10, dtype=np.float32)[:8]}
-    return sharded_step(experiment, mesh)(state, distributed.place_batch(batch, mesh))
+    batch = distributed.place_batch(batch, mesh)
+    step = sharded_step(experiment, mesh).lower(state, batch).compile()
+    return *step(state, batch), traffic(step.as_text())
 
 
 def test_sharded_arrays_give_the_same_step():
-    whole, metrics = one_step(1, ())
-    parts, metrics_of_parts = one_step(4, KERNELS)
+    """Of the arrays, only the sharded parameters are gathered, and no activations are."""
+    whole, metrics, _ = one_step(1, ())
+    parts, metrics_of_parts, sent = one_step(4, KERNELS)
+    sharded = [leaf for leaf in jax.tree.leaves(parts.params) if not leaf.is_fully_replicated]
+    assert sent["all-gather"].bytes == sum(leaf.nbytes for leaf in sharded)
+    assert sent.keys() <= {"all-gather", "all-reduce", "collective-permute", "reduce-scatter"}
     kernel = parts.params["block1"]["conv1"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (3, 3, 2, 8)
     assert float(metrics["loss"]) == pytest.approx(float(metrics_of_parts["loss"]), rel=1e-6)

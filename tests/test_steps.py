@@ -142,6 +142,43 @@ def test_finite_is_false_if_the_new_state_is_not_finite(slopes, where):
     assert where is None or any(f".{where}[" in name for name in broken)
 
 
+class Drawing(nn.Module):
+    """Keeps as a batch statistic what it draws with the dropout key, beside a BatchNorm."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        BatchNorm(name="norm")(x, train=train)
+        drawn = self.variable("batch_stats", "drawn", jnp.zeros, ())
+        if train:
+            drawn.value = jax.random.uniform(self.make_rng("dropout"))
+        return jnp.zeros((len(x), CLASSES)) + self.param("weights", nn.initializers.zeros, (1, CLASSES))
+
+
+@pytest.mark.fast
+def test_dropout_has_a_key_of_its_own_at_every_step():
+    """The third of the step's key, after those of the augmentations of sounds and of images."""
+    tx = optimizer.adam(schedule="constant", learning_rate=1e-3, total_steps=4)
+    batch = {"audio": jnp.ones((4, 3), jnp.float32), "labels": jnp.eye(CLASSES)}
+    model = Drawing()
+    train = steps.make_train_step(model, lambda audio: audio, tx, task="classification", ema_decay=0.999)
+
+    @jax.jit
+    def step(state):
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        third = {"dropout": jax.random.fold_in(state.step_key, 2)}
+        _, kept = model.apply(variables, batch["audio"], train=True, mutable=["batch_stats"], rngs=third)
+        return train(state, batch)[0], kept["batch_stats"]["drawn"]
+
+    state = jax.jit(lambda: create_state(model, tx, batch["audio"], seed=7))()
+    seen, expected = [], []
+    for _ in range(2):
+        state, drawn = step(state)
+        seen.append(float(state.batch_stats["drawn"]))
+        expected.append(float(drawn))
+    assert seen == expected
+    assert seen[0] != seen[1]
+
+
 @pytest.mark.fast
 def test_step_key_depends_on_seed_and_step_alone(parts):
     state = parts[3]
