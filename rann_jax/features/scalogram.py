@@ -137,9 +137,9 @@ def scalogram(
       wavelet: 'cmorB-C', the complex Morlet wavelet of PyWavelets with bandwidth B and centre C.
 
     Returns:
-      float32 power `(..., n_bins, T)`, lowest frequency first, T = 1 + N // hop_length. On a CPU its last bits
-      may differ between calls, for some N: XLA gives an FFT one thread or all, as they happen to be free, and
-      rounds rows that do not fill a vector register differently.
+      float32 power `(..., n_bins, T)`, lowest frequency first, T = 1 + N // hop_length. On a CPU its last
+      bits may differ between calls, for some N: XLA gives an FFT one thread or all, as they happen to be
+      free, and rounds rows that do not fill a vector register differently.
 
     Raises:
       ValueError: empty or integer `y`, `fmin` not positive, `fmax` above Nyquist, a wavelet that
