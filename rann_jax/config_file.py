@@ -11,6 +11,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from rann_jax.errors import ConfigError
+from rann_jax.keys import check_known
 from rann_jax.options import did_you_mean
 
 # Sections that need not list options left at their defaults. A flag may set any option in them: the code that
@@ -54,10 +55,10 @@ def load_config_file(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
 
 def check_keys(values: flags.FlagValues) -> None:
-    """Lock the config of parsed flags, and check the keys that were set.
+    """Lock the config of parsed flags, and check the keys of the file and those that were set.
 
     Raises:
-      ConfigError: a key outside of OPEN was set that the file does not have.
+      ConfigError: the file has a key that nothing reads, or lacks a key outside of OPEN that was set.
       Exception: whatever loading the file raised.
     """
     flag = values["config"]
@@ -76,6 +77,7 @@ def check_keys(values: flags.FlagValues) -> None:
             beside = flag.value[section] if section else flag.value
             known = [other for other in beside if f"{section}.{other}".removeprefix(".") not in new]
             raise ConfigError(_no_such(key) + did_you_mean(name, known))
+    check_known(flag.value)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from rann_jax.compiler import xla_options
 from rann_jax.errors import ConfigError
 from rann_jax.features.front_end import FrontEnd, front_end
 from rann_jax.freezing import Freezing
-from rann_jax.keys import check_keys
+from rann_jax.keys import check_complete
 from rann_jax.options import check
 from rann_jax.ranges import check_ranges
 from rann_jax.sharding import state_shardings
@@ -114,9 +114,9 @@ def build(config: ConfigDict) -> Experiment:
     """Build an experiment, and trace it once, so that errors show before data is read.
 
     Raises:
-      ConfigError: a key is missing or unknown, or has an invalid value; the message names the key.
+      ConfigError: a key is missing or has an invalid value; the message names the key.
     """
-    check_keys(config)
+    check_complete(config)
     check_ranges(config)
     if config.task not in TASKS:
         raise ConfigError(f"config.task must be one of {', '.join(TASKS)}, not {config.task!r}")

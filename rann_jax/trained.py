@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import Experiment, build
+from rann_jax.keys import known
 from rann_jax.workdir import is_workdir
 
 
@@ -43,7 +44,7 @@ def load_trained(workdir: Path, checkpoint: str = "latest") -> Trained:
     if not is_workdir(workdir):
         raise ConfigError(f"{workdir} holds no checkpoints/: name the folder of a trained model")
     with closing(Checkpoints(workdir)) as checkpoints:
-        experiment = build(ConfigDict(checkpoints.newest_record().bundle["config"]))
+        experiment = build(known(ConfigDict(checkpoints.newest_record().bundle["config"])))
         like = experiment.abstract_state(SingleDeviceSharding(jax.local_devices()[0]))
         state, record = checkpoints.restore_chosen(like, checkpoint)
     return Trained(experiment, state.ema_variables, tuple(record.bundle["labels"]))

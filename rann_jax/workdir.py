@@ -12,7 +12,7 @@ from typing import IO, Any
 from ml_collections import ConfigDict
 
 from rann_jax.errors import ConfigError
-from rann_jax.keys import ADDED, check_keys
+from rann_jax.keys import ADDED, check_complete, known
 
 CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
@@ -144,8 +144,8 @@ def load_config(workdir: Path, option: str = "--workdir", what: str = "the folde
     """
     path = workdir / CONFIG_FILE
     try:
-        config = ConfigDict(json.loads(path.read_text()))
-        check_keys(config)
+        config = known(ConfigDict(json.loads(path.read_text())))
+        check_complete(config)
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist: {option} must be {what}") from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:

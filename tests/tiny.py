@@ -6,6 +6,7 @@ Shuffling over several epochs, random crops (clips are 1 to 2 s, crops 0.5 s), m
 schedule are all active.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,18 @@ def filled(shapes: Any, seed: int) -> Any:
     return jax.tree.map(array, shapes)
 
 
-def write_workdir(workdir: Path, seed: int, labels: list[str], **overrides) -> Path:
-    """Write a checkpoint with random weights, as a finished run leaves it, without training."""
+def write_workdir(
+    workdir: Path, seed: int, labels: list[str], extra: Mapping[str, Any] = {}, **overrides
+) -> Path:
+    """Write a checkpoint with random weights, as a finished run leaves it, without training.
+
+    `overrides` are keys of the config; `extra` is saved with it, but nothing reads it.
+    """
     config = get_config()
     config.update_from_flattened_dict({"num_classes": len(labels), **overrides})
     experiment = build(config)
     state = filled(experiment.abstract_state(SingleDeviceSharding(jax.devices()[0])), seed)
-    bundle = {"config": config.to_dict(), "labels": labels, "fingerprints": {}}
+    bundle = {"config": config.to_dict() | dict(extra), "labels": labels, "fingerprints": {}}
     checkpoints = Checkpoints(workdir, config.best_metric)
     checkpoints.save(1, state, Record(batches=1, seconds=0.0, bundle=bundle), {config.best_metric: 0.5})
     checkpoints.close()
