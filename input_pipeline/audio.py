@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from input_pipeline.errors import one_line
+from input_pipeline.errors import shortened_reason
 from input_pipeline.truncation import truncation
 
 # Longer than any clip of the data sets supported here. A longer file is more likely a mistake, and decoding
@@ -303,7 +303,7 @@ def _decoding() -> Iterator[None]:
         yield
     except (soundfile.SoundFileError, OSError, TypeError, ValueError) as error:
         # TypeError: soundfile takes a file named .raw for headerless PCM and demands its format.
-        raise AudioError(f"not decodable: {one_line(error)}") from error
+        raise AudioError(f"not decodable: {shortened_reason(error)}") from error
 
 
 def resample(audio: Audio, rate: int) -> Audio:

@@ -3,22 +3,21 @@
 from collections.abc import Sequence
 
 _SHOWN = 12  # names
-_REASON_LENGTH = 200
 
 
 class DataError(Exception):
     """Data that cannot be used as given; the message is one line that names the key or file and the fix."""
 
 
-def one_line(reason: Exception | str) -> str:
-    r"""Return the text of an error as one line, cut off at 200 characters; its type if it has no text.
+def shortened_reason(reason: Exception | str, length: int = 200) -> str:
+    r"""Return the text of an error as one line, cut off at `length` characters; its type if it has no text.
 
-    >>> one_line(ValueError("cannot\n  read"))
+    >>> shortened_reason(ValueError("cannot\n  read"))
     'cannot read'
     """
     # libsndfile's message begins with the whole stream object or path; error_string has only the reason.
     text = getattr(reason, "error_string", None) or str(reason) or type(reason).__name__
-    return " ".join(text.split())[:_REASON_LENGTH]
+    return " ".join(text.split())[:length]
 
 
 def shortened(names: Sequence[str]) -> str:

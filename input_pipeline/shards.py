@@ -19,7 +19,7 @@ from tensorflow_datasets.core import example_serializer, file_adapters, writer
 
 from input_pipeline import audio, manifest, storage
 from input_pipeline.datasets.clip import Clip
-from input_pipeline.errors import DataError, one_line
+from input_pipeline.errors import DataError, shortened_reason
 
 # Sets how much work an interruption loses, and how often the progress bar moves.
 CLIPS_PER_SHARD = 256
@@ -170,7 +170,7 @@ def _unread(clip: Clip, error: OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
         reason, mend = "out of memory", "lower config.prepare.workers or config.prepare.max_seconds"
     else:
-        reason, mend = one_line(error.strerror or error), "fix or remove it"
+        reason, mend = shortened_reason(error.strerror or error), "fix or remove it"
     return f"cannot read {named}: {reason}: {mend}, then run this again: finished shards are kept"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from input_pipeline.audio import LOUDEST, RATES, FullScale
+from input_pipeline.audio import LOUDEST, RATES, FullScale, from_int16
 from rann_jax.dispatch import one_behind
 from rann_jax.errors import ConfigError
 from rann_jax.timeline import RunningMean, Timeline, WindowProbabilities, joined
@@ -232,7 +232,7 @@ def checked_block(block: np.ndarray) -> np.ndarray:
     if block.ndim != 1:
         raise _not_mono(block)
     if block.dtype == np.int16:
-        return block.astype(np.float32) / 32768
+        return from_int16(block)
     if not np.issubdtype(block.dtype, np.floating):
         raise ValueError(f"the sound must be floating-point or int16, not {block.dtype}")
     peak = float(np.abs(block).max(initial=0))  # a Python float, since LOUDEST overflows float16

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rann_jax.errors import ConfigError
+from rann_jax.errors import ConfigError, one_line_reason
 from rann_jax.tasks import MAX_CLASSES, TASKS
 from rann_jax.workdir import PREDICTIONS, replace_atomically
 
@@ -111,9 +111,7 @@ def load(workdir: Path, split: str) -> Predictions:
     except KeyError as error:
         raise ConfigError(f"{path}: {error.args[0]}: score the run again with --mode=eval") from None
     except Exception as error:  # on damaged or hostile files the readers may raise nearly anything
-        raise ConfigError(
-            f"{path} cannot be read: {' '.join(str(error).split())[:200] or type(error).__name__}"
-        ) from error
+        raise ConfigError(f"{path} cannot be read: {one_line_reason(error)}") from error
     _check_arrays(path, loaded)
     kinds = {"U": str, "i": int}
     return Predictions(**loaded | {k: kinds[_SCALARS[k]](loaded[k]) for k in _SCALARS if k in loaded})

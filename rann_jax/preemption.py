@@ -3,9 +3,9 @@
 While steps are trained and saved, `Preemption` notices that the run is told to stop. Before and after, there
 is nothing to save, and `exiting` ends the process at once. Of nested contexts, the innermost is in charge.
 
-In a single process, `Preemption` hears SIGTERM by a signal handler, and `exiting` on a thread, by Python's
-wakeup file. While one context hands over to another, the new one begins to hear before the old one stops,
-and a thread that hears tells whichever context is in charge by then. So at no moment is a signal lost.
+In a single process, `Preemption` hears SIGTERM by a signal handler, and `exiting` on a thread, by
+`signal.set_wakeup_fd`. While one context hands over to another, the new one begins to hear before the old one
+stops, and a thread that hears tells whichever context is in charge by then. So at no moment is a signal lost.
 """
 
 import os

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rann_jax.errors import ConfigError
+from rann_jax.errors import ConfigError, one_line_reason
 
 # What the system says of files that are missing, or are not of the kind that was written.
 DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
@@ -29,7 +29,7 @@ def may_pass(error: BaseException | None) -> bool:
         (number is not None and number not in DAMAGE)
         or isinstance(error, MemoryError)
         or "RESOURCE_EXHAUSTED" in str(error)  # a device's memory
-        or may_pass(error.__cause__ or error.__context__)
+        or may_pass(error.__cause__ or (None if error.__suppress_context__ else error.__context__))
     )
 
 
@@ -49,8 +49,7 @@ def unreadable(what: str, error: Exception) -> ConfigError:
 def reason(error: Exception) -> str:
     """Return an exception's message in one line of at most 300 characters, or else its type."""
     number = _system_error(error)
-    said = os.strerror(number) if number else " ".join(str(error).split())
-    return said[:300] or type(error).__name__
+    return os.strerror(number) if number else one_line_reason(error, 300)
 
 
 @contextmanager

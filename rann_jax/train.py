@@ -95,9 +95,9 @@ class _Run:
       config: the run's.
       mesh: the devices.
       start: number of steps done before this process.
-      began: when the run began, by `time.monotonic`, if its processes had followed each other at once.
+      began: when this process began, by `time.monotonic`, less the training time of earlier ones.
       state: the state after the steps so far.
-      record: what the last checkpoint says beside the state.
+      record: the record of the last checkpoint, or a fresh one.
       train_step: (state, batch) -> (state, metrics); None if no step is left.
       batches: the batches from `start` on.
       evaluators: those of the splits in config.eval.splits.

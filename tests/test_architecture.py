@@ -1,6 +1,8 @@
 """The layers that CONTRIBUTING.md describes: no module imports a higher layer, no imports are circular."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -19,10 +21,17 @@ FLOORS = {
     "rann_jax.features": GROUND,
     "rann_jax.augment": GROUND,
     "rann_jax.fusion": (),
+    "rann_jax.keys": ("rann_jax.errors", "rann_jax.options"),
     "rann_jax.metrics": (),
     "rann_jax.losses": (),
     "rann_jax.models": ("rann_jax.models", "rann_jax.features"),
-    "rann_jax.predictions": ("rann_jax.errors", "rann_jax.tasks", "rann_jax.workdir"),
+    "rann_jax.predictions": (
+        "rann_jax.errors",
+        "rann_jax.tasks",
+        "rann_jax.workdir",
+    ),
+    "rann_jax.read_failure": ("rann_jax.errors",),
+    "rann_jax.record": ("rann_jax.read_failure", "rann_jax.workdir"),
     "rann_jax.state": (),
     "rann_jax.steps": (
         *GROUND,
@@ -82,3 +91,9 @@ def test_no_imports_are_circular():
     body = {name: ast.parse(file.read_text()).body for name, file in MODULES.items()}
     graph = {name: {other for s in body[name] for other in imported(s)} for name in MODULES}
     assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)
+
+
+def test_predictions_and_records_are_read_without_jax():
+    """A program that starts runs in other processes leaves the devices to them."""
+    code = "import sys, rann_jax.predictions, rann_jax.record; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, timeout=100)

@@ -17,7 +17,7 @@ import numpy as np
 
 from input_pipeline import audio
 from input_pipeline.datasets.clip import Packed, Sound
-from input_pipeline.errors import DataError, one_line
+from input_pipeline.errors import DataError, shortened_reason
 
 _MAX_ROWS = 1 << 22  # AudioSet has half as many
 _MAX_NAME_BYTES = 256
@@ -51,7 +51,7 @@ class Row(Sound):
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             if isinstance(error, OSError) and error.errno:
                 raise  # a system error; for broken chunks h5py raises OSError without an errno
-            raise audio.AudioError(f"not readable: {one_line(error)}") from error
+            raise audio.AudioError(f"not readable: {shortened_reason(error)}") from error
         sha256 = hashlib.sha256(stored.tobytes()).hexdigest()
         if self.dataset == "mp3":
             return audio.decode(stored.tobytes(), max_seconds=max_seconds), sha256
@@ -78,7 +78,7 @@ def rows(path: Path, classes: int) -> Iterator[Packed]:
                 if name:
                     yield Packed(name.decode(errors="replace"), Row(path, dataset, row), labels, "")
     except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise DataError(f"{path} is not a complete HDF5 file ({one_line(error)})") from error
+        raise DataError(f"{path} is not a complete HDF5 file ({shortened_reason(error)})") from error
 
 
 @functools.lru_cache(maxsize=8)

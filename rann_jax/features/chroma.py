@@ -109,7 +109,7 @@ def chroma_stft(
         n_chroma=int(n_chroma),
         ctroct=ctroct,
         octwidth=width,
-        base_c=bool(base_c),
+        base_c=signal.flag("base_c", base_c),
     )
 
 

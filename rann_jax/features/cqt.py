@@ -97,6 +97,8 @@ def _check_filters(
         )
     hashable = signal.as_tuples(window)
     signal.check_window(hashable)
+    if not callable(hashable):
+        signal.symmetric_window(hashable, 8)  # raises ValueError here if there is no such window
     return {"gamma": gamma, "norm": norm, "sparsity": sparsity, "window": hashable}
 
 
@@ -143,7 +145,7 @@ def check_transform(
         "intervals": intervals,
         "bins_per_octave": int(bins_per_octave),
         "filter_scale": filter_scale,
-        "scale": bool(scale),
+        "scale": signal.flag("scale", scale),
     }
     plan = make_plan(**arguments)
     check_length(y.shape[-1], plan, pad_mode)

@@ -122,7 +122,7 @@ def _check(y: Any, **arguments: Any) -> tuple[jax.Array, dict[str, Any]]:
         )
     lengths = {"n_fft": n_fft, "hop_length": hop_length, "win_length": win_length}
     numbers = {"sr": sr, "fmin": fmin, "fmax": fmax, "pre_emphasis": pre_emphasis}
-    return y, {**arguments, **lengths, **numbers, "center": bool(arguments["center"])}
+    return y, {**arguments, **lengths, **numbers, "center": signal.flag("center", arguments["center"])}
 
 
 def gammatonegram(

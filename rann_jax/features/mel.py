@@ -47,7 +47,14 @@ def check_bank(
     signal.check_positive(n_mels=n_mels)
     fmin, fmax, sr = signal.check_band(fmin, fmax, sr)
     norm = check_mel_norm(norm)
-    return {"sr": sr, "n_mels": int(n_mels), "fmin": fmin, "fmax": fmax, "htk": bool(htk), "norm": norm}
+    return {
+        "sr": sr,
+        "n_mels": int(n_mels),
+        "fmin": fmin,
+        "fmax": fmax,
+        "htk": signal.flag("htk", htk),
+        "norm": norm,
+    }
 
 
 class Mel(NamedTuple):

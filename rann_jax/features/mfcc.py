@@ -186,7 +186,7 @@ def delta(
     """
     signal.check_positive(width=width, order=order)
     data = signal.as_waveform(data, "data")
-    if not isinstance(axis, int | np.integer) or not -data.ndim <= axis < data.ndim:
+    if not signal.is_whole(axis) or not -data.ndim <= axis < data.ndim:
         raise ValueError(f"axis={axis!r} does not exist: data has {data.ndim} axes")
     if width < 3 or width % 2 == 0:
         raise ValueError(f"width={width} must be odd and at least 3")

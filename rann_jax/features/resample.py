@@ -313,9 +313,9 @@ def resample(
     common = math.gcd(orig_sr, target_sr)
     up, down = target_sr // common, orig_sr // common
     n = y.shape[-1]
-    whole = fix or res_type == "polyphase"
+    whole = signal.flag("fix", fix) or res_type == "polyphase"
     length = -(-n * up // down) if whole else rounded_length(n, up, down)
     if length == 0:
         raise ValueError(f"y has {n} samples, too few for a single one at {target_sr} Hz: give a longer y")
-    gain = math.sqrt(down / up) if scale else 1.0
+    gain = math.sqrt(down / up) if signal.flag("scale", scale) else 1.0
     return _resample(y, up=up, down=down, res_type=res_type, length=length, gain=gain)

@@ -50,11 +50,23 @@ def number(name: str, value: Any) -> float:
     (8000.0, 8000.0)
     """
     try:
-        if isinstance(value, str | bytes | bool):  # float() would take these
+        if isinstance(value, str | bytes | bool | np.bool_):  # float() would take these
             raise TypeError
         return float(value)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be a number, got {value!r}") from None
+
+
+def is_whole(value: Any) -> bool:
+    """Return whether an argument is an integer, Python's or NumPy's, and no bool."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return an argument as a bool; ValueError that names it unless it is true or false, or 1 or 0."""
+    if not isinstance(value, int | np.integer | np.bool_) or value not in (0, 1):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
@@ -66,7 +78,7 @@ def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
 def check_positive(**counts: int) -> None:
     """Raise ValueError unless every argument is a positive integer."""
     for name, value in counts.items():
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value <= 0:
+        if not is_whole(value) or value <= 0:
             raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 
@@ -107,7 +119,10 @@ def hashable_window(window: WindowSpec, win_length: int) -> Any:
 
     A function is called here, once. It cannot be the key itself: each evaluation of a lambda makes a new one.
     """
-    hashable = as_tuples(window(win_length) if callable(window) else window)
+    try:
+        hashable = as_tuples(window(win_length) if callable(window) else window)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"window cannot be made: {error}") from error
     check_window(hashable)
     return hashable
 
@@ -151,15 +166,19 @@ def symmetric_window(window: Any, win_length: int) -> np.ndarray:
 
 
 def _samples(window: Any, win_length: int, periodic: bool) -> np.ndarray:
+    sampled = isinstance(window, tuple) and not isinstance(window[0], str)
     try:
-        if isinstance(window, tuple) and not isinstance(window[0], str):
+        if sampled:
             samples = np.asarray(window, dtype=np.float64)
         else:
             samples = scipy.signal.get_window(window, win_length, fftbins=periodic)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"window={window!r} cannot be made: {error}") from error
+        told = f" of {len(window)} samples" if sampled else f"={window!r}"
+        raise ValueError(f"window{told} cannot be made: {error}") from error
     if samples.shape != (win_length,):
         raise ValueError(f"window has shape {samples.shape}, but win_length is {win_length}: they must agree")
+    if not np.all(np.isfinite(samples)):
+        raise ValueError("window must have finite samples")
     return samples
 
 

@@ -85,7 +85,7 @@ def check_framing(
             " use center=True, a shorter n_fft or a longer clip"
         )
     hashable = signal.hashable_window(window, win_length)
-    framing = Framing(n_fft, hop_length, win_length, hashable, bool(center), pad_mode)
+    framing = Framing(n_fft, hop_length, win_length, hashable, signal.flag("center", center), pad_mode)
     _ = framing.samples  # raises ValueError here if the window is wrong
     return y, framing
 
@@ -221,7 +221,7 @@ def istft(
         raise ValueError(
             f"stft_matrix has {stft_matrix.shape[-2]} bins, but n_fft={n_fft} gives {1 + n_fft // 2}"
         )
-    start = n_fft // 2 if center else 0
+    start = n_fft // 2 if signal.flag("center", center) else 0
     frames = stft_matrix.shape[-1]
     if length is None:
         length = n_fft + hop_length * (frames - 1) - 2 * start

@@ -99,8 +99,8 @@ def onset_strength(
         signal.as_waveform(y),
         lag=lag,
         max_size=max_size,
-        delay=lag + n_fft // (2 * hop_length) if center else lag,
-        detrend=bool(detrend),
+        delay=lag + n_fft // (2 * hop_length) if signal.flag("center", center) else lag,
+        detrend=signal.flag("detrend", detrend),
         aggregate=jnp.mean if aggregate is None else aggregate,
         n_fft=n_fft,
         hop_length=hop_length,
@@ -214,7 +214,9 @@ def tempogram(
     norm = check_norm(norm)
     envelope = _envelope(y, sr, onset_envelope, hop_length, win_length, center)
     window = signal.hashable_window(window, int(win_length))
-    return _tempogram(envelope, win_length=int(win_length), center=bool(center), window=window, norm=norm)
+    return _tempogram(
+        envelope, win_length=int(win_length), center=signal.flag("center", center), window=window, norm=norm
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("n_fft", "center", "window"))
@@ -257,7 +259,9 @@ def fourier_tempogram(
     """
     envelope = _envelope(y, sr, onset_envelope, hop_length, win_length, center)
     window = signal.hashable_window(window, int(win_length))
-    return _fourier_tempogram(envelope, n_fft=int(win_length), center=bool(center), window=window)
+    return _fourier_tempogram(
+        envelope, n_fft=int(win_length), center=signal.flag("center", center), window=window
+    )
 
 
 @functools.lru_cache(maxsize=32)
@@ -354,4 +358,4 @@ def cyclic_tempogram(
     envelope = _envelope(y, sr, onset_envelope, hop_length, win_length, center)
     _cyclic_bank(**bank)
     window = signal.hashable_window(window, int(win_length))
-    return _cyclic_tempogram(envelope, center=bool(center), window=window, **bank)
+    return _cyclic_tempogram(envelope, center=signal.flag("center", center), window=window, **bank)

@@ -258,7 +258,7 @@ def wavedec(y: jax.Array, wavelet: str, level: int | None = None, mode: str = "s
     y = signal.as_waveform(y)
     if level is None:
         level = pywt.dwt_max_level(y.shape[-1], taps)
-    if not isinstance(level, int | np.integer) or level < 0:
+    if not signal.is_whole(level) or level < 0:
         raise ValueError(f"level={level!r} must be a whole number of at least 0")
     _check_reflected(y.shape[-1], taps, int(level), mode)
     return _wavedec(y, wavelet=wavelet, level=int(level), mode=mode)

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from rann_jax.errors import ConfigError
+from rann_jax.errors import ConfigError, one_line_reason
 from rann_jax.workdir import replace_atomically
 
 # Keys under which training programs keep the state_dict in a checkpoint: PANNs, and Lightning.
@@ -111,5 +111,5 @@ def _of_tensor(value: Any, name: Any, where: str) -> np.ndarray:
         return (value.float() if value.is_floating_point() else value).numpy()
     except (RuntimeError, TypeError, NotImplementedError) as error:  # sparse, quantized, nested, on no device
         raise ConfigError(
-            f"{where}: entry {name!r} is not a plain array of numbers ({' '.join(str(error).split())[:100]})"
+            f"{where}: entry {name!r} is not a plain array of numbers ({one_line_reason(error, 100)})"
         ) from error

@@ -36,7 +36,8 @@ class Connection(H11Protocol):
             transport.abort()
             return
         self.loop.call_later(SILENT_SECONDS, self._check_asked, None)
-        # Then writing is paused from the first byte that the network does not take until none is left.
+        # With this limit, writing is paused from the first byte that the network does not take until all are
+        # taken.
         transport.set_write_buffer_limits(high=0)
 
     def pause_writing(self) -> None:
@@ -50,7 +51,7 @@ class Connection(H11Protocol):
         self._read_check.cancel()
 
     def _check_read(self, left: float) -> None:
-        """Close it if no fewer bytes are left to be read than some time ago, else check again later."""
+        """Close it if the client has read nothing since the last check, when `left` bytes were unread."""
         now_left = self.transport.get_write_buffer_size()
         if now_left >= left:
             self.transport.abort()

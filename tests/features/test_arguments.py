@@ -47,14 +47,12 @@ WRONG = ("44.1 k", b"8", {}, object(), [["a"]])
 
 
 def parameters(name: str) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a feature but for switches; of `mfcc` also those that it passes on."""
+    """Return the parameters of a feature; of `mfcc` also those that it passes on."""
     signature = inspect.signature(getattr(features, name)).parameters
     if name == "mfcc":
         signature = {**inspect.signature(features.melspectrogram).parameters, **signature}
     return {
-        key: parameter
-        for key, parameter in signature.items()
-        if parameter.kind is not parameter.VAR_KEYWORD and not isinstance(parameter.default, bool)
+        key: parameter for key, parameter in signature.items() if parameter.kind is not parameter.VAR_KEYWORD
     }
 
 
@@ -94,8 +92,17 @@ def test_a_wrong_type_is_refused_by_name(name, key):
         ("cqt", {"fmin": "C1"}, "fmin must be a number, got 'C1'"),
         ("vqt", {"intervals": 5}, "intervals=5 is not supported"),
         ("vqt", {"window": None}, "window must be"),
+        ("cqt", {"window": ("kaiser", None)}, "window=.* cannot be made: "),
+        ("cqt", {"window": "hamn"}, "window='hamn' cannot be made: "),
         ("cwt", {"scales": [[1.0, 2.0]]}, "scales must be"),
         ("stft", {"window": np.nan}, "window must be"),
+        ("stft", {"window": [np.nan] * 2048}, "window must have finite samples"),
+        ("stft", {"window": np.array(["a"] * 2048)}, "window cannot be made: "),
+        ("stft", {"window": [0.5] * 2047 + ["x"]}, "window of 2048 samples cannot be made: "),
+        ("chroma_stft", {"base_c": "A"}, "base_c must be True or False, got 'A'"),
+        ("melspectrogram", {"sr": np.True_}, "sr must be a number, got (np.)?True_?"),
+        ("delta", {"axis": True}, "axis=True"),
+        ("wavedec", {"level": True}, "level=True"),
         ("mfcc", {"foo": 3}, "mfcc has no argument 'foo': use one of .*"),
         ("mfcc", {"n_mel": 3}, "mfcc has no argument 'n_mel'.*; did you mean 'n_mels'?"),
         ("onset_strength", {"aggregate": "mean"}, "aggregate must be a function"),
