@@ -1,4 +1,4 @@
-"""Errors that a user can cause and fix."""
+"""Errors that a user can cause and fix, and how any error is told in one line."""
 
 
 class ConfigError(Exception):

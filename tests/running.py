@@ -1,5 +1,7 @@
 """Helpers that run the training program on the tiny config, launched or in the test's own process."""
 
+import contextlib
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -31,6 +33,13 @@ def rann(*arguments: object, prefix: Sequence[str] = ()) -> subprocess.Completed
 def assert_one_line(result: subprocess.CompletedProcess, *says: str) -> None:
     assert result.returncode == 2, result.stderr
     assert_one_error(result.stderr, *says)
+
+
+def free_port() -> int:
+    """Return a port for processes that join."""
+    with contextlib.closing(socket.socket()) as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
 
 
 def tiny(prepared: Path, **overrides) -> ConfigDict:

@@ -12,7 +12,7 @@ from rann_jax.experiment import build
 from rann_jax.main import run
 from rann_jax.pretrained import load
 from tests import tiny_panns
-from tests.test_evaluate import write_sound
+from tests.tiny_folds import write_sound
 
 pytest.importorskip("safetensors")
 

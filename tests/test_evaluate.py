@@ -21,7 +21,7 @@ from rann_jax.main import run
 from rann_jax.tasks import MEASURES
 from rann_jax.train import restore_or_create
 from rann_jax.workdir import save_config
-from tests.tiny_folds import get_config
+from tests.tiny_folds import get_config, write_sound
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled", "one_device")
 
@@ -44,11 +44,6 @@ def test_measures_of_a_task_by_hand(task):
     else:
         assert found["mAUC"] == pytest.approx((1 / 2 + 1) / 2)
         assert found["d_prime"] == pytest.approx(2**0.5 * 0.6744897501960817)  # upper normal quartile
-
-
-def write_sound(path, seed):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.random.default_rng(seed).uniform(-0.3, 0.3, 8000), 16000)
 
 
 def save_untrained(workdir, config):

@@ -10,8 +10,7 @@ import pytest
 
 from rann_jax.preemption import EXIT_CODE, STOPPED
 from tests.conftest import REPOSITORY, launched
-from tests.running import TINY
-from tests.test_processes import free_port
+from tests.running import TINY, free_port
 
 # Runs rann_jax.main, which stops for a while at the moment that its first argument names.
 HELD = """

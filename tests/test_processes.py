@@ -8,7 +8,6 @@ devices and 2 processes with 2 devices each: losses 4.8e-7, parameters 5.6e-4.
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,16 +25,11 @@ from rann_jax.experiment import build
 from rann_jax.preemption import EXIT_CODE, HEARD
 from rann_jax.writers import read_metrics
 from tests.conftest import REPOSITORY
+from tests.running import free_port
 
 TOTAL = 40
 CONFIG = f"tests/two_blocks.py:steps={TOTAL}"
 HEARTBEAT_SECONDS = 10
-
-
-def free_port() -> int:
-    with contextlib.closing(socket.socket()) as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
 
 
 class Launcher:

@@ -3,6 +3,10 @@
 python -m rann_jax.crossval --config tests/tiny_folds.py --features log_mel,mfcc --folds 1-2 --workdir W
 """
 
+from pathlib import Path
+
+import numpy as np
+import soundfile
 from ml_collections import ConfigDict
 
 from configs.base import parse_arg
@@ -18,3 +22,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.splits = {"train": "+".join(f"fold{k}" for k in train), "test": f"fold{preset['fold']}"}
     config.feature.name = preset["feature"]
     return config
+
+
+def write_sound(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.random.default_rng(seed).uniform(-0.3, 0.3, 8000), 16000)

@@ -11,6 +11,7 @@ import soundfile
 
 from rann_jax.features.__main__ import main
 from rann_jax.features.plot import draw
+from tests.refusals import refused
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -76,10 +77,7 @@ def test_user_errors_are_one_line_and_exit_code_2(recording, arguments, message,
     (folder / "text.wav").write_text("not sound")
     (folder / "a.raw").write_bytes(bytes(8000))
     (folder / "a.m4a").write_bytes(bytes(400))
-    assert main([part.format(folder=folder) for part in arguments]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    assert message in refused(main, capsys, *[part.format(folder=folder) for part in arguments])
 
 
 def test_a_failed_write_keeps_the_previous_picture(recording, tmp_path, monkeypatch, capsys):

@@ -12,6 +12,7 @@ from input_pipeline.datasets.quickstart import synthesise
 from rann_jax import Tagger, convert
 from rann_jax.workdir import load_config
 from tests.conftest import REPOSITORY
+from tests.refusals import assert_one_error
 from tests.tiny_panns import WIDTH
 
 torch = pytest.importorskip("torch", reason="the PyTorch oracles are the extra `parity`")
@@ -93,7 +94,5 @@ def test_the_workdir_gives_the_results_of_the_original(network, published, tmp_p
 )
 def test_conversion_errors_are_one_line(published, tmp_path, capsys, more, says):
     assert converted(published, tmp_path / "w", *more) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    assert says in line
+    assert_one_error(capsys.readouterr().err, says)
     assert not (tmp_path / "w").exists()
