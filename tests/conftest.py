@@ -26,6 +26,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from absl import flags
 from absl.testing import flagsaver
 from jax.sharding import Mesh
 
@@ -33,6 +34,9 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Programs parse absl flags from the command line; tests have none to parse.
+flags.FLAGS.mark_as_parsed()
 
 # JAX options: the folder of compiled programs, and the shortest compilation that is worth keeping.
 CACHE, WORTHWHILE = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
