@@ -17,22 +17,7 @@ from rann_jax.checkpoint import SMALLEST_PART, Checkpoints
 from rann_jax.checksum import checksum
 from rann_jax.errors import ConfigError
 from rann_jax.record import Record
-from rann_jax.state import TrainState
-
-BUNDLE = {"labels": ["dog", "cat"], "config": {"t_c": 4.0}, "fingerprints": {"train": "ab"}}
-
-
-def state_at(step: int) -> TrainState:
-    params = {"w": jnp.full((3,), step, jnp.float32)}
-    return TrainState(
-        step=jnp.asarray(step, jnp.int32),
-        params=params,
-        batch_stats={},
-        ema_params=params,
-        ema_batch_stats={},
-        opt_state=(),
-        seed=jnp.asarray(5, jnp.uint32),
-    )
+from tests.made_states import BUNDLE, like, state_at
 
 
 @pytest.fixture
@@ -158,12 +143,6 @@ def test_an_unfinished_checkpoint_is_ignored(workdir):
     checkpoints = Checkpoints(workdir, "test/accuracy")
     assert checkpoints.latest_step == 6
     checkpoints.close()
-
-
-def like() -> TrainState:
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = jax.eval_shape(lambda: state_at(0))
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
 def cut_arrays(folder):

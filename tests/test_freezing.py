@@ -8,34 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import linen as nn
 from flax.errors import InvalidRngError
 from flax.traverse_util import flatten_dict
 
 from rann_jax import models, optimizer
 from rann_jax.freezing import Freezing
 from rann_jax.models import panns, rann
-from rann_jax.models.norm import BatchNorm
 from rann_jax.state import create_state
 from rann_jax.steps import make_train_step
+from tests.small_network import IMAGES, Small
 
-IMAGES = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
 LABELS = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]]
-
-
-class Small(nn.Module):
-    """A network with the parts that freezing handles: BatchNorm, dropout, an embedding and a last layer."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        return nn.Dense(3, name="fc2")(self.embed(x, train=train))
-
-    @nn.compact
-    def embed(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        for layer in range(3):
-            x = BatchNorm(name=f"norm{layer}")(nn.Dense(8, name=f"dense{layer}")(x), train=train)
-            x = nn.Dropout(0.5, deterministic=not train)(nn.relu(x))
-        return x
 
 
 def trained(patterns: tuple[str, ...], steps: int = 3):

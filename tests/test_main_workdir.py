@@ -27,8 +27,8 @@ from rann_jax.record import Record
 from rann_jax.tagger import Tagger
 from rann_jax.writers import read_metrics
 from tests import two_blocks
+from tests.made_states import BUNDLE, like, state_at
 from tests.running import TINY, rann, run_tiny, tiny
-from tests.test_checkpoint import BUNDLE, like, state_at
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled", "one_device")
 

@@ -13,7 +13,7 @@ from rann_jax.main import run
 from rann_jax.state import create_state
 from tests import tiny, tiny_panns
 from tests.conftest import TINY_LABELS
-from tests.test_freezing import IMAGES, Small
+from tests.small_network import IMAGES, Small
 
 HEAD = {"params/fc2/kernel", "params/fc2/bias"}
 
