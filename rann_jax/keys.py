@@ -9,12 +9,13 @@ from rann_jax.options import did_you_mean
 
 # Each section with its keys; '' is the config itself. The other sections hold the options of a builder, which
 # refuses unknown ones.
+# fmt: off
 KEYS = {
     "": [
-        *["seed", "data_dir", "prepared_dir", "dataset", "prepare", "splits", "sampling", "loader"],
-        *["sharding", "task", "num_classes", "sample_rate", "t_c", "feature", "augment", "model", "dtype"],
-        *["init_from", "batch_size", "accumulate", "batch_norm_groups", "total_steps", "optimizer"],
-        *["ema_decay", "log_every", "eval_every", "save_every", "best_metric", "eval"],
+        "seed", "data_dir", "prepared_dir", "dataset", "prepare", "splits", "sampling", "loader", "sharding",
+        "task", "num_classes", "sample_rate", "t_c", "feature", "augment", "model", "dtype", "init_from",
+        "batch_size", "accumulate", "batch_norm_groups", "total_steps", "optimizer", "ema_decay",
+        "log_every", "eval_every", "save_every", "best_metric", "eval",
     ],
     "loader": ["num_threads", "prefetch"],
     "sharding": ["model", "rules"],
@@ -22,9 +23,9 @@ KEYS = {
     "prepare": ["storage", "max_failed_share", "workers", "max_seconds"],
 }
 SECTIONS = [
-    *["dataset", "prepare", "splits", "loader", "sharding"],
-    *["feature", "augment", "model", "optimizer", "eval"],
+    "dataset", "prepare", "splits", "loader", "sharding", "feature", "augment", "model", "optimizer", "eval",
 ]
+# fmt: on
 
 # Keys that configs of earlier versions lack, with the values that match what those versions did. Any other
 # absent key differs from a present one, even if that is empty, zero or false.

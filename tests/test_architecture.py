@@ -96,4 +96,5 @@ def test_no_imports_are_circular():
 def test_predictions_and_records_are_read_without_jax():
     """A program that starts runs in other processes leaves the devices to them."""
     code = "import sys, rann_jax.predictions, rann_jax.record; sys.exit('jax' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, timeout=100)
+    ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False, timeout=100)
+    assert ended.returncode == 0

@@ -48,7 +48,7 @@ def test_configs_of_earlier_versions_lack_keys():
     config = tiny.get_config()
     for key in ("sampling", "init_from", "accumulate", "batch_norm_groups", "prepare", "sharding"):
         del config[key]
-    build(config)
+    assert build(config).config == config
 
 
 def test_a_misspelt_key_in_the_config_of_a_run_is_one_line(tmp_path):
