@@ -45,10 +45,10 @@ def base() -> ConfigDict:
             # Training augmentations, each with its options; {} means none. Every one takes `probability` (of
             # applying it to an example) and `until` (the share of training after which it stops).
             "augment": {"mixup": {"alpha": 1.0}},
-            # The network. name: a RANN's name repeats t_c. remat: recompute each block in the backward pass,
-            # for less memory, more time and the same numbers. blocks_per_stage: blocks in each of a RANN's
-            # five stages; None means the deck's 4. width: divisor of a PANN's channels; None means the
-            # published 1 (a RANN's width is in its name).
+            # The network. name: the first number in a RANN's name must equal t_c. remat: recompute each block
+            # in the backward pass, for less memory, more time and the same numbers. blocks_per_stage: blocks
+            # in each of a RANN's five stages; None means the deck's 4. width: divisor of a PANN's channels;
+            # None means the published 1 (a RANN's width is in its name).
             "model": {
                 "name": "rann-4x4-1",
                 "remat": False,
@@ -64,9 +64,9 @@ def base() -> ConfigDict:
             # gradients. This needs the memory of one part only. The result equals that of the whole batch
             # except for BatchNorm, which sees one part at a time.
             "accumulate": 1,
-            # Number of equal groups into which BatchNorm divides what is computed at once, each with its own
-            # statistics. 1 means statistics over all devices; as many groups as devices mean statistics per
-            # replica.
+            # BatchNorm divides the batch (with accumulate, each part of it) into this many equal groups, each
+            # with its own statistics. 1 means statistics over all devices; as many groups as devices mean
+            # statistics per device.
             "batch_norm_groups": 1,
             "total_steps": 1000,
             # frozen: globs of parameters that are not trained, such as 'conv_block1'; 'trunk' means all but

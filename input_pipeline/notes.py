@@ -1,4 +1,4 @@
-"""What a user should know of a prepared copy: sound that was left out, or is in two splits; unused splits."""
+"""Warnings about a prepared copy: sound that was left out or is in two splits, and splits without a use."""
 
 import sys
 from collections.abc import Mapping

@@ -14,8 +14,8 @@ W` makes a web page of it.
 
 With --finished nothing is trained. cells.md says which cells (one feature on one fold) are finished and which
 are not; the other tables cover the folds that every feature with a finished cell has. A cell counts as
-finished with its config and predictions alone, so results can be kept without the weights. A cell whose
-predictions were since made from other data or with other settings, by --mode=eval, is refused.
+finished if its config and predictions are there, so results can be kept without the weights. A cell is
+refused if --mode=eval has since replaced its predictions by those of other data or other settings.
 
 Any --config.key=value is passed on to every run.
 """

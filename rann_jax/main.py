@@ -13,10 +13,12 @@ Without --config, --mode=eval scores as the run itself did. --checkpoint=best sc
 instead of the latest, and keeps its predictions as predictions/SPLIT.best.npz beside the latest's.
 
 A run can span several processes. On a TPU slice, in a Slurm step, under Open MPI and in a Kubernetes job they
-find each other; elsewhere, start each with --coordinator=HOST:PORT --num_processes=N --process_id=K. On
-SIGTERM or Ctrl-C to any of them, all save at the same step and exit with code 75; the same command resumes
-from there. Before the first step, SIGTERM ends a process at once, and several within seconds, with the same
-code. A second Ctrl-C interrupts at once.
+find each other; elsewhere, start each with --coordinator=HOST:PORT --num_processes=N --process_id=K.
+
+SIGTERM or Ctrl-C stops a run: all of its processes save at the same step and exit with code 75, and the same
+command resumes from there. Before the first step there is nothing to save: SIGTERM then ends a single process
+at once and several processes within seconds, with the same code. A second Ctrl-C interrupts at once.
+
 Every JAX setting is also a flag: --jax_platforms=cpu, --jax_num_cpu_devices=2.
 
 Compiled programs are cached in ~/.cache/rann_jax/compiled. --jax_compilation_cache_dir=DIR moves the cache;
@@ -67,10 +69,10 @@ _CHECKPOINT = flags.DEFINE_enum(
     "and SPLIT.best.json.",
 )
 _QUIET = flags.DEFINE_bool("quiet", False, "No progress bars and no overview.")
-_NOTES = flags.DEFINE_bool("notes", True, "Show what the config file says of the data, if it reads any.")
+_NOTES = flags.DEFINE_bool("notes", True, "Print what a config that reads the data has found in it.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if no cluster is detected.")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of this run; see coordinator.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Index of this process, from 0; see coordinator.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes; needs --coordinator.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Index of this process, from 0; needs --coordinator.")
 _HEARTBEAT = flags.DEFINE_integer(
     "heartbeat_seconds",
     distributed.HEARTBEAT_SECONDS,

@@ -5,8 +5,8 @@ sound takes no more memory than a minute. The network hears overlapping windows 
 are the mean over its windows, as in Tagger.tag. Several workdirs form an ensemble: their probabilities are
 fused window by window, and the conflict between the models is shown.
 
-Label tracks, selection tables and pictures are named after the sounds. For sounds found in a named folder,
-they are in the same sub-folders below the output folder as the sounds are below the named folder.
+Label tracks, selection tables and pictures are named after the sounds. Sub-folders are kept: with --audacity
+labels, the label track of recordings/night/owl.wav, found in recordings, is labels/night/owl.wav.txt.
 """
 
 import argparse
@@ -57,7 +57,12 @@ def _parser() -> argparse.ArgumentParser:
         "sources", metavar="FILE_OR_FOLDER", type=Path, nargs="+", help="folders are searched for sound files"
     )
     add("--rule", choices=tuple(fusion.RULES), help=f"how several models are fused (default: {DEFAULT_RULE})")
-    add("--checkpoint", choices=("latest", "best"), default="latest", help="default: %(default)s")
+    add(
+        "--checkpoint",
+        choices=("latest", "best"),
+        default="latest",
+        help="checkpoint to load (default: %(default)s)",
+    )
     add("--top", type=int, metavar="K", help=f"tags shown for a file (default: {TOP})")
     add("--threshold", type=float, metavar="P", help="leave out tags and events below this probability")
     add("--hop", type=float, metavar="SECONDS", help="time between window starts (default: half a window)")
@@ -75,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="write a label track per file; needs --threshold or --top",
     )
-    add("--raven", type=Path, metavar="FOLDER", help="write a Raven selection table per file; likewise")
+    add("--raven", type=Path, metavar="FOLDER", help="as --audacity, but Raven selection tables")
     add("--picture", type=Path, metavar="FOLDER", help="draw each file's spectrogram and probabilities")
     add("--quiet", action="store_true", help="no progress bar")
     return parser

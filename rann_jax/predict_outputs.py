@@ -1,4 +1,4 @@
-"""What `rann_jax.predict` writes about files, and whether it can; tag_output.py has the formats."""
+"""The outputs of `rann_jax.predict`, and checks that they can be written; tag_output.py has the formats."""
 
 import os
 import sys

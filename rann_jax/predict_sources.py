@@ -1,4 +1,4 @@
-"""What `rann_jax.predict` is told to tag: which arguments are workdirs, and the files of the others."""
+"""The arguments of `rann_jax.predict`: which ones are workdirs, and the sound files in the others."""
 
 from collections.abc import Sequence
 from pathlib import Path

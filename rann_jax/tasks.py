@@ -1,4 +1,4 @@
-"""The two tasks, and what the models of each are scored and compared by. This module imports nothing.
+"""The two tasks, and the measures by which their models are scored and compared. Imports nothing.
 
 "classification" means one class per clip (softmax), "tagging" any number of classes per clip (sigmoid).
 """

@@ -9,13 +9,13 @@ conflict. The same is available as JSON:
 /api/tag takes top (the number of classes, 1 to 100), hop (seconds between windows) and spectrogram (true or
 false). The tags are the classes of the highest mean over all windows. timeline.labels are the classes with
 the most probable single windows, so that a short event is shown too, even if it is not among the tags.
-No sound may have more windows than one of --max-seconds has with the default hop, half a window; with a finer
-hop, only shorter sounds are accepted.
+The number of windows is limited to that of a sound of --max-seconds at the default hop of half a window, so
+with a finer hop only shorter sounds are accepted.
 
 The server listens on this machine only, unless --host says otherwise. It stores no sound and asks for no
 password; it protects itself only by the limits below, so put a proxy that authenticates your users in front
-of it. Sounds are processed one at a time. Beyond four that wait or are processed, or two of one client, they
-are answered with status 503. A connection is closed after ten seconds in which its client begins no request,
+of it. Sounds are processed one at a time. At most four may wait or be processed, two of them from one client;
+others get status 503. A connection is closed after ten seconds in which its client begins no new request,
 or reads no more of an answer. An upload may take a minute. Ctrl-C or SIGTERM stops the server; what is not
 finished five seconds later is answered with status 503.
 
