@@ -1,4 +1,4 @@
-"""The tables in docs/results.md follow from the predictions in results/."""
+"""The tables in docs/results.md and results/README.md follow from the predictions in results/."""
 
 import argparse
 import json
@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("quickly_compiled")]
 
 RESULTS = REPOSITORY / "results"
 RESULTS_PAGE = REPOSITORY / "docs" / "results.md"
+PAGES = (RESULTS_PAGE, RESULTS / "README.md")
 FUSED = ("log_mel", "mfcc", "cqt", "gfcc", "wavegram")  # the features that the deck fuses
 SUMMARISED = {"esc10_small": "| [ESC-10]", "ravdess_small": "| [RAVDESS]"}  # rows of the first table
 KEPT = sorted(path.parent for path in RESULTS.glob("*/environment.json"))
@@ -41,12 +42,19 @@ def kept(request):
 
 
 def quoted(rows) -> bool:
-    return tables.readable(rows) in RESULTS_PAGE.read_text()
+    """Return whether a page has this table, and the table ends there."""
+    return any(f"\n\n{tables.readable(rows)}\n\n" in f"{page.read_text()}\n" for page in PAGES)
 
 
-def short(share: float) -> str:
-    """Return a share as in `.877`."""
-    return f"{share:.3f}".removeprefix("0")
+def run_or_not(work, done) -> list[dict[str, str]]:
+    """Return one row per fold: which features have been trained and scored on it; named after the folder."""
+    features = dict.fromkeys(cell.feature for cell in work)
+    run = {(cell.feature, cell.fold) for cell in done}
+    fold = f"{work[0].workdir.parents[1].name}, fold"
+    return [
+        {fold: str(k)} | {f: "run" if (f, k) in run else "not run" for f in features}
+        for k in dict.fromkeys(cell.fold for cell in work)
+    ]
 
 
 def test_every_folder_is_a_cross_validation():
@@ -60,9 +68,13 @@ def test_no_path_of_the_machine_is_published():
         assert not re.search(r'[" =]/\w', path.read_text()), path
 
 
-def test_every_cell_is_in_the_table_of_cells(kept):
+def test_every_cell_is_shown_as_run_or_not_run(kept):
+    assert quoted(run_or_not(*kept))
+
+
+def test_every_trained_cell_is_in_the_table_of_cells(kept):
     work, done = kept
-    assert quoted(crossval_tables.cell_rows(work, done))
+    assert quoted(crossval_tables.cell_rows([cell for cell in work if cell in done], done))
 
 
 def test_features_and_their_intervals(kept):
@@ -85,7 +97,7 @@ def test_every_fusion_under_every_rule(kept):
         best = max(rows[: len(pooled)], key=lambda row: row["accuracy"])
         fused = max(value for name, value in lines[-1].items() if name in fusion.RULES)
         (said,) = (line for line in RESULTS_PAGE.read_text().splitlines() if line.startswith(begins))
-        assert f"| {best['models']} {short(best['accuracy'])} | {short(fused)} " in said
+        assert f"| {best['models']} {best['accuracy']:.3f} | {fused:.3f} " in said
 
 
 def test_the_errors_of_features_are_those_measured():
