@@ -100,18 +100,27 @@ def test_every_fusion_under_every_rule(kept):
         assert f"| {best['models']} {best['accuracy']:.3f} | {fused:.3f} " in said
 
 
-def test_the_errors_of_features_are_those_measured():
-    """README's table of errors repeats that of the benchmark's results file."""
+def errors(text: str) -> dict[tuple[str, str], float]:
+    """Return the errors in a table by feature and library."""
+    header, _, *rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    cells = ((row[0], zip(header[2:], row[2:], strict=True)) for row in rows)
+    return {(feature, by): float(e) for feature, row in cells for by, e in row if e != "-"}
+
+
+def measured_errors() -> dict[tuple[str, str], float]:
     page = (REPOSITORY / "benchmarks" / "results" / "features_cpu.md").read_text()
-    quoted = (REPOSITORY / "README.md").read_text().split("### Exactness")[1].split("## Speed")[0]
+    return errors(page.split("Errors alone")[1])
 
-    def errors(text: str) -> dict[tuple[str, str], float]:
-        """Return the errors by feature and library."""
-        header, _, *rows = [
-            line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")
-        ]
-        cells = ((row[0], zip(header[2:], row[2:], strict=True)) for row in rows)
-        return {(feature, by): float(e) for feature, row in cells for by, e in row if e != "-"}
 
-    assert errors(quoted) == errors(page.split("Errors alone")[1])
-    assert len(errors(quoted)) > 30
+def test_the_errors_of_features_are_those_measured():
+    """The page on exactness repeats the table of the benchmark's results file."""
+    quoted = errors((REPOSITORY / "docs" / "exactness.md").read_text())
+    assert quoted == measured_errors()
+    assert len(quoted) > 30
+
+
+def test_readme_has_our_errors_of_seven_features():
+    quoted = errors((REPOSITORY / "README.md").read_text().split("### Exactness")[1].split("## Speed")[0])
+    assert len(quoted) == 7
+    assert quoted.items() <= measured_errors().items()
+    assert {by for _, by in quoted} == {"ours"}
