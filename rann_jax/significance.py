@@ -1,9 +1,16 @@
-"""Uncertainty of scores: bootstrap confidence intervals over clips, and McNemar's exact test of two models.
+"""Uncertainty of scores: bootstrap confidence intervals, and tests of whether one model beats another.
 
 The bootstrap draws clips with replacement and scores every draw (Efron, 1979). A draw is a vector of how
-often each clip was drawn, so many draws are scored at once by matrix products. Clips are treated as
-independent: the intervals account neither for several clips by one speaker nor for the training seed.
+often each clip was drawn, so many draws are scored at once by matrix products.
+
+Clips of one speaker, or cut from one recording, are alike, so they say less than as many independent clips.
+Where `groups` says which clips belong together, whole groups are drawn (the cluster bootstrap; Davison &
+Hinkley, 1997, 3.8), and models are compared by the signs of the groups' differences instead of by McNemar's
+test, which takes clips as independent. Nothing here accounts for the training seed.
 """
+
+import re
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import sparse
@@ -25,15 +32,51 @@ def check_draws(draws: int) -> None:
         raise ConfigError(f"--bootstrap {draws}: give a number of draws, or 0 for no intervals")
 
 
-def draw_counts(clips: int, draws: int, seed: int = 0) -> Array:
+def groups_of(ids: Sequence[str], pattern: str) -> Array:
+    """Return the group of each clip, (n,) integers from 0: what a regular expression finds in its id.
+
+    Args:
+      ids: (n,) ids of the clips.
+      pattern: regular expression, searched for in each id. The group is what its first parentheses hold, or
+        without parentheses all that it matches.
+
+    Raises:
+      ConfigError: the pattern is not a regular expression, an id does not contain it, or all are alike.
+
+    >>> groups_of(["03-01-actor1", "04-02-actor1", "03-01-actor2"], "actor([0-9]+)")
+    array([0, 0, 1])
+    """
+    try:
+        found = [re.search(pattern, str(name)) for name in ids]
+    except re.error as error:
+        raise ConfigError(f"--groups {pattern}: not a regular expression: {error}") from None
+    if None in found:
+        raise ConfigError(f"--groups {pattern}: not found in the clip id {ids[found.index(None)]}")
+    names = [each[1 if each.re.groups else 0] or "" for each in found if each]
+    distinct, groups = np.unique(names, return_inverse=True)
+    if len(distinct) < 2:
+        raise ConfigError(f"--groups {pattern}: finds the same in every clip id: {str(distinct[0])!r}")
+    return groups
+
+
+def draw_counts(clips: int, draws: int, seed: int = 0, groups: Array | None = None) -> Array:
     """Return how often each clip is in each draw with replacement, (draws, clips) uint8.
 
     A byte is enough: a clip is drawn more than 255 times with a probability below 1 / 256!.
+
+    Args:
+      clips: number of clips n.
+      draws: number of draws.
+      seed: seed of the draws.
+      groups: (n,) integers from 0: as many groups as there are are drawn, each with all of its clips, so
+        draws differ in their number of clips unless groups are of equal size. None draws single clips.
     """
     rng = np.random.default_rng(seed)
+    units = clips if groups is None else int(groups.max()) + 1
     counts = np.empty((draws, clips), np.uint8)
     for draw in counts:  # all draws at once would take eight bytes a count
-        draw[:] = rng.multinomial(clips, np.full(clips, 1 / clips))
+        drawn = rng.multinomial(units, np.full(units, 1 / units))
+        draw[:] = drawn if groups is None else drawn[groups]
     return counts
 
 
@@ -145,6 +188,48 @@ def mcnemar(first: Array, second: Array) -> float:
     only_second = int(np.sum((second > 0) & (first == 0)))
     differing = only_first + only_second
     return float(min(1.0, 2 * binom.cdf(min(only_first, only_second), differing, 0.5)))
+
+
+def sign_flips(differences: Array, groups: Array, flips: int = 10_000, seed: int = 0) -> tuple[Array, Array]:
+    """Return p-values of models against one other model, and the same corrected for the number of models.
+
+    If two models are equally good, the difference between them is as likely to have the opposite sign in each
+    group of clips. So the signs of whole groups are flipped at random, and p is the share of flips whose
+    difference is at least as far from zero, two-sided, the observed one included. Corrected, it is the share
+    in which any model's difference is, in units of its standard error (Westfall & Young, 1993, single-step
+    maxT): the chance that the best of so many would look as good by chance alone.
+
+    Args:
+      differences: (models, n), on each clip the result of a model minus that of the other.
+      groups: (n,) integers from 0, the group of each clip.
+      flips: number of random flips; the least possible p is 1 / (flips + 1).
+      seed: seed of the flips.
+
+    Returns:
+      p and corrected p, (models,) each. 1 for a model without any difference.
+    """
+    number = int(groups.max()) + 1
+    sums = np.stack([np.bincount(groups, row, number) for row in np.asarray(differences, np.float64)])
+    signs = np.random.default_rng(seed).integers(0, 2, (flips, number), np.int8) * 2 - 1
+    flipped = np.abs(_student(sums, signs))
+    observed = np.abs(_student(sums, np.ones((1, number), np.int8)))[0]
+    reached = observed * (1 - 1e-9)  # equal ones count, whatever their rounding
+    exceed = (flipped >= reached).sum(axis=0)
+    exceed_any = (flipped.max(axis=1, keepdims=True) >= reached).sum(axis=0)
+    return (1 + exceed) / (1 + flips), (1 + exceed_any) / (1 + flips)
+
+
+def _student(sums: Array, signs: Array) -> Array:
+    """Return Student's t of the groups' sums (models, groups) under each vector of signs, (flips, models).
+
+    Under flips it grows with the size of the mean, because the squares do not change.
+    """
+    number = sums.shape[1]
+    means = (signs @ sums.T) / number
+    squares = np.square(sums).mean(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = np.sqrt(np.maximum(squares - means**2, 0) / (number - 1))
+        return np.where(means == 0, 0.0, means / spread)
 
 
 def right(targets: Array, probabilities: Array) -> Array:

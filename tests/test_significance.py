@@ -1,14 +1,16 @@
-"""Bootstrap scores equal scikit-learn's on the clips drawn; McNemar's test equals SciPy's binomial test."""
+"""Bootstrap scores equal scikit-learn's on the clips drawn; tests of two models equal SciPy's."""
 
+import re
 import tracemalloc
 
 import numpy as np
 import pytest
 from scipy.special import ndtri
-from scipy.stats import binomtest
+from scipy.stats import binomtest, permutation_test
 from sklearn import metrics as sk
 
 from rann_jax import metrics, significance
+from rann_jax.errors import ConfigError
 
 pytestmark = pytest.mark.fast
 
@@ -164,3 +166,74 @@ def test_mcnemar(only_first, only_second):
     n = only_first + only_second
     expected = binomtest(only_first, n, 0.5).pvalue if n else 1.0
     np.testing.assert_allclose(significance.mcnemar(first, second), expected, rtol=1e-9)
+
+
+def test_the_groups_of_clips():
+    ids = ["5-100-A", "3-200-A", "5-200-B"]
+    np.testing.assert_array_equal(significance.groups_of(ids, "-([0-9]+)-"), [0, 1, 1])
+    np.testing.assert_array_equal(significance.groups_of(ids, "[AB]$"), [0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("-(", "not a regular expression"),
+        ("x", "not found in the clip id a-1"),
+        ("-", "finds the same in every clip id: '-'"),
+    ],
+)
+def test_groups_that_cannot_be_told(pattern, said):
+    with pytest.raises(ConfigError, match=re.escape(f"--groups {pattern}: {said}")):
+        significance.groups_of(["a-1", "b-2"], pattern)
+
+
+def test_draws_of_groups_contain_whole_groups():
+    groups = np.array([0, 1, 0, 2, 1, 0])
+    counts = significance.draw_counts(6, 50, groups=groups)
+    of_group = counts[:, [0, 1, 3]]
+    np.testing.assert_array_equal(counts, of_group[:, groups])
+    np.testing.assert_array_equal(of_group.sum(axis=1), 3)
+
+
+def test_an_interval_by_groups_has_the_width_of_as_many_independent_clips():
+    """If the eight clips of a group are always right or wrong together, 50 groups say as much as 50 clips."""
+    hits = np.repeat(np.arange(50) < 40, 8)
+    targets = np.eye(2)[np.zeros(400, int)]
+    scores = np.where(hits[:, None], [[0.9, 0.1]], [[0.1, 0.9]])
+    counts = significance.draw_counts(400, 2000, groups=np.repeat(np.arange(50), 8))
+    low, high = significance.interval(significance.scores(targets, scores, counts)["accuracy"], 0.8)
+    assert abs((high - low) - 2 * 1.96 * np.sqrt(0.8 * 0.2 / 50)) < 0.02
+
+
+def test_sign_flips_against_scipy():
+    """SciPy flips signs by exchanging paired samples; with ten groups it tries all 1024 ways."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(10), 7)
+    differences = rng.integers(-1, 2, (3, 70)) + (rng.random((3, 70)) < [[0.0], [0.2], [0.4]])
+    sums = [np.bincount(groups, row) for row in differences]
+    exact = [
+        permutation_test((each, 0 * each), lambda a, b: np.mean(a - b), permutation_type="samples").pvalue
+        for each in sums
+    ]
+    p, corrected = significance.sign_flips(differences, groups, flips=50_000)
+    np.testing.assert_allclose(p, exact, atol=0.01)
+    assert (corrected >= p).all()
+
+
+def test_the_corrected_p_of_one_model_is_its_p():
+    groups = np.arange(60) // 5
+    differences = np.random.default_rng(1).integers(-1, 3, (1, 60))
+    p, corrected = significance.sign_flips(differences, groups)
+    assert p == corrected
+    assert 0 < p < 0.2
+    assert significance.sign_flips(0 * differences, groups) == (1.0, 1.0)
+
+
+def test_the_best_of_many_equal_models_is_rarely_found_better():
+    """Without correction, the best of 20 models as good as the other has p < .05 in most experiments."""
+    rng = np.random.default_rng(0)
+    groups = np.arange(40) // 2
+    found = [significance.sign_flips(rng.integers(-1, 2, (20, 40)), groups, flips=400) for _ in range(200)]
+    single, corrected = (np.mean([each[k].min() < 0.05 for each in found]) for k in (0, 1))
+    assert single > 0.3
+    assert corrected < 0.09  # .05 is expected, with a standard error of .015
