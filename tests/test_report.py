@@ -119,6 +119,9 @@ def test_the_page_of_a_cross_validation(tmp_path, capsys):
         make_run(cell.workdir)
         run = predicted(number, 1.0 + (cell.feature == "mfcc"), first_clip=CLIPS * cell.fold)
         dataclasses.replace(run, fingerprint=f"of fold {cell.fold}").save(cell.workdir, "test")
+        all_wrong = 1 - np.roll(TARGETS, 1, axis=1)
+        ids = np.array([f"of the validation split {i}" for i in range(CLIPS)])
+        dataclasses.replace(run, ids=ids, targets=all_wrong).save(cell.workdir, "valid")
     assert "finished cross-validation" in refused(report.main, capsys, tmp_path)
     done = {cell: predictions.load(cell.workdir, "test") for cell in cells}
     crossval_tables.write(tmp_path, cells, done, draws=20)
@@ -134,6 +137,7 @@ def test_the_page_of_a_cross_validation(tmp_path, capsys):
         for m in mistakes.worst(collect.read_run(tmp_path / "mfcc" / f"fold{k}", ""), "test", 99)
     ]
     assert max(wrong, key=lambda m: m.error).id in text
+    assert "of the validation split" not in text
     for name, content in (
         ("features", "feature\n../mfcc\n"),
         ("features", "feature,fold1,accuracy\n..,0.5,0.5\n"),

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rann_jax import fusion_table, metrics
+from rann_jax.crossval_cells import SPLIT
 from rann_jax.predictions import Predictions
 from rann_jax.report import markup, mistakes, plots
 from rann_jax.report.collect import CrossValidation, Run
@@ -98,7 +99,8 @@ def of_cross_validation(whole: CrossValidation, command: str) -> Page:
     best = max(whole.features, key=lambda row: row[measure])["feature"]
     _per_feature(page, whole.pooled)
     _classes(page, whole.pooled[best], f"{best}, the feature of the greatest {measure}")
-    found = [m for run in whole.runs[best] for s in run.predictions for m in mistakes.worst(run, s, WORST)]
+    scored = [run for run in whole.runs[best] if SPLIT in run.predictions]
+    found = [mistake for run in scored for mistake in mistakes.worst(run, SPLIT, WORST)]
     found.sort(key=lambda mistake: -mistake.error)
     _mistakes(page, found[:WORST], f"{best}, pooled folds")
     _data(page, {"pooled folds": some})
