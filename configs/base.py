@@ -77,7 +77,7 @@ def base() -> ConfigDict:
                 "frozen": (),
                 "head_learning_rate": placeholder(float),
             },
-            "ema_decay": 0.999,  # decay of the averaged weights; from the code that the paper cites
+            "ema_decay": 0.999,  # decay of the weights' moving average; from the code that the paper cites
             # Intervals in steps. The best checkpoint is kept beside the latest: whenever best_metric, a score
             # of eval.splits, exceeds all before it, the state is saved regardless of save_every. Results are
             # those of the latest checkpoint.
@@ -140,7 +140,7 @@ def on_data_set(
 ) -> ConfigDict:
     """Return an experiment of the usual form on one data set.
 
-    Presets: size (deck: the deck's width, for an accelerator; small: for two CPU cores), feature, valid (a
+    Presets: size (deck: full width, for an accelerator; small: for two CPU cores), feature, valid (a
     split held out of training, as in valid=fold5; see `hold_out`) and, for a data set in folds, fold (the one
     to test on).
 

@@ -58,7 +58,7 @@ def _refused(error: OSError | RuntimeError, root: Path, source: Path) -> str:
     ):
         return f"cannot read {file}: {reason}: fix or remove it"
     return (
-        f"cannot write prepared data to {root}: {reason}: free disk space or name another folder with "
+        f"cannot write the prepared copy to {root}: {reason}: free disk space or name another folder with "
         "--config.prepared_dir"
     )
 

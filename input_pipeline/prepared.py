@@ -1,4 +1,4 @@
-"""A prepared data set: its splits as random-access sources, its labels and its manifests."""
+"""A prepared copy of a data set: its splits as random-access sources, its labels and its manifests."""
 
 import functools
 from collections.abc import Sequence

@@ -4,7 +4,7 @@
 #   bash launch/NAME.sh [--dry-run] [--config.key=value ...]
 #
 #   RANN_CONFIG     the experiment, configs/NAME.py[:presets]
-#   RANN_WORKDIR    folder of the run, visible to all processes (a shared disk or a mounted bucket)
+#   RANN_WORKDIR    the workdir, visible to all processes (a shared disk or a mounted bucket)
 #
 # The head of each launcher lists its other variables. These variables say where a run goes and end up as flags
 # that a dry run shows; the config and the arguments alone decide what is trained. No launcher reads or keeps a

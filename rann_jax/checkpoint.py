@@ -46,7 +46,7 @@ class Checkpoints:
     """The checkpoints of a workdir: the latest two and the best.
 
     Args:
-      workdir: the run's folder; the checkpoints are in its `checkpoints/`.
+      workdir: the run's workdir; the checkpoints are in its `checkpoints/`.
       best_metric: name of the metric whose greatest value marks the best checkpoint; checkpoints saved
         without it are kept only while they are among the latest. None, for programs that only read, uses
         the run's own best_metric.

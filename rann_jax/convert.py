@@ -112,10 +112,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help=".pth or .safetensors")
+    parser.add_argument("file", metavar="FILE", type=Path, help="PyTorch file (.pth) or .safetensors")
     parser.add_argument("--config", required=True, help="configs/NAME.py[:presets] of the network")
     parser.add_argument("--labels", type=Path, metavar="CSV", help=f"default: {CLASSES_FILE} beside FILE")
-    parser.add_argument("--workdir", required=True, type=Path, help="folder to create")
+    parser.add_argument("--workdir", required=True, type=Path, help="workdir to create")
     return parser
 
 

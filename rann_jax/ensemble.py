@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("runs", metavar="RUN_DIR", type=Path, nargs="+", help="workdirs of trained models")
+    parser.add_argument("runs", metavar="WORKDIR", type=Path, nargs="+", help="workdirs of trained models")
     parser.add_argument("--rules", default="all", help="all, or some: wa,ds,ids,murphy,deng")
     parser.add_argument("--subsets", default="all", help="all, or some: log_mel+mfcc,(log_mel+wavegram)+cqt")
     parser.add_argument("--split", default="test", help="split to score (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""Evaluation: score the averaged weights on whole splits, and write the predictions."""
+"""Evaluation: score the moving average of the weights on whole splits, and write the predictions."""
 
 import json
 import math
@@ -79,7 +79,7 @@ def measures(task: str, targets: np.ndarray, scores: np.ndarray) -> Iterator[tup
 
 
 class SplitEvaluator:
-    """Scores the averaged weights on one split; a clip longer than t_c gets the mean over its crops.
+    """Scores the moving average of the weights on one split; a clip beyond t_c gets the mean over its crops.
 
     The mean over evenly spaced crops is (ours): neither the deck nor the paper says how longer clips are
     scored. Metrics are computed over the whole split, never averaged over batches.
@@ -119,7 +119,7 @@ class SplitEvaluator:
         self._trained_steps = 0
 
     def run(self, state: TrainState, told: Callable[[], bool] = lambda: False) -> Iterator[tuple[str, float]]:
-        """Predict the split with the averaged weights, then yield its metrics.
+        """Predict the split with the moving average of the weights, then yield its metrics.
 
         The metrics are mAP, accuracy and macro F1 for classification; mAP, mAUC and d' for tagging. Classes
         without positives are left out of the means; `undefined_classes` counts them. `clips` counts the
@@ -254,7 +254,7 @@ def evaluate_checkpoint(
     Args:
       experiment: the run's experiment.
       prepared: the data.
-      workdir: the run's folder.
+      workdir: the run's workdir.
       which: "latest" or "best".
 
     Raises:

@@ -110,7 +110,9 @@ def onnx(tagger: Tagger) -> Exported:
 
 
 def safetensors(tagger: Tagger) -> Exported:
-    """Return the averaged weights by Flax name, such as params/fc2/kernel; the header has `description`.
+    """Return the moving average of the weights by Flax name, such as params/fc2/kernel.
+
+    The header has `description`.
 
     Raises:
       ConfigError: the package safetensors is not installed.
@@ -186,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("workdir", metavar="WORKDIR", type=Path, help="folder of a trained model")
+    parser.add_argument("workdir", metavar="WORKDIR", type=Path, help="workdir of a trained model")
     parser.add_argument("--to", choices=tuple(FORMATS), required=True, help="the format")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: WORKDIR/export")
     parser.add_argument(

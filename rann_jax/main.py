@@ -58,7 +58,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _CONFIG = define_config()
 flags.declare_key_flag("config")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; created if it does not exist.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for all that the run writes; created if missing.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train (or resume), or only evaluate.")
 _CHECKPOINT = flags.DEFINE_enum(
     "checkpoint",
@@ -125,7 +125,7 @@ def _weights(experiment: Experiment, workdir: Path) -> pretrained.Source | None:
 
 
 def _data(config: ConfigDict, uses: Iterable[str], quiet: bool) -> Prepared:
-    """Return the prepared data; `uses` are the keys of config.splits that are read."""
+    """Return the prepared copy; `uses` are the keys of config.splits that are read."""
     splits = {use: config.splits[use] for use in uses}
     prepared = prepare(**data_options(config), splits=splits, progress=not quiet and distributed.is_primary())
     check_labels(config, prepared.labels)
@@ -175,7 +175,7 @@ def _program(_: Sequence[str]) -> int:
     stdlib_logging.getLogger("asyncio").setLevel(stdlib_logging.CRITICAL)
     workdir = _WORKDIR.value
     if not workdir:
-        raise ConfigError("--workdir is missing: name the folder of the run, such as runs/quickstart")
+        raise ConfigError("--workdir is missing: name a folder for the run, such as runs/quickstart")
     compilation_cache.enable()
     return _work(Path(workdir))
 

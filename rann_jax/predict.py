@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("workdir", metavar="WORKDIR", type=Path, help="folder of a trained model; more may follow")
+    add("workdir", metavar="WORKDIR", type=Path, help="workdir of a trained model; more may follow")
     add(
         "sources", metavar="FILE_OR_FOLDER", type=Path, nargs="+", help="folders are searched for sound files"
     )

@@ -109,7 +109,7 @@ def classes_of(source: Source, network: str) -> int:
 
 
 def _of_workdir(path: Path, experiment: Experiment) -> Source:
-    """Return the averaged weights of a workdir's latest checkpoint."""
+    """Return the moving average of the weights of a workdir's latest checkpoint."""
     trained, variables, labels = load_trained(path)
     _check_same_front_end(str(path), trained.front_end, experiment.front_end)
     return Source(str(path), flatten_dict(jax.device_get(variables)), labels)

@@ -45,7 +45,7 @@ class TrainState:
 
     @property
     def ema_variables(self) -> dict[str, Any]:
-        """The averaged weights and statistics, in the form that `model.apply` takes."""
+        """The moving average of weights and statistics, in the form that `model.apply` takes."""
         return {"params": self.ema_params, "batch_stats": self.ema_batch_stats}
 
 

@@ -58,10 +58,10 @@ class Tagger(Listener):
     def load(
         cls, workdir: str | Path, *, checkpoint: str = "latest", batch_size: int | None = None
     ) -> "Tagger":
-        """Load the averaged weights of a run, and the config and labels saved with them.
+        """Load the moving average of a run's weights, and the config and labels saved with them.
 
         Args:
-          workdir: the run's folder; only its `checkpoints/` is read.
+          workdir: the run's workdir; only its `checkpoints/` is read.
           checkpoint: "latest", the newest that can be read, with a warning for each that cannot; or "best".
           batch_size: largest number of windows computed together; None means 16, or 4 on a CPU.
 

@@ -20,7 +20,7 @@ class Trained(NamedTuple):
 
     Attributes:
       experiment: config, front end and network.
-      variables: averaged weights and statistics on one device, in the form that `model.apply` takes.
+      variables: moving average of weights and statistics on one device, as `model.apply` takes them.
       labels: class names, in the order of the logits.
     """
 
@@ -33,7 +33,7 @@ def load_trained(workdir: Path, checkpoint: str = "latest") -> Trained:
     """Return the model of a workdir; only its `checkpoints/` is read.
 
     Args:
-      workdir: the run's folder.
+      workdir: the run's workdir.
       checkpoint: "latest" or "best", as for `Checkpoints.restore_chosen`.
 
     Raises:
@@ -42,7 +42,7 @@ def load_trained(workdir: Path, checkpoint: str = "latest") -> Trained:
     if checkpoint not in ("latest", "best"):
         raise ConfigError(f"checkpoint={checkpoint!r}: it must be latest or best")
     if not is_workdir(workdir):
-        raise ConfigError(f"{workdir} holds no checkpoints/: name the folder of a trained model")
+        raise ConfigError(f"{workdir} holds no checkpoints/: name the workdir of a trained model")
     with closing(Checkpoints(workdir)) as checkpoints:
         experiment = build(known(ConfigDict(checkpoints.newest_record().bundle["config"])))
         like = experiment.abstract_state(SingleDeviceSharding(jax.local_devices()[0]))

@@ -136,7 +136,7 @@ def save_config(workdir: Path, config: ConfigDict) -> None:
         file.write(config.to_json_best_effort(indent=2) + "\n")
 
 
-def load_config(workdir: Path, option: str = "--workdir", what: str = "the folder of a run") -> ConfigDict:
+def load_config(workdir: Path, option: str = "--workdir", what: str = "a workdir") -> ConfigDict:
     """Return the config of the run in a workdir.
 
     Raises:

@@ -29,7 +29,7 @@ class MetricWriter:
     often it was stopped and whenever it saved.
 
     Args:
-      workdir: the run's folder.
+      workdir: the run's workdir.
       resume_step: step at which training resumes. Rows of later steps, which a killed run wrote after its
         last checkpoint, are removed, because they will be written again.
       active: whether to write at all; only one of several processes does.

@@ -1,4 +1,4 @@
-"""PyTorch checkpoints are read and written exactly; anything else is refused in one line."""
+"""PyTorch files are read and written exactly; anything else is refused in one line."""
 
 import builtins
 import pickle

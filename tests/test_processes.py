@@ -33,7 +33,7 @@ HEARTBEAT_SECONDS = 10
 
 
 class Launcher:
-    """Launches runs that share prepared data."""
+    """Launches runs that share a prepared copy."""
 
     def __init__(self, folder: Path):
         self.folder = folder

@@ -24,7 +24,7 @@ from rann_jax.features import signal
 from rann_jax.features.clipwise import clipwise
 from rann_jax.features.power import squared
 
-# The wavelet's Gaussian is truncated where it has fallen to this fraction of its peak (100 dB in power), both
+# The wavelet's Gaussian is truncated where it has fallen to this share of its peak (100 dB in power), both
 # in frequency (the band that is kept) and in time (the zeros that keep the clip's ends from overlapping).
 CUT = 1e-5
 

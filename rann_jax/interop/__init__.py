@@ -1,4 +1,4 @@
-"""Conversion of weights from and to PyTorch: published PANNs checkpoints, and RANNs under our own names.
+"""Conversion of weights from and to PyTorch: published files of PANNs, and RANNs under our own names.
 
     variables, skipped = interop.load_torch("Cnn14_mAP=0.431.pth", "cnn14")
     logits = models.create("cnn14", num_classes=527).apply(variables, images)

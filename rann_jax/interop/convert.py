@@ -34,7 +34,7 @@ class Loaded(NamedTuple):
 
 
 def load_torch(source: str | os.PathLike | Mapping[str, Any], network: str, **options: Any) -> Loaded:
-    """Load linen variables of `network` from a PyTorch checkpoint; it sets the number of classes.
+    """Load linen variables of `network` from a PyTorch file; it sets the number of classes.
 
     Args:
       source: a `.pth` file, whose code is never run; a `.safetensors` file; or a state_dict of tensors or

@@ -13,7 +13,7 @@ import numpy as np
 from rann_jax.errors import ConfigError, one_line_reason
 from rann_jax.workdir import replace_atomically
 
-# Keys under which training programs keep the state_dict in a checkpoint: PANNs, and Lightning.
+# Keys under which training programs keep the state_dict in a PyTorch file: PANNs, and Lightning.
 STATE_DICT_KEYS = ("model", "state_dict")
 
 
@@ -53,7 +53,7 @@ def describe(source: str | os.PathLike | Mapping[str, Any]) -> str:
 
 def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
-        raise ConfigError(f"{path}: no such file; name a PyTorch checkpoint, .pth or .safetensors")
+        raise ConfigError(f"{path}: no such file; name a PyTorch file, or .safetensors")
     package = _package(path)
     try:
         if path.suffix == ".safetensors":

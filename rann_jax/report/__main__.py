@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "workdir", metavar="WORKDIR", type=Path, help="folder of a run or of rann_jax.crossval"
+        "workdir", metavar="WORKDIR", type=Path, help="workdir of a run or of rann_jax.crossval"
     )
     parser.add_argument("--out", type=Path, help="folder to write to (default: WORKDIR/report)")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The worst mistakes of a model, and their sound if the prepared data still exists."""
+"""The worst mistakes of a model, and their sound if the prepared copy still exists."""
 
 import dataclasses
 import math

@@ -223,7 +223,7 @@ def _mistakes(page: Page, found: Sequence[mistakes.Mistake], where: str) -> None
     if any(wave is not None and len(wave) for wave in waves):
         page.section(title, explained, mistakes.spectrograms(found, waves), markup.table(rows))
     else:
-        text = "No spectrograms: the prepared data of this run is no longer where its config says."
+        text = "No spectrograms: the prepared copy of this run's data is no longer where its config says."
         page.section(title, explained, markup.paragraph(text), markup.table(rows))
 
 

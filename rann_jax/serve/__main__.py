@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("workdirs", metavar="WORKDIR", type=Path, nargs="+", help="folder of a trained model")
+    add("workdirs", metavar="WORKDIR", type=Path, nargs="+", help="workdir of a trained model")
     add("--rule", choices=tuple(fusion.RULES), help=f"how several models are fused (default: {DEFAULT_RULE})")
     add(
         "--checkpoint",
