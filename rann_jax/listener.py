@@ -13,9 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from input_pipeline.audio import LOUDEST, RATES, FullScale, from_int16
 from rann_jax.dispatch import one_behind
 from rann_jax.errors import ConfigError
+from rann_jax.features.signal import number
+from rann_jax.sound import check_finite, check_rate, checked, checked_blocks
 from rann_jax.timeline import RunningMean, Timeline, WindowProbabilities, joined
 from rann_jax.windows import batched, resampled, sliding
 
@@ -46,11 +47,12 @@ class Listener(abc.ABC):
         """Return the number of samples between window starts every `seconds`; None means half a window.
 
         Raises:
-          ValueError: the hop rounds to zero samples, or is longer than a window.
+          ValueError: the hop is not a number, rounds to zero samples, or is longer than a window.
         """
         size, rate = self.crop_samples, self.sample_rate
         if seconds is None:
             return max(1, size // 2)
+        seconds = number("hop_seconds", seconds)
         # NaN and infinity have no nearest sample.
         hop = round(seconds * rate) if 0 < seconds <= self.window_seconds else 0
         if hop < 1:
@@ -62,10 +64,25 @@ class Listener(abc.ABC):
 
     @abc.abstractmethod
     def infer(self, windows: np.ndarray) -> WindowProbabilities:
-        """Return class probabilities of windows (W, crop_samples); for an ensemble, also their conflict."""
+        """Return class probabilities of windows (W, crop_samples); for an ensemble, also their conflict.
+
+        Raises:
+          ValueError: the windows have another shape.
+        """
 
     def predict(self, windows: np.ndarray) -> np.ndarray:
-        """Return class probabilities (W, C) of windows (W, crop_samples) at `sample_rate`."""
+        """Return class probabilities (W, C) of windows (W, crop_samples) at `sample_rate`.
+
+        This is for windows that you cut yourself; `tag` and `probabilities` take sounds of any length.
+
+        Args:
+          windows: floating, full scale +-1, or int16.
+
+        Raises:
+          ValueError: the windows have another shape, or samples that are not finite.
+        """
+        windows = np.asarray(windows)
+        check_finite(windows)
         return self.infer(windows).probabilities
 
     def tag(
@@ -79,9 +96,9 @@ class Listener(abc.ABC):
           hop_seconds: time between window starts; None means half a window.
 
         Raises:
-          ValueError: the sound is empty, not (N,), of another type, not finite, or floating at the scale of
-            integers; the sample rate is out of range; the hop rounds to zero samples, or is longer than a
-            window.
+          ValueError: the sound is a path, empty, not (N,), of another type, not finite, or floating at the
+            scale of integers; the sample rate is not a number, or out of range; the hop is not a number,
+            rounds to zero samples, or is longer than a window.
         """
         mean = RunningMean()
         for part in self.stream_checked([checked(wave)], sample_rate, hop_seconds=hop_seconds):
@@ -146,11 +163,23 @@ class Listener(abc.ABC):
             begins, ends = (np.array(edge) / self.sample_rate for edge in (starts, stops))
             yield Timeline(begins, ends, found.probabilities, self.labels, found.conflict, found.by_model)
 
+    def _in_batches(self, step: Callable[[Any, Any], Any], variables: Any, windows: np.ndarray) -> Any:
+        """Apply `in_batches` to windows; ValueError unless they are (W, crop_samples).
+
+        Front ends crop and pad whatever they are given, so other lengths would be heard in part only.
+        """
+        windows = np.asarray(windows)
+        if windows.ndim != 2 or windows.shape[1] != self.crop_samples:
+            raise ValueError(
+                f"windows must be (W, {self.crop_samples}), {self.window_seconds:g} s at {self.sample_rate} "
+                f"Hz, not {windows.shape}: tag, timeline, probabilities and embed take sounds of any length"
+            )
+        return in_batches(step, variables, windows, self.batch_size)
+
     def _windows(
         self, blocks: Iterable[np.ndarray], sample_rate: int, hop_seconds: float | None
     ) -> Iterator[tuple[int, int, np.ndarray]]:
-        if not RATES[0] <= sample_rate <= RATES[1]:
-            raise ValueError(f"sample_rate={sample_rate}: it must be between {RATES[0]} and {RATES[1]} Hz")
+        check_rate(sample_rate)
         hop = self.hop_samples(hop_seconds)
         return sliding(resampled(blocks, sample_rate, self.sample_rate), self.crop_samples, hop)
 
@@ -189,59 +218,3 @@ def in_batches(step: Callable[[Any, Any], Any], variables: Any, windows: np.ndar
     results = one_behind(map(result, range(0, len(windows), batch_size)))
     parts = [jax.device_get(part) for part in results]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(windows)], *parts)
-
-
-def checked(wave: np.ndarray) -> np.ndarray:
-    """Return a whole sound as float32 (N,), full scale +-1.
-
-    Raises:
-      ValueError: it is empty, or `checked_blocks` refuses it.
-    """
-    wave = np.asarray(wave)
-    if not wave.size:
-        raise _not_mono(wave)
-    [sound] = checked_blocks([wave])
-    return sound
-
-
-def checked_blocks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield the blocks of a sound as `checked_block` returns them.
-
-    Raises:
-      ValueError: `checked_block` refuses a block; or, at the end, more of all samples exceed full scale than
-        in a file that `input_pipeline.audio` accepts.
-    """
-    scale = FullScale()
-    for block in blocks:
-        sound = checked_block(block)
-        scale.add(np.abs(sound))
-        yield sound
-    if scale.exceeded:
-        raise ValueError(
-            f"the sound: {scale.exceeded}: divide them by their integer scale, such as 32768, or give int16"
-        )
-
-
-def checked_block(block: np.ndarray) -> np.ndarray:
-    """Return a possibly empty block of a sound as float32 (n,), full scale +-1.
-
-    Raises:
-      ValueError: it is not (n,), neither floating nor int16, not finite, or absurdly loud.
-    """
-    block = np.asarray(block)
-    if block.ndim != 1:
-        raise _not_mono(block)
-    if block.dtype == np.int16:
-        return from_int16(block)
-    if not np.issubdtype(block.dtype, np.floating):
-        raise ValueError(f"the sound must be floating-point or int16, not {block.dtype}")
-    peak = float(np.abs(block).max(initial=0))  # a Python float, since LOUDEST overflows float16
-    if not np.isfinite(peak):
-        raise ValueError("the sound has NaN or infinite samples")
-    if peak > LOUDEST:
-        raise ValueError(f"the sound has samples of {peak:.0e} times full scale: scale it to -1..1")
-    return block.astype(np.float32, copy=False)
-
-
-def _not_mono(wave: np.ndarray) -> ValueError:
-    return ValueError(f"the sound must be mono (N,) and not empty, not of shape {wave.shape}")

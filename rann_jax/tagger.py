@@ -14,7 +14,8 @@ import numpy as np
 
 from rann_jax.compiler import suited, xla_options
 from rann_jax.experiment import Experiment
-from rann_jax.listener import Listener, check_batch_size, checked, in_batches
+from rann_jax.listener import Listener, check_batch_size
+from rann_jax.sound import check_finite, checked
 from rann_jax.steps import make_embed_step, make_eval_step
 from rann_jax.timeline import WindowProbabilities
 from rann_jax.trained import load_trained
@@ -71,8 +72,12 @@ class Tagger(Listener):
         return cls(*load_trained(Path(workdir), checkpoint), batch_size=batch_size)
 
     def infer(self, windows: np.ndarray) -> WindowProbabilities:
-        """Return class probabilities (W, C) of windows (W, crop_samples); one model has no conflict."""
-        return WindowProbabilities(in_batches(self._probabilities, self.variables, windows, self.batch_size))
+        """Return class probabilities (W, C) of windows (W, crop_samples); one model has no conflict.
+
+        Raises:
+          ValueError: the windows have another shape.
+        """
+        return WindowProbabilities(self._in_batches(self._probabilities, self.variables, windows))
 
     def embed(self, wave: np.ndarray, sample_rate: int) -> np.ndarray:
         """Return the embedding (D,) of a sound: the mean over the windows of its timeline.
@@ -85,8 +90,14 @@ class Tagger(Listener):
         return np.concatenate(parts).mean(axis=0)
 
     def embed_windows(self, windows: np.ndarray) -> np.ndarray:
-        """Return embeddings (W, D) of windows (W, crop_samples) at `sample_rate`."""
-        return in_batches(self._embeddings, self.variables, windows, self.batch_size)
+        """Return embeddings (W, D) of windows (W, crop_samples) at `sample_rate`.
+
+        Raises:
+          ValueError: as for `predict`.
+        """
+        windows = np.asarray(windows)
+        check_finite(windows)
+        return self._in_batches(self._embeddings, self.variables, windows)
 
     @property
     def embedding_size(self) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from rann_jax import fusion
 from rann_jax.compiler import xla_options
 from rann_jax.errors import ConfigError
-from rann_jax.listener import Listener, check_batch_size, in_batches
+from rann_jax.listener import Listener, check_batch_size
 from rann_jax.tagger import Tagger
 from rann_jax.timeline import WindowProbabilities
 from rann_jax.workdir import check_distinct
@@ -91,8 +91,12 @@ class TaggerEnsemble(Listener):
         return cls(taggers, rule=rule, batch_size=batch_size)
 
     def infer(self, windows: np.ndarray) -> WindowProbabilities:
-        """Return fused probabilities (W, C) of windows (W, crop_samples), the conflict, and each model's."""
-        return in_batches(self._fused, self._variables, windows, self.batch_size)
+        """Return fused probabilities (W, C) of windows (W, crop_samples), the conflict, and each model's.
+
+        Raises:
+          ValueError: the windows have another shape.
+        """
+        return self._in_batches(self._fused, self._variables, windows)
 
 
 def load(workdirs: Sequence[Path], rule: str | None, checkpoint: str, batch_size: int | None) -> Listener:

@@ -41,6 +41,11 @@ def load_trained(workdir: Path, checkpoint: str = "latest") -> Trained:
     """
     if checkpoint not in ("latest", "best"):
         raise ConfigError(f"checkpoint={checkpoint!r}: it must be latest or best")
+    if workdir.is_file():
+        raise ConfigError(
+            f"{workdir} is a file, not the folder of a trained model: rann_jax.convert makes a workdir of a "
+            "PyTorch file"
+        )
     if not is_workdir(workdir):
         raise ConfigError(f"{workdir} holds no checkpoints/: name the workdir of a trained model")
     with closing(Checkpoints(workdir)) as checkpoints:

@@ -1,5 +1,6 @@
 """The tagger of a trained workdir: any rate and length, and a bounded number of compiled programs."""
 
+import re
 import runpy
 import shutil
 import typing
@@ -112,13 +113,22 @@ def test_blocks_of_int16_are_the_same_sound(rate):
 @pytest.mark.parametrize(
     ("block", "says"),
     [
-        (np.zeros(9, np.int32), "floating-point or int16, not int32"),
-        (np.zeros((9, 2), np.float32), r"mono \(N,\)"),
+        (np.zeros(9, np.int32), r"floating-point or int16, not int32: use wave / 2\*\*31$"),
+        (np.zeros(9, np.uint8), r"not uint8: use \(wave - 128.0\) / 128$"),
+        (np.zeros(9, bool), "floating-point or int16, not bool$"),
+        (np.zeros((9, 2), np.float32), r"mono \(N,\).*\(9, 2\): average the channels, wave.mean\(axis=1\)$"),
+        (np.zeros((2, 9), np.int16), r"\(2, 9\): average the channels, wave.mean\(axis=0\) / 32768$"),
+        (np.zeros((0, 2)), r"not of shape \(0, 2\)$"),
+        (16000, r"not of shape \(\): give the samples, then their rate in Hz$"),
+        ("dog.ogg", r"'dog.ogg' is a path, not samples: tag_file, timeline_file and stream_file take paths$"),
         (np.array([0.0, np.nan]), "NaN or infinite"),
         (np.array([0.0, -np.inf], np.float32), "NaN or infinite"),
         (np.array([0.0, -1e30]), "samples of 1e[+]30 times full scale"),
     ],
-    ids=["int32", "stereo", "nan", "infinity", "loud"],
+    ids=[
+        *("int32", "uint8", "bool", "stereo", "channels first", "no frames", "the rate", "a path"),
+        *("nan", "infinity", "loud"),
+    ],
 )
 def test_blocks_that_are_not_sound_are_refused(block, says):
     """`stream` refuses what `tag` refuses, but only on reaching the block, since a stream may never end."""
@@ -173,6 +183,21 @@ def test_impossible_rates_are_refused(rate):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize(
+    ("rate", "hop", "says"),
+    [
+        ("44100", None, "sample_rate must be a number, got '44100'"),
+        (None, None, "sample_rate must be a number, got None"),
+        (np.zeros(9), None, "sample_rate must be a number, got array"),
+        (16000, "1", "hop_seconds must be a number, got '1'"),
+    ],
+)
+def test_arguments_that_are_no_numbers_are_refused(rate, hop, says):
+    with pytest.raises(ValueError, match=says):
+        Peak().tag(np.ones(9), rate, hop_seconds=hop)
+
+
+@pytest.mark.fast
 def test_a_stream_without_samples_has_no_windows():
     assert list(Peak().stream([], 16000)) == list(Peak().stream([np.zeros(0, np.int16)], 16000)) == []
 
@@ -220,6 +245,25 @@ def test_no_windows_give_empty_arrays(tagger):
         assert of_none.shape == (0, *of_one.shape[1:])
         assert of_none.dtype == of_one.dtype
     assert tagger.infer(none).conflict is None
+
+
+@pytest.mark.parametrize("method", ["predict", "infer", "embed_windows"])
+def test_windows_of_another_length_are_refused(tagger, method):
+    """The front end would crop a sound of five seconds to its first window, silently."""
+    apply, size = getattr(tagger, method), tagger.crop_samples
+    for shape in ((1, 10 * size), (2, 100), (0, 100), (size,), (1, 1, size)):
+        says = rf"windows must be \(W, {size}\), .* Hz, not {re.escape(str(shape))}: tag, timeline, prob"
+        with pytest.raises(ValueError, match=says):
+            apply(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("method", ["predict", "embed_windows"])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_windows_that_are_not_finite_are_refused(tagger, method, wrong):
+    windows = np.zeros((3, tagger.crop_samples), np.float32)
+    windows[1, 7] = wrong
+    with pytest.raises(ValueError, match="windows have NaN or infinite samples"):
+        getattr(tagger, method)(windows)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
@@ -299,6 +343,14 @@ def test_folders_without_a_model_are_refused(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(ConfigError, match="no complete checkpoint"):
         rann_jax.Tagger.load(tmp_path)
+
+
+@pytest.mark.fast
+def test_a_file_of_weights_is_not_a_workdir(tmp_path):
+    weights = tmp_path / "Cnn14_mAP=0.431.pth"
+    weights.touch()
+    with pytest.raises(ConfigError, match=f"{weights} is a file, .*: rann_jax.convert makes a workdir of"):
+        rann_jax.Tagger.load(weights)
 
 
 @pytest.fixture
