@@ -33,10 +33,10 @@ from benchmarks import machine
 from configs.base import base
 from input_pipeline import audio
 from rann_jax.config_file import load_config_file
+from rann_jax.events import Choice
 from rann_jax.experiment import build
 from rann_jax.predict import tag_file
 from rann_jax.predict_outputs import Outputs
-from rann_jax.tag_output import Choice
 from rann_jax.tagger import Tagger
 from rann_jax.windows import batched, sliding
 

@@ -29,6 +29,9 @@ class Model:
         self.sample_rate = tagger.sample_rate
         self.scene_embedding_size = self.timestamp_embedding_size = tagger.embedding_size
 
+    def __repr__(self) -> str:
+        return f"Model({self.tagger!r})"
+
 
 def load_model(model_file_path: str) -> Model:
     """Load the model of a workdir; raise ConfigError as `Tagger.load` does."""

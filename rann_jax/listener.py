@@ -8,16 +8,18 @@ counted once. Evaluation during training differs on clips longer than t_c: it us
 
 import abc
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from input_pipeline import audio
 from rann_jax.dispatch import one_behind
 from rann_jax.errors import ConfigError
 from rann_jax.features.signal import number
 from rann_jax.sound import check_finite, check_rate, checked, checked_blocks
-from rann_jax.timeline import RunningMean, Timeline, WindowProbabilities, joined
+from rann_jax.timeline import RunningMean, Timeline, WindowProbabilities, joined, most_probable
 from rann_jax.windows import batched, resampled, sliding
 
 
@@ -37,6 +39,12 @@ class Listener(abc.ABC):
     sample_rate: int
     crop_samples: int
     batch_size: int
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._description()})"
+
+    def _description(self) -> str:
+        return f"{len(self.labels)} classes, {self.sample_rate} Hz, windows of {self.window_seconds:g} s"
 
     @property
     def window_seconds(self) -> float:
@@ -100,11 +108,24 @@ class Listener(abc.ABC):
             scale of integers; the sample rate is not a number, or out of range; the hop is not a number,
             rounds to zero samples, or is longer than a window.
         """
+        return self._tags(self.stream_checked([checked(wave)], sample_rate, hop_seconds=hop_seconds))
+
+    def tag_file(self, path: str | Path, *, hop_seconds: float | None = None) -> dict[str, float]:
+        """Return what `tag` does for a sound file, in memory that does not depend on its length.
+
+        Any format that libsndfile reads, rate, length and number of channels will do; channels are averaged.
+
+        Raises:
+          AudioError: there is no such file, or it cannot be decoded, is broken or empty.
+          ValueError: the hop is refused as by `tag`.
+        """
+        return self._tags(self.stream_file(path, hop_seconds=hop_seconds))
+
+    def _tags(self, parts: Iterable[Timeline]) -> dict[str, float]:
         mean = RunningMean()
-        for part in self.stream_checked([checked(wave)], sample_rate, hop_seconds=hop_seconds):
+        for part in parts:
             mean.add(part)
-        order = np.argsort(-mean.probabilities, kind="stable")
-        return {self.labels[c]: float(mean.probabilities[c]) for c in order}
+        return most_probable(self.labels, mean.probabilities)
 
     def probabilities(self, waves: Sequence[np.ndarray], sample_rate: int) -> np.ndarray:
         """Return the tags of several sounds of any lengths, (len(waves), C) float32 in the order of `labels`.
@@ -128,6 +149,33 @@ class Listener(abc.ABC):
         Arguments and errors are those of `tag`.
         """
         return joined(list(self.stream_checked([checked(wave)], sample_rate, hop_seconds=hop_seconds)))
+
+    def timeline_file(self, path: str | Path, *, hop_seconds: float | None = None) -> Timeline:
+        """Return what `timeline` does for a sound file; arguments and errors are those of `tag_file`.
+
+        Memory grows only with the number of windows: for longer sounds see `stream_file`.
+        """
+        return joined(list(self.stream_file(path, hop_seconds=hop_seconds)))
+
+    def stream_file(self, path: str | Path, *, hop_seconds: float | None = None) -> Iterator[Timeline]:
+        """Yield the timeline of a sound file in parts, in memory that does not depend on its length.
+
+        The parts are consecutive, each of at most `batch_size` windows. Arguments and errors are those of
+        `tag_file`. A file that turns out to be broken raises its error where the fault is, after the parts
+        before it.
+        """
+        try:
+            if not Path(path).exists():
+                raise audio.AudioError("no such file")
+            with audio.stream(path) as sound:
+                heard = False
+                for part in self.stream_checked(sound.blocks, sound.rate, hop_seconds=hop_seconds):
+                    heard = True
+                    yield part
+            if not heard:
+                raise audio.AudioError("no samples")
+        except audio.AudioError as error:
+            raise audio.AudioError(f"{path}: {error}") from error
 
     def stream(
         self, blocks: Iterable[np.ndarray], sample_rate: int, *, hop_seconds: float | None = None

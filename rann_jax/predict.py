@@ -22,11 +22,12 @@ from tqdm import tqdm
 from input_pipeline import audio
 from rann_jax import compilation_cache, fusion
 from rann_jax.errors import ConfigError
+from rann_jax.events import Choice
 from rann_jax.listener import Listener
 from rann_jax.predict_outputs import Outputs, check_outputs, replaceable, show
 from rann_jax.predict_sources import find_files, split_sources
 from rann_jax.program import guarded, unwinding_on_sigterm
-from rann_jax.tag_output import Choice, Tagged, csv_table, shown
+from rann_jax.tag_output import Tagged, csv_table, shown
 from rann_jax.tagger_ensemble import DEFAULT_RULE, load
 from rann_jax.timeline import RunningMean
 
@@ -159,10 +160,10 @@ def choice_of(options: argparse.Namespace) -> Choice:
             f"--audacity and --raven would call the {TOP} likeliest classes of every window events, however "
             "unlikely: add --threshold=P, a probability, or --top=K"
         )
-    choice = Choice(TOP if options.top is None else options.top, options.threshold or 0.0)
-    if choice.top < 1 or not 0 <= choice.threshold <= 1:
-        raise ConfigError("--top must be at least 1 and --threshold between 0 and 1")
-    return choice
+    try:
+        return Choice(TOP if options.top is None else options.top, options.threshold or 0.0)
+    except ValueError as error:
+        raise ConfigError("--top must be at least 1 and --threshold between 0 and 1") from error
 
 
 def run(options: argparse.Namespace) -> int:

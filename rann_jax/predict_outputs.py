@@ -12,10 +12,11 @@ from tqdm import tqdm
 
 from input_pipeline import audio
 from rann_jax.errors import ConfigError
+from rann_jax.events import Choice
 from rann_jax.listener import Listener
 from rann_jax.program import drop_stdout
 from rann_jax.report.timeline_picture import TimelinePicture, picture_file
-from rann_jax.tag_output import Choice, CsvTable, Write, label_file, output_path, shown
+from rann_jax.tag_output import CsvTable, Write, label_file, output_path, shown
 from rann_jax.workdir import check_folder
 
 LONGEST_NAME = 255  # bytes, in Linux file systems

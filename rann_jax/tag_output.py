@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 
 from input_pipeline.datasets.source import unwritable
-from rann_jax.timeline import Timeline
+from rann_jax.events import Choice, Event, Events
+from rann_jax.timeline import Timeline, csv_head, csv_rows
 from rann_jax.workdir import replace_atomically
 
 BAR = 30  # characters in a full bar
@@ -25,29 +26,6 @@ SUFFIX = {"audacity": ".txt", "raven": ".selections.txt", "picture": ".png"}
 RAVEN_HEAD = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tSpecies\tScore\n"
 
 Write = Callable[[Timeline], None]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which classes to report: the `top` most probable that reach the threshold.
-
-    >>> Choice(top=2, threshold=0.25).mask(np.array([0.25, 0.5, 0.25, 0.0])).tolist()
-    [True, True, False, False]
-    """
-
-    top: int
-    threshold: float
-
-    def mask(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return which of the probabilities (..., C) are chosen: (..., C) bool."""
-        order = np.argsort(-probabilities, axis=-1, kind="stable")
-        ranks = np.argsort(order, axis=-1, kind="stable")
-        return (ranks < self.top) & (probabilities >= self.threshold)
-
-    def ranked(self, probabilities: np.ndarray) -> np.ndarray:
-        """Return the indices of the chosen ones of the probabilities (C,), the most probable first."""
-        chosen = np.flatnonzero(self.mask(probabilities))
-        return chosen[np.argsort(-probabilities[chosen], kind="stable")]
 
 
 @dataclass(frozen=True)
@@ -105,39 +83,6 @@ def tags_as_json(labels: Sequence[str], probabilities: np.ndarray, choice: Choic
     ]
 
 
-class Event(NamedTuple):
-    """A run of consecutive windows in which a class is chosen; `probability` is the highest among them."""
-
-    start: float
-    stop: float
-    label: str
-    probability: float
-
-
-class Events:
-    """Collects the events of a timeline that comes in parts, in the order in which they end."""
-
-    def __init__(self, labels: Sequence[str], choice: Choice):
-        self._labels = labels
-        self._choice = choice
-        self._open: dict[int, Event] = {}
-
-    def add(self, part: Timeline) -> Iterator[Event]:
-        """Yield the events that ended before or in this part."""
-        chosen = self._choice.mask(part.probabilities)
-        for w, (start, stop) in enumerate(zip(part.starts, part.stops, strict=True)):
-            for ended in [c for c in self._open if not chosen[w, c]]:
-                yield self._open.pop(ended)
-            for c in np.flatnonzero(chosen[w]).tolist():
-                p = float(part.probabilities[w, c])
-                before = self._open.get(c, Event(float(start), 0.0, self._labels[c], p))
-                self._open[c] = before._replace(stop=float(stop), probability=max(before.probability, p))
-
-    def rest(self) -> Iterator[Event]:
-        """Yield the events that last to the end of the sound."""
-        yield from self._open.values()
-
-
 @contextmanager
 def label_file(path: Path, kind: str, labels: Sequence[str], choice: Choice) -> Iterator[Write]:
     """Write the events of one file as an Audacity label track or a Raven selection table."""
@@ -146,7 +91,7 @@ def label_file(path: Path, kind: str, labels: Sequence[str], choice: Choice) -> 
         line = _audacity_lines(file) if kind == "audacity" else _raven_lines(file)
 
         def write(part: Timeline) -> None:
-            for event in events.add(part):
+            for event in events.add(part.starts, part.stops, part.probabilities):
                 line(event)
 
         yield write
@@ -180,8 +125,7 @@ class CsvTable:
         self.files = 0
         self._file = file
         self._writer = csv.writer(file, lineterminator="\n")
-        conflict = ["conflict"] if with_conflict else []
-        self._writer.writerow(["file", "start_seconds", "stop_seconds", *conflict, *labels])
+        self._writer.writerow(["file", *csv_head(labels, with_conflict=with_conflict)])
 
     @contextmanager
     def rows_of(self, path: Path) -> Iterator[Write]:
@@ -189,11 +133,7 @@ class CsvTable:
         before, name = self._file.tell(), shown(path)
 
         def write(part: Timeline) -> None:
-            numbers = part.probabilities
-            if part.conflict is not None:
-                numbers = np.column_stack([part.conflict, numbers])
-            for start, stop, row in zip(part.starts, part.stops, numbers, strict=True):
-                self._writer.writerow([name, f"{start:.3f}", f"{stop:.3f}", *(f"{p:.6f}" for p in row)])
+            self._writer.writerows([name, *row] for row in csv_rows(part))
 
         try:
             yield write

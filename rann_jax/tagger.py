@@ -71,6 +71,14 @@ class Tagger(Listener):
         """
         return cls(*load_trained(Path(workdir), checkpoint), batch_size=batch_size)
 
+    def _description(self) -> str:
+        return f"{self.name}, {super()._description()}"
+
+    @property
+    def name(self) -> str:
+        """The names of the network and of its front end, such as "rann-8x4-6, log_mel"."""
+        return f"{self.experiment.config.model.name}, {self.experiment.front_end.name}"
+
     def infer(self, windows: np.ndarray) -> WindowProbabilities:
         """Return class probabilities (W, C) of windows (W, crop_samples); one model has no conflict.
 

@@ -1,10 +1,15 @@
 """Class probabilities of a sound over time, window by window."""
 
+import csv
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from rann_jax.events import Choice, Event, Events
+from rann_jax.workdir import replace_atomically
 
 
 class WindowProbabilities(NamedTuple):
@@ -21,9 +26,11 @@ class WindowProbabilities(NamedTuple):
     by_model: Any = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Timeline:
-    """Class probabilities over time, for a whole sound or a part of it.
+    """Class probabilities over time, for a whole sound or a part of it; `len` is the number of windows.
+
+    Two are equal only if they are the same object; compare their arrays.
 
     Attributes:
       starts: (W,) start of each window, seconds.
@@ -39,6 +46,83 @@ class Timeline:
     labels: tuple[str, ...]
     conflict: np.ndarray | None = None
     by_model: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __repr__(self) -> str:
+        span = f"{self.starts[0]:.6g}-{self.stops[-1]:.6g} s, " if len(self) else ""
+        return f"Timeline({len(self)} windows, {span}{len(self.labels)} classes)"
+
+    def top(self, k: int | None = None) -> dict[str, float]:
+        """Return the k classes (None: all) of the highest mean over the windows, the most probable first.
+
+        For a whole sound these are the tags that `Tagger.tag` returns.
+
+        Raises:
+          ValueError: there are no windows, or k is below 1.
+        """
+        if not len(self):
+            raise ValueError("a timeline without windows has no mean probabilities")
+        return most_probable(self.labels, self.probabilities.mean(axis=0, dtype=np.float64), k)
+
+    def events(self, threshold: float, top: int | None = None) -> list[Event]:
+        """Return the runs of consecutive windows in which a class reaches the threshold, by their starts.
+
+        They are those that `rann_jax.predict --audacity` and `--raven` write.
+
+        Args:
+          threshold: least probability, 0 to 1.
+          top: how many classes of a window may be in an event, the most probable ones; None means all.
+
+        Raises:
+          ValueError: the threshold or `top` is out of range.
+        """
+        events = Events(self.labels, Choice(len(self.labels) if top is None else top, threshold))
+        found = [*events.add(self.starts, self.stops, self.probabilities), *events.rest()]
+        return sorted(found, key=lambda event: event.start)
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write a table that replaces `path`, one row per window, as `rann_jax.predict --csv` does.
+
+        The columns are start_seconds, stop_seconds, for an ensemble conflict, and each class.
+
+        Raises:
+          OSError: the file cannot be written.
+        """
+        with replace_atomically(Path(path)) as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(csv_head(self.labels, with_conflict=self.conflict is not None))
+            writer.writerows(csv_rows(self))
+
+
+def most_probable(labels: Sequence[str], probabilities: np.ndarray, k: int | None = None) -> dict[str, float]:
+    """Return the k most probable classes (None: all) of probabilities (C,), the most probable first.
+
+    Raises:
+      ValueError: k is below 1.
+
+    >>> most_probable(("dog", "cat"), np.array([0.25, 0.75]), k=1)
+    {'cat': 0.75}
+    """
+    if k is not None and k < 1:
+        raise ValueError(f"k={k}: it must be at least 1")
+    order = np.argsort(-probabilities, kind="stable")[:k]
+    return {labels[c]: float(probabilities[c]) for c in order}
+
+
+def csv_head(labels: Sequence[str], *, with_conflict: bool) -> list[str]:
+    """Return the names of the columns that `csv_rows` fills."""
+    return ["start_seconds", "stop_seconds", *(["conflict"] if with_conflict else []), *labels]
+
+
+def csv_rows(part: Timeline) -> Iterator[list[str]]:
+    """Yield a row of text per window: its start and stop, for an ensemble its conflict, the probabilities."""
+    numbers = part.probabilities
+    if part.conflict is not None:
+        numbers = np.column_stack([part.conflict, numbers])
+    for start, stop, row in zip(part.starts, part.stops, numbers, strict=True):
+        yield [f"{start:.3f}", f"{stop:.3f}", *(f"{p:.6f}" for p in row)]
 
 
 def joined(parts: Sequence[Timeline]) -> Timeline:

@@ -10,10 +10,9 @@ import soundfile
 
 from input_pipeline.datasets.quickstart import synthesise
 from rann_jax import predict
+from rann_jax.events import Choice, Events
 from rann_jax.predict import main
 from rann_jax.predict_sources import find_files
-from rann_jax.tag_output import Choice, Events
-from rann_jax.timeline import Timeline
 from tests.conftest import TINY_LABELS
 from tests.refusals import assert_one_error
 from tests.tiny import write_workdir
@@ -131,7 +130,7 @@ def test_events_join_neighbouring_windows():
     events = Events(("dog", "cat"), Choice(top=1, threshold=0.5))
     found = []
     for part in (slice(0, 2), slice(2, 4)):  # across the boundary of two parts
-        found += events.add(Timeline(starts[part], starts[part] + 2, probabilities[part], ("dog", "cat")))
+        found += events.add(starts[part], starts[part] + 2, probabilities[part])
     assert [*found, *events.rest()] == [
         (0.0, 3.0, "dog", 0.9),
         (2.0, 4.0, "cat", 0.9),

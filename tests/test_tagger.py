@@ -8,9 +8,11 @@ import typing
 import jax
 import numpy as np
 import pytest
+import soundfile
 import soxr
 
 import rann_jax
+from input_pipeline.audio import AudioError
 from input_pipeline.datasets.quickstart import synthesise
 from rann_jax import export, hear
 from rann_jax.errors import ConfigError
@@ -277,6 +279,46 @@ def test_tags_are_the_mean_of_the_timeline(tagger, count):
         np.testing.assert_allclose(row, mean, atol=1e-6)
         tags = tagger.tag(wave, 16000)
         np.testing.assert_allclose([tags[label] for label in tagger.labels], mean, atol=1e-6)
+
+
+@pytest.mark.fast
+def test_files_are_the_sounds_in_them(tmp_path):
+    """Channels are averaged, and the parts of a long file make its timeline."""
+    path = tmp_path / "stereo.flac"
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, (800, 2))
+    soundfile.write(path, wave, 32000, subtype="PCM_24")
+    expected = Peak().timeline(wave.mean(axis=1), 32000, hop_seconds=4 / 16000)
+    whole = Peak().timeline_file(path, hop_seconds=4 / 16000)
+    parts = list(Peak().stream_file(str(path), hop_seconds=4 / 16000))
+    assert max(map(len, parts)) == 2
+    np.testing.assert_array_equal(whole.starts, expected.starts)
+    for found in (whole, joined(parts)):
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
+    tags = Peak().tag(wave.mean(axis=1), 32000)
+    assert Peak().tag_file(path) == pytest.approx(tags, abs=1e-5)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("method", ["tag_file", "timeline_file"])
+def test_files_that_are_not_sounds_are_refused(method, tmp_path):
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16000)
+    (tmp_path / "torn.wav").write_bytes((tmp_path / "empty.wav").read_bytes()[:20])
+    for name, says in (
+        ("absent.wav", "no such file"),
+        ("empty.wav", "no samples"),
+        ("torn.wav", "not decodable"),
+    ):
+        with pytest.raises(AudioError, match=f"^{tmp_path / name}: {says}"):
+            getattr(Peak(), method)(tmp_path / name)
+    soundfile.write(tmp_path / "good.wav", np.zeros(9), 16000)
+    with pytest.raises(ValueError, match="hop_seconds=7"):
+        getattr(Peak(), method)(tmp_path / "good.wav", hop_seconds=7)
+
+
+def test_it_says_what_it_is(tagger):
+    says = "Tagger(rann-0.5x4-1, log_mel, 10 classes, 16000 Hz, windows of 0.5 s)"
+    assert repr(tagger) == says
+    assert repr(hear.Model(tagger)) == f"Model({says})"
 
 
 def test_hear_names_and_shapes(tagger):
