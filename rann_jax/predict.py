@@ -39,6 +39,7 @@ examples:
   python -m rann_jax.predict runs/birds night.flac --hop 1 --threshold 0.5 --audacity labels/
   python -m rann_jax.predict runs/birds *.wav --json > tags.jsonl
   python -m rann_jax.predict runs/mel runs/cqt dog.ogg --rule deng --picture pictures/
+  python -m rann_jax.predict runs/mel runs/cqt dog.ogg --weights 0.6,0.4
 
 The exit code is 0 if every file was tagged, 1 if some could not be (they are listed with reasons at the end
 of stderr), 2 if nothing could be done.
@@ -58,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
         "sources", metavar="FILE_OR_FOLDER", type=Path, nargs="+", help="folders are searched for sound files"
     )
     add("--rule", choices=tuple(fusion.RULES), help=f"how several models are fused (default: {DEFAULT_RULE})")
+    add(
+        "--weights",
+        metavar="W,W",
+        help="weights of the models for --rule wa, such as 0.6,0.4 (default: equal)",
+    )
     add(
         "--checkpoint",
         choices=("latest", "best"),
@@ -182,7 +188,7 @@ def run(options: argparse.Namespace) -> int:
     for kind, folder in folders.items():
         check_outputs(places, folder, kind)
     compilation_cache.enable()
-    listener = load(workdirs, options.rule, options.checkpoint, options.batch_size)
+    listener = load(workdirs, options.rule, options.weights, options.checkpoint, options.batch_size)
     check_hop(options.hop, listener)
     failures = []
     with ExitStack() as stack:

@@ -20,7 +20,7 @@ MAX_BYTES = 1 << 30
 MAX_HEADER = 1 << 10  # of each array in the file; more than they take
 
 
-@dataclasses.dataclass(frozen=True, eq=False)  # arrays have no single truth value
+@dataclasses.dataclass(frozen=True)
 class Predictions:
     """Class probabilities of n clips, and their targets.
 

@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from rann_jax.compiler import suited, xla_options
-from rann_jax.experiment import Experiment
+from rann_jax.experiment import Experiment, build
 from rann_jax.listener import Listener, check_batch_size
 from rann_jax.sound import check_finite, checked
 from rann_jax.steps import make_embed_step, make_eval_step
@@ -71,6 +72,10 @@ class Tagger(Listener):
         """
         return cls(*load_trained(Path(workdir), checkpoint), batch_size=batch_size)
 
+    def __reduce__(self) -> Any:  # the compiled programs and the optimiser cannot be pickled
+        config = self.experiment.config.to_dict()
+        return _rebuilt, (type(self), config, jax.device_get(self.variables), self.labels, self.batch_size)
+
     def _description(self) -> str:
         return f"{self.name}, {super()._description()}"
 
@@ -112,3 +117,15 @@ class Tagger(Listener):
         """The size D of an embedding, found without computing one."""
         window = jax.ShapeDtypeStruct((1, self.crop_samples), jnp.float32)
         return jax.eval_shape(self._embeddings, self.variables, window).shape[-1]
+
+
+def _rebuilt(
+    kind: type[Tagger],
+    config: dict[str, Any],
+    variables: dict[str, Any],
+    labels: Sequence[str],
+    batch_size: int,
+) -> Tagger:
+    """Return the tagger that was pickled, with its weights on the first device."""
+    placed = jax.device_put(variables, jax.local_devices()[0])
+    return kind(build(ConfigDict(config)), placed, labels, batch_size=batch_size)

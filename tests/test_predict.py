@@ -31,6 +31,7 @@ def _compiled_once(monkeypatch, load_once):
 
 
 SMALL = ("--batch-size", "2")
+WHOLE = ("--json", "--top", "10", "--quiet", *SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_json_lines_bad_files_and_exit_code(tiny_workdir, folder, capsys, load_o
         next(line for line in err.splitlines() if "torn.wav: not decodable" in line),
     ]
     wave, rate = soundfile.read(folder / "bell.wav", dtype="float32")
-    tags = load_once([tiny_workdir], None, "latest", 2).tag(wave, rate)
+    tags = load_once([tiny_workdir], None, None, "latest", 2).tag(wave, rate)
     shown = {tag["label"]: tag["probability"] for tag in rows[0]["tags"]}
     assert list(shown) == list(tags)[:2]
     np.testing.assert_allclose(list(shown.values()), list(tags.values())[:2], atol=1e-5)
@@ -169,6 +170,12 @@ def test_events_join_neighbouring_windows():
             "r: {f}/bell.wav is a file: name a",
         ),
         (["{w}", "{f}", "--rule", "ds"], "--rule=ds fuses several models"),
+        (["{w}", "{f}", "--weights", "1"], "--weights=1 fuses several models"),
+        (
+            ["{w}", "{s}", "{f}", "--rule", "ds", "--weights", "1,2"],
+            "--weights=1,2: only the rule wa takes weights, not ds",
+        ),
+        (["{w}", "{s}", "{f}", "--weights", "1,x"], "--weights=1,x: give 2 numbers, one per model"),
         (["{w}", "{w}", "{f}"], "the same run is named twice, as {w} and {w}: leave one out"),
         (["{w}", "{s}"], "only workdirs"),
         (["{f}/bell.wav", "{w}"], "{f}/bell.wav is a file: name the workdir first"),
@@ -193,6 +200,7 @@ def test_events_join_neighbouring_windows():
             "below a file",
             "rule",
         ),
+        *("weights of one", "rule without weights", "no weights"),
         *("twice", "workdirs", "the other way round", "labels"),
     ],
 )
@@ -206,6 +214,15 @@ def test_wrong_use_is_one_line(arguments, says, tiny_workdir, second_workdir, ot
 def other(tmp_path_factory):
     """A model with the same classes in another order."""
     return write_workdir(tmp_path_factory.mktemp("other"), 2, TINY_LABELS[::-1])
+
+
+def test_weights_by_hand(tiny_workdir, second_workdir, folder, capsys):
+    said = []
+    for models in ([tiny_workdir], [second_workdir], [tiny_workdir, second_workdir, "--weights", "1,3"]):
+        assert main([*map(str, models[:2]), f"{folder}/bell.wav", *map(str, models[2:]), *WHOLE]) == 0
+        tags = json.loads(capsys.readouterr().out)["tags"]
+        said.append(np.array([tag["probability"] for tag in sorted(tags, key=lambda tag: tag["label"])]))
+    np.testing.assert_allclose(said[2], 0.25 * said[0] + 0.75 * said[1], atol=1e-5)
 
 
 def test_ensemble_by_hand(tiny_workdir, second_workdir, tmp_path, capsys):

@@ -244,6 +244,7 @@ def test_wrong_use_is_one_line(tmp_path, tiny_workdir, monkeypatch, capsys):
             ([str(tiny_workdir), "--max-seconds", "nan"], "must be positive"),
             ([str(tiny_workdir), "--proxy", "*"], "--proxy=*: it must be an IP address"),
             ([str(tiny_workdir), "--rule", "ds"], "--rule=ds fuses several models"),
+            ([str(tiny_workdir), "--weights", "1,2"], "--weights=1,2 fuses several models"),
             (
                 [str(tiny_workdir), f"{tiny_workdir}/../{tiny_workdir.name}"],
                 f"the same run is named twice, as {tiny_workdir} and ",

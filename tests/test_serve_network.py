@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,7 +35,8 @@ def test_it_listens_on_this_machine_only(monkeypatch, capsys):
         sockets[0].close()
 
     monkeypatch.setattr(uvicorn.Server, "run", run)
-    assert main(["runs/a", "other/a", "--rule", "ds", "--port", "0", "--max-seconds", "7"]) == 0
+    assert main(["runs/a", "other/a", "--weights", "1,2", "--port", "0", "--max-seconds", "7"]) == 0
+    assert started["load"] == ([Path("runs/a"), Path("other/a")], None, "1,2", "latest", None)
     host, port = started["address"]
     assert host == "127.0.0.1"
     assert capsys.readouterr().out == f"http://127.0.0.1:{port}\n"

@@ -1,5 +1,6 @@
 """The tagger of a trained workdir: any rate and length, and a bounded number of compiled programs."""
 
+import pickle
 import re
 import runpy
 import shutil
@@ -319,6 +320,15 @@ def test_it_says_what_it_is(tagger):
     says = "Tagger(rann-0.5x4-1, log_mel, 10 classes, 16000 Hz, windows of 0.5 s)"
     assert repr(tagger) == says
     assert repr(hear.Model(tagger)) == f"Model({says})"
+
+
+def test_it_can_be_pickled(tagger):
+    """As for a pool of processes; compiled programs are left behind."""
+    again = pickle.loads(pickle.dumps(tagger))
+    assert repr(again) == repr(tagger)
+    assert again.batch_size == 2
+    wave = sound(0.7)
+    np.testing.assert_array_equal(again.probabilities([wave], 16000), tagger.probabilities([wave], 16000))
 
 
 def test_hear_names_and_shapes(tagger):

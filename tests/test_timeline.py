@@ -5,7 +5,6 @@ import csv
 import numpy as np
 import pytest
 
-from rann_jax.predictions import Predictions
 from rann_jax.timeline import Timeline
 from tests.fake_models import Loudness
 
@@ -64,10 +63,6 @@ def test_equality_and_hashes_are_of_the_object():
     assert one == one
     assert one != made()
     assert len({one, made()}) == 2
-    fields = (np.array(["a"]), np.ones((1, 2)), np.ones((1, 2)), np.array(["dog", "cat"]))
-    predictions = [Predictions(*fields, "f", "classification", 1) for _ in range(2)]
-    assert predictions[0] != predictions[1]
-    assert len(set(predictions)) == 2
 
 
 def test_it_says_what_it_is():

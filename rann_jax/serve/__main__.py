@@ -54,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     add("workdirs", metavar="WORKDIR", type=Path, nargs="+", help="workdir of a trained model")
     add("--rule", choices=tuple(fusion.RULES), help=f"how several models are fused (default: {DEFAULT_RULE})")
     add(
+        "--weights",
+        metavar="W,W",
+        help="weights of the models for --rule wa, such as 0.6,0.4 (default: equal)",
+    )
+    add(
         "--checkpoint",
         choices=("latest", "best"),
         default="latest",
@@ -167,11 +172,15 @@ def run(options: argparse.Namespace) -> int:
         per_minute=options.per_minute,
     )
     compilation_cache.enable()
-    listener = load(options.workdirs, options.rule, options.checkpoint, options.batch_size)
+    listener = load(options.workdirs, options.rule, options.weights, options.checkpoint, options.batch_size)
     names = [path.resolve().name for path in options.workdirs]
     if len(set(names)) < len(names):
         names = [str(path) for path in options.workdirs]
-    about = {"models": names, "rule": (options.rule or DEFAULT_RULE) if len(names) > 1 else None}
+    about = {
+        "models": names,
+        "rule": (options.rule or DEFAULT_RULE) if len(names) > 1 else None,
+        "weights": getattr(listener, "weights", None),
+    }
     sock = listen(options.host, options.port)
     address, port = sock.getsockname()[:2]
     app = create_app(listener, about, limits, hosts=names_of(options.host, address))

@@ -47,7 +47,7 @@ class Server:
 
     Args:
       listener: the model, or the ensemble.
-      about: names of the models and the rule, which /api/model adds to what the listener knows.
+      about: names of the models, the rule and its weights, which /api/model adds to what the listener knows.
       limits: limits beyond which requests are refused.
     """
 
@@ -177,7 +177,7 @@ def create_app(listener: Listener, about: dict[str, Any], limits: Limits, *, hos
 
     @app.get("/api/model", dependencies=[_only()])
     async def model() -> dict[str, Any]:
-        """Return a description of the server: models, rule, labels, task, sample rate, window, limits."""
+        """Return a description: models, rule, weights, labels, task, sample rate, window, limits."""
         return server.about
 
     @app.post("/api/tag", openapi_extra=BODY, dependencies=[_only("top", "hop", "spectrogram")])
