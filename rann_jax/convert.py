@@ -14,20 +14,19 @@ class_labels_indices.csv. The default is a file of that name beside the weights.
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
+from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
 from input_pipeline.datasets.source import check_classes, read_table
 from rann_jax import environment, pretrained
-from rann_jax import workdir as workdirs
-from rann_jax.checkpoint import Checkpoints
 from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
 from rann_jax.program import guarded
-from rann_jax.record import Record
+from rann_jax.trained import Trained, save_trained
+from rann_jax.workdir import check_unused
 
 CLASSES_FILE = "class_labels_indices.csv"
 
@@ -60,21 +59,15 @@ def convert(config: ConfigDict, labels: Sequence[str], workdir: Path) -> pretrai
     Raises:
       ConfigError: the file or the config cannot be used, or the workdir already holds a run.
     """
-    workdirs.check_trainable(workdir)
-    if (workdir / workdirs.CONFIG_FILE).exists() or workdirs.has_checkpoint(workdir):
-        raise ConfigError(f"--workdir: {workdir} holds a run already: name another folder")
+    check_unused(workdir)
     experiment = build(config)
     source = pretrained.load(experiment)
     if source is None:
         raise ConfigError("config.init_from is empty: name the file to convert")
     _check_classes(source, config, labels)
     beginning = pretrained.begin(source, experiment, labels)
-    config.init_from = ""  # the workdir holds the weights, so the file is no longer needed
-    bundle = {"config": config.to_dict(), "labels": list(labels), "fingerprints": {}}
-    state = experiment.create(beginning.loaded)
-    with closing(Checkpoints(workdir, config.best_metric)) as checkpoints:
-        checkpoints.save(0, state, Record(batches=0, seconds=0.0, bundle=bundle), {})
-    workdirs.save_config(workdir, config)
+    variables = unflatten_dict(dict(beginning.loaded))
+    save_trained(Trained(experiment, variables, tuple(labels)), workdir, "--workdir")
     return beginning
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh, Sharding
 from ml_collections import ConfigDict
 
@@ -64,6 +66,33 @@ class Experiment:
     def shapes(self) -> TrainState:
         """The state as `jax.ShapeDtypeStruct`s; traced once, without allocating anything."""
         return jax.eval_shape(self.initial_state)
+
+    @property
+    def arrays(self) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+        """Weights and statistics of the network, by path, as `jax.ShapeDtypeStruct`s."""
+        return flatten_dict({"params": self.shapes.params, "batch_stats": self.shapes.batch_stats})
+
+    def difference(self, given: Arrays, *, but: str = "") -> str:
+        """Return the first way in which arrays do not fit the network; '' if they fit.
+
+        Args:
+          given: weights and statistics by path.
+          but: a layer whose shapes may differ.
+        """
+        ours = {path: leaf.shape for path, leaf in self.arrays.items()}
+        theirs = {path: np.shape(array) for path, array in given.items()}
+        differing = [
+            path
+            for path in sorted(ours.keys() | theirs.keys())
+            if ours.get(path) != theirs.get(path)
+            and (path[1:2] != (but,) or path not in ours or path not in theirs)
+        ]
+        if not differing:
+            return ""
+        path, name = differing[0], self.config.model.name
+        there, here = theirs.get(path, "absent"), ours.get(path, "absent")
+        more = f", and {len(differing) - 1} more differ" if len(differing) > 1 else ""
+        return f"{'/'.join(path)} is {there} there, {here} in {name}{more}"
 
     def initial_state(self, given: Arrays | None = None) -> TrainState:
         """Return a fresh state from config.seed and the arrays `given`; see `create_state`. Jittable."""

@@ -99,7 +99,7 @@ def begin(source: Source, experiment: Experiment, labels: Sequence[str]) -> Begi
     keep = classes_of(source, name) == len(labels) and source.labels in (None, tuple(labels))
     loaded = {path: array for path, array in source.arrays.items() if keep or path[1] != head}
     replaced = tuple("/".join(path) for path in source.arrays if path not in loaded)
-    new = tuple("/".join(path) for path in _expected(experiment) if path not in loaded)
+    new = tuple("/".join(path) for path in experiment.arrays if path not in loaded)
     return Beginning(source, loaded, (*replaced, *source.skipped), new)
 
 
@@ -140,24 +140,5 @@ def _check_same_front_end(where: str, theirs: FrontEnd, ours: FrontEnd) -> None:
 
 def _check_arrays(source: Source, experiment: Experiment) -> None:
     """Raise ConfigError unless the arrays match the network's; the last layer may have other shapes."""
-    name = experiment.config.model.name
-    head = models.head(name)
-    ours = {path: leaf.shape for path, leaf in _expected(experiment).items()}
-    theirs = {path: array.shape for path, array in source.arrays.items()}
-    differing = [
-        path
-        for path in sorted(ours.keys() | theirs.keys())
-        if ours.get(path) != theirs.get(path) and (path[1] != head or path not in ours or path not in theirs)
-    ]
-    if differing:
-        path = differing[0]
-        shown = (
-            f"{'/'.join(path)} is {theirs.get(path, 'absent')} there, {ours.get(path, 'absent')} in {name}"
-        )
-        more = f", and {len(differing) - 1} more differ" if len(differing) > 1 else ""
-        raise ConfigError(f"{source.where}: has another network: {shown}{more}: set config.model to match it")
-
-
-def _expected(experiment: Experiment) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
-    state = experiment.shapes
-    return flatten_dict({"params": state.params, "batch_stats": state.batch_stats})
+    if told := experiment.difference(source.arrays, but=models.head(experiment.config.model.name)):
+        raise ConfigError(f"{source.where}: has another network: {told}: set config.model to match it")

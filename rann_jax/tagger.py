@@ -4,22 +4,25 @@ The sample rate, front end, network and labels are stored with the weights. Soun
 resampled, so the model never hears it at the wrong rate.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from rann_jax.compiler import suited, xla_options
 from rann_jax.experiment import Experiment, build
+from rann_jax.features.front_end import FrontEnd
+from rann_jax.from_parts import put_together
 from rann_jax.listener import Listener, check_batch_size
 from rann_jax.sound import check_finite, checked
 from rann_jax.steps import make_embed_step, make_eval_step
 from rann_jax.timeline import WindowProbabilities
-from rann_jax.trained import load_trained
+from rann_jax.trained import Trained, load_trained, save_trained
 from rann_jax.windows import batched
 
 
@@ -71,6 +74,45 @@ class Tagger(Listener):
           ConfigError: there is no such checkpoint, or it cannot be read.
         """
         return cls(*load_trained(Path(workdir), checkpoint), batch_size=batch_size)
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        variables: Mapping[str, Any],
+        front_end: FrontEnd,
+        labels: Sequence[str],
+        *,
+        task: str,
+        batch_size: int | None = None,
+    ) -> "Tagger":
+        """Put a tagger together from your own weights, without a workdir; `save` makes one.
+
+        Args:
+          model: made by `models.create`, with as many classes as there are labels.
+          variables: {"params", "batch_stats"} as from `model.init` or `interop.load_torch`; they are copied.
+          front_end: made by `features.front_end`; it gives the sample rate and the length of a window.
+          labels: class names, in the order of the logits.
+          task: "classification" (softmax of the logits) or "tagging" (sigmoid).
+          batch_size: largest number of windows computed together; None means 16, or 4 on a CPU.
+
+        Raises:
+          ConfigError: model or front end were made elsewhere, they, the variables or the labels do not fit
+            each other, or there is no such task; the message names the argument.
+          DataError: a label is repeated, or cannot be written in one line.
+        """
+        return cls(*put_together(model, variables, front_end, labels, task), batch_size=batch_size)
+
+    def save(self, workdir: str | Path) -> None:
+        """Write the model to a new workdir, which all programs and `Tagger.load` take.
+
+        The name of a RANN in its config.json begins with the length of the windows. A workdir of this kind
+        is not trained further; a run that starts from its weights has `--config.init_from=WORKDIR`.
+
+        Raises:
+          ConfigError: the workdir cannot be written, or holds a run already.
+        """
+        save_trained(Trained(self.experiment, self.variables, self.labels), Path(workdir))
 
     def __reduce__(self) -> Any:  # the compiled programs and the optimiser cannot be pickled
         config = self.experiment.config.to_dict()

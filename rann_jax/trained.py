@@ -1,10 +1,11 @@
-"""Load a trained model: its weights, and the config and labels that are saved with them."""
+"""Load and save a trained model: its weights, and the config and labels that are saved with them."""
 
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from flax.traverse_util import flatten_dict
 from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
@@ -12,7 +13,8 @@ from rann_jax.checkpoint import Checkpoints
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import Experiment, build
 from rann_jax.keys import known
-from rann_jax.workdir import is_workdir
+from rann_jax.record import Record
+from rann_jax.workdir import check_unused, is_workdir, save_config
 
 
 class Trained(NamedTuple):
@@ -53,3 +55,24 @@ def load_trained(workdir: Path, checkpoint: str = "latest") -> Trained:
         like = experiment.abstract_state(SingleDeviceSharding(jax.local_devices()[0]))
         state, record = checkpoints.restore_chosen(like, checkpoint)
     return Trained(experiment, state.ema_variables, tuple(record.bundle["labels"]))
+
+
+def save_trained(trained: Trained, workdir: Path, option: str = "workdir") -> None:
+    """Write a model as a checkpoint of step 0; nothing is recorded of the data that it was trained on.
+
+    Args:
+      trained: the model.
+      workdir: the folder to create, or an empty one.
+      option: what gave it, for messages.
+
+    Raises:
+      ConfigError: the workdir cannot be written, or holds a run already.
+    """
+    check_unused(workdir, option)
+    config = trained.experiment.config.copy_and_resolve_references()
+    config.init_from = ""  # the workdir holds the weights, so what they came from is no longer needed
+    bundle = {"config": config.to_dict(), "labels": list(trained.labels), "fingerprints": {}}
+    state = trained.experiment.create(flatten_dict(trained.variables))
+    with closing(Checkpoints(workdir, config.best_metric)) as checkpoints:
+        checkpoints.save(0, state, Record(batches=0, seconds=0.0, bundle=bundle), {})
+    save_config(workdir, config)

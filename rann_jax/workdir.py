@@ -68,18 +68,25 @@ def check_folder(folder: Path, option: str = "--workdir") -> None:
         )
 
 
-def check_trainable(workdir: Path) -> None:
+def check_trainable(workdir: Path, option: str = "--workdir") -> None:
     """Raise ConfigError unless `check_folder` passes and checkpoints can be written to a workdir.
 
     Orbax uses the whole path as a glob pattern when it joins the parts of a checkpoint. If the path had
     brackets, it would find no parts, and keep a checkpoint without arrays.
     """
-    check_folder(workdir)
+    check_folder(workdir, option)
     if wrong := re.search(r"[\[\]\\]", str(workdir.absolute())):
         raise ConfigError(
-            f"--workdir={workdir}: checkpoints cannot be written to a path that contains {wrong[0]!r}: name "
+            f"{option}={workdir}: checkpoints cannot be written to a path that contains {wrong[0]!r}: name "
             "another folder"
         )
+
+
+def check_unused(workdir: Path, option: str = "--workdir") -> None:
+    """Raise ConfigError unless `check_trainable` passes and a workdir holds no run."""
+    check_trainable(workdir, option)
+    if (workdir / CONFIG_FILE).exists() or has_checkpoint(workdir):
+        raise ConfigError(f"{option}: {workdir} holds a run already: name another folder")
 
 
 def is_workdir(folder: Path) -> bool:

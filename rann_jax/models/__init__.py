@@ -2,7 +2,18 @@
 
 from rann_jax.models.complexity import Complexity, complexity
 from rann_jax.models.rann import RANN, ResidualBlock
-from rann_jax.models.registry import create, crop_seconds, head
+from rann_jax.models.registry import attributes, create, crop_seconds, head, naming
 from rann_jax.models.wavegram import Wavegram
 
-__all__ = ["RANN", "Complexity", "ResidualBlock", "Wavegram", "complexity", "create", "crop_seconds", "head"]
+__all__ = [
+    "RANN",
+    "Complexity",
+    "ResidualBlock",
+    "Wavegram",
+    "attributes",
+    "complexity",
+    "create",
+    "crop_seconds",
+    "head",
+    "naming",
+]

@@ -239,3 +239,14 @@ def from_name(name: str, **options: Any) -> RANN:
             f"width={options['width']}: set the width of a RANN in its name, {name.rsplit('-', 1)[0]}-W"
         )
     return RANN(t_m=t_m, width=width, **options)
+
+
+def to_name(network: nn.Module, seconds: float) -> str | None:
+    """Return the name of a RANN that is used on clips of that length; None for other networks.
+
+    >>> to_name(from_name("rann-8x2-6", num_classes=10), 0.5)
+    'rann-0.5x2-6'
+    """
+    if not isinstance(network, RANN):
+        return None
+    return f"rann-{np.format_float_positional(seconds, trim='-')}x{network.t_m}-{network.width}"

@@ -17,16 +17,19 @@ class Family:
       build: (name, num_classes=..., **options) -> network.
       head: name of the last layer, whose units are the classes; all layers before it are the trunk.
       crop_seconds: name -> clip length in seconds that the name prescribes; None if names prescribe none.
+      name_of: (network, clip length in seconds) -> its name, None for networks of other families; needed only
+        if names have parameters.
     """
 
     build: Callable[..., nn.Module]
     head: str
     crop_seconds: Callable[[str], float] | None = None
+    name_of: Callable[[nn.Module, float], str | None] | None = None
 
 
 # By the network's name; or, if names have parameters, by what precedes these, up to and with the hyphen.
 FAMILIES: dict[str, Family] = {
-    "rann-": Family(rann.from_name, rann.HEAD, rann.crop_seconds),
+    "rann-": Family(rann.from_name, rann.HEAD, rann.crop_seconds, rann.to_name),
     **dict.fromkeys(panns.NETWORKS, Family(panns.from_name, panns.HEAD)),
 }
 
@@ -52,6 +55,43 @@ def create(name: str, *, num_classes: int, **options: Any) -> nn.Module:
         return build(name, num_classes=num_classes, **given)
     except TypeError as error:
         raise ValueError(f"network {name!r}: {error}") from error
+
+
+def naming(network: nn.Module, *, seconds: float) -> dict[str, Any]:
+    """Return the arguments with which `create` makes this network again, except for the number of classes.
+
+    Args:
+      network: made by `create`.
+      seconds: length of its clips. The name of a RANN has it, but the network does not know it.
+
+    Returns:
+      The name, and the options that differ from their defaults.
+
+    Raises:
+      ValueError: it is not one of these networks.
+
+    >>> naming(create("rann-8x4-6", num_classes=3, blocks_per_stage=2), seconds=1.0)
+    {'name': 'rann-1x4-6', 'blocks_per_stage': 2}
+    """
+    name = _name_of(network, seconds)
+    values = attributes(network)
+    plain = attributes(create(name, num_classes=values["num_classes"]))
+    return {"name": name} | {key: value for key, value in values.items() if value != plain[key]}
+
+
+def _name_of(network: nn.Module, seconds: float) -> str:
+    for key, family in FAMILIES.items():
+        name = family.name_of(network, seconds) if family.name_of else key
+        # The type is compared exactly: `create` would not make the network of a subclass.
+        if name and type(family.build(name, num_classes=1)) is type(network):
+            return name
+    raise ValueError(f"{type(network).__name__} is not a network of models.create")
+
+
+def attributes(network: nn.Module) -> dict[str, Any]:
+    """Return the values of a network's attributes by name."""
+    names = (field.name for field in dataclasses.fields(network) if field.name not in ("parent", "name"))
+    return {name: getattr(network, name) for name in names}
 
 
 def head(name: str) -> str:
