@@ -102,6 +102,27 @@ def macro_f1(targets: Array, scores: Array, threshold: float | None = None) -> f
     return mean(f1(targets, scores, threshold))
 
 
+def lwlrap(targets: Array, scores: Array) -> float:
+    """Return the label-weighted label-ranking average precision (DCASE 2019 task 2).
+
+    The precision of a true label is the share of true labels among the example's labels that score at least
+    as high. The result is its mean over the true labels of all examples; NaN if there are none.
+
+    Raises:
+      ValueError: shapes differ or are not (N, C), or a score is not finite.
+
+    >>> lwlrap([[1, 0, 1], [0, 1, 0]], [[0.9, 0.5, 0.1], [0.6, 0.2, 0.4]])  # (1 + 2/3 + 1/3) / 3
+    0.6666666666666666
+    """
+    targets, scores = _checked(targets, scores)
+    labels = targets.sum(axis=1)
+    if not labels.any():
+        return float("nan")
+    # With the axes exchanged, examples take the place of classes: average precision over the labels of each.
+    by_example = np.nan_to_num(average_precision(targets.T, scores.T))
+    return float(np.average(by_example, weights=labels))
+
+
 def mean(per_class: Array) -> float:
     """Return the mean over the classes whose value is not NaN; NaN if there are none."""
     with warnings.catch_warnings():
@@ -128,9 +149,9 @@ def _cumulative_counts(targets: Array, scores: Array) -> tuple[Array, Array, Arr
 def _checked(targets: Array, scores: Array) -> tuple[Array, Array]:
     targets, scores = np.asarray(targets, np.float64), np.asarray(scores, np.float64)
     if targets.ndim != 2 or targets.shape != scores.shape or 0 in targets.shape:
-        raise ValueError(
-            f"targets and scores must both be (N, C) and not empty, not {targets.shape} and {scores.shape}"
-        )
+        shapes = f"{targets.shape} and {scores.shape}"
+        mend = ": give class indices y as one-hot, np.eye(C)[y]" if targets.ndim < scores.ndim else ""
+        raise ValueError(f"targets and scores must both be (N, C) and not empty, not {shapes}{mend}")
     if not np.isin(targets, (0.0, 1.0)).all():
         raise ValueError("targets must be 0 or 1")
     if not np.isfinite(scores).all():

@@ -40,6 +40,29 @@ def test_roc_auc(data):
             assert np.isnan(value)
 
 
+@given(multi_label())
+def test_lwlrap(data):
+    """With an example's number of labels as its weight, scikit-learn's measure is label-weighted too."""
+    targets, scores = data
+    labels = targets.sum(axis=1)
+    if labels.any():
+        expected = sk.label_ranking_average_precision_score(targets, scores, sample_weight=labels)
+        assert abs(metrics.lwlrap(targets, scores) - expected) < 1e-9
+    else:
+        assert np.isnan(metrics.lwlrap(targets, scores))
+
+
+@pytest.mark.fast
+def test_lwlrap_by_hand():
+    """The true labels rank 1 and 3 in the first clip (1/1, 2/3), 2 in the second (1/2), none in the third.
+
+    In the fourth, a tie with a wrong label ranks second (1/2).
+    """
+    targets = [[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 0, 0]]
+    scores = [[0.9, 0.5, 0.1], [0.6, 0.4, 0.2], [0.3, 0.2, 0.1], [0.7, 0.7, 0.1]]
+    assert metrics.lwlrap(targets, scores) == pytest.approx((1 + 2 / 3 + 1 / 2 + 1 / 2) / 4, abs=1e-12)
+
+
 @given(multi_label(), st.sampled_from([0.3, 0.5]))
 def test_macro_f1_of_tagging(data, threshold):
     targets, scores = data
@@ -82,6 +105,11 @@ def test_d_prime_inverts_the_normal_distribution():
     [
         (np.zeros((2, 3)), np.zeros((2, 4)), r"both be \(N, C\)"),
         (np.zeros(3), np.zeros(3), r"both be \(N, C\)"),
+        (
+            np.arange(2),
+            np.zeros((2, 3)),
+            r"\(2, 3\): give class indices y as one-hot, np\.eye\(C\)\[y\]",
+        ),
         (np.zeros((0, 3)), np.zeros((0, 3)), "not empty"),
         (np.full((2, 1), 0.5), np.zeros((2, 1)), "0 or 1"),
         (np.ones((2, 1)), np.array([[0.1], [np.nan]]), "finite"),
