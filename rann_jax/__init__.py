@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rann_jax import augment as augment
+    from rann_jax import comparison as comparison
     from rann_jax import features as features
     from rann_jax import fusion as fusion
     from rann_jax import hear as hear
@@ -18,7 +19,7 @@ __version__ = "0.1.0"
 
 # Loaded on first use, to keep `import rann_jax` light: JAX and the networks take seconds.
 _CLASSES = {"Tagger": "rann_jax.tagger", "TaggerEnsemble": "rann_jax.tagger_ensemble"}
-_MODULES = ("augment", "features", "fusion", "hear", "interop", "metrics", "models")
+_MODULES = ("augment", "comparison", "features", "fusion", "hear", "interop", "metrics", "models")
 
 
 def __getattr__(name: str) -> object:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rann_jax import environment, fusion, fusion_table
+from rann_jax import comparison, environment, fusion, fusion_table
 from rann_jax.crossval_cells import Cell
 from rann_jax.errors import ConfigError
 from rann_jax.predictions import POOLED, Predictions
@@ -110,7 +110,7 @@ def write(workdir: Path, work: Sequence[Cell], done: Mapping[Cell, Predictions],
         whole.save(workdir / feature, POOLED)
     shown.append(tables.write(out, "features", feature_rows(runs, pooled, draws)))
     if len(pooled) > 1:
-        subsets = fusion_table.every_subset(list(pooled))
+        subsets = comparison.every_subset(list(pooled))
         rows = fusion_table.rows(pooled, list(fusion.RULES), subsets, draws=draws)
         measure = HEADLINE[next(iter(pooled.values())).task]
         fusion_table.write(out, "fusion", rows, measure=measure, of="pooled folds")

@@ -18,9 +18,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rann_jax import fusion, fusion_table, fusion_weights, predictions, significance
+from rann_jax import comparison, fusion, fusion_table, fusion_weights, predictions, significance
+from rann_jax.comparison import Weights
 from rann_jax.errors import ConfigError
-from rann_jax.fusion_weights import Weights
 from rann_jax.predictions import Predictions
 from rann_jax.program import guarded
 from rann_jax.report import tables
@@ -46,14 +46,14 @@ def load_models(runs: Sequence[Path], split: str) -> dict[str, Predictions]:
 def choose_subsets(text: str, names: Sequence[str]) -> list[tuple[str, ...]]:
     """Return the subsets that `text` asks for: 'all', or a list such as 'log_mel+mfcc,log_mel+cqt'.
 
-    A subset has at least two models, and is written as `fusion_table.joined` prints it.
+    A subset has at least two models, and is written as `comparison.joined` prints it.
 
     Raises:
       ConfigError: a name is unknown or repeated, or a subset has fewer than two.
     """
     if text == "all":
-        return fusion_table.every_subset(names)
-    by_printed = {fusion_table.joined([name]): name for name in names}
+        return comparison.every_subset(names)
+    by_printed = {comparison.joined([name]): name for name in names}
     subsets = []
     for part in text.split(","):
         printed = re.split(r"\+(?![^(]*\))", part)  # at each plus outside of brackets
@@ -74,7 +74,9 @@ def choose_rules(text: str) -> list[str]:
     rules = list(fusion.RULES) if text == "all" else text.split(",")
     for rule in rules:
         if rule not in fusion.RULES:
-            raise ConfigError(f"--rules {rule}: use some of {', '.join(fusion.RULES)}, or all")
+            raise ConfigError(
+                f"--rules {rule}: use some of {', '.join(fusion.RULES)}, or all" + fusion.suggested_rule(rule)
+            )
     return rules
 
 

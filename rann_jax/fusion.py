@@ -10,21 +10,20 @@ In tagging, several classes can hold at once, so every class is a separate quest
 
 All rules are pure and can be jitted, vmapped and differentiated (in the rules that multiply, the gradient
 with respect to a mass of exactly zero is taken as zero). Outside of jit, malformed masses raise ValueError;
-inside, where values are unknown, only shapes are checked.
+inside, where values are unknown, only shapes are checked. Sums may be off by SUM_TOLERANCE of `tasks`, as
+probabilities of a csv file are: `fuse` and `masses_for` divide by the sum, the rules take masses as they are.
 """
 
+import difflib
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
-Masses = ArrayLike | Sequence[Any]  # arrays, or nested lists of numbers
+from rann_jax.masses import Masses, checked, checked_for, checked_targets, checked_weights
 
-SUM_TOLERANCE = 1e-3  # (ours) allowed deviation of a sum of masses from 1: bfloat16 networks are not exact
 NO_SUPPORT = 1e-6  # (ours) support below this is rounding error
 TINY = float(jnp.finfo(jnp.float32).tiny)
 
@@ -35,7 +34,7 @@ def _rule(combine: Callable[[jax.Array], jax.Array]) -> Callable[[Masses], jax.A
 
     @functools.wraps(combine)
     def checking(masses: Masses) -> jax.Array:
-        return compiled(_checked(masses))
+        return compiled(checked(masses))
 
     return checking
 
@@ -56,7 +55,7 @@ def weighted_average(probs: Masses, weights: Masses | None = None) -> jax.Array:
     >>> weighted_average([[0.5, 0.5], [1, 0]], weights=[1, 1]).tolist()
     [0.75, 0.25]
     """
-    return _weighted_average(_checked(probs, sums_to_one=False), weights)
+    return _weighted_average(checked(probs, sums_to_one=False), weights)
 
 
 @_rule
@@ -179,14 +178,58 @@ def fuse(
     [0.75, 0.75]
     """
     if rule not in RULES:
-        raise ValueError(f"no fusion rule {rule!r}: use one of {', '.join(RULES)}")
+        raise ValueError(f"no fusion rule {rule!r}: use one of {', '.join(RULES)}" + suggested_rule(rule))
     if rule == "wa":
-        return _weighted_average(_checked_for(task, probs), weights)
+        return _weighted_average(_scaled_for(task, probs), weights)
     if weights is not None:
         raise ValueError(f"rule {rule!r} takes no weights, only 'wa' does")
     # Inside jit a rule does not check the values of the masses again.
     fused = jax.jit(RULES[rule])(masses_for(task, probs))
     return fused[..., 0] if task == "tagging" else fused
+
+
+def suggested_rule(rule: str) -> str:
+    """Return the end of a message about an unknown rule: the rule that it, or its function, is similar to.
+
+    >>> suggested_rule("dempster_shafer"), suggested_rule("vote")
+    ("; did you mean 'ds'?", '')
+    """
+    names = {getattr(function, "__name__", name): name for name, function in RULES.items()}
+    names |= {name: name for name in RULES}
+    close = difflib.get_close_matches(str(rule).lower(), names, n=1)
+    return f"; did you mean {names[close[0]]!r}?" if close else ""
+
+
+def fit_weights(
+    probs: Masses, targets: Masses, *, task: str = "classification", tolerance: float = 1e-6
+) -> np.ndarray:
+    """Return the weights of the average that maximise the likelihood of the targets.
+
+    Fit them on examples that are neither scored later nor were used to train a model.
+
+    Args:
+      probs: (M, n, C) probabilities of the models, as `fuse` takes them.
+      targets: (n, C), one-hot, or multi-hot for tagging.
+      task: "classification" (one class per example) or "tagging" (any number).
+      tolerance: the log-likelihood is at most this far below its maximum, in nats per example.
+
+    Returns:
+      (M,) float64, summing to 1.
+
+    Raises:
+      ValueError: the task is unknown, or probabilities or targets are malformed.
+
+    >>> fit_weights([[[0.9, 0.1]], [[0.2, 0.8]]], [[1, 0]]).round(3)
+    array([1., 0.])
+    """
+    known = np.asarray(_scaled_for(task, probs), np.float64)
+    truth = checked_targets(targets, known.shape[1:])
+    if task == "tagging":
+        likelihood = np.where(truth > 0, known, 1 - known).reshape(len(known), -1)
+    else:
+        likelihood = (known * truth).sum(-1)
+    likelihood = np.maximum(likelihood, 1e-7)  # (ours) no single confident error may dominate
+    return _most_likely(likelihood, tolerance)
 
 
 def masses_for(task: str, probs: Masses) -> jax.Array:
@@ -195,8 +238,8 @@ def masses_for(task: str, probs: Masses) -> jax.Array:
     Raises:
       ValueError: an unknown task or malformed probabilities.
     """
-    checked = _checked_for(task, probs)
-    return _binary_frames(checked) if task == "tagging" else checked
+    scaled = _scaled_for(task, probs)
+    return _binary_frames(scaled) if task == "tagging" else scaled
 
 
 def binary_frames(probs: Masses) -> jax.Array:
@@ -208,11 +251,34 @@ def binary_frames(probs: Masses) -> jax.Array:
     Raises:
       ValueError: the probabilities are not of this shape, outside [0, 1] or not finite.
     """
-    return _binary_frames(_checked(probs, sums_to_one=False))
+    return _binary_frames(checked(probs, sums_to_one=False))
+
+
+def _scaled_for(task: str, probs: Masses) -> jax.Array:
+    """Return the checked probabilities of a task; those of classification sum to 1."""
+    known = checked_for(task, probs)
+    if task == "tagging":
+        return known
+    total = known.sum(-1, keepdims=True)
+    return known / jnp.where(total > 0, total, 1.0)  # in jit, where nothing is checked, all may be zero
+
+
+def _most_likely(likelihood: np.ndarray, tolerance: float) -> np.ndarray:
+    """Return the weights (M,) of the likeliest mixture, given each model's likelihood of n targets (M, n).
+
+    The log-likelihood is concave in the weights. Expectation maximisation takes at most 10,000 rounds.
+    """
+    weights = np.full(len(likelihood), 1 / len(likelihood))
+    for _ in range(10_000):
+        gain = (likelihood / (weights @ likelihood)).mean(axis=1)
+        if gain.max() < 1 + tolerance:  # the log-likelihood is at most log(max gain) below its maximum
+            break
+        weights = weights * gain
+    return weights / weights.sum()
 
 
 def _weighted_average(probs: jax.Array, weights: Masses | None) -> jax.Array:
-    weights = _checked_weights(weights, len(probs))
+    weights = checked_weights(weights, len(probs))
     return jnp.tensordot(weights.astype(probs.dtype), probs, axes=1)
 
 
@@ -251,60 +317,3 @@ def _credible_average(masses: jax.Array, reliability: jax.Array) -> jax.Array:
 def _log(masses: jax.Array) -> jax.Array:
     possible = masses >= TINY
     return jnp.where(possible, jnp.log(jnp.where(possible, masses, 1.0)), -jnp.inf)
-
-
-def _checked_for(task: str, probs: Masses) -> jax.Array:
-    if task not in ("classification", "tagging"):
-        raise ValueError(f"task must be classification or tagging, not {task!r}")
-    return _checked(probs, sums_to_one=task == "classification")
-
-
-def _checked(values: Masses, *, sums_to_one: bool = True) -> jax.Array:
-    """Return the values in at least float32; check shapes always, and values where they are known."""
-    if not isinstance(values, jax.Array):
-        values = np.asarray(values)
-    if values.ndim < 2 or 0 in values.shape:
-        raise ValueError(
-            f"probabilities must be (models, ..., classes) and not empty, not of shape {values.shape}"
-        )
-    if not isinstance(values, jax.core.Tracer):
-        _check_values(values, sums_to_one)
-    return _floating(values)
-
-
-def _floating(values: jax.Array | np.ndarray) -> jax.Array:
-    """Return the values in float64 if that is enabled and given, else in float32."""
-    array = jnp.asarray(values)
-    return array.astype(jnp.float64 if array.dtype == jnp.float64 else jnp.float32)
-
-
-def _check_values(values: jax.Array | np.ndarray, sums_to_one: bool) -> None:
-    known = np.asarray(values, np.float64)
-    for wrong, says in (
-        (~np.isfinite(known), "is not finite"),
-        (known < 0, "is negative"),
-        (known > 1 + SUM_TOLERANCE, "is greater than 1"),
-    ):
-        if wrong.any():
-            where = tuple(map(int, np.argwhere(wrong)[0]))
-            raise ValueError(f"probability {known[where]:g} of model {where[0]} at {where[1:]} {says}")
-    sums = known.sum(-1)
-    if sums_to_one and (off := np.abs(sums - 1) > SUM_TOLERANCE).any():
-        where = tuple(map(int, np.argwhere(off)[0]))
-        raise ValueError(f"masses of model {where[0]} at {where[1:]} sum to {sums[where]:g}, not to 1")
-
-
-def _checked_weights(weights: Masses | None, models: int) -> jax.Array:
-    """Return the weights (M,), scaled to sum to 1."""
-    if weights is None:
-        return jnp.full(models, 1 / models, jnp.float32)
-    if not isinstance(weights, jax.Array):
-        weights = np.asarray(weights)
-    if weights.shape != (models,):
-        raise ValueError(f"weights must be one per model, {models} here, not of shape {weights.shape}")
-    if not isinstance(weights, jax.core.Tracer):
-        known = np.asarray(weights, np.float64)
-        if not np.isfinite(known).all() or (known < 0).any() or not known.sum() > 0:
-            raise ValueError("weights must be finite, not negative and not all zero")
-    array = _floating(weights)
-    return array / array.sum()

@@ -14,3 +14,8 @@ HEADLINE = {"classification": "accuracy", "tagging": "mAP"}
 F1_THRESHOLD = {"classification": None, "tagging": 0.5}
 
 MAX_CLASSES = 100_000  # (ours) classes are scored one by one
+
+# (ours) How far probabilities of classification may sum from 1: those of bfloat16 networks are not exact, and
+# those of a csv file are rounded.
+SUM_TOLERANCE = 0.01
+ROUNDING = 1e-3  # (ours) how far above 1 a single probability may be

@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from sklearn import metrics as sk
 
 from configs.base import base
-from rann_jax import ensemble, fusion_table, fusion_weights, predictions
+from rann_jax import comparison, ensemble, fusion, fusion_table, predictions
 from rann_jax.errors import ConfigError
 from rann_jax.workdir import save_config
 from tests.made_predictions import CLIPS, TARGETS, predicted
@@ -67,7 +67,7 @@ def test_fitted_weights_maximise_the_likelihood(task):
         likelihood = (probs * TARGETS).sum(-1)
     else:
         likelihood = np.where(TARGETS, probs, 1 - probs).reshape(3, -1)
-    weights = fusion_weights.fit(probs, TARGETS, task)
+    weights = fusion.fit_weights(probs, TARGETS, task=task)
     expected = minimize(
         lambda w: -np.log(w @ likelihood).mean(),
         np.full(3, 1 / 3),
@@ -90,7 +90,7 @@ def test_weights_are_never_fitted_on_scored_clips(runs, capsys):
     arguments = [*fitted, "--fit-split", "valid", "--rules", "wa", "--bootstrap", "0", "--out", out]
     assert ensemble.main([str(a) for a in arguments]) == 0
     fit = np.stack([predictions.load(run, "valid").probabilities for run in runs[1:]])
-    expected = "+".join(f"{w:.3f}" for w in fusion_weights.fit(fit, TARGETS, "classification"))
+    expected = "+".join(f"{w:.3f}" for w in fusion.fit_weights(fit, TARGETS))
     (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("| mfcc+cqt |")]
     assert line.endswith(f"| {expected} |")  # fitted for these two, not taken from the fit of three
 
@@ -138,10 +138,17 @@ def test_a_split_with_dots_that_no_config_has(runs, capsys):
     ("changes", "says"),
     [
         ({"fingerprint": "beef"}, "fingerprint"),
-        ({"ids": np.array([f"other{i}" for i in range(CLIPS)])}, "ids"),
-        ({"labels": np.array(["cat", "rain", "siren"])}, "labels"),
-        ({"targets": np.roll(TARGETS, 1, axis=0)}, "targets"),
-        ({"task": "tagging"}, "task"),
+        (
+            {"ids": np.array([f"other{i}" for i in range(CLIPS)])},
+            "ids (80 are only in one of them, such as clip0)",
+        ),
+        ({"labels": np.array(["cat", "rain", "siren"])}, "labels (2 are only in one of them, such as dog)"),
+        (
+            {"labels": np.array(["rain", "dog", "siren"])},
+            "labels (only in their order: write them in the same)",
+        ),
+        ({"targets": np.roll(TARGETS, 1, axis=0)}, "targets (39 of 40 clips)"),
+        ({"task": "tagging"}, "task (classification and tagging)"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -156,6 +163,7 @@ def test_other_data_is_refused(runs, capsys, changes, says):
     ("arguments", "says"),
     [
         (["--rules", "vote"], "--rules vote: use some of wa"),
+        (["--rules", "dempster-shafer"], "or all; did you mean 'ds'?"),
         (["--subsets", "mel+fft"], "from mel, mfcc, cqt"),
         (["--subsets", "mel"], "two models or more"),
         (["--weights", "1,2"], "3 positive numbers"),
@@ -188,7 +196,7 @@ def test_subsets_are_named_as_the_tables_print_them():
         ("log_mel+wavegram", "mfcc"),
         ("mfcc", "runs/fold1(old)", "panns_log_mel+wavegram"),
     ]
-    every = fusion_table.every_subset(names)
+    every = comparison.every_subset(names)
     rows = fusion_table.rows({name: predicted(0) for name in names}, ["wa"], every, draws=0)
     printed = [row["models"] for row in rows if row["rule"] == "wa"]
     assert ensemble.choose_subsets(",".join(printed), names) == every

@@ -1,5 +1,6 @@
 """Fusion rules against published numbers, and against Dempster's rule on the full power set in float64."""
 
+import functools
 import itertools
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rann_jax import fusion
+from rann_jax import fusion, masses
 
 MASS_RULES = {name: rule for name, rule in fusion.RULES.items() if name != "wa"}
 
@@ -252,8 +253,8 @@ def test_tagging_accepts_rounding_above_one(rule):
 def test_values_are_checked_once(rule, task, monkeypatch):
     """Each check copies the values from the device."""
     checks = []
-    check = fusion._check_values
-    monkeypatch.setattr(fusion, "_check_values", lambda *given: checks.append(given) or check(*given))
+    check = masses._check_values
+    monkeypatch.setattr(masses, "_check_values", lambda *given: checks.append(given) or check(*given))
     fusion.fuse(rule, [[0.5, 0.5], [0.25, 0.75]], task=task)
     assert len(checks) == 1
 
@@ -273,7 +274,10 @@ def test_weights_of_the_average():
     ("masses", "says"),
     [
         ([[0.5, 0.5], [-0.1, 1.1]], "model 1 at .0,. is negative"),
-        ([[0.5, 0.5], [0.5, 0.4]], "model 1 at .. sum to 0.9, not to 1"),
+        (
+            [[0.5, 0.5], [0.5, 0.4]],
+            r"model 1 at .. sum to 0.9, not to 1: divide by probs\.sum\(-1, keepdims=True\), or .*'tagging'",
+        ),
         ([[0.5, np.nan]], r"nan of model 0 at \(1,\) is not finite"),
         ([[0.0, np.inf]], "not finite"),
         ([0.5, 0.5], r"shape \(2,\)"),
@@ -296,7 +300,14 @@ def test_malformed_masses_are_refused(rule, masses, says):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"rule": "vote"}, "no fusion rule 'vote': use one of wa, ds"),
+        ({"rule": "vote"}, "no fusion rule 'vote': use one of wa, ds, ids, murphy, deng$"),
+        ({"rule": "dempster_shafer"}, r"no fusion rule 'dempster_shafer'.*; did you mean 'ds'\?"),
+        ({"rule": "DS"}, r"did you mean 'ds'\?"),
+        ({"rule": "murfy"}, r"did you mean 'murphy'\?"),
+        (
+            {"rule": "ds", "task": "multilabel"},
+            r"not 'multilabel': .* tagging for any number \(multi",
+        ),
         ({"rule": "ds", "weights": [1, 1]}, "takes no weights"),
         ({"rule": "ds", "task": "regression"}, "classification or tagging"),
         ({"rule": "wa", "weights": [1, 1, 1]}, "weights must be one per model, 2 here"),
@@ -321,3 +332,54 @@ def test_a_new_rule_is_one_line_of_the_registry(monkeypatch):
         np.testing.assert_allclose(fusion.fuse("product", probs, task=task), expected, rtol=1e-6)
     with pytest.raises(ValueError, match="is negative"):
         fusion.fuse("product", -probs)
+
+
+def _conflict(probs):
+    return fusion.conflict(fusion.masses_for("classification", probs))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("rule", [*fusion.RULES, "conflict"])
+@pytest.mark.parametrize(("classes", "decimals"), [(3, 3), (10, 3), (527, 4)])
+def test_rounded_probabilities_are_scaled(rule, classes, decimals):
+    """As a csv file has them; scaled in float64 before, they give the same."""
+    rng = np.random.default_rng(classes)
+    rounded = rng.dirichlet(np.full(classes, 0.3), (2, 40)).round(decimals)
+    rounded = rounded[:, (np.abs(rounded.sum(-1) - 1) < 0.0095).all(0)]
+    sums = rounded.sum(-1, keepdims=True)
+    assert np.abs(sums - 1).max() > 9e-4
+    function = _conflict if rule == "conflict" else functools.partial(fusion.fuse, rule)
+    found, expected = function(rounded), function(rounded / sums)
+    if rule != "conflict":
+        np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+@pytest.mark.fast
+def test_probabilities_of_zero_in_jit_stay_finite():
+    """Values are not checked there; rows may be padding."""
+    for rule in fusion.RULES:
+        fused = jax.jit(lambda probs, rule=rule: fusion.fuse(rule, probs))(jnp.zeros((2, 3)))
+        assert np.isfinite(fused).all()
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("probs", "targets", "task", "says"),
+    [
+        ([[[0.9, 0.1]]], [[1, 0]], "multilabel", "task must be classification or tagging, not 'multilabel'"),
+        (
+            [[[0.9, 0.1]]],
+            [0],
+            "classification",
+            r"not \(1,\) and \(1, 2\): .* np\.eye\(C\)\[y\]",
+        ),
+        ([[0.9, 0.1]], [1, 0], "classification", r"both be \(n, C\), not \(2,\) and \(2,\)"),
+        ([[[0.9, 0.9]]], [[1, 0]], "classification", "sum to 1.8"),
+        ([[[0.9, 0.1]]], [[0.5, 0.5]], "classification", "targets must be 0 or 1"),
+    ],
+    ids=["task", "indices", "vectors", "sums", "graded"],
+)
+def test_malformed_fits_are_refused(probs, targets, task, says):
+    with pytest.raises(ValueError, match=says):
+        fusion.fit_weights(probs, targets, task=task)

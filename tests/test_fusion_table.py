@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from rann_jax import crossval_tables, ensemble, fusion_table
+from rann_jax import comparison, crossval_tables, ensemble, fusion_table
 from tests.made_predictions import TARGETS, predicted
 
 pytestmark = pytest.mark.fast
 
 
 def test_subsets_are_all_of_two_and_more():
-    subsets = fusion_table.every_subset("abcde")
+    subsets = comparison.every_subset("abcde")
     assert len(subsets) == len(set(subsets)) == 26
     assert set(itertools.combinations("abcde", 2)) < set(subsets)
 
@@ -23,7 +23,7 @@ def test_a_model_with_a_plus_in_its_name():
     """A model named `a+b`, the fusion of `a` and `b`, and fusions with that model get separate lines."""
     names = ["log_mel", "wavegram", "log_mel+wavegram"]
     models = {name: predicted(seed) for seed, name in enumerate(names)}
-    rows = fusion_table.rows(models, ["wa"], fusion_table.every_subset(names), draws=0)
+    rows = fusion_table.rows(models, ["wa"], comparison.every_subset(names), draws=0)
     lines = fusion_table.by_rule(rows, "accuracy")
     assert [line["models"] for line in lines] == [
         *names,

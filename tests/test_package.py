@@ -21,7 +21,7 @@ def test_import_is_light():
 
 
 def test_submodules_are_attributes():
-    names = ["augment", "features", "fusion", "hear", "interop", "metrics", "models"]
+    names = ["augment", "comparison", "features", "fusion", "hear", "interop", "metrics", "models"]
     assert printed(f"print([getattr(rann_jax, name).__name__ for name in {names}])") == str(
         [f"rann_jax.{name}" for name in names]
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rann_jax import crossval_cells, crossval_tables, fusion, fusion_table
+from rann_jax import comparison, crossval_cells, crossval_tables, fusion, fusion_table
 from rann_jax.config_file import load_config_file
 from rann_jax.report import tables
 from tests.conftest import REPOSITORY
@@ -90,7 +90,7 @@ def test_every_fusion_under_every_rule(kept):
     pooled = {feature: crossval_tables.pool(folds) for feature, folds in runs.items()}
     if len(pooled) == 1:
         pytest.skip("one feature has been trained: nothing to fuse yet")
-    rows = fusion_table.rows(pooled, list(fusion.RULES), fusion_table.every_subset(list(pooled)), draws=0)
+    rows = fusion_table.rows(pooled, list(fusion.RULES), comparison.every_subset(list(pooled)), draws=0)
     lines = fusion_table.by_rule(rows, "accuracy")
     assert quoted(lines)
     if begins := SUMMARISED.get(work[0].workdir.parents[1].name):
