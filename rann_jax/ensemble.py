@@ -2,7 +2,8 @@
 
   python -m rann_jax.ensemble runs/mel runs/mfcc runs/cqt --rules all --subsets all
 
-reads predictions/SPLIT.npz of each run and checks that all have the same clips, labels and data. It writes
+reads predictions/SPLIT.npz of each run, or of any other program that wrote ids, targets, probabilities and
+labels there, and checks that all have the same clips, labels and data. It writes
 ensemble.csv and ensemble.md to --out: accuracy, mAP, F1 and d' with 95% bootstrap intervals, the mean
 conflict of the models, and McNemar's test against the best single model. ensemble_accuracy.md (in tagging
 ensemble_mAP.md) and ensemble.png show this measure alone. Existing files are overwritten.
@@ -31,6 +32,8 @@ from rann_jax.workdir import CONFIG_FILE, check_distinct, load_config
 def load_models(runs: Sequence[Path], split: str) -> dict[str, Predictions]:
     """Return each run's predictions, by the name of its feature, or of its folder if features repeat.
 
+    All have their clips in the order of the first run's.
+
     Raises:
       ConfigError: a file is missing or damaged, or the runs do not have the same data.
     """
@@ -38,7 +41,8 @@ def load_models(runs: Sequence[Path], split: str) -> dict[str, Predictions]:
     names = [_feature(run) for run in runs]
     if len(set(names)) < len(names):
         names = [str(run) for run in runs]
-    models = {name: predictions.load(run, split) for name, run in zip(names, runs, strict=True)}
+    loaded = [predictions.load(run, split) for run in runs]
+    models = {n: predictions.in_order(one, loaded[0].ids) for n, one in zip(names, loaded, strict=True)}
     fusion_table.check_same_data(models)
     return models
 

@@ -26,8 +26,10 @@ FLOORS = {
     "rann_jax.metrics": (),
     "rann_jax.losses": (),
     "rann_jax.models": ("rann_jax.models", "rann_jax.features"),
+    "rann_jax.other_program": ("rann_jax.tasks",),
     "rann_jax.predictions": (
         "rann_jax.errors",
+        "rann_jax.other_program",
         "rann_jax.tasks",
         "rann_jax.workdir",
     ),

@@ -210,6 +210,39 @@ def test_errors_about_subsets_show_where_brackets_belong(text):
         ensemble.choose_subsets(text, ["log_mel+wavegram", "mfcc"])
 
 
+def test_models_of_other_programs(runs, tmp_path, capsys):
+    """The table is the same if a model's file has only four arrays, in other types and in another order."""
+    out = [tmp_path / "out", tmp_path / "again"]
+    assert ensemble.main([*map(str, runs), "--out", str(out[0]), "--bootstrap", "20"]) == 0
+    order = np.random.default_rng(0).permutation(CLIPS)
+    for run in runs[:2]:
+        path = predictions.path_of(run, "test")
+        with np.load(path) as arrays:
+            kept = {name: arrays[name][order] for name in ("ids", "targets", "probabilities")}
+            np.savez(
+                path,
+                **kept | {"probabilities": kept["probabilities"].astype(float), "labels": arrays["labels"]},
+            )
+    assert ensemble.main([*map(str, runs), "--out", str(out[1]), "--bootstrap", "20"]) == 0
+    capsys.readouterr()
+    tables = []
+    for folder in out:
+        with (folder / "ensemble.csv").open() as file:
+            tables.append(list(csv.DictReader(file)))
+    for row, again in zip(*tables, strict=True):
+        for name in ("models", "rule", "accuracy", "F1", "p"):
+            assert row[name] == again[name]
+        assert float(row["mAP"]) == pytest.approx(float(again["mAP"]), abs=1e-9)
+
+
+def test_two_fingerprints_beside_a_model_that_has_none(runs, capsys):
+    dataclasses.replace(predicted(0), fingerprint="").save(runs[0], "test")
+    assert ensemble.main([*map(str, runs), "--bootstrap", "0", "--out", str(runs[0])]) == 0
+    capsys.readouterr()
+    dataclasses.replace(predicted(2), fingerprint="beef").save(runs[2], "test")
+    assert "mfcc and cqt differ in their fingerprint: " in refused(ensemble.main, capsys, *runs)
+
+
 def test_a_run_without_predictions(tmp_path):
     with pytest.raises(ConfigError, match=r"test\.npz does not exist.*--mode=eval"):
         ensemble.load_models([tmp_path], "test")

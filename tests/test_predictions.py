@@ -10,7 +10,7 @@ import pytest
 from rann_jax import ensemble, predictions
 from rann_jax.errors import ConfigError
 from rann_jax.predictions import Predictions
-from tests.made_predictions import CLIPS, TARGETS, predicted
+from tests.made_predictions import CLIPS, LABELS, TARGETS, predicted
 from tests.refusals import refused
 
 pytestmark = pytest.mark.fast
@@ -23,6 +23,20 @@ def npz(**changes) -> bytes:
     file = io.BytesIO()
     np.savez(file, **{name: array for name, array in (arrays | changes).items() if array is not None})
     return file.getvalue()
+
+
+def write_other(folder, **changes) -> None:
+    """Write what another program needs to write, with some arrays replaced, added, or left out if None."""
+    model = predicted(1)
+    arrays = {
+        "ids": model.ids,
+        "targets": model.targets.astype(np.int64),
+        "probabilities": model.probabilities.astype(np.float64),
+        "labels": model.labels,
+    }
+    path = folder / "predictions" / "test.npz"
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, **{name: array for name, array in (arrays | changes).items() if array is not None})
 
 
 def lying_header() -> bytes:
@@ -84,6 +98,106 @@ def test_predictions_come_back_as_they_were(tmp_path, max_crops):
     loaded = predictions.load(tmp_path, "test")
     for field in dataclasses.fields(Predictions):
         np.testing.assert_array_equal(getattr(loaded, field.name), getattr(saved, field.name))
+
+
+def test_predictions_can_be_compared_and_hashed():
+    one = predicted(0)
+    assert one == one
+    assert one != predicted(0)
+    assert len({one, one}) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"ids": np.array([f"clip{i}".encode() for i in range(CLIPS)]), "labels": LABELS.astype("S5")},
+        {"targets": TARGETS.astype(bool), "probabilities": predicted(1).probabilities.astype(">f4")},
+        {"targets": TARGETS.astype(np.float32), "task": np.array(b"classification")},
+    ],
+    ids=["float64", "bytes", "big endian", "float targets"],
+)
+def test_another_program_needs_four_arrays(tmp_path, changes):
+    write_other(tmp_path, **changes)
+    loaded = predictions.load(tmp_path, "test")
+    model = dataclasses.replace(predicted(1), fingerprint="", step=0)
+    for field in dataclasses.fields(Predictions):
+        np.testing.assert_array_equal(getattr(loaded, field.name), getattr(model, field.name))
+    assert (loaded.targets.dtype, loaded.probabilities.dtype) == (np.uint8, np.float32)
+    loaded.save(tmp_path, "again")
+    assert predictions.load(tmp_path, "again").fingerprint == ""
+
+
+def test_names_may_be_numbers(tmp_path):
+    write_other(tmp_path, ids=np.arange(CLIPS))
+    assert predictions.load(tmp_path, "test").ids.tolist() == [str(i) for i in range(CLIPS)]
+
+
+def test_the_task_of_another_program(tmp_path):
+    multi_hot = TARGETS | np.roll(TARGETS, 1, axis=1) * (np.arange(CLIPS) < 5)[:, None]
+    write_other(tmp_path, targets=multi_hot)
+    assert predictions.load(tmp_path, "test").task == "tagging"
+    halved = predicted(1).probabilities / 2
+    write_other(tmp_path, probabilities=halved, task=np.array("tagging"))
+    np.testing.assert_array_equal(predictions.load(tmp_path, "test").probabilities, halved)
+    write_other(tmp_path, probabilities=halved)
+    with pytest.raises(
+        ConfigError,
+        match=r"test\.npz: .* clip clip0 sum to 0\.5: divide them by their sum, or write task='tagging'$",
+    ):
+        predictions.load(tmp_path, "test")
+
+
+def test_rounding_above_one_is_one(tmp_path):
+    write_other(tmp_path, probabilities=TARGETS * 1.000001)
+    np.testing.assert_array_equal(predictions.load(tmp_path, "test").probabilities, TARGETS)
+
+
+WRONG = {
+    "no labels": ({"labels": None}, "labels missing: write ids"),
+    "class indices": (
+        {"targets": TARGETS.argmax(1)},
+        r"targets are \(40,\) for 40 clips and 3 labels: write ids",
+    ),
+    "graded": ({"targets": TARGETS / 2}, "targets are not 0 or 1: write ids"),
+    "text": ({"targets": TARGETS.astype(str)}, "targets are not 0 or 1: write ids"),
+    "complex": ({"probabilities": TARGETS * 1j}, "probabilities are not float32: write ids"),
+    "percent": ({"probabilities": TARGETS * 100.0}, r"not within \[0, 1\]: write ids"),
+    "huge": ({"probabilities": TARGETS * 1e300}, r"not within \[0, 1\]: write ids"),
+    "nan": ({"probabilities": TARGETS * np.nan}, r"not within \[0, 1\]: write ids"),
+    "transposed": ({"probabilities": TARGETS.T * 1.0}, r"probabilities are \(3, 40\), not \(40, 3\)"),
+    "fractions": ({"ids": np.arange(CLIPS) / 2}, "ids and labels are not lists of names: write ids"),
+    "latin-1": ({"labels": np.array([b"\xe4", b"b", b"c"])}, "cannot be read: .*utf-8"),
+    "objects": (
+        {"ids": np.array(["a"] * CLIPS, object)},
+        r"ids\.npy holds Python objects: write np\.asarray",
+    ),
+    "sums": (
+        {"probabilities": TARGETS * 0.9, "task": np.array("classification")},
+        "do not sum to 1: write ids",
+    ),
+    "a run's": ({"step": np.int64(3)}, "fingerprint and task missing: score the run again"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arrays_of_another_program(tmp_path, name):
+    changes, says = WRONG[name]
+    write_other(tmp_path, **changes)
+    with pytest.raises(ConfigError, match=rf"test\.npz:? .*{says}" if "cannot" in says else says):
+        predictions.load(tmp_path, "test")
+
+
+def test_clips_in_the_order_of_others():
+    model = predicted(0)
+    order = np.random.default_rng(0).permutation(CLIPS)
+    rows = {name: getattr(model, name)[order] for name in ("ids", "targets", "probabilities")}
+    back = predictions.in_order(dataclasses.replace(model, **rows), model.ids)
+    for field in dataclasses.fields(Predictions):
+        np.testing.assert_array_equal(getattr(back, field.name), getattr(model, field.name))
+    assert predictions.in_order(model, model.ids[1:]) is model
+    assert predictions.in_order(model, np.roll(model.ids, 1).astype("U99")).ids[0] == model.ids[-1]
+    assert predictions.in_order(model, predicted(0, first_clip=1).ids) is model
 
 
 def test_predictions_of_any_size_come_back(tmp_path, monkeypatch):
