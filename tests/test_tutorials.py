@@ -203,13 +203,14 @@ class Reader:
             self.server = None
 
     def python(self, code: str) -> None:
-        """Run the statements of a block; expressions must have finite values."""
+        """Run the statements of a block; expressions must have finite values, or none as calls that write."""
         self.stop()
         names: dict = {}
         for statement in ast.parse(code).body:
             if isinstance(statement, ast.Expr):
                 shown = eval(compile(ast.Expression(statement.value), "a page", "eval"), names)
-                assert np.all(np.isfinite(list(shown.values()) if isinstance(shown, dict) else shown))
+                shown = list(shown.values()) if isinstance(shown, dict) else shown
+                assert shown is None or np.all(np.isfinite(shown))
             else:
                 exec(compile(ast.Module([statement], []), "a page", "exec"), names)
 
