@@ -1,7 +1,7 @@
 """Score models on the same clips: a row per model, and one per subset of them and fusion rule.
 
-Each row has accuracy, mAP, F1 and d' with 95% bootstrap intervals, the mean conflict of the models, and
-McNemar's test against the best single model. The probabilities may be of any program.
+Each row has accuracy, mAP, F1 and d' with 95% bootstrap intervals, the mean conflict of the models, and p of
+a test against the best single model. The probabilities may be of any program.
 """
 
 import itertools
@@ -32,6 +32,7 @@ def compare(
     subsets: Sequence[Sequence[str]] | None = None,
     weights: Weights | None = None,
     draws: int = 1000,
+    groups: Sequence[Any] | np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
     """Return one row per single model, then one per subset and rule.
 
@@ -43,16 +44,19 @@ def compare(
       subsets: names of the models to fuse; None means every subset of two and more.
       weights: maps the names of a subset to the weights of its weighted average; None means equal weights.
       draws: number of bootstrap draws; 0 leaves intervals empty (NaN). All rows share the draws.
+      groups: (n,) the speaker or recording of each clip, if clips of one are not independent. Then whole
+        groups are drawn, and p is by the signs of groups (`significance.sign_flips`), not McNemar's.
 
     Returns:
       Rows with `models` (names joined by +), `rule` ("single" for a model alone), `accuracy`, `mAP`, `F1` and
-      `d_prime`, each with the ends of its interval (_low, _high), `conflict`, `p` (McNemar's test against the
+      `d_prime`, each with the ends of its interval (_low, _high), `conflict`, `p` (of the test against the
       single model with the best accuracy, in tagging the best mAP; a model is right if its most probable
-      class is), and `weights`, as text, if they are not equal.
+      class is), with groups `p_corrected` for the number of rows, and `weights`, as text, if they are not
+      equal.
 
     Raises:
-      ValueError: the task, a rule or a name is unknown, there are no models, or arrays are malformed or of
-        different shapes.
+      ValueError: the task, a rule or a name is unknown, there are no models, arrays are malformed or of
+        different shapes, or there are fewer than two groups.
 
     >>> models = {"mel": [[0.9, 0.1], [0.6, 0.4]], "cqt": [[0.4, 0.6], [0.1, 0.9]]}
     >>> rows = compare(models, [[1, 0], [0, 1]], rules=["wa"], draws=0)
@@ -61,7 +65,8 @@ def compare(
     """
     singles, truth = _checked(probs, targets, task, draws)
     rules = list(fusion.RULES) if rules is None else rules
-    score = _Scorer(task, truth, draws, best=max(singles.values(), key=lambda one: _merit(task, truth, one)))
+    best = max(singles.values(), key=lambda one: _merit(task, truth, one))
+    score = _Scorer(task, truth, draws, best, _numbered(groups, len(truth)))
     table = [score.row(name, SINGLE, one, float("nan")) for name, one in singles.items()]
     # The bar is shown on a terminal only.
     for subset in tqdm(_known(subsets, singles), desc="fuse", unit=" subsets", disable=None):
@@ -72,7 +77,7 @@ def compare(
             fused = np.asarray(fusion.fuse(rule, stacked, task=task, weights=shares))
             row = score.row(joined(subset), rule, fused, conflict)
             table.append(row | {"weights": "" if shares is None else "+".join(f"{w:.3f}" for w in shares)})
-    return table
+    return [row | tested for row, tested in zip(table, score.tests(), strict=True)]
 
 
 def every_subset(names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -104,15 +109,18 @@ class _Scorer:
       task: "classification" or "tagging".
       truth: (n, C) targets.
       draws: number of draws.
-      best: (n, C) probabilities of the model that McNemar's test compares with.
+      best: (n, C) probabilities of the model that the others are tested against.
+      groups: (n,) integers from 0, or None; see `compare`.
     """
 
-    def __init__(self, task: str, truth: np.ndarray, draws: int, best: np.ndarray):
-        self._task, self._truth = task, truth
-        self._counts = significance.draw_counts(len(truth), draws) if draws else None
-        self._hits = significance.right(truth, best)
+    def __init__(self, task: str, truth: np.ndarray, draws: int, best: np.ndarray, groups: np.ndarray | None):
+        self._task, self._truth, self._groups = task, truth, groups
+        self._counts = significance.draw_counts(len(truth), draws, groups=groups) if draws else None
+        self._best = significance.right(truth, best)
+        self._rights: list[np.ndarray] = []
 
     def row(self, models: str, rule: str, probs: np.ndarray, conflict: float) -> dict[str, Any]:
+        """Return the scores of one more row of the table; `tests` adds those of all rows."""
         exact = _measured(self._task, self._truth, probs)
         drawn = None if self._counts is None else _measured(self._task, self._truth, probs, self._counts)
         row: dict[str, Any] = {"models": models, "rule": rule}
@@ -122,8 +130,21 @@ class _Scorer:
             if drawn is not None:
                 ends = significance.interval(drawn[name], row[name], within=RANGES[name])
             row[f"{name}_low"], row[f"{name}_high"] = ends
-        p = significance.mcnemar(significance.right(self._truth, probs), self._hits)
-        return row | {"conflict": conflict, "p": p, "weights": ""}
+        self._rights.append(significance.right(self._truth, probs))
+        return row | {"conflict": conflict, **dict.fromkeys(self._tested), "weights": ""}
+
+    def tests(self) -> list[dict[str, float]]:
+        """Return what the test against the best single model gives for each row so far."""
+        if self._groups is None:
+            values = [[significance.mcnemar(right, self._best) for right in self._rights]]
+        else:
+            differences = np.stack(self._rights).astype(np.float64) - self._best
+            values = [p.tolist() for p in significance.sign_flips(differences, self._groups)]
+        return [dict(zip(self._tested, row, strict=True)) for row in zip(*values, strict=True)]
+
+    @property
+    def _tested(self) -> tuple[str, ...]:
+        return ("p",) if self._groups is None else ("p", "p_corrected")
 
 
 def _merit(task: str, targets: np.ndarray, probs: np.ndarray) -> float:
@@ -154,6 +175,18 @@ def _checked(
         checked_for(task, array[None], model=name)
         truth = checked_targets(targets, array.shape, model=name)
     return arrays, truth
+
+
+def _numbered(groups: Sequence[Any] | np.ndarray | None, clips: int) -> np.ndarray | None:
+    """Return the groups as integers from 0."""
+    if groups is None:
+        return None
+    if np.shape(groups) != (clips,):
+        raise ValueError(f"groups must be ({clips},), one of each clip, not {np.shape(groups)}")
+    distinct, numbers = np.unique(groups, return_inverse=True)
+    if len(distinct) < 2:
+        raise ValueError("groups: all clips are in the same, so there is nothing to draw")
+    return numbers
 
 
 def _known(subsets: Sequence[Sequence[str]] | None, names: Mapping[str, Any]) -> Sequence[Sequence[str]]:

@@ -17,6 +17,10 @@ are not; the other tables cover the folds that every feature with a finished cel
 finished if its config and predictions are there, so results can be kept without the weights. A cell is
 refused if --mode=eval has since replaced its predictions by those of other data or other settings.
 
+If several clips are of one speaker or recording, say so with --groups, such as '-([0-9]+)$' for the actors of
+RAVDESS. Intervals then draw whole groups, p in fusion.md is of a test that flips the signs of whole groups,
+not McNemar's, and p_corrected allows for the choice among all rows.
+
 Any --config.key=value is passed on to every run.
 """
 
@@ -56,7 +60,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
     code = _train_all(work, waiting, done, overrides, options.quiet)
     if code:
         return code
-    shown = crossval_tables.write(options.workdir, work, done, options.bootstrap)
+    shown = crossval_tables.write(options.workdir, work, done, options.bootstrap, options.groups)
     environment.save(options.workdir, command)
     print(shown)
     return 0
@@ -175,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--bootstrap", type=int, default=1000, help="bootstrap draws; 0 for none (default: %(default)s)"
     )
+    parser.add_argument("--groups", default="", metavar="REGEX", help=significance.GROUPS_HELP)
     parser.add_argument(
         "--finished", action="store_true", help="train nothing; write the tables of what is finished"
     )

@@ -80,22 +80,34 @@ def _minutes(metrics: Path) -> str:
 
 
 def feature_rows(
-    runs: Mapping[str, Mapping[int, Predictions]], pooled: Mapping[str, Predictions], draws: int
+    runs: Mapping[str, Mapping[int, Predictions]],
+    pooled: Mapping[str, Predictions],
+    draws: int,
+    groups: str = "",
 ) -> list[dict[str, Any]]:
     """Return one row per feature: measures of the pooled predictions, and the headline of each fold."""
     rows = []
-    for feature, measures in fusion_table.single_rows(pooled, draws).items():
+    for feature, measures in fusion_table.single_rows(pooled, draws, groups).items():
         folds = {f"fold{k}": fusion_table.headline(part) for k, part in sorted(runs[feature].items())}
         rows.append({"feature": feature, **measures, **folds})
     return rows
 
 
-def write(workdir: Path, work: Sequence[Cell], done: Mapping[Cell, Predictions], draws: int) -> str:
+def write(
+    workdir: Path, work: Sequence[Cell], done: Mapping[Cell, Predictions], draws: int, groups: str = ""
+) -> str:
     """Write the tables of all cells, and of the finished ones pooled and fused; return the text to print.
 
+    Args:
+      workdir: folder of the cross-validation.
+      work: all cells.
+      done: predictions of the finished ones.
+      draws: number of bootstrap draws.
+      groups: see `fusion_table.rows`.
+
     Raises:
-      ConfigError: the cells do not have the same data, or no fold is finished by every feature with a
-        finished cell.
+      ConfigError: the cells do not have the same data, no fold is finished by every feature with a finished
+        cell, or the groups cannot be told.
     """
     runs = by_feature(work, done)
     if not all(runs.values()):
@@ -108,10 +120,10 @@ def write(workdir: Path, work: Sequence[Cell], done: Mapping[Cell, Predictions],
     fusion_table.check_same_data(pooled)
     for feature, whole in pooled.items():
         whole.save(workdir / feature, POOLED)
-    shown.append(tables.write(out, "features", feature_rows(runs, pooled, draws)))
+    shown.append(tables.write(out, "features", feature_rows(runs, pooled, draws, groups)))
     if len(pooled) > 1:
         subsets = comparison.every_subset(list(pooled))
-        rows = fusion_table.rows(pooled, list(fusion.RULES), subsets, draws=draws)
+        rows = fusion_table.rows(pooled, list(fusion.RULES), subsets, draws=draws, groups=groups)
         measure = HEADLINE[next(iter(pooled.values())).task]
         fusion_table.write(out, "fusion", rows, measure=measure, of="pooled folds")
         shown.append(tables.markdown(fusion_table.by_rule(rows, measure)))

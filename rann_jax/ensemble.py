@@ -3,10 +3,13 @@
   python -m rann_jax.ensemble runs/mel runs/mfcc runs/cqt --rules all --subsets all
 
 reads predictions/SPLIT.npz of each run, or of any other program that wrote ids, targets, probabilities and
-labels there, and checks that all have the same clips, labels and data. It writes
-ensemble.csv and ensemble.md to --out: accuracy, mAP, F1 and d' with 95% bootstrap intervals, the mean
-conflict of the models, and McNemar's test against the best single model. ensemble_accuracy.md (in tagging
-ensemble_mAP.md) and ensemble.png show this measure alone. Existing files are overwritten.
+labels there, and checks that all have the same clips, labels and data. It writes ensemble.csv and ensemble.md
+to --out: accuracy, mAP, F1 and d' with 95% bootstrap intervals, the mean conflict of the models, and p of
+McNemar's test against the best single model. ensemble_accuracy.md (in tagging ensemble_mAP.md) and
+ensemble.png show this measure alone. Existing files are overwritten.
+
+If several clips are of one speaker or recording, say so with --groups: intervals then draw whole groups, p is
+of a test that flips the signs of whole groups, and p_corrected allows for the choice among all rows.
 
 Rules: wa (weighted average), ds (Dempster-Shafer), ids (improved), murphy, deng. Weights of the average:
 equal, given (--weights 0.5,0.3,0.2), or fitted on another split (--weights fitted --fit-split valid), which
@@ -136,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--bootstrap", type=int, default=1000, help="bootstrap draws; 0 for none (default: %(default)s)"
     )
+    parser.add_argument("--groups", default="", metavar="REGEX", help=significance.GROUPS_HELP)
     parser.add_argument(
         "--out", type=Path, default=Path("."), help="folder to write to (default: the current one)"
     )
@@ -154,7 +158,9 @@ def run(options: argparse.Namespace) -> int:
     models = load_models(options.runs, options.split)
     subsets = choose_subsets(options.subsets, list(models))
     weights = _weights(options, models)
-    rows = fusion_table.rows(models, rules, subsets, weights=weights, draws=options.bootstrap)
+    rows = fusion_table.rows(
+        models, rules, subsets, weights=weights, draws=options.bootstrap, groups=options.groups
+    )
     measure = HEADLINE[next(iter(models.values())).task]
     written = fusion_table.write(options.out, "ensemble", rows, measure=measure, of=options.split)
     print(tables.readable(rows))

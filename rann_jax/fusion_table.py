@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from rann_jax import comparison
+from rann_jax import comparison, significance
 from rann_jax.comparison import COLUMNS, SINGLE, Weights
 from rann_jax.errors import ConfigError
 from rann_jax.predictions import Predictions
@@ -57,8 +57,21 @@ def rows(
     *,
     weights: Weights | None = None,
     draws: int = 1000,
+    groups: str = "",
 ) -> list[dict[str, Any]]:
-    """Return the rows of `comparison.compare` for predictions of the same clips, by model name."""
+    """Return the rows of `comparison.compare` for predictions of the same clips, by model name.
+
+    Args:
+      models: predictions of the same clips, by model name.
+      rules: see `comparison.compare`; so are the next three.
+      subsets: names of the models to fuse.
+      weights: weights of a subset's average.
+      draws: number of bootstrap draws.
+      groups: regular expression that finds the group of a clip in its id; empty: each clip is independent.
+
+    Raises:
+      ConfigError: the groups cannot be told.
+    """
     some = next(iter(models.values()))
     return comparison.compare(
         {name: model.probabilities for name, model in models.items()},
@@ -68,12 +81,15 @@ def rows(
         subsets=subsets,
         weights=weights,
         draws=draws,
+        groups=significance.groups_of(some.ids, groups) if groups else None,
     )
 
 
-def single_rows(models: Mapping[str, Predictions], draws: int) -> dict[str, dict[str, float]]:
+def single_rows(
+    models: Mapping[str, Predictions], draws: int, groups: str = ""
+) -> dict[str, dict[str, float]]:
     """Return each measure of every single model, with its interval, by the model's name."""
-    table = rows(models, [], [], draws=draws)
+    table = rows(models, [], [], draws=draws, groups=groups)
     return {row["models"]: {key: row[key] for key in row if key.startswith(COLUMNS)} for row in table}
 
 

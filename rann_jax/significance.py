@@ -22,6 +22,11 @@ from rann_jax.errors import ConfigError
 
 Array = np.ndarray
 
+GROUPS_HELP = (
+    "regular expression that finds in a clip's id the speaker or recording of which the clip is a part; "
+    "intervals and p then draw and compare whole groups of clips"
+)
+
 # (ours) Counts that are scored at once. A class with many positives needs several arrays of this size.
 BLOCK = 1 << 22
 
@@ -32,7 +37,7 @@ def check_draws(draws: int) -> None:
         raise ConfigError(f"--bootstrap {draws}: give a number of draws, or 0 for no intervals")
 
 
-def groups_of(ids: Sequence[str], pattern: str) -> Array:
+def groups_of(ids: Sequence[str] | Array, pattern: str) -> Array:
     """Return the group of each clip, (n,) integers from 0: what a regular expression finds in its id.
 
     Args:
@@ -210,12 +215,16 @@ def sign_flips(differences: Array, groups: Array, flips: int = 10_000, seed: int
     """
     number = int(groups.max()) + 1
     sums = np.stack([np.bincount(groups, row, number) for row in np.asarray(differences, np.float64)])
-    signs = np.random.default_rng(seed).integers(0, 2, (flips, number), np.int8) * 2 - 1
-    flipped = np.abs(_student(sums, signs))
-    observed = np.abs(_student(sums, np.ones((1, number), np.int8)))[0]
+    observed = np.abs(_student(sums, np.ones((1, number))))[0]
     reached = observed * (1 - 1e-9)  # equal ones count, whatever their rounding
-    exceed = (flipped >= reached).sum(axis=0)
-    exceed_any = (flipped.max(axis=1, keepdims=True) >= reached).sum(axis=0)
+    rng = np.random.default_rng(seed)
+    exceed, exceed_any = np.zeros((2, len(sums)), int)
+    rows = max(1, BLOCK // max(sums.shape))  # flips at once
+    for begin in range(0, flips, rows):
+        signs = rng.integers(0, 2, (min(rows, flips - begin), number)) * 2.0 - 1
+        flipped = np.abs(_student(sums, signs))
+        exceed += (flipped >= reached).sum(axis=0)
+        exceed_any += (flipped.max(axis=1, keepdims=True) >= reached).sum(axis=0)
     return (1 + exceed) / (1 + flips), (1 + exceed_any) / (1 + flips)
 
 

@@ -54,6 +54,23 @@ def test_weights_are_of_each_subset():
     assert by_name["b+c", "wa"]["mAP"] == pytest.approx(expected, abs=1e-6)
 
 
+def test_groups_of_clips_are_drawn_and_compared_as_one():
+    """The groups of two speakers say as little as two clips: no p is below 1/2, and intervals are wide."""
+    speakers = np.where(np.arange(len(TARGETS)) % 4 < 2, "amy", "bob")
+    alone = comparison.compare(PROBS, TARGETS, draws=200)
+    grouped = comparison.compare(PROBS, TARGETS, draws=200, groups=speakers)
+    best = max(grouped[:3], key=lambda row: row["accuracy"])
+    assert best["p"] == best["p_corrected"] == 1
+    by_speaker = [
+        np.mean((PROBS["c"].argmax(1) == TARGETS.argmax(1))[speakers == name]) for name in ("amy", "bob")
+    ]
+    for one, other in zip(alone, grouped, strict=True):
+        assert [one[name] for name in comparison.COLUMNS] == [other[name] for name in comparison.COLUMNS]
+        assert 0.45 < other["p"] <= other["p_corrected"] <= 1
+        assert "p_corrected" not in one
+    assert (grouped[2]["accuracy_low"], grouped[2]["accuracy_high"]) == pytest.approx(sorted(by_speaker))
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -69,6 +86,8 @@ def test_weights_are_of_each_subset():
         ({"subsets": [["a", "d"]]}, r"subset \['a', 'd'\]: name models, each once, from a, b, c"),
         ({"subsets": [["a", "a"]]}, "each once"),
         ({"draws": -1}, "draws=-1: give a number of draws, or 0"),
+        ({"groups": ["x", "y"]}, r"groups must be \(40,\), one of each clip, not \(2,\)"),
+        ({"groups": ["x"] * len(TARGETS)}, "all clips are in the same"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )

@@ -172,6 +172,7 @@ def test_other_data_is_refused(runs, capsys, changes, says):
         (["--weights", "1,2,3", "--rules", "ds,deng"], "add wa to --rules"),
         (["--fit-split", "valid"], "--fit-split valid: only --weights fitted uses it"),
         (["--split", "dev"], "dev.npz does not exist"),
+        (["--groups", "x"], "--groups x: not found in the clip id"),
         (["--bootstrap", "-3"], "--bootstrap -3: give a number of draws, or 0 for no intervals"),
     ],
     ids=lambda value: "=".join(value) if isinstance(value, list) else None,

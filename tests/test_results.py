@@ -6,9 +6,18 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from rann_jax import comparison, crossval_cells, crossval_tables, fusion, fusion_table
+from rann_jax import (
+    comparison,
+    crossval_cells,
+    crossval_tables,
+    fusion,
+    fusion_table,
+    predictions,
+    significance,
+)
 from rann_jax.config_file import load_config_file
 from rann_jax.report import tables
 from tests.conftest import REPOSITORY
@@ -31,14 +40,14 @@ def kept(request):
     parser = argparse.ArgumentParser()
     for name in ("config", "features", "folds"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--groups", default="")
     options, more = parser.parse_known_args(command)
     overrides = [argument for argument in more if argument.startswith("--config.")]
     folds = crossval_cells.parse_folds(options.folds)
     work = crossval_cells.grid(options.config, options.features.split(","), folds, folder)
     configs = {cell: load_config_file(cell.config_arg, overrides) for cell in work}
-    return work, {
-        cell: part for cell, config in configs.items() if (part := crossval_cells.finished(cell, config))
-    }
+    done = {cell: part for cell, config in configs.items() if (part := crossval_cells.finished(cell, config))}
+    return work, done, options.groups
 
 
 def quoted(rows) -> bool:
@@ -69,35 +78,46 @@ def test_no_path_of_the_machine_is_published():
 
 
 def test_every_cell_is_shown_as_run_or_not_run(kept):
-    assert quoted(run_or_not(*kept))
+    work, done, _ = kept
+    assert quoted(run_or_not(work, done))
 
 
 def test_every_trained_cell_is_in_the_table_of_cells(kept):
-    work, done = kept
+    work, done, _ = kept
     assert quoted(crossval_tables.cell_rows([cell for cell in work if cell in done], done))
 
 
 def test_features_and_their_intervals(kept):
-    runs = crossval_tables.by_feature(*kept)
+    work, done, groups = kept
+    runs = crossval_tables.by_feature(work, done)
     pooled = {feature: crossval_tables.pool(folds) for feature, folds in runs.items()}
-    assert quoted(crossval_tables.feature_rows(runs, pooled, draws=1000))
+    assert quoted(crossval_tables.feature_rows(runs, pooled, draws=1000, groups=groups))
 
 
 def test_every_fusion_under_every_rule(kept):
-    work, done = kept
+    work, done, groups = kept
     fused = [cell for cell in work if cell.feature in FUSED]
     runs = crossval_tables.by_feature(fused, {cell: done[cell] for cell in fused if cell in done})
     pooled = {feature: crossval_tables.pool(folds) for feature, folds in runs.items()}
     if len(pooled) == 1:
         pytest.skip("one feature has been trained: nothing to fuse yet")
-    rows = fusion_table.rows(pooled, list(fusion.RULES), comparison.every_subset(list(pooled)), draws=0)
-    lines = fusion_table.by_rule(rows, "accuracy")
-    assert quoted(lines)
+    subsets = comparison.every_subset(list(pooled))
+    rows = fusion_table.rows(pooled, list(fusion.RULES), subsets, draws=0, groups=groups)
+    assert quoted(fusion_table.by_rule(rows, "accuracy"))
     if begins := SUMMARISED.get(work[0].workdir.parents[1].name):
         best = max(rows[: len(pooled)], key=lambda row: row["accuracy"])
-        fused = max(value for name, value in lines[-1].items() if name in fusion.RULES)
+        all_five = {row["rule"]: row for row in rows[-len(fusion.RULES) :]}
+        first = max(all_five.values(), key=lambda row: row["accuracy"])
         (said,) = (line for line in RESULTS_PAGE.read_text().splitlines() if line.startswith(begins))
-        assert f"| {best['models']} {best['accuracy']:.3f} | {fused:.3f} " in said
+        assert (
+            f"| {best['models']} {best['accuracy']:.3f} | {first['accuracy']:.3f} by {first['rule']} (p "
+            in said
+        )
+        for accuracy, rule, p in re.findall(r"(0\.\d+) by (\w+) \(p (0\.\d+)", said):
+            assert accuracy == f"{all_five[rule]['accuracy']:.3f}"
+            assert float(p) == pytest.approx(all_five[rule]["p"], abs=5e-3)
+        for p in re.findall(r"(0\.\d+) as the best of all", said):
+            assert float(p) == pytest.approx(first["p_corrected"], abs=5e-3)
 
 
 def errors(text: str) -> dict[tuple[str, str], float]:
@@ -124,3 +144,34 @@ def test_readme_has_our_errors_of_seven_features():
     assert len(quoted) == 7
     assert quoted.items() <= measured_errors().items()
     assert {by for _, by in quoted} == {"ours"}
+
+
+@pytest.fixture(scope="module")
+def ravdess():
+    """Whether five fused features, by rule, and single ones are right on each clip; its fold and actor."""
+    folder = RESULTS / "ravdess_small"
+    folds = {f: [predictions.load(folder / f / f"fold{k}", "test") for k in range(1, 5)] for f in FUSED}
+    targets = np.concatenate([part.targets for part in folds["mfcc"]])
+    probs = {f: np.concatenate([part.probabilities for part in parts]) for f, parts in folds.items()}
+    ids = np.concatenate([part.ids for part in folds["mfcc"]])
+    right = {f: significance.right(targets, each) for f, each in probs.items()}
+    for rule in fusion.RULES:
+        fused = np.asarray(fusion.fuse(rule, np.stack(list(probs.values()))))
+        right[rule] = significance.right(targets, fused)
+    return right, np.repeat(np.arange(4), 360), significance.groups_of(ids, "-([0-9]+)$")
+
+
+def test_the_main_result_by_fold_and_actor(ravdess):
+    right, folds, actors = ravdess
+    gains = np.bincount(actors, right["ds"].astype(float) - right["mfcc"])
+    better, worse, equal = (gains > 0).sum(), (gains < 0).sum(), (gains == 0).sum()
+    by_fold = [
+        f"{right['ds'][folds == k].mean():.3f} and {max(right[f][folds == k].mean() for f in FUSED):.3f}"
+        for k in range(4)
+    ]
+    page = " ".join(RESULTS_PAGE.read_text().split())
+    assert (
+        f"Of the 24 actors, {better} are recognised better than by MFCC alone, {worse} worse and {equal} "
+        in page
+    )
+    assert ", ".join(by_fold) in page

@@ -87,10 +87,13 @@ def of_cross_validation(whole: CrossValidation, command: str) -> Page:
         "Features", markup.paragraph(f"Pooled over {', '.join(folds)}."), markup.table(whole.features)
     )
     if whole.fusion:
+        test = "McNemar's exact test"
+        if "p_corrected" in whole.fusion[0]:
+            test = "a test by the signs of groups of clips"
         explained = (
-            f"Every subset of the features under every rule, on {len(some.ids)} clips; p is McNemar's exact "
-            "test against the best single feature (chosen on the same clips); conflict is the mean of "
-            "Dempster's k."
+            f"Every subset of the features under every rule, on {len(some.ids)} clips; p is of {test} "
+            "against the best single feature (chosen on the same clips); conflict is the mean of Dempster's "
+            "k."
         )
         rows = markup.folded("the whole table", markup.table(whole.fusion))
         drawn = fusion_table.fusion_map(whole.fusion, measure, "pooled folds")
