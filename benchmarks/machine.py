@@ -1,5 +1,7 @@
 """Record what a measurement ran on (device, versions, load, measured ceilings), and take medians.
 
+The load averages count the measurement itself; `OtherPrograms` tells how idle the machine was otherwise.
+
 As a program, it prints device and ceilings as JSON for callers that must not hold the device themselves.
 """
 
@@ -8,11 +10,13 @@ import importlib.metadata
 import json
 import os
 import platform
+import resource
 import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,6 +26,12 @@ from rann_jax.environment import device_kind
 
 # Environment variables that change the speed of the process.
 SETTINGS = ("GLIBC_TUNABLES", "XLA_FLAGS", "OMP_NUM_THREADS", "JAX_NUM_CPU_DEVICES")
+
+# On an accelerator, calls that together take so long, at most so many, are queued and waited for once. The
+# host learns about 0.3 ms late that a call has finished, a fifth to a third of a ceiling's single call.
+TURN_SECONDS, QUEUED = 0.1, 100
+
+STAT = Path("/proc/stat")  # the first line has the clock ticks of all cores by what they did, on Linux
 
 
 def on_accelerator() -> bool:
@@ -56,8 +66,38 @@ def about(
         "device": device or device_name(),
         "date": datetime.date.today().isoformat(),
         "versions": versions(packages),
-        "load": round(os.getloadavg()[0], 2),
+        "load": load(),
     }
+
+
+def load() -> float:
+    """Return the machine's load average over the last minute."""
+    return round(os.getloadavg()[0], 2)
+
+
+class OtherPrograms:
+    """How much of the machine programs other than this one and its children use, counted from now on."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.seconds = self._seconds()
+
+    def _seconds(self) -> float | None:
+        """Return the processor seconds of others since the machine started, if the kernel counts them."""
+        if not STAT.exists():
+            return None
+        # The last is what other virtual machines took.
+        user, nice, system, _, _, irq, softirq, steal = map(int, STAT.read_text().split()[1:9])
+        busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return busy - sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+    def cores(self) -> float | None:
+        """Return how many cores they have kept busy on average, children counted once they have ended."""
+        now = self._seconds()
+        if now is None or self.seconds is None:
+            return None
+        return round(max(0.0, (now - self.seconds) / (time.perf_counter() - self.start)), 2)
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -83,26 +123,54 @@ def medians(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, f
     return {name: statistics.median(measured) for name, measured in times(calls, repeats).items()}
 
 
+def turn(call: Callable[[], Any], wait: Callable[[Any], Any], seconds: float) -> int:
+    """Return how many calls together take so many seconds, at most `QUEUED`; the call must be compiled."""
+    start = time.perf_counter()
+    wait(call())
+    once = time.perf_counter() - start
+    return max(1, min(QUEUED, round(seconds / once)))
+
+
+def sustained(call: Callable[[], Any], repeats: int) -> float:
+    """Return the median seconds of a call that does not wait for its result.
+
+    On an accelerator, each reading is of as many calls as take `TURN_SECONDS`, waited for once. On a CPU it
+    is of one call: those measured here are long, and several at a time could share the cores.
+    """
+    jax.block_until_ready(call())  # compiles
+    count = turn(call, jax.block_until_ready, TURN_SECONDS) if on_accelerator() else 1
+
+    def queue() -> None:
+        out = None
+        for _ in range(count):
+            out = call()
+        jax.block_until_ready(out)
+
+    return medians({"": queue}, repeats)[""] / count
+
+
 def bandwidth() -> float:
     """Return the bytes per second of a plain addition, of a GiB on accelerators and a quarter on a CPU."""
-    x = jnp.zeros(2**28 if on_accelerator() else 2**26, jnp.float32)
+    holder = [jax.random.normal(jax.random.key(0), 2**28 if on_accelerator() else 2**26)]
     # Reuse the same memory: on a CPU, new pages would cost as much as the addition.
     add = jax.jit(lambda x: x + 1, donate_argnums=0)
-    holder = [x]
 
-    def once() -> None:
-        holder[0] = jax.block_until_ready(add(holder[0]))
+    def once() -> jax.Array:
+        holder[0] = add(holder[0])
+        return holder[0]
 
-    return 2 * x.nbytes / medians({"add": once}, 10)["add"]
+    return 2 * holder[0].nbytes / sustained(once, 10)
 
 
 def matmul_flops(dtype: jax.typing.DTypeLike) -> float:
-    """Return the FLOP/s of a large square matrix product, the ceiling for arithmetic."""
+    """Return the FLOP/s of a large square matrix product, the ceiling for arithmetic.
+
+    The operands are random, as a network's are: with constants, a GPU needs less power and so clocks higher.
+    """
     size = 8192 if on_accelerator() else 2048
-    a = jnp.ones((size, size), dtype)
-    multiply = jax.jit(lambda a: a @ a)
-    taken = medians({"matmul": lambda: jax.block_until_ready(multiply(a))}, 10)["matmul"]
-    return 2 * size**3 / taken
+    a, b = (jax.random.normal(key, (size, size), dtype) for key in jax.random.split(jax.random.key(0)))
+    multiply = jax.jit(jnp.matmul)
+    return 2 * size**3 / sustained(lambda: multiply(a, b), 10)
 
 
 def ceilings(dtype: str | None = None) -> dict[str, Any]:

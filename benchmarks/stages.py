@@ -98,12 +98,13 @@ class Part:
         """Return the median time of a call on random arguments."""
         arguments = list(jax.tree.map(_random, self.arguments))
 
-        def once() -> None:
-            result = jax.block_until_ready(self.compiled(*arguments))
+        def once() -> Any:
+            result = self.compiled(*arguments)
             if self.carries:
                 arguments[0] = result[0]
+            return result
 
-        return machine.medians({self.name: once}, repeats)[self.name]
+        return machine.sustained(once, repeats)
 
 
 def _random(shape: jax.ShapeDtypeStruct) -> jax.Array:
