@@ -17,7 +17,8 @@ import librosa
 import numpy as np
 import pywt
 
-from rann_jax import features
+from rann_jax import distributed, features
+from rann_jax.features.clipwise import devicewise
 
 SR = 44100
 SCALES = tuple(np.geomspace(2, 64, 8))
@@ -46,6 +47,13 @@ def direct(function: Callable[[np.ndarray], Any]) -> Peer:
 def looped(function: Callable[[np.ndarray], Any]) -> Peer:
     """Return a peer that takes one clip after another."""
     return lambda batch: lambda: np.stack([function(clip) for clip in batch])
+
+
+def shared(sounds: np.ndarray) -> jax.Array:
+    """Return the clips split over all devices, or on one device if their number is not a multiple."""
+    mesh = distributed.data_mesh()
+    place = None if len(sounds) % mesh.size else distributed.split_batch(mesh)
+    return jax.device_put(sounds, place)
 
 
 def on_torch(build: Callable[[], Callable[[Any], Any]]) -> Peer:
@@ -132,15 +140,23 @@ def nnaudio(name: str, **arguments: Any) -> Peer:
 
 
 def librosax(path: str, **arguments: Any) -> Peer:
-    """Return a function of librosax, jitted on JAX's device; its features take `y` by keyword."""
+    """Return a function of librosax, jitted; its features take `y` by keyword.
+
+    Like ours, it runs on all devices, each of which computes its own clips. Without `devicewise`, XLA would
+    copy the whole batch to every device.
+    """
 
     def prepare(batch: np.ndarray) -> Call:
         import librosax.feature
 
         function = functools.reduce(getattr, path.split("."), librosax)
         name = "y" if path.startswith("feature.") else "waveform"
-        compiled = jax.jit(lambda y: function(**{name: y}, **arguments))
-        y = jax.numpy.asarray(batch)
+
+        def of_part(y: jax.Array) -> jax.Array:
+            return function(**{name: y}, **arguments)
+
+        compiled = jax.jit(functools.partial(devicewise, of_part))
+        y = shared(batch)
         return lambda: compiled(y)
 
     return prepare

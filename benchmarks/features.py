@@ -2,11 +2,11 @@
 
     JAX_NUM_CPU_DEVICES=4 python -m benchmarks.features --json benchmarks/results/features_cpu.json
 
-The sounds are synthesised: 8 seconds at 44.1 kHz, seeded. Ours runs on all of JAX's devices, which share a
-batch. XLA runs a transform, or the body of a loop, on one thread of a CPU, so use one or two devices per core
-(the command above is for two cores); with more devices the parts of a result are smaller, and glibc keeps
-memory of up to 32 MB for the next call. PyTorch's peers run on a GPU if there is one, librosax on JAX's
-device, the others on the CPU.
+The sounds are synthesised: 8 seconds at 44.1 kHz, seeded. Ours and librosax run on all of JAX's devices,
+which share a batch. XLA runs a transform, or the body of a loop, on one thread of a CPU, so use one or two
+devices per core (the command above is for two cores); with more devices the parts of a result are smaller,
+and glibc keeps memory of up to 32 MB for the next call. PyTorch's peers run on a GPU if there is one, the
+others on the CPU.
 All contenders of a line take turns, round after round, and medians are reported. On a GPU, a turn is as many
 calls as take about 20 ms, waited for once, as in training or in a loop over recordings: the delay until the
 host learns that a call has finished is not of interest.
@@ -19,12 +19,10 @@ With --json OUT.json, the tables are also written to OUT.md.
 import argparse
 import functools
 import json
-import os
 import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +30,13 @@ import jax
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.feature_cases import CASES, SR, Case
-from rann_jax import distributed
+from benchmarks.feature_cases import CASES, SR, Case, shared
 
 SECONDS = 8
 # A contender that has taken this long is not called again in its line. If its first call alone took longer,
 # that call counts.
 CONTENDER_SECONDS = 3
-QUEUE_SECONDS, QUEUED = 0.02, 100  # a GPU's turn: calls that together take so long, at most so many
+TURN_SECONDS = 0.02  # what the calls of a GPU's turn take together
 REFERENCES = ("librosa", "spafe", "pywt")
 # The others compute on JAX's device or on PyTorch's.
 OTHERS = ("torch", "torchaudio", "torchlibrosa", "nnAudio", "librosax")
@@ -98,14 +95,6 @@ def wait(out: Any) -> Any:
     return jax.block_until_ready(out)
 
 
-def turn(call: Callable[[], Any]) -> int:
-    """Return how many calls make a GPU's turn; the call must be compiled already."""
-    start = time.perf_counter()
-    wait(call())
-    once = time.perf_counter() - start
-    return max(1, min(QUEUED, round(QUEUE_SECONDS / once)))
-
-
 def relative_error(out: Any, reference: np.ndarray) -> float | None:
     """Return the maximum error over the maximum of the reference; None if the shapes differ."""
     out = to_numpy(out)
@@ -114,13 +103,6 @@ def relative_error(out: Any, reference: np.ndarray) -> float | None:
     if np.iscomplexobj(reference) and not np.iscomplexobj(out):
         reference = np.abs(reference)
     return float(np.max(np.abs(out - reference)) / np.max(np.abs(reference)))
-
-
-def shared(sounds: np.ndarray) -> jax.Array:
-    """Return the clips split over all devices, or on one device if their number is not a multiple."""
-    mesh = distributed.data_mesh()
-    place = None if len(sounds) % mesh.size else distributed.split_batch(mesh)
-    return jax.device_put(sounds, place)
 
 
 def measure(
@@ -155,7 +137,7 @@ def measure(
         if first > CONTENDER_SECONDS and name != "ours":
             times[name].append(first)
         if bandwidth is not None and name not in REFERENCES:
-            queued[name] = turn(call)
+            queued[name] = machine.turn(call, wait, TURN_SECONDS)
         if name == "ours":
             moved = sum(leaf.nbytes for leaf in jax.tree.leaves((y, out)))
     for _ in range(repeats):
@@ -261,9 +243,10 @@ def main(arguments: list[str] | None = None) -> None:
     }
     for case in CASES:
         for batch in options.batch if case.name in options.features else []:
+            load, others = machine.load(), machine.OtherPrograms()
             line = measure(case, batch, options.repeats, options.peers, bandwidth)
-            report["lines"].append(line)
-            report["load_after"] = round(os.getloadavg()[0], 2)
+            report["lines"].append({**line, "load": load, "other_cores": others.cores()})
+            report["load_after"] = machine.load()
             print(_summary(line), file=sys.stderr, flush=True)
             if options.json:  # after every line, so that an interruption loses nothing
                 options.json.parent.mkdir(parents=True, exist_ok=True)

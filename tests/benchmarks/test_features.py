@@ -1,12 +1,14 @@
 """The benchmark of features: what one line measures, with and without a known memory bandwidth."""
 
+import sys
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
 from benchmarks import features
-from benchmarks.feature_cases import Case, direct
+from benchmarks.feature_cases import Case, direct, librosax, shared
 
 
 def absent(_):
@@ -40,8 +42,14 @@ def test_a_line_has_errors_times_and_bandwidth(bandwidth):
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize(("seconds", "calls"), [(1.0, 1), (0.005, 4), (1e-6, features.QUEUED)])
-def test_a_turn_makes_enough_calls_to_fill_its_time(monkeypatch, seconds, calls):
-    clock = iter([7.0, 7.0 + seconds])
-    monkeypatch.setattr(features, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    assert features.turn(lambda: None) == calls
+def test_librosax_gets_all_devices_as_ours_does(monkeypatch):
+    parts = []
+    feature = SimpleNamespace(twice=lambda y: parts.append(y.shape) or 2 * y)
+    monkeypatch.setitem(sys.modules, "librosax", SimpleNamespace(feature=feature))
+    monkeypatch.setitem(sys.modules, "librosax.feature", feature)
+    batch = np.ones((2 * jax.device_count(), 3), np.float32)
+    twice = librosax("feature.twice")(batch)()
+    assert parts == [(2, 3)]
+    assert twice.sharding == shared(batch).sharding
+    assert len(twice.devices()) == jax.device_count() > 1
+    np.testing.assert_array_equal(twice, 2 * batch)
