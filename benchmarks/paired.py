@@ -4,6 +4,10 @@ Every measurement is a process of its own, so each side has all of the memory, p
 workload that does not fit ends a row but not the run. Each round times ours, plain PyTorch, and PyTorch with
 its network through torch.compile. In the second round, ours finds its program in the compilation cache that
 the first round has filled.
+
+With --huge_pages, all processes run with a setting of glibc's allocator that spares both sides most page
+faults; without it, they run as users' processes do. Each row of the JSON has the load before it and how many
+cores other programs kept busy meanwhile.
 """
 
 import argparse
@@ -11,6 +15,7 @@ import dataclasses
 import functools
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -42,6 +47,13 @@ ACCELERATOR: dict[str, Any] = {
     "steps": 10,
     "repeats": 10,
 }
+# Tell glibc to keep all memory that is freed, in huge pages. Otherwise it returns arrays above 32 MB to the
+# system, and they come back page by page, at every step.
+HUGE_PAGES = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:"
+    "glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=1073741824"
+)
+KERNEL_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 COMPILED = "compiled"
 MODES = ("none", "default", "reduce-overhead", "max-autotune")
 
@@ -113,6 +125,13 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
         default="default",
         help="mode of torch.compile (on a CPU it needs a C++ compiler), or none (default: %(default)s)",
     )
+    made.add_argument(
+        "--huge_pages",
+        action="store_true",
+        help="run both sides with huge pages and with memory that is kept from step to step, by"
+        " GLIBC_TUNABLES (Linux with glibc 2.35); it changes PyTorch's times the most (default: without, as"
+        " users run)",
+    )
     made.add_argument("--dry_run", action="store_true", help="trace and lower for CUDA, time nothing")
     made.add_argument("--json", type=Path, help="also write all figures here")
     return made
@@ -126,6 +145,21 @@ def with_defaults(options: argparse.Namespace, platform: str) -> argparse.Namesp
     return options
 
 
+def huge_pages() -> dict[str, str]:
+    """Return the environment that gives a process huge pages.
+
+    Raises:
+      ValueError: this system ignores that setting; the message says why.
+    """
+    library, version = platform.libc_ver()
+    if library != "glibc" or tuple(map(int, version.split(".")[:2])) < (2, 35):
+        raise ValueError(f"needs glibc 2.35, this Python has {f'{library} {version}'.strip() or 'none'}")
+    if not KERNEL_SETTING.exists() or "[never]" in KERNEL_SETTING.read_text():
+        raise ValueError(f"this kernel gives none: write madvise to {KERNEL_SETTING}")
+    given = os.environ.get("GLIBC_TUNABLES")
+    return {"GLIBC_TUNABLES": f"{given}:{HUGE_PAGES}" if given else HUGE_PAGES}
+
+
 def workloads(kind: str, options: argparse.Namespace) -> Iterator[Workload]:
     """Yield a workload for every network, input and batch size."""
     settings = {name: getattr(options, name) for name in ("dtype", "seconds", "steps", "repeats")}
@@ -135,17 +169,16 @@ def workloads(kind: str, options: argparse.Namespace) -> Iterator[Workload]:
                 yield Workload(kind, network, source, batch, **settings)
 
 
-def in_process(module: str, *arguments: str, cache: str = "") -> dict[str, Any]:
+def in_process(module: str, *arguments: str, settings: Mapping[str, str]) -> dict[str, Any]:
     """Run a program and return the JSON of its last line, or "out of memory" if the system killed it.
+
+    `settings` are environment variables of the process, beside this one's.
 
     Raises:
       SystemExit: it failed otherwise; the message has the end of its stderr.
     """
     # Each process is alone on the device; by default JAX would leave a quarter of the memory unused.
-    environment = {**os.environ, "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"}
-    if cache:
-        environment["JAX_COMPILATION_CACHE_DIR"] = cache
-        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    environment = {**os.environ, "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95", **settings}
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode == -9:
@@ -155,17 +188,22 @@ def in_process(module: str, *arguments: str, cache: str = "") -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def sides(platform: str, cache: str, mode: str) -> dict[str, Callable[[Workload], dict[str, Any]]]:
-    """Return how each side measures a workload: JAX and, except on TPUs, PyTorch without and with `mode`."""
+def sides(
+    platform: str, cache: str, mode: str, settings: Mapping[str, str]
+) -> dict[str, Callable[[Workload], dict[str, Any]]]:
+    """Return how each side measures a workload: JAX and, except on TPUs, PyTorch without and with `mode`.
+
+    Ours keeps compiled programs in the folder `cache`; `settings` are environment variables of both sides.
+    """
+    kept = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
     def ours(workload: Workload) -> dict[str, Any]:
-        return in_process("benchmarks.ours", as_json(workload), cache=cache)
+        return in_process("benchmarks.ours", as_json(workload), settings={**kept, **settings})
 
     def theirs(workload: Workload, mode: str) -> dict[str, Any]:
         device = "cpu" if platform == "cpu" else "cuda"
-        return in_process(
-            "benchmarks.twin", device, as_json(dataclasses.replace(workload, torch_compile=mode))
-        )
+        workload = dataclasses.replace(workload, torch_compile=mode)
+        return in_process("benchmarks.twin", device, as_json(workload), settings=settings)
 
     modes = {"torch": "none"} if mode == "none" else {"torch": "none", COMPILED: mode}
     twins = {side: functools.partial(theirs, mode=mode) for side, mode in modes.items()}
@@ -255,24 +293,33 @@ def dry_row(workload: Workload) -> dict[str, Any]:
 
 def main(kind: str, module: str, doc: str | None, arguments: Sequence[str] | None) -> None:
     """Measure every workload that the command line names, and print both tables."""
-    options = parser(doc).parse_args(arguments)
+    made = parser(doc)
+    options = made.parse_args(arguments)
     if options.dry_run:
         options = with_defaults(options, jax.default_backend())
         print(table(DRY, [dry_row(workload) for workload in workloads(kind, options)]))
         return
-    ceilings = in_process("benchmarks.machine", *([options.dtype] if options.dtype else []))
+    try:
+        settings = huge_pages() if options.huge_pages else {}
+    except ValueError as error:
+        made.error(f"argument --huge_pages: {error}")
+    dtype = [options.dtype] if options.dtype else []
+    ceilings = in_process("benchmarks.machine", *dtype, settings=settings)
     options = with_defaults(options, ceilings["platform"])
     about = machine.about(module, arguments, PACKAGES, device=ceilings["device"])
+    about["settings"] |= settings
     print(
         f"{ceilings['device']}: large matrix product, {options.dtype}, {ceilings['matmul_flops'] / 1e12:.3f} "
         f"TFLOP/s; addition {ceilings['bandwidth'] / 1e9:.1f} GB/s"
     )
     rows = []
     for workload in workloads(kind, options):
+        load, others = machine.load(), machine.OtherPrograms()
         # Each row has its own cache, so that its first round compiles even what earlier rows compiled.
         with tempfile.TemporaryDirectory() as cache:
-            seen = rounds(workload, sides(ceilings["platform"], cache, options.torch_compile), options.rounds)
-        rows.append(row(workload, seen, ceilings))
+            measures = sides(ceilings["platform"], cache, options.torch_compile, settings)
+            seen = rounds(workload, measures, options.rounds)
+        rows.append({**row(workload, seen, ceilings), "load": load, "other_cores": others.cores()})
         print(table(SPEED, rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
         if options.json:
             report = {**about, "ceilings": ceilings, "rows": rows}

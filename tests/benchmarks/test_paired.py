@@ -102,10 +102,10 @@ def test_a_measuring_process_returns_its_json_or_its_failure(monkeypatch, tmp_pa
     for name, text in programs.items():
         (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert paired.in_process("says", "JAX_COMPILATION_CACHE_DIR", cache="here") == {"at": "here"}
-    assert paired.in_process("dies") == FULL  # the system kills a process that takes all memory
+    assert paired.in_process("says", "SPEED", settings={"SPEED": "full"}) == {"at": "full"}
+    assert paired.in_process("dies", settings={}) == FULL  # the system kills a process that takes all memory
     with pytest.raises(SystemExit, match=r"fails  failed:\nthere is no such device"):
-        paired.in_process("fails")
+        paired.in_process("fails", settings={})
 
 
 def test_sides_are_measured_on_the_right_devices(monkeypatch):
@@ -116,12 +116,66 @@ def test_sides_are_measured_on_the_right_devices(monkeypatch):
 
     monkeypatch.setattr(paired, "in_process", in_process)
     for platform, mode in [("cpu", "none"), ("cpu", "default"), ("gpu", "max-autotune"), ("tpu", "default")]:
-        for measure in paired.sides(platform, "", mode).values():
+        for measure in paired.sides(platform, "", mode, {}).values():
             measure(WORKLOAD)
     mine, twin = ("benchmarks.ours", "none"), "benchmarks.twin"
     cpu, gpu = (twin, "cpu", "none"), (twin, "cuda", "none")
     compiled = (twin, "cpu", "default"), (twin, "cuda", "max-autotune")
     assert asked == [mine, cpu, mine, cpu, compiled[0], mine, gpu, compiled[1], mine]
+
+
+@pytest.fixture
+def pages(monkeypatch, tmp_path):
+    """Return the file in which the kernel says whether it gives huge pages; glibc is new enough."""
+    file = tmp_path / "enabled"
+    file.write_text("always [madvise] never")
+    monkeypatch.setattr(paired, "KERNEL_SETTING", file)
+    monkeypatch.setattr(paired.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    return file
+
+
+@pytest.mark.parametrize("given", ["", "glibc.malloc.arena_max=1"])
+def test_huge_pages_reach_all_processes_and_are_recorded(monkeypatch, tmp_path, pages, given):
+    tunables = []
+
+    def in_process(module, *_, settings):
+        tunables.append(settings.get("GLIBC_TUNABLES"))
+        if module == "benchmarks.machine":
+            return {**CEILINGS, "platform": "cpu", "device": "some cores", "dtype": "float32"}
+        return OURS
+
+    monkeypatch.setattr(paired, "in_process", in_process)
+    if given:
+        monkeypatch.setenv("GLIBC_TUNABLES", given)
+    else:
+        monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    file = tmp_path / "out.json"
+    command = ["--networks", "cnn14", "--sources", "features", "--batch", "2", "--rounds", "1"]
+    wanted = f"{given}:{paired.HUGE_PAGES}".lstrip(":")
+    for option, setting in [([], None), (["--huge_pages"], wanted)]:
+        train_step.main([*command, *option, "--json", str(file)])
+        assert tunables == [setting] * 4  # ceilings, ours, PyTorch, torch.compile
+        written = json.loads(file.read_text())
+        assert written["settings"].get("GLIBC_TUNABLES") == (setting or given or None)
+        assert min(written["rows"][0][key] for key in ("load", "other_cores")) >= 0
+        tunables.clear()
+
+
+@pytest.mark.parametrize(
+    ("library", "kernel", "says"),
+    [
+        (("", ""), "[always]", "needs glibc 2.35, this Python has none"),
+        (("glibc", "2.31"), "[always]", "needs glibc 2.35, this Python has glibc 2.31"),
+        (("glibc", "2.36"), "always madvise [never]", "this kernel gives none: write madvise to "),
+    ],
+)
+def test_a_system_without_huge_pages_is_refused(monkeypatch, capsys, pages, library, kernel, says):
+    monkeypatch.setattr(paired.platform, "libc_ver", lambda: library)
+    pages.write_text(kernel)
+    with pytest.raises(SystemExit) as stop:
+        inference.main(["--huge_pages"])
+    assert stop.value.code == 2
+    assert f"argument --huge_pages: {says}" in capsys.readouterr().err
 
 
 def test_defaults_depend_on_the_device():
