@@ -2,8 +2,8 @@
 
 Every measurement is a process of its own, so each side has all of the memory, peaks are separate, and a
 workload that does not fit ends a row but not the run. Each round times ours, plain PyTorch, and PyTorch with
-its network through torch.compile. In the second round, ours finds its program in the compilation cache that
-the first round has filled.
+its forward and backward pass through torch.compile. In the second round, ours finds its program in the
+compilation cache that the first round has filled.
 
 With --huge_pages, all processes run with a setting of glibc's allocator that spares both sides most page
 faults; without it, they run as users' processes do. Each row of the JSON has the load before it and how many

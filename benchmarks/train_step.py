@@ -7,7 +7,7 @@ The defaults on a GPU are RANN-8x4-6, 4x4-6, 8x4-4 and CNN14 in bfloat16 with ba
 `waveform`, both sides start from int16 PCM on the device and do augmentation (mixup, SpecAugment), front end,
 network (with dropout where it has any), loss, Adam and, for RANNs, moving averages of weights and statistics.
 With `features`, both start after the front end, without augmentation. benchmarks/twin.py describes the
-PyTorch side; the torch.compile columns are the same with a compiled network.
+PyTorch side; the torch.compile columns are the same with forward and backward pass compiled together.
 
 Times are medians over all rounds; a ratio above 1 means that JAX is faster. JAX GB is peak memory on an
 accelerator (including the algorithms that were tried), and on a CPU the memory of the compiled step; PyTorch

@@ -1,7 +1,9 @@
 """The PyTorch side of a paired benchmark: the same workload, as fast as PyTorch alone computes it.
 
 Networks use channels_last (`network_of` has the exception), autocast if the workload is bfloat16,
-cudnn.benchmark, fused Adam and, on request, torch.compile; front ends are in float32, as ours are. RANN is
+cudnn.benchmark, fused Adam and, on request, torch.compile of all of the forward pass in one program:
+augmentation, front end, network, loss, and with them the backward pass. Adam's kernel and the moving
+averages follow it, as each is one pass already. Front ends are in float32, as ours are. RANN is
 the parity tests' twin behind torch.stft and a mel matrix; CNN14 is panns-inference's original behind
 torchlibrosa's layers. Mixup and SpecAugment do what ours do, for the whole batch on the device;
 torchlibrosa's own SpecAugmentation would loop over clips. Adam's learning rate is constant here; in ours it
@@ -13,7 +15,7 @@ As a program, it measures one workload, given as JSON, in a process of its own, 
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -112,6 +114,10 @@ def network_of(experiment: Experiment, device: torch.device) -> nn.Module:
 
     The exception is a RANN of width 1 on a CPU, which keeps PyTorch's default layout: in channels_last,
     PyTorch 2.13 crashes in the gradient of its strided 1x1 convolution from 8 channels.
+
+    A RANN's image gets the strides of channels_last. With one channel, its values are in that order anyway,
+    but PyTorch takes it for the default layout, which the 1x1 convolution beside the first block's two
+    others would then give its result.
     """
     torch.manual_seed(0)
     config = experiment.config
@@ -122,6 +128,9 @@ def network_of(experiment: Experiment, device: torch.device) -> nn.Module:
         network = TorchRANN(config.num_classes, t_m, width, n_bins=experiment.image_shape[0])
         if width == 1 and device.type == "cpu":
             return network
+        network.stage0_block0.register_forward_pre_hook(
+            lambda _, inputs: inputs[0].to(memory_format=torch.channels_last)
+        )
     return network.to(device, memory_format=torch.channels_last)
 
 
@@ -164,12 +173,17 @@ class Twin:
         self.is_cnn14 = workload.network == "cnn14"
         self.front_end = front_end_of(experiment.front_end).to(self.device)
         self.network = network_of(experiment, self.device)
-        self.applied: Callable = self.network
-        if workload.torch_compile != "none":
-            self.applied = torch.compile(self.network, mode=workload.torch_compile)
+        self.augment: dict[str, Any] = {}
+        self.policy = SpecAugment()
+        self.forward: Callable = self.probabilities
         self.network.train(workload.kind == TRAINING)
         if workload.kind == TRAINING:
+            self.augment = self.config.augment.to_dict()
+            self.policy = SpecAugment(**self.augment.get("spec_augment", {}))
+            self.forward = self.loss
             self.prepare_training()
+        if workload.torch_compile != "none":
+            self.forward = torch.compile(self.forward, mode=workload.torch_compile)
 
     def prepare_training(self) -> None:
         """Set up Adam and, if the config has moving averages, those of weights and statistics."""
@@ -196,27 +210,35 @@ class Twin:
         if self.workload.source != WAVEFORM:
             return audio.transpose(1, 2) if self.is_cnn14 else audio, labels
         wave = audio.float() / 32768
-        names: Mapping[str, Any] = self.config.augment if self.workload.kind == TRAINING else {}
-        if "mixup" in names:
+        if "mixup" in self.augment:
             wave, labels = mixed(wave, labels)
         images = self.front_end(wave)
-        if "feature_mixup" in names:
+        if "feature_mixup" in self.augment:
             images, labels = mixed(images, labels)
-        if "spec_augment" in names:
-            policy = SpecAugment(**names["spec_augment"])
-            images = spec_augmented(images, policy, time_axis=1 if self.is_cnn14 else 2)
+        if "spec_augment" in self.augment:
+            images = spec_augmented(images, self.policy, time_axis=1 if self.is_cnn14 else 2)
         return images, labels
 
-    def train(self, audio: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Do one training step and return its loss."""
+    def loss(self, audio: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the loss of a batch: all of a training step's forward pass."""
         with torch.no_grad():
             images, labels = self.images(audio, labels)
         with self.autocast():
-            out = self.applied(images)
+            out = self.network(images)
         if self.is_cnn14:  # the original ends with probabilities
-            loss = functional.binary_cross_entropy(out.float(), labels)
-        else:
-            loss = functional.binary_cross_entropy_with_logits(out.float(), labels)
+            return functional.binary_cross_entropy(out.float(), labels)
+        return functional.binary_cross_entropy_with_logits(out.float(), labels)
+
+    def probabilities(self, audio: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return probabilities (B, C)."""
+        images, _ = self.images(audio, labels)
+        with self.autocast():
+            out = self.network(images)
+        return out.float() if self.is_cnn14 else out.float().sigmoid()
+
+    def train(self, audio: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Do one training step and return its loss."""
+        loss = self.forward(audio, labels)
         self.adam.zero_grad(set_to_none=True)
         loss.backward()
         self.adam.step()
@@ -226,11 +248,8 @@ class Twin:
 
     @torch.inference_mode()
     def infer(self, audio: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return probabilities (B, C)."""
-        images, _ = self.images(audio, labels)
-        with self.autocast():
-            out = self.applied(images)
-        return out.float() if self.is_cnn14 else out.float().sigmoid()
+        """Return probabilities (B, C) without recording anything for gradients."""
+        return self.forward(audio, labels)
 
     def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the first batch of our side, on the device."""

@@ -62,6 +62,28 @@ def test_probabilities_equal_ours_and_are_timed():
     assert min(taken["seconds"] + taken["fed_seconds"]) > 0
 
 
+@pytest.mark.parametrize("network", ["rann-0.5x4-2", "cnn14"])
+def test_every_activation_is_in_channels_last(network):
+    made = twin.Twin(dataclasses.replace(TINY, network=network, seconds=0.5), "cpu")
+    seen, elsewhere = [], []
+
+    def look(name):
+        def hook(_, inputs, out):
+            for tensor in (*inputs, out):
+                if torch.is_tensor(tensor) and tensor.ndim == 4 and tensor.shape[1] > 1:
+                    in_order = tensor.is_contiguous(memory_format=torch.channels_last)
+                    (seen if in_order else elsewhere).append(name)
+
+        return hook
+
+    for name, module in made.network.named_modules():
+        if name != "input_norm":  # a RANN's bins are its channels there; the image has one
+            module.register_forward_hook(look(name))
+    made.run()()
+    assert elsewhere == []
+    assert len(seen) > 20
+
+
 def test_a_training_step_averages_the_weights():
     workload = dataclasses.replace(TINY, kind=TRAINING)
     made = twin.Twin(workload, "cpu")
@@ -71,6 +93,25 @@ def test_a_training_step_averages_the_weights():
     for old, new, average in zip(before, made.followed, made.averages, strict=True):
         assert not torch.equal(old, new)
         torch.testing.assert_close(average, 0.999 * old + 0.001 * new)
+
+
+@pytest.mark.parametrize(("kind", "result"), [(TRAINING, ()), (INFERENCE, (2, 527))])
+def test_all_of_the_forward_pass_is_compiled(monkeypatch, kind, result):
+    shapes = []
+
+    def compile_(function, *, mode):
+        def compiled(*arguments):
+            out = function(*arguments)
+            shapes.append((mode, *(tuple(tensor.shape) for tensor in (*arguments, out))))
+            return out
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    made = twin.Twin(dataclasses.replace(TINY, kind=kind, torch_compile="max-autotune"), "meta")
+    made.run()()
+    # From waveforms (2 clips of half a second at 44.1 kHz) and labels to the loss or to probabilities.
+    assert shapes == [("max-autotune", (2, 22050), (2, 527), result)]
 
 
 def test_mixing_keeps_labels_with_their_sound():
