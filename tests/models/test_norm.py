@@ -93,6 +93,26 @@ def test_only_the_input_is_kept_for_the_backward_pass():
     assert x.nbytes <= kept < x.nbytes + 1000
 
 
+def test_statistics_of_bfloat16_are_sums_of_float32():
+    layer, x = BatchNorm(), jnp.asarray(batch(0, mean=20.0), jnp.bfloat16)
+    variables = layer.init(jax.random.key(0), x, train=True)
+    _, moved = layer.apply(variables, x, train=True, mutable=["batch_stats"])
+    wide = np.asarray(x, np.float64)
+    np.testing.assert_allclose(moved["batch_stats"]["mean"], 0.1 * wide.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(moved["batch_stats"]["var"], 0.9 + 0.1 * wide.var((0, 1, 2)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_float32_input_is_rounded_after_it_is_normalised(train):
+    """Images of features are in dB: near -40, neighbouring values of bfloat16 are 0.25 apart."""
+    layer, x = BatchNorm(axis=1, dtype=jnp.bfloat16), batch(0, mean=-40.0)
+    mean, std = x.mean((0, 2, 3)), x.std((0, 2, 3))
+    variables = {**layer.init(jax.random.key(0), x, train=True), "batch_stats": {"mean": mean, "var": std**2}}
+    y, _ = layer.apply(variables, x, train=train, mutable=["batch_stats"])
+    exact = (x - mean[:, None, None]) / std[:, None, None]
+    np.testing.assert_allclose(y.astype(jnp.float32), exact, rtol=0, atol=0.02)
+
+
 def test_constant_input_gives_the_bias_and_finite_gradients():
     layer, x = BatchNorm(slope=0.01), jnp.full(SHAPE, -100.0)
     variables = layer.init(jax.random.key(0), x, train=True)

@@ -1,17 +1,30 @@
 """CNN14, ResNet38, Wavegram-Logmel-CNN: exact parameter and operation counts, shapes, and refused inputs."""
 
+import collections
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import linen as nn
 
 from rann_jax import complexity, models
 from rann_jax.features import front_end
-from rann_jax.models.panns import NETWORKS
+from rann_jax.models.panns import NETWORKS, ConvBlock
 
 pytestmark = pytest.mark.fast
 
 # True multiply-adds for 10 s in 1e9, including 1.0517 for the STFT (counted by hand from the layers).
 TRUE_GIGA_MACS = {"cnn14": 21.094, "resnet38": 24.443, "wavegram_logmel_cnn14": 26.717}
+
+# How many layers drop values at each rate, as in the published code: 0.2 after a block, 0.1 within a residual
+# block, 0.5 before and after the embedding.
+DROPOUT = {
+    "cnn14": {0.2: 6, 0.5: 2},
+    "resnet38": {0.2: 3, 0.1: 16, 0.5: 2},
+    "wavegram_logmel_cnn14": {0.2: 6, 0.5: 2},
+}
 
 
 def inputs(name: str):
@@ -48,6 +61,35 @@ def test_logits_and_embedding(name):
     )
     assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
     assert (embedding.shape, embedding.dtype) == ((2, 2048), jnp.float32)
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("train", [True, False])
+def test_dropout_has_the_published_rates_in_training_only(name, train):
+    seen = []
+
+    def record(call, args, kwargs, context):
+        if isinstance(context.module, nn.Dropout) and not context.module.deterministic:
+            seen.append(context.module.rate)
+        return call(*args, **kwargs)
+
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    with nn.intercept_methods(record):
+        init = functools.partial(models.create(name, num_classes=7).init, train=train)
+        jax.eval_shape(init, keys, inputs(name))
+    assert collections.Counter(seen) == (DROPOUT[name] if train else {})
+
+
+def test_kernels_start_uniform_within_xaviers_bound():
+    """The bound is the root of 6 / (inputs + outputs), counted over the nine positions of the kernel."""
+
+    @jax.jit
+    def kernel(key):
+        return ConvBlock(16).init(key, jnp.zeros((1, 4, 4, 16)), False)["params"]["conv2"]["kernel"]
+
+    drawn, bound = kernel(jax.random.key(0)), np.sqrt(6 / (9 * (16 + 16)))
+    assert 0.98 * bound < np.abs(drawn).max() <= bound
+    assert np.std(drawn) == pytest.approx(bound / np.sqrt(3), rel=0.05)
 
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))

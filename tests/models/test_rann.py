@@ -1,13 +1,17 @@
 """RANN: the deck's exact counts, shapes, and refused options and inputs."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from rann_jax import distributed, models
 from rann_jax.models.rann import ResidualBlock, temporal_strides
 from rann_jax.models.remat import rematerialised
+from tests.tiny import filled
 
 # The deck's Table XII: name, parameters, multiply-adds in 1e9 with three decimals, last feature map.
 TABLE_XII = [
@@ -97,6 +101,34 @@ def test_embedding_has_the_size_of_the_last_layers_input():
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
     embedding = jax.eval_shape(lambda v, x: model.apply(v, x, method="embed"), variables, x)
     assert embedding.shape == (2, 128)
+
+
+@pytest.mark.fast
+def test_bfloat16_maps_are_pooled_in_float32():
+    """The embedding is that of float64 from the same last map: average plus maximum, layer, leaky ReLU."""
+    model = models.create("rann-1x1-1", num_classes=5, blocks_per_stage=1, dtype=jnp.bfloat16)
+    x = jnp.zeros((2, 32, 64))
+    variables = filled(jax.eval_shape(model.init, jax.random.key(0), x), 0)
+    last_map = jax.random.normal(jax.random.key(1), (2, 2, 4, 128), jnp.bfloat16)
+
+    def given(call, args, kwargs, context):
+        return last_map if context.module.name == "stage4_block0" else call(*args, **kwargs)
+
+    with nn.intercept_methods(given):
+        found = jax.jit(partial(model.apply, method="embed"))(variables, x)
+    wide, layer = np.asarray(last_map, np.float64), variables["params"]["fc1"]
+    exact = (wide.mean((1, 2)) + wide.max((1, 2))) @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+    np.testing.assert_allclose(found, np.where(exact > 0, exact, 0.01 * exact), rtol=0, atol=1e-5)
+
+
+def test_the_given_image_is_the_first_channel_and_the_learned_one_the_second():
+    model = models.create("rann-1x1-1", num_classes=2, blocks_per_stage=1)
+    x = {"image": jax.random.normal(jax.random.key(0), (1, 8, 16)), "waveform": jnp.ones((1, 2048))}
+    variables = filled(jax.eval_shape(model.init, jax.random.key(0), x), 0)
+    image = jax.jit(partial(model.apply, method="image", train=False))
+    both, alone = image(variables, x), image(variables, x["image"])
+    assert (both.shape, alone.shape) == ((1, 8, 16, 2), (1, 8, 16, 1))
+    np.testing.assert_array_equal(both[..., :1], alone)
 
 
 def test_without_shortcut_norm_the_counts_differ():

@@ -54,6 +54,20 @@ def test_the_published_layer():
 
 
 @pytest.mark.fast
+def test_kernels_start_with_hes_variance():
+    """It is 2 / inputs, counted over the three positions of the kernel."""
+
+    @jax.jit
+    def kernel(key):
+        variables = models.Wavegram(64, 8).init(key, jnp.zeros((1, 2048)), train=False)
+        return variables["params"]["block3_conv2"]["kernel"]
+
+    drawn = kernel(jax.random.key(0))
+    assert drawn.shape == (3, 64, 64)
+    assert np.std(drawn) == pytest.approx(np.sqrt(2 / (3 * 64)), rel=0.03)
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize(("length", "size"), [(12, 3), (13, 3), (2205, 512), (3, 5), (7, 7)])
 def test_adaptive_windows(length, size):
     x = np.random.default_rng(0).standard_normal((2, length, 3)).astype(np.float32)
