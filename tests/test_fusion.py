@@ -199,17 +199,46 @@ def test_ten_models_and_a_thousand_classes_in_float32(rule):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("rule", [*fusion.RULES, "conflict"])
-def test_gradients_equal_differences_and_are_finite_at_edges(rule):
-    function = fusion.conflict if rule == "conflict" else lambda m: fusion.RULES[rule](m)[..., 0]
-    masses = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.3, 0.3, 0.4]], np.float32)
-    direction = np.array([[1, -1, 0], [0.5, 0, -0.5], [0, 1, -1]], np.float32)
-    step = np.float32(5e-3)
-    slope = (function(masses + step * direction) - function(masses - step * direction)) / (2 * step)
-    gradient = jax.jit(jax.grad(function))
-    found = gradient(jnp.asarray(masses))
-    np.testing.assert_allclose((found * direction).sum(), slope, rtol=1e-2, atol=1e-4)
+def test_gradients_equal_differences_in_float64(rule):
+    """Along random directions that keep the sums of the masses, for every fused class."""
+    function = fusion.conflict if rule == "conflict" else fusion.RULES[rule]
+    rng, step = np.random.default_rng(0), 1e-5
+    masses = rng.dirichlet(np.full(3, 3.0), 4)
+    with jax.enable_x64(True):
+        slopes = jax.jit(jax.jacrev(function))(masses)
+        for direction in rng.normal(size=(5, 4, 3)):
+            direction -= direction.mean(axis=-1, keepdims=True)
+            rise = function(masses + step * direction) - function(masses - step * direction)
+            found = jnp.tensordot(slopes, direction, axes=2)
+            assert found.dtype == jnp.float64
+            np.testing.assert_allclose(found, rise / (2 * step), rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("rule", [*fusion.RULES, "conflict"])
+def test_gradients_are_finite_at_edges(rule):
+    function = fusion.conflict if rule == "conflict" else fusion.RULES[rule]
+    slopes = jax.jit(jax.jacrev(function))
     for edge in (np.eye(3), [[1, 0, 0], [1, 0, 0]], [[1, 0], [0, 1]]):
-        assert np.isfinite(gradient(jnp.asarray(edge, jnp.float32))).all()
+        assert np.isfinite(slopes(jnp.asarray(edge, jnp.float32))).all()
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("rule", fusion.RULES)
+def test_bfloat16_masses_are_fused_in_float32(rule):
+    masses = jnp.asarray([[0.75, 0.25], [0.125, 0.875], [0.6875, 0.3125]], jnp.bfloat16)
+    fused = fusion.RULES[rule](masses)
+    assert fused.dtype == jnp.float32
+    np.testing.assert_allclose(fused, fusion.RULES[rule](np.asarray(masses, np.float64)), rtol=1e-6)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_masses_below_the_smallest_normal_number_of_float32_are_zero(dtype):
+    masses = np.array([[1, 1e-39, 0], [0, 1, 0]], dtype)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(fusion.dempster_shafer(masses), masses.mean(0), rtol=1e-6)
+        assert fusion.conflict(masses) == 1
 
 
 @pytest.mark.fast
