@@ -74,6 +74,17 @@ def test_widths_of_hidden_stripes_are_uniform():
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize(("axis", "size"), [("time", 64), ("frequency", 8)])
+def test_the_widest_stripe_is_a_share_of_its_own_axis(axis, size):
+    other = "frequency" if axis == "time" else "time"
+    mask = augment.SpecAugment(**{f"{axis}_stripes": 1, f"{axis}_share": 0.5, f"{other}_stripes": 0})
+    images = jax.random.normal(KEY, (500, 8, 64))
+    changed = np.asarray(jax.jit(mask)(KEY, images, jnp.ones((500, 1)))[0] != images)
+    widths = changed.all(axis=1 if axis == "time" else 2).sum(axis=1)
+    assert widths.max() == size // 2
+
+
+@pytest.mark.fast
 def test_two_stripes_hide_the_expected_frames():
     """Two stripes of up to 3 of 12 frames may overlap; the expected counts enumerate all pairs of stripes."""
     size, width = 12, 3

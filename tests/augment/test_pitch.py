@@ -128,3 +128,12 @@ def test_semitones_are_drawn_between_the_lowest_and_the_highest():
     assert semitones.min() > -1.02
     assert semitones.max() < 1.52
     assert stats.kstest(semitones, stats.uniform(-1, 2.5).cdf).pvalue > 0.01
+
+
+@pytest.mark.fast
+def test_windows_fit_the_sample_rate():
+    """They last about 46 ms: 512 samples at 8 kHz."""
+    audio, pitch = jax.random.normal(jax.random.key(0), (2, 4000)), augment.Pitch(sample_rate=8000)
+    semitones = pitch.draw(jax.random.key(7), audio)
+    out, _ = jax.jit(pitch)(jax.random.key(7), audio, jnp.ones((2, 1)))
+    np.testing.assert_allclose(out, shifted(audio, semitones, n_fft=512), rtol=0, atol=1e-5)

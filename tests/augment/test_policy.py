@@ -88,6 +88,15 @@ def test_mixup_stops_at_the_configured_step():
     np.testing.assert_array_equal(at(jnp.int32(75)), audio)
 
 
+@pytest.mark.fast
+def test_masks_stop_at_the_configured_step():
+    chosen = policy({"spec_augment": {"until": 0.5, "time_share": 1.0}}, total_steps=100)
+    images, labels = jax.random.normal(KEY, (8, 16, 16)), jnp.eye(8)
+    masked = jax.jit(chosen.on_features)
+    assert (masked(KEY, images, labels, 49)[0] != images).any()
+    np.testing.assert_array_equal(masked(KEY, images, labels, 50)[0], images)
+
+
 def test_eight_devices_augment_as_one():
     """Every augmentation at probability 0.5, on clips with different padding, one of them silent."""
     chosen = policy(EVERYTHING)

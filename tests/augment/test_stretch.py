@@ -21,12 +21,13 @@ def clips(data_dir) -> list[np.ndarray]:
 
 
 @pytest.mark.fast
-def test_a_tone_keeps_its_pitch_and_has_the_stretched_duration():
+def test_a_tone_keeps_its_pitch_and_level_and_has_the_stretched_duration():
     out = np.asarray(stretched(in_room(*[tone()] * 4), jnp.asarray(RATES, jnp.float32)))
     for y, rate in zip(out, RATES, strict=True):
         length = round(2 * RATE / rate)
         assert abs(int(sound_length(jnp.asarray(y[None]))[0]) - length) <= 2
         assert abs(cents(y[:length], 440)) < 5
+        assert np.std(y[:length]) == pytest.approx(np.std(by_librosa(tone(), rate, clamp=True)), rel=2e-3)
 
 
 # librosa 1.0 passes deprecated arguments to its own functions, and its numba phase kernel warns about a cast.
@@ -88,3 +89,19 @@ def test_rates_are_drawn_between_the_slowest_and_the_fastest():
     rate = 2000 / np.asarray(sound_length(out))
     assert rate.min() >= 0.999
     assert stats.kstest(np.log2(rate), stats.uniform(0, np.log2(1.25)).cdf).pvalue > 0.01
+
+
+@pytest.mark.fast
+def test_rates_below_one_are_drawn_down_to_the_slowest():
+    stretch = augment.Stretch(sample_rate=8000, slowest=0.5, fastest=2.0)
+    octaves = np.log2(stretch.draw(jax.random.key(7), jnp.ones((1000, 1))))
+    assert stats.kstest(octaves, stats.uniform(-1, 2).cdf).pvalue > 0.01
+
+
+@pytest.mark.fast
+def test_windows_fit_the_sample_rate():
+    """They last about 46 ms: 512 samples at 8 kHz."""
+    audio, stretch = jax.random.normal(jax.random.key(0), (2, 4000)), augment.Stretch(sample_rate=8000)
+    rate = stretch.draw(jax.random.key(7), audio)
+    out, _ = jax.jit(stretch)(jax.random.key(7), audio, jnp.ones((2, 1)))
+    np.testing.assert_allclose(out, stretched(audio, rate, n_fft=512), rtol=0, atol=1e-5)

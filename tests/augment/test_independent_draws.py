@@ -1,0 +1,51 @@
+"""What is drawn for one augmentation, example or axis says nothing about what is drawn for another."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rann_jax import augment
+from rann_jax.augment.padding import sound_length
+from rann_jax.augment.policy import Policy, Scheduled
+
+pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("quickly_compiled")]
+
+KEY = jax.random.key(7)
+GAIN = Scheduled(augment.Gain())
+
+
+def decibels(x: jax.Array) -> np.ndarray:
+    return 20 * np.log10(np.asarray(x)[:, 0])
+
+
+def correlation(a, b) -> float:
+    return abs(np.corrcoef(a, b)[0, 1])
+
+
+def test_two_augmentations_of_a_policy():
+    """The variances of two independent draws from U(-6, 6) add up; the same draw twice has double that."""
+    ones = jnp.ones((4000, 1))
+    louder, _ = Policy(audio=(GAIN, GAIN)).on_audio(KEY, ones, ones)
+    assert np.var(decibels(louder)) == pytest.approx(2 * 12**2 / 12, rel=0.1)
+
+
+def test_sounds_and_images():
+    chosen, ones = Policy(audio=(GAIN,), features=(GAIN,)), jnp.ones((4000, 1))
+    drawn = [decibels(apply(KEY, ones, ones)[0]) for apply in (chosen.on_audio, chosen.on_features)]
+    assert correlation(*drawn) < 0.1
+
+
+def test_examples_that_are_augmented_one_by_one():
+    chosen = augment.policy({"stretch": {}}, sample_rate=2000)
+    stretched, _ = jax.jit(chosen.on_audio)(KEY, jnp.ones((20, 1000)), jnp.ones((20, 1)))
+    assert len(set(sound_length(stretched).tolist())) > 8  # about half of them are cut, to 1000 samples
+
+
+def test_widths_of_stripes_in_time_and_frequency():
+    images = jax.random.normal(KEY, (500, 32, 32))
+    stripe = {"time_stripes": 1, "time_width": 8, "frequency_stripes": 1, "frequency_width": 8}
+    changed = np.asarray(jax.jit(partial(augment.spec_augment, **stripe))(KEY, images) != images)
+    assert correlation(changed.all(axis=1).sum(axis=1), changed.all(axis=2).sum(axis=1)) < 0.2
