@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from flax.errors import InvalidRngError
 from flax.traverse_util import flatten_dict
 
 from rann_jax import models, optimizer
 from rann_jax.freezing import Freezing
 from rann_jax.models import panns, rann
+from rann_jax.models.norm import BatchNorm
 from rann_jax.state import create_state
 from rann_jax.steps import make_train_step
 from tests.small_network import IMAGES, Small
@@ -61,6 +63,32 @@ def test_frozen_layers_keep_parameters_and_statistics():
     sizes = {name: leaf.size for name, leaf in flatten_dict(before.params, sep="/").items()}
     trainable = sum(sizes[name] for name in moving | {"dense1/bias", "fc2/kernel", "fc2/bias"})
     assert sum(leaf.size for leaf in jax.tree.leaves(after.opt_state) if leaf.ndim) == 2 * trainable
+
+
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return BatchNorm(name="norm1")(x, train=train)
+
+
+class Nested(nn.Module):
+    """Two blocks whose normalisations have the same name."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        for name in ("block0", "block1"):
+            x = Block(name=name)(x, train)
+        return nn.Dense(2, name="fc2")(x)
+
+
+@pytest.mark.fast
+def test_statistics_of_a_frozen_block_are_kept_and_those_of_others_follow():
+    x = np.random.default_rng(0).normal(3, 2, (8, 4)).astype(np.float32)
+    variables = Nested().init(jax.random.key(0), x)
+    with Freezing("fc2", ("block0",)).inference_where_frozen(variables["params"]):
+        _, moved = Nested().apply(variables, x, train=True, mutable=["batch_stats"])
+    followed = {f"block1/norm1/{name}" for name in ("mean", "var")}
+    assert changed(variables["batch_stats"], moved["batch_stats"]) == followed
 
 
 @pytest.mark.fast

@@ -69,27 +69,42 @@ def test_rates_that_are_not_positive_are_refused(rates, says):
         optimizer.adam(schedule="constant", total_steps=10, **rates)
 
 
+DEFAULTS = {
+    "b1": 0.9,
+    "b2": 0.999,
+    "eps": 1e-8,
+    "base_momentum": 0.85,
+    "max_momentum": 0.95,
+    "pct_start": 0.3,
+    "div_factor": 25.0,
+    "final_div_factor": 1e4,
+}
+OTHERS = dict(zip(DEFAULTS, (0.8, 0.9, 1e-2, 0.6, 0.7, 0.4, 10.0, 50.0), strict=True))
+
+
+@pytest.mark.parametrize("given", [{}, OTHERS], ids=["defaults", "options"])
 @pytest.mark.parametrize("schedule", ["one_cycle", "constant"])
-def test_adam_against_float64(schedule):
+def test_adam_against_float64(schedule, given):
     total = 40
     rng = np.random.default_rng(0)
     weights = rng.normal(size=7)
-    tx = optimizer.adam(schedule=schedule, learning_rate=1e-2, total_steps=total)
+    tx = optimizer.adam(schedule=schedule, learning_rate=1e-2, total_steps=total, **given)
     params = jnp.asarray(weights, jnp.float32)
     state = tx.init(params)
     m, v = np.zeros(7), np.zeros(7)
     update = jax.jit(tx.update)
+    b1, b2, eps, low, high, pct, div, final_div = (DEFAULTS | given).values()
     for step in range(total):
         gradient = rng.normal(size=7)
         updates, state = update(jnp.asarray(gradient, jnp.float32), state, params)
         params = optax.apply_updates(params, updates)
-        rate, beta1 = 1e-2, 0.9
+        rate, beta1 = 1e-2, b1
         if schedule == "one_cycle":
-            rate = one_cycle_float64(step, total, 1e-2 / 25, 1e-2, 1e-2 / 25e4, 0.3)
-            beta1 = one_cycle_float64(step, total, 0.95, 0.85, 0.95, 0.3)
+            rate = one_cycle_float64(step, total, 1e-2 / div, 1e-2, 1e-2 / div / final_div, pct)
+            beta1 = one_cycle_float64(step, total, high, low, high, pct)
         m = beta1 * m + (1 - beta1) * gradient
-        v = 0.999 * v + 0.001 * gradient**2
-        corrected = np.sqrt(v / (1 - 0.999 ** (step + 1))) + 1e-8
+        v = b2 * v + (1 - b2) * gradient**2
+        corrected = np.sqrt(v / (1 - b2 ** (step + 1))) + eps
         weights = weights - rate * m / (1 - beta1 ** (step + 1)) / corrected
     np.testing.assert_allclose(params, weights, rtol=1e-5)
 
