@@ -84,6 +84,19 @@ def test_round_trip_is_exact(network):
     assert_equal(loaded, variables)
 
 
+@pytest.mark.fast
+def test_weights_are_copied(cnn14):
+    """JAX shares the memory of NumPy arrays that start at a multiple of 64 bytes, unless told to copy it."""
+    bias = cnn14[1]["fc1.bias"]
+    room = np.zeros(bias.size + 16, np.float32)
+    start = -room.ctypes.data // room.itemsize % 16
+    given = room[start : start + bias.size]
+    given[:] = bias
+    loaded, _ = load(cnn14[1] | {"fc1.bias": given})
+    given[:] = np.nan
+    assert_equal(loaded, cnn14[0])
+
+
 def test_tensors_that_are_not_plain_arrays_are_one_line():
     torch = pytest.importorskip("torch", reason="the PyTorch oracles are the extra `parity`")
     endless = torch.zeros(1).expand(10**14)

@@ -38,6 +38,14 @@ def dilated(x):
     )
 
 
+def grouped(x):
+    """Convolve each of the six channels with its own kernel."""
+    kernels = np.ones((3, 1, 6), np.float32) * np.arange(6, dtype=np.float32)
+    return jax.lax.conv_general_dilated(
+        x, kernels, (1,), "SAME", dimension_numbers=("NHC", "HIO", "NHC"), feature_group_count=6
+    )
+
+
 CASES = {
     "frames": lambda x: x[:, np.arange(3)[:, None] * 2 + np.arange(4)[None, :]],
     "chosen": lambda x: x[:, np.array([3, -1, 0])],
@@ -53,6 +61,7 @@ CASES = {
     "matrix": lambda x: jnp.einsum("btf,fk->bkt", x, MATRIX),
     "batched": lambda x: jnp.einsum("btf,bsf->bts", x, x),
     "dilated": dilated,
+    "grouped": grouped,
     "softmax": lambda x: jax.nn.softmax(x, axis=-1),
     "sigmoid": jax.nn.sigmoid,
     "leaky": lambda x: jax.nn.leaky_relu(x, 0.01),
@@ -61,6 +70,8 @@ CASES = {
     "spread": lambda x: (
         jnp.broadcast_to(x.mean(axis=1, keepdims=True), x.shape) - x.min(axis=1, keepdims=True)
     ),
+    "limited": lambda x: jnp.minimum(x, 0.3),
+    "at most": lambda x: jnp.where(jnp.floor(2 * x) <= 0, x, 2.0),  # zeros, which are equal, occur
     "logarithm": lambda x: 10 * jnp.log10(jnp.maximum(x, 1e-10)),
 }
 

@@ -1,5 +1,6 @@
 """The tagger of a trained workdir: any rate and length, and a bounded number of compiled programs."""
 
+import dataclasses
 import pickle
 import re
 import runpy
@@ -367,6 +368,26 @@ def test_the_embedding_is_what_the_last_layer_sees(tagger):
     np.testing.assert_allclose(tagger.probabilities([wave], 16000)[0], expected, atol=1e-5)
 
 
+def test_the_embedding_is_the_mean_over_all_windows(tagger):
+    """Three windows make a batch of two and one of one, which must not count as much."""
+    wave = sound(1.0)
+    windows = np.stack([wave[start : start + 8000] for start in (0, 4000, 8000)])
+    expected = tagger.embed_windows(windows).mean(axis=0)
+    np.testing.assert_allclose(tagger.embed(wave, 16000), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_probabilities_of_tagging_are_sigmoids(tagger):
+    """The same weights as those of classification, but each class is a separate question."""
+    config = tagger.experiment.config.copy_and_resolve_references()
+    config.task = "tagging"
+    experiment = dataclasses.replace(tagger.experiment, config=config)
+    same = rann_jax.Tagger(experiment, tagger.variables, tagger.labels, batch_size=1)
+    last, wave = tagger.variables["params"]["fc2"], sound(0.5)
+    logits = tagger.embed(wave, 16000) @ np.asarray(last["kernel"]) + np.asarray(last["bias"])
+    expected = np.asarray(jax.nn.sigmoid(logits))
+    np.testing.assert_allclose(same.probabilities([wave], 16000)[0], expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("wave", "says"),
     [
@@ -403,6 +424,19 @@ def test_a_file_of_weights_is_not_a_workdir(tmp_path):
     weights.touch()
     with pytest.raises(ConfigError, match=f"{weights} is a file, .*: rann_jax.convert makes a workdir of"):
         rann_jax.Tagger.load(weights)
+
+
+def test_the_best_checkpoint_is_loaded_on_request(tiny_workdir, second_workdir, tmp_path):
+    """Step 2, with other weights, was not evaluated, so step 1 is the best."""
+    run, unevaluated = tmp_path / "run", shutil.ignore_patterns("metrics")
+    shutil.copytree(tiny_workdir, run)
+    steps = [folder / "checkpoints" / step for folder, step in ((second_workdir, "1"), (run, "2"))]
+    shutil.copytree(*steps, ignore=unevaluated)
+    for checkpoint, origin in (("best", tiny_workdir), ("latest", second_workdir)):
+        found, expected = rann_jax.Tagger.load(run, checkpoint=checkpoint), rann_jax.Tagger.load(origin)
+        np.testing.assert_array_equal(
+            found.variables["params"]["fc2"]["kernel"], expected.variables["params"]["fc2"]["kernel"]
+        )
 
 
 @pytest.fixture
