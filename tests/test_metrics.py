@@ -100,6 +100,13 @@ def test_d_prime_inverts_the_normal_distribution():
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("metric", [metrics.accuracy, metrics.macro_f1, metrics.roc_auc])
+def test_scores_that_are_not_finite_are_refused_by_every_metric(metric):
+    with pytest.raises(ValueError, match="finite"):
+        metric(np.ones((2, 1)), np.array([[0.1], [np.nan]]))
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("targets", "scores", "says"),
     [

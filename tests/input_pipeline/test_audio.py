@@ -111,6 +111,11 @@ def test_reasons_for_rejection(content, reason):
 
 
 @pytest.mark.fast
+def test_a_sound_as_long_as_the_limit_is_accepted():
+    assert len(audio.decode(encoded(np.zeros(8000)), max_seconds=1.0).samples) == 8000
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize("take", [audio.decode, heard])
 @pytest.mark.parametrize(
     ("content", "reason"),
@@ -143,6 +148,14 @@ def test_a_loud_master_is_accepted(take):
     loud[100] = 1.5
     with pytest.raises(audio.AudioError, match="10% of its samples exceed full scale"):
         take(encoded(loud, subtype="FLOAT"))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("take", [audio.decode, heard])
+def test_samples_at_full_scale_do_not_exceed_it(take):
+    square = np.tile(np.float32([1, -1]), 4000)
+    got = take(encoded(square, subtype="FLOAT"))
+    np.testing.assert_array_equal(getattr(got, "samples", got), square)
 
 
 def test_truncated_flac_is_rejected(tmp_path):

@@ -42,6 +42,14 @@ class TestFolder:
         assert set(found.splits) == {first.lower(), second.lower()}
 
     @pytest.mark.fast
+    def test_a_sound_that_cannot_be_read_gives_its_split_no_label(self, write_sounds):
+        names = [f"{split}/{kind}/a.wav" for split in ("train", "test") for kind in ("cat", "dog")]
+        folder = write_sounds(dict.fromkeys(names, 100))
+        (folder / "test" / "dog" / "a.wav").rename(folder / "test" / "dog" / "a.mp4")
+        found = survey("folder", data_dir=str(folder))
+        assert found.labels_of == {"train": {"cat", "dog"}, "test": {"cat"}}
+
+    @pytest.mark.fast
     @pytest.mark.parametrize("stray", ["unsorted/x.wav", "unsorted/a/x.wav", "train/x.wav"])
     def test_a_stray_beside_folders_of_splits_is_refused(self, stray, write_sounds):
         names = [f"{split}/{kind}/a.wav" for split in ("train", "test") for kind in ("cat", "dog")]

@@ -223,6 +223,12 @@ class TestBalancedOrder:
         assert [other(draw) for draw in range(100)] != expected
 
     @pytest.mark.fast
+    def test_classes_of_the_same_size_are_shuffled_apart(self):
+        order = BalancedOrder([np.arange(20), np.arange(20, 40)], seed=0)
+        draws = [order(draw) for draw in range(40)]
+        assert [clip for clip in draws if clip < 20] != [clip - 20 for clip in draws if clip >= 20]
+
+    @pytest.mark.fast
     def test_clips_of_a_class_are_shuffled_once_an_epoch(self, monkeypatch):
         """Threads may be up to a round apart; 200 rounds are two epochs of each class."""
         shuffled = []
