@@ -12,6 +12,8 @@ cd "$(dirname "$0")/.."
 source launch/contract.sh
 required RANN_CLUSTER RANN_ZONE RANN_TPU_TYPE RANN_IMAGE
 
+# The grace period is the time after SIGTERM to save, as in gke/jobset.yaml; xpk's own 30 s do not last for an evaluation.
 run xpk workload create --cluster "$RANN_CLUSTER" --zone "$RANN_ZONE" --workload "${RANN_NAME:-rann-jax}" \
   --tpu-type "$RANN_TPU_TYPE" --docker-image "$RANN_IMAGE" --max-restarts 100 \
+  --termination-grace-period-seconds 300 \
   --command "exec $(quoted "${TRAIN[@]}")"

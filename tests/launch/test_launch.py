@@ -32,7 +32,7 @@ ARGUMENTS = ["--config.batch_size=64"]
 CASES = {
     "local.sh": {"RANN_PROCESSES": "2", "RANN_CPU_DEVICES": "2"},
     "tpu_vm.sh": TPU,
-    "slurm.sbatch": {},
+    "slurm.sbatch": {"SLURM_CPUS_PER_TASK": "8"},  # Slurm sets it in a job
     "gke.sh": {
         **TPU,
         "RANN_BUCKET": "runs&more",
