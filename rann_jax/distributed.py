@@ -20,8 +20,17 @@ from rann_jax.errors import ConfigError
 
 DATA, MODEL = "data", "model"
 HEARTBEAT_SECONDS = 100  # JAX's default
-WAIT_SECONDS = 3600  # for a process that compiles; a dead one is detected by its missing heartbeat
+# (ours) For a process that compiles, and for hosts that each prepare all of their data; dead processes are
+# detected by their missing heartbeat.
+WAIT_SECONDS = 3600
+PREPARE_SECONDS = 7 * 24 * 3600
 LEAVE_SECONDS = 5  # (ours) time for the others to fail too, each with its own message
+# In JAX's message about a wait that took too long, and what to do then.
+LATE = "DEADLINE_EXCEEDED"
+COME = (
+    "another process of this run is alive but slow, or hangs: see what it says, then run the same command "
+    "again"
+)
 _waits = itertools.count()  # every wait needs a unique name
 
 
@@ -152,15 +161,25 @@ def agree(ok: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.asarray(ok)).all())
 
 
-def wait_for_all(what: str) -> None:
+def wait_for_all(what: str, *, seconds: int = WAIT_SECONDS) -> None:
     """Wait until every process gets here; `what` names the point that was reached.
 
     The processes wait at their coordinator, not in a collective, which would time out when one process has to
     compile a program that another found in its cache.
+
+    Raises:
+      ConfigError: a process that is alive did not come within `seconds`. So something hangs, which a launcher
+        that restarts the run by itself (as it does on PreemptedError's code) would only run into again.
     """
-    if jax.process_count() > 1:
-        barrier = multihost.get_barrier_sync_fn()
-        barrier(key=f"{what} ({next(_waits)})", timeout_ms=1000 * WAIT_SECONDS)
+    if jax.process_count() == 1:
+        return
+    barrier = multihost.get_barrier_sync_fn()
+    try:
+        barrier(key=f"{what} ({next(_waits)})", timeout_ms=1000 * seconds)
+    except jax.errors.JaxRuntimeError as error:
+        if LATE not in str(error):
+            raise
+        raise ConfigError(f"{what!r} did not hold for all processes within {seconds} s: {COME}") from error
 
 
 def leave(code: int, *, at_once: bool = False) -> NoReturn:

@@ -115,7 +115,6 @@ def run(
         if source is None or workdirs.has_checkpoint(workdir):
             source = _weights(experiment, workdir)
         prepared = _data(config, config.splits, quiet)
-        distributed.wait_for_all("the data is prepared")
         return train(experiment, prepared, workdir, source=source, show_progress=not quiet, command=command)
 
 
@@ -130,6 +129,8 @@ def _data(config: ConfigDict, uses: Iterable[str], quiet: bool) -> Prepared:
     prepared = prepare(**data_options(config), splits=splits, progress=not quiet and distributed.is_primary())
     check_labels(config, prepared.labels)
     check_task(config, prepared, splits.values())
+    # Hosts with disks of their own prepare it each for itself, at different speeds.
+    distributed.wait_for_all("the data is prepared", seconds=distributed.PREPARE_SECONDS)
     return prepared
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import jax
 
 from input_pipeline.errors import DataError
+from rann_jax.distributed import COME, LATE
 from rann_jax.errors import ConfigError
 from rann_jax.preemption import INTERRUPTED
 
@@ -45,9 +46,13 @@ def guarded(work: Callable[[], int], also: tuple[type[Exception], ...] = ()) -> 
         drop_stdout()
         return 0
     except jax.errors.JaxRuntimeError as error:
-        if not (lack := out_of_memory(error)):
+        if lack := out_of_memory(error):
+            told = f"{lack}: {LESS_MEMORY}"
+        elif LATE in str(error):
+            told = f"{str(error).splitlines()[0]}: {COME}"
+        else:
             raise
-        print(f"error: {lack}: {LESS_MEMORY}", file=sys.stderr)
+        print(f"error: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

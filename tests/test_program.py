@@ -19,11 +19,26 @@ TPU = (
 )
 
 
+# Of a wait of Orbax, which has limits of its own.
+LATE = (
+    "DEADLINE_EXCEEDED: Barrier timed out. Id: Checkpointer:save::0.\n"
+    "# of tasks that reached the barrier: 1/2.\nRPC: /tensorflow.CoordinationService/Barrier"
+)
+
+
 def failing(told):
     def work(*_):
         raise jax.errors.JaxRuntimeError(told)
 
     return work
+
+
+def test_a_wait_for_other_processes_that_ran_out_is_one_line(capsys):
+    assert guarded(failing(LATE)) == 2
+    assert capsys.readouterr().err == (
+        "error: DEADLINE_EXCEEDED: Barrier timed out. Id: Checkpointer:save::0.: another process of this "
+        "run is alive but slow, or hangs: see what it says, then run the same command again\n"
+    )
 
 
 @pytest.mark.parametrize(
