@@ -5,6 +5,7 @@ name, so it exists exactly if they do. The rows of accepted clips are in the ord
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -60,7 +61,10 @@ class Manifest:
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over the accepted rows, equal exactly if the prepared clips are the same."""
-        return hashlib.sha256("".join(_line(row) for row in self.rows).encode()).hexdigest()
+        digest = hashlib.sha256()
+        for row in self.rows:
+            digest.update(_line(row).encode())
+        return digest.hexdigest()
 
     def write(self, path: Path) -> None:
         """Write the rows, then the rejected sources."""
@@ -80,6 +84,20 @@ def read(path: Path) -> Manifest:
             else:
                 rows.append(Row(**fields | {"labels": tuple(fields["labels"])}))
     return Manifest(tuple(rows), tuple(rejected))
+
+
+def fingerprint(paths_and_rows: Iterable[tuple[Path, int]]) -> str:
+    """Return the `Manifest.fingerprint` of several files joined, of which each has this number of rows.
+
+    The fingerprint is that of the lines that `Manifest.write` wrote, so they need not be made again: for
+    AudioSet's 2 million clips that would take 20 s longer, in each process and at each start.
+    """
+    digest = hashlib.sha256()
+    for path, rows in paths_and_rows:
+        with path.open(encoding="utf-8") as file:
+            for line in itertools.islice(file, rows):
+                digest.update(line.encode())
+    return digest.hexdigest()
 
 
 def joined(manifests: Iterable[Manifest]) -> Manifest:
