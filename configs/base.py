@@ -16,7 +16,8 @@ def base() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
-            # Folders of the source files and of the prepared copy ('' means ~/.cache/rann_jax).
+            # data_dir: folder of the source files, or a finished copy that was prepared from them; '' downloads
+            # them. prepared_dir: folder of the prepared copies; '' means ~/.cache/rann_jax.
             "data_dir": "",
             "prepared_dir": "",
             "dataset": {"name": "quickstart"},  # plus the data set's own options

@@ -105,7 +105,7 @@ def find_source(
       DataError: as `prepare`.
     """
     builder_class = data_set(name)
-    complete = _complete_options(name, builder_class, options)
+    complete = complete_options(name, builder_class, options)
     if not builder_class.NEEDS_SOURCE:
         return builder_class, AudioConfig(name=name, options=complete)
     if data_dir:
@@ -129,9 +129,14 @@ def data_set(name: str) -> type[AudioBuilder]:
     return REGISTRY[name]
 
 
-def _complete_options(
+def complete_options(
     name: str, builder_class: type[AudioBuilder], given: Mapping[str, Any]
 ) -> dict[str, Any]:
+    """Return all options of a data set, of which some are given.
+
+    Raises:
+      DataError: it has no such option, or a value has the wrong type.
+    """
     known = builder_class.OPTIONS
     for key in given:
         if key not in known:

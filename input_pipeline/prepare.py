@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from input_pipeline import audio, notes
+from input_pipeline.copies import named_copy, open_copy, record
 from input_pipeline.errors import DataError
 from input_pipeline.generate import find_or_generate
 from input_pipeline.plan import data_set, plan, prepared_root
@@ -30,7 +31,8 @@ def prepare(
 
     Args:
       name: a name in `datasets.REGISTRY`.
-      data_dir: folder of the source files; '' downloads them, if the data set can be downloaded.
+      data_dir: folder of the source files; '' downloads them, if the data set can be downloaded. Or a
+        finished copy, wherever it was moved: it is used as it is, if it was made with the same arguments.
       prepared_dir: folder of the prepared copies; '' is ~/.cache/rann_jax.
       sample_rate: stored rate, Hz.
       max_seconds: longer files are rejected.
@@ -50,6 +52,10 @@ def prepare(
     Raises:
       DataError: the data cannot be used as given; the message names the key or file and the fix.
     """
+    if (folder := named_copy(data_dir)) is not None:
+        prepared = open_copy(name, folder, options, sample_rate=sample_rate, max_seconds=max_seconds)
+        notes.report(prepared, max_failed_share, splits or {})
+        return prepared
     planned = plan(
         name,
         data_dir=data_dir,
@@ -69,7 +75,7 @@ def prepare(
 
 
 def find_prepared(
-    name: str, split: str, fingerprint: str, *, sample_rate: int, prepared_dir: str = ""
+    name: str, split: str, fingerprint: str, *, sample_rate: int, prepared_dir: str = "", data_dir: str = ""
 ) -> Prepared | None:
     """Find an existing copy by its content; this needs no source files and prepares nothing.
 
@@ -79,6 +85,7 @@ def find_prepared(
       fingerprint: fingerprint that this split must have.
       sample_rate: stored rate, Hz.
       prepared_dir: folder of the prepared copies; '' is ~/.cache/rann_jax.
+      data_dir: as for `prepare`; if it names a copy, this one is looked at first.
 
     Returns:
       The copy, or None if there is no undamaged one.
@@ -88,10 +95,14 @@ def find_prepared(
     """
     builder_class = data_set(name)
     copies = prepared_root(prepared_dir) / builder_class.name
-    for folder in sorted(copies.glob(f"*{sample_rate:d}hz_*/{builder_class.VERSION}")):
+    folders = sorted(copies.glob(f"*{sample_rate:d}hz_*/{builder_class.VERSION}"))
+    if (named := named_copy(data_dir)) is not None:
+        folders.insert(0, named)
+    for folder in folders:
         # A copy made with other options may have other splits; damaged copies are skipped.
         with contextlib.suppress(DataError, OSError, ValueError, TypeError, KeyError):
             prepared = Prepared.open(name, folder, sample_rate)
-            if prepared.fingerprint(split) == fingerprint:
+            same_rate = folder != named or record(folder)["sample_rate"] == sample_rate
+            if same_rate and prepared.fingerprint(split) == fingerprint:
                 return prepared
     return None

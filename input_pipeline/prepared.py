@@ -47,7 +47,7 @@ class Prepared:
             _check_present([manifest_path(folder, split), *parts.filepaths])
             there = sum(Path(file).stat().st_size for file in parts.filepaths)
             if there != parts.num_bytes:
-                raise _damaged(folder, f"split {split!r} has {there} of {int(parts.num_bytes)} bytes")
+                raise damaged(folder, f"split {split!r} has {there} of {int(parts.num_bytes)} bytes")
         labels = tuple(info.features["labels"].feature.names)
         return cls(name, labels, sample_rate, tuple(info.splits), folder)
 
@@ -116,9 +116,9 @@ class Prepared:
         try:
             manifest = manifests.read(path)
         except (ValueError, TypeError, KeyError) as error:
-            raise _damaged(self.folder, f"{path.name} is cut off") from error
+            raise damaged(self.folder, f"{path.name} is cut off") from error
         if len(manifest.rows) != clips:
-            raise _damaged(self.folder, f"{path.name} has {len(manifest.rows)} of {clips} clips")
+            raise damaged(self.folder, f"{path.name} has {len(manifest.rows)} of {clips} clips")
         return manifest
 
     def _manifest(self, split: str) -> manifests.Manifest:
@@ -132,8 +132,9 @@ def _read_list(path: Path) -> tuple[manifests.Rejected, ...]:
 def _check_present(files: Sequence[Path]) -> None:
     for file in files:
         if not file.exists():
-            raise _damaged(file.parent, f"it lacks {file.name}")
+            raise damaged(file.parent, f"it lacks {file.name}")
 
 
-def _damaged(folder: Path, what: str) -> DataError:
+def damaged(folder: Path, what: str) -> DataError:
+    """Return the error that says what is wrong with a copy that was finished once."""
     return DataError(f"the prepared copy {folder} is damaged ({what}): delete it, or copy it again")

@@ -1,11 +1,13 @@
-"""What a data set lists, found without decoding any sound."""
+"""What a data set or a finished copy lists, found without decoding any sound."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from input_pipeline.copies import named_copy, open_copy, record
 from input_pipeline.generate import quiet_tfds
 from input_pipeline.plan import find_source, prepared_root
+from input_pipeline.prepared import Prepared
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ def survey(name: str, *, data_dir: str, **options: Any) -> Survey:
     Raises:
       DataError: as `prepare`, for errors that show in file names and tables.
     """
+    if (folder := named_copy(data_dir)) is not None:
+        return _of_copy(open_copy(name, folder, options))
     builder_class, config = find_source(name, data_dir, prepared_root(""), False, options)
     with quiet_tfds():
         builder = builder_class(data_dir=config.source, config=config)
@@ -50,3 +54,17 @@ def survey(name: str, *, data_dir: str, **options: Any) -> Survey:
             several_labels=any(len(clip.labels) > 1 for clip in clips),
             dealt=builder.dealt,
         )
+
+
+def _of_copy(prepared: Prepared) -> Survey:
+    made = record(prepared.folder)
+    dealt = bool(made.get("dealt"))  # copies of earlier versions do not say
+    rows = {split: prepared.manifest(split).rows for split in prepared.splits}
+    return Survey(
+        labels=prepared.labels,
+        splits=prepared.splits,
+        splits_from=f"config.dataset.folds={made['options']['folds']}" if dealt else str(prepared.folder),
+        labels_of={split: frozenset(label for row in rows[split] for label in row.labels) for split in rows},
+        several_labels=any(len(row.labels) > 1 for part in rows.values() for row in part),
+        dealt=dealt,
+    )

@@ -4,6 +4,9 @@
   python -m rann_jax.prepare --config configs/audioset.py --config.data_dir=DIR
 
 Training does the same when it starts, but a large data set is better prepared on a machine with many cores.
+It prints the folder of the copy last. The copy may be moved, also to other hosts, and then be named in place
+of the source files, --config.data_dir=COPY: these are then not looked at.
+
 If the command is killed, running it again continues after the last finished shard.
 --config.prepare.storage=flac stores fewer bytes, which take longer to read; the dry run prints both costs.
 --config.prepare.workers=N uses N processes instead of one per core.
@@ -25,6 +28,7 @@ from collections.abc import Iterator, Sequence
 import joblib
 from ml_collections import ConfigDict
 
+from input_pipeline.copies import named_copy
 from input_pipeline.errors import DataError
 from input_pipeline.estimate import Estimate, estimate
 from input_pipeline.plan import plan, prepared_root
@@ -107,6 +111,10 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     if not options.dry_run:
         lines = summary(prepare(**data, beam=options.beam))
     else:
+        if named_copy(config.data_dir):
+            raise DataError(
+                f"config.data_dir: {config.data_dir} is a finished copy: there is nothing to prepare"
+            )
         cost = estimate(plan(**data))
         if not cost.sampled:
             raise DataError(f"config.data_dir: no sound of {data['name']} was found in {config.data_dir}")

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 import rann_jax.main
 import rann_jax.train
+from input_pipeline import DataError
 from input_pipeline.prepare import prepare
 from rann_jax import distributed, lock, predictions
 from rann_jax import workdir as workdirs
@@ -233,6 +234,23 @@ def test_eval_mode_needs_only_the_workdir(trained):
     again = np.load(trained / "predictions" / "test.npz")["probabilities"]
     np.testing.assert_array_equal(again, before_probabilities)
     assert (trained / "metrics.jsonl").read_text() == before
+
+
+def test_a_run_goes_on_with_a_moved_copy_of_its_data(trained, prepared, tmp_path, capsys):
+    (made,) = prepared.glob("quickstart/*/*/dataset_info.json")
+    shutil.copytree(made.parent, tmp_path / "copy")
+    shutil.copytree(trained, tmp_path / "run")
+    moved = {"data_dir": str(tmp_path / "copy")}
+    before = np.load(trained / "predictions" / "test.npz")["probabilities"]
+    for mode in ("eval", "train"):
+        (tmp_path / "run" / "predictions" / "test.npz").unlink()
+        run_tiny(tiny(tmp_path / "none", **moved), tmp_path / "run", mode)
+        again = np.load(tmp_path / "run" / "predictions" / "test.npz")["probabilities"]
+        np.testing.assert_allclose(again, before, atol=1e-5)  # the launched program compiles otherwise
+    assert "not what this run was started with" not in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(DataError, match=r"config\.dataset\.seed=0, but it is 1 now"):
+        run_tiny(tiny(tmp_path / "none", **moved, **{"dataset.seed": 1}), tmp_path / "other")
 
 
 def test_eval_of_the_best_checkpoint(trained, capsys):

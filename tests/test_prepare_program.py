@@ -85,6 +85,19 @@ def test_it_prepares_the_copy_that_training_uses(sounds, capsys):
 
 
 @pytest.mark.fast
+def test_a_finished_copy_is_only_described(sounds, capsys):
+    assert program.main(arguments(sounds, "--quiet")) == 0
+    out = capsys.readouterr().out
+    copy = out.splitlines()[-1]
+    assert program.main(arguments(sounds, "--quiet", f"--config.data_dir={copy}")) == 0
+    assert capsys.readouterr().out == out
+    assert program.main(arguments(sounds, "--dry-run", f"--config.data_dir={copy}")) == 2
+    assert capsys.readouterr().err == (
+        f"error: config.data_dir: {copy} is a finished copy: there is nothing to prepare\n"
+    )
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("more", "says"),
     [

@@ -234,10 +234,13 @@ class AudioBuilder(FileReaderBuilder):
             homepage=self.HOMEPAGE,
             citation=self.CITATION,
             license=self.LICENSE,
+            # What the copy was made of and how, so that it can be used without its source files.
             metadata=tfds.core.MetadataDict(
                 sample_rate=self.builder_config.sample_rate,
+                max_seconds=self.builder_config.max_seconds,
                 options=dict(self.builder_config.options),
                 synthetic=not self.NEEDS_SOURCE,
+                dealt=self.dealt,
             ),
         )
 

@@ -58,7 +58,9 @@ def scan(folder: Path, also: Set[str] = frozenset({".csv"})) -> dict[str, Stamp]
     """
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"config.data_dir: {folder} {problem}: name the folder of the data set")
+        raise DataError(
+            f"config.data_dir: {folder} {problem}: name the folder of the data set, or a prepared copy"
+        )
     left_out: list[tuple[str, str]] = []
     try:
         files = {

@@ -104,6 +104,7 @@ def _copy(run: Run, split: str) -> Prepared | None:
             fingerprint,
             sample_rate=int(config.sample_rate),
             prepared_dir=str(config.prepared_dir),
+            data_dir=str(config.data_dir),
         )
     except (DataError, AttributeError, KeyError, TypeError, ValueError):
         return None  # a config that names no data: nothing to draw
