@@ -16,8 +16,8 @@ def base() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
-            # data_dir: folder of the source files, or a finished copy that was prepared from them; '' downloads
-            # them. prepared_dir: folder of the prepared copies; '' means ~/.cache/rann_jax.
+            # data_dir: folder of the source files ('' means to download them), or a finished copy that was
+            # prepared from them. prepared_dir: folder of the prepared copies; '' means ~/.cache/rann_jax.
             "data_dir": "",
             "prepared_dir": "",
             "dataset": {"name": "quickstart"},  # plus the data set's own options
