@@ -7,6 +7,7 @@ import pytest
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from configs.base import base
 from rann_jax import augment, distributed, models, optimizer, steps
 from rann_jax.collectives import traffic
 from rann_jax.compiler import xla_options
@@ -82,6 +83,19 @@ def test_the_batch_is_not_sent_between_devices(parts):
     assert sent["collective-permute"].bytes == 4 * (int(RATE * SECONDS) + CLASSES + 2)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     assert 4 * parameters < sent["all-reduce"].bytes < 1.1 * 4 * parameters
+
+
+def test_the_default_step_has_no_loop_on_a_gpu(parts):
+    """A loop whose length depends on data would make the host wait for the GPU in every step."""
+    model, features, tx, state = parts
+    policy = augment.policy(base().augment.to_dict(), sample_rate=RATE)
+    step = steps.make_train_step(model, features, tx, task="classification", ema_decay=0.999, augment=policy)
+    batch = {
+        "audio": jax.ShapeDtypeStruct((8, int(RATE * SECONDS)), jnp.int16),
+        "labels": jax.ShapeDtypeStruct((8, CLASSES), jnp.float32),
+    }
+    lowered = jax.jit(step).trace(state, batch).lower(lowering_platforms=("cuda",))
+    assert "stablehlo.while" not in lowered.as_text()
 
 
 def test_ema_variables_are_the_average(parts, batch):

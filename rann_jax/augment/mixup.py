@@ -46,7 +46,12 @@ def mixup(key: jax.Array, x: jax.Array, labels: jax.Array, *, alpha: float) -> t
       x and labels, mixed.
     """
     x, labels = floating(x), floating(labels)
-    ratio = jax.random.beta(key, alpha, alpha, (len(x),))
+    # Beta(1, 1) is uniform. JAX draws other Beta variables by rejection, in loops whose length depends on what
+    # is drawn; in each, a GPU would make its host wait, and several devices would have to agree on the end.
+    if alpha == 1:
+        ratio = jax.random.uniform(key, (len(x),))
+    else:
+        ratio = jax.random.beta(key, alpha, alpha, (len(x),))
 
     def mix(values: jax.Array) -> jax.Array:
         r = ratio.reshape(-1, *(1,) * (values.ndim - 1)).astype(values.dtype)
