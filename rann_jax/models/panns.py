@@ -19,6 +19,7 @@ from flax import linen as nn
 from rann_jax.features.image import Inputs
 from rann_jax.models.convolution import Convolution
 from rann_jax.models.convolution.packed import columns_for, packed, pooled, unpacked
+from rann_jax.models.dense import precise_dense
 from rann_jax.models.norm import BatchNorm
 from rann_jax.models.pooling import largest
 from rann_jax.models.remat import rematerialised
@@ -243,8 +244,8 @@ def convolution(
 
 
 def dense(units: int, name: str) -> nn.Dense:
-    """Return a fully connected layer in float32."""
-    return nn.Dense(units, kernel_init=conv_init, name=name)
+    """Return a fully connected layer in float32, on every device."""
+    return precise_dense(units, kernel_init=conv_init, name=name)
 
 
 def average_pool(x: jax.Array, size: tuple[int, int], columns: int = 1) -> jax.Array:

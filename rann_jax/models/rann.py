@@ -18,6 +18,7 @@ from flax import linen as nn
 from rann_jax.features.image import Inputs
 from rann_jax.models.convolution import Convolution, added
 from rann_jax.models.convolution.packed import columns_for, packed, unpacked
+from rann_jax.models.dense import precise_dense
 from rann_jax.models.norm import BatchNorm
 from rann_jax.models.pooling import largest
 from rann_jax.models.remat import rematerialised
@@ -126,7 +127,7 @@ class RANN(nn.Module):
             `blocks_per_stage` is below 1.
         """
         embedding = self.embed(x, train=train)
-        return nn.Dense(self.num_classes, name=HEAD, dtype=embedding.dtype)(embedding)
+        return precise_dense(self.num_classes, name=HEAD, dtype=embedding.dtype)(embedding)
 
     @nn.compact
     def embed(self, x: Inputs, *, train: bool = False) -> jax.Array:
@@ -156,7 +157,7 @@ class RANN(nn.Module):
         # From here on at least float32: means over many values, then logits that go into exponentials.
         y = y.astype(np.promote_types(self.dtype, np.float32))
         y = y.mean(axis=(1, 2)) + largest(y.reshape(y.shape[0], -1, y.shape[-1]))
-        y = nn.Dense(y.shape[-1], name="fc1", dtype=y.dtype)(y)
+        y = precise_dense(y.shape[-1], name="fc1", dtype=y.dtype)(y)
         return leaky_relu(y)
 
     @nn.compact

@@ -36,6 +36,24 @@ def test_its_trunk_is_frozen():
         assert set(jax.tree.leaves(labels)) == {"head" if layer == "fc" else "frozen"}, layer
 
 
+@pytest.mark.parametrize(
+    ("name", "options"), [("rann-0.5x4-1", {"blocks_per_stage": 1}), ("cnn14", {"width": 32})]
+)
+def test_the_last_layers_multiply_in_full_precision(name, options):
+    """Forward and backward; accelerators would otherwise round the factors to TF32 or bfloat16."""
+    network = models.create(name, num_classes=3, dtype=jnp.bfloat16, **options)
+    image = jnp.zeros((2, 64, 64), jnp.float32)
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+
+    def loss(variables):
+        return network.apply(variables, image, train=True, mutable=["batch_stats"], rngs=keys)[0].sum()
+
+    gradient = jax.jit(jax.grad(loss)).lower(jax.eval_shape(network.init, keys, image))
+    products = [line for line in gradient.as_text().splitlines() if "stablehlo.dot_general" in line]
+    assert len(products) == 2 * 3 - 1  # two layers, each forward and back to both factors; the logits are not needed
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
 @pytest.mark.parametrize("name", ["vgg", "cnn14-8", "two"])
 def test_an_unknown_network_has_no_last_layer_and_no_crop(name):
     for asked in (models.head, models.crop_seconds):
