@@ -2,22 +2,27 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "s64": 8, "u64": 8, "f64": 8}
 
+# `%name (parameters) -> SHAPE {` begins a computation: the program, the body of a loop, a branch, ...
+_COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.-]+) \(.*\) -> .*\{$")
 # `%name = SHAPE opcode(%operand, ...)`; SHAPE is one array or a tuple of them.
-_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$", re.MULTILINE)
+_INSTRUCTION = re.compile(r"\s*(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """Collectives of one kind: the number of instructions, and the bytes per device that take part in them.
+    """Collectives of one kind: how many are executed, and the bytes per device that take part in them.
 
-    An instruction in a loop counts once. Copies that the compiler makes of one instruction for several
-    branches, recognised by their channel, also count once. Bytes are those of the larger side, operands or
-    result: what an all-reduce reduces, what an all-gather gathers, what a reduce-scatter is given.
+    An instruction in a loop counts as often as the loop runs, or once if the compiler does not know how often.
+    Copies that the compiler makes of one instruction for several branches, recognised by their channel, count
+    once. Bytes are those of the larger side, operands or result: what an all-reduce reduces, what an
+    all-gather gathers, what a reduce-scatter is given.
     """
 
     count: int
@@ -33,19 +38,48 @@ def traffic(hlo: str) -> dict[str, Traffic]:
     found: dict[str, Traffic] = {}
     sizes: dict[str, int] = {}
     seen: set[tuple[str, str]] = set()
-    for name, shape, opcode, rest in _INSTRUCTION.findall(hlo):
+    lines = hlo.splitlines()
+    repeated = _repetitions(lines)
+    computation, times = "", 1
+    for line in lines:
+        if begun := _COMPUTATION.match(line):
+            computation, times = begun[1], repeated[begun[1]]
+        if not (instruction := _INSTRUCTION.match(line)):
+            continue
+        name, shape, opcode, rest = instruction.groups()
         sizes[name] = array_bytes(shape)
         kind = opcode.removesuffix("-done")  # of an asynchronous pair, count the half that gives the result
         if kind in KINDS:
+            if computation.startswith("all-reduce-scatter"):  # TPUs' form: fused with the slice that is kept
+                kind = "reduce-scatter"
             channel = re.search(r"channel_id=(\d+)", rest)
             if channel and (kind, channel[1]) in seen:
                 continue
             seen.add((kind, channel[1] if channel else name))
             operands = re.findall(r"%([\w.-]+)", rest.partition(")")[0])
-            given = 0 if opcode != kind else sum(sizes.get(operand, 0) for operand in operands)
+            given = 0 if opcode.endswith("-done") else sum(sizes.get(operand, 0) for operand in operands)
             before = found.get(kind, Traffic(0, 0))
-            found[kind] = Traffic(before.count + 1, before.bytes + max(sizes[name], given))
+            sent = times * max(sizes[name], given)
+            found[kind] = Traffic(before.count + times, before.bytes + sent)
     return found
+
+
+def _repetitions(lines: Sequence[str]) -> dict[str, int]:
+    """Return how often each computation is executed where it is called, by name."""
+    repeated = {begun[1]: 1 for line in lines if (begun := _COMPUTATION.match(line))}
+    # In the text, a computation comes before those that call it.
+    calls: list[tuple[str, str, int]] = []
+    caller = ""
+    for line in lines:
+        if begun := _COMPUTATION.match(line):
+            caller = begun[1]
+        elif (instruction := _INSTRUCTION.match(line)) and caller:
+            trips = _TRIPS.search(line) if instruction[3] == "while" else None
+            called = set(re.findall(r"%([\w.-]+)", instruction[4])) & repeated.keys()
+            calls += [(caller, name, int(trips[1]) if trips else 1) for name in called]
+    for caller, name, trips in reversed(calls):
+        repeated[name] = max(repeated[name], repeated[caller] * trips)
+    return repeated
 
 
 def array_bytes(shape: str) -> int:

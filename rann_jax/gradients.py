@@ -40,7 +40,9 @@ def grouped(loss: Loss, groups: int) -> Loss:
 def accumulated(loss: Loss, count: int) -> Gradient:
     """Return the mean gradient over `count` parts of a batch, computed one after another to save memory.
 
-    Part k has rows k, k + count, ... of the batch, so that every device has a share of every part.
+    Part k has rows k, k + count, ... of the batch, so that every device has a share of every part. XLA's
+    partitioner sums the gradients over the devices in the loop, for each part; BatchNorm's statistics, which
+    devices exchange in the middle of a part, are in the way of a sum that is left to the end.
     """
     gradient = jax.value_and_grad(loss, has_aux=True)
     if count == 1:

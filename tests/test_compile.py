@@ -8,6 +8,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rann_jax import compile as compiler
 from rann_jax import distributed
 from rann_jax.collectives import Traffic, array_bytes, traffic
+from rann_jax.gradients import accumulated
 from tests.refusals import refused
 
 HLO = """
@@ -30,6 +31,51 @@ def test_traffic_of_handwritten_hlo():
     }
     assert array_bytes("pred[5]{0}") == 5
     assert array_bytes("f32[]") == 4
+
+
+LOOPS = """
+%inner (a: f32[8]) -> f32[8] {
+  %a = f32[8]{0} parameter(0)
+  ROOT %r = f32[8]{0} all-reduce(%a), channel_id=1
+}
+
+%outer (b: f32[8]) -> f32[8] {
+  %b = f32[8]{0} parameter(0)
+  %s = f32[8]{0} all-reduce(%b), channel_id=2
+  ROOT %w = f32[8]{0} while(%s), condition=%more, body=%inner, backend_config={"known_trip_count":{"n":"3"}}
+}
+
+ENTRY %main (c: f32[8]) -> f32[8] {
+  %c = f32[8]{0} parameter(0)
+  %u = f32[8]{0} while(%c), condition=%more, body=%unknown
+  ROOT %v = f32[8]{0} while(%u), condition=%more, body=%outer, backend_config={"known_trip_count":{"n":"2"}}
+}
+"""
+
+
+@pytest.mark.fast
+def test_traffic_in_a_loop_counts_as_often_as_the_loop_runs():
+    assert traffic(LOOPS) == {"all-reduce": Traffic(2 * 3 + 2, (2 * 3 + 2) * 32)}
+
+
+FUSED = """
+%all-reduce-scatter.6 (a: f32[8], b: u32[]) -> f32[2] {
+  %a = f32[8]{0} parameter(0)
+  %r = f32[8]{0} all-reduce(%a), channel_id=1
+  ROOT %s = f32[2]{0} dynamic-slice(%r, %b), dynamic_slice_sizes={2}
+}
+
+ENTRY %main (c: f32[8], d: u32[]) -> f32[2] {
+  %c = f32[8]{0} parameter(0)
+  %d = u32[] parameter(1)
+  ROOT %f = f32[2]{0} fusion(%c, %d), kind=kCustom, calls=%all-reduce-scatter.6
+}
+"""
+
+
+@pytest.mark.fast
+def test_an_all_reduce_fused_with_a_slice_is_a_reduce_scatter():
+    assert traffic(FUSED) == {"reduce-scatter": Traffic(1, 32)}
 
 
 @pytest.mark.fast
@@ -59,6 +105,25 @@ def test_traffic_of_a_gradient():
     compiled = jax.jit(slope, out_shardings=whole).lower(w, x).compile()
     assert traffic(compiled.as_text()) == {"all-reduce": Traffic(1, 24 * 4)}
     assert compiler.memory_bytes(compiled) >= 24 * 4 + 2 * 24 * 4
+
+
+@pytest.mark.fast
+def test_traffic_of_a_gradient_in_parts():
+    """Every part's gradient is summed over the devices by itself."""
+    mesh, parts = distributed.data_mesh(), 3
+    split, whole = distributed.split_batch(mesh), NamedSharding(mesh, PartitionSpec())
+
+    def loss(w, statistics, x, labels, key):
+        return jnp.square(x @ w).sum(), statistics
+
+    def slope(w, x, key):
+        return accumulated(loss, parts)(w, (), x, x[:, :1], key)[1]
+
+    w = jax.ShapeDtypeStruct((24,), jnp.float32, sharding=whole)
+    x = jax.ShapeDtypeStruct((16 * parts, 24), jnp.float32, sharding=split)
+    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=whole)
+    compiled = jax.jit(slope, out_shardings=whole).lower(w, x, key).compile()
+    assert traffic(compiled.as_text())["all-reduce"] == Traffic(parts, parts * 24 * 4)
 
 
 def test_the_step_of_a_config(capsys):
