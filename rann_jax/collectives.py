@@ -19,7 +19,7 @@ _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 class Traffic:
     """Collectives of one kind: how many are executed, and the bytes per device that take part in them.
 
-    An instruction in a loop counts as often as the loop runs, or once if the compiler does not know how often.
+    An instruction in a loop counts as often as the loop runs, or once if the compiler does not know that.
     Copies that the compiler makes of one instruction for several branches, recognised by their channel, count
     once. Bytes are those of the larger side, operands or result: what an all-reduce reduces, what an
     all-gather gathers, what a reduce-scatter is given.
@@ -74,9 +74,9 @@ def _repetitions(lines: Sequence[str]) -> dict[str, int]:
         if begun := _COMPUTATION.match(line):
             caller = begun[1]
         elif (instruction := _INSTRUCTION.match(line)) and caller:
-            trips = _TRIPS.search(line) if instruction[3] == "while" else None
+            known = _TRIPS.search(line) if instruction[3] == "while" else None
             called = set(re.findall(r"%([\w.-]+)", instruction[4])) & repeated.keys()
-            calls += [(caller, name, int(trips[1]) if trips else 1) for name in called]
+            calls += [(caller, name, int(known[1]) if known else 1) for name in called]
     for caller, name, trips in reversed(calls):
         repeated[name] = max(repeated[name], repeated[caller] * trips)
     return repeated

@@ -46,8 +46,8 @@ def mixup(key: jax.Array, x: jax.Array, labels: jax.Array, *, alpha: float) -> t
       x and labels, mixed.
     """
     x, labels = floating(x), floating(labels)
-    # Beta(1, 1) is uniform. JAX draws other Beta variables by rejection, in loops whose length depends on what
-    # is drawn; in each, a GPU would make its host wait, and several devices would have to agree on the end.
+    # Beta(1, 1) is uniform. JAX draws other Beta variables by rejection, in loops whose length depends on the
+    # draws: a GPU makes its host wait for each, and several devices have to agree on their ends.
     if alpha == 1:
         ratio = jax.random.uniform(key, (len(x),))
     else:

@@ -50,7 +50,9 @@ def test_the_last_layers_multiply_in_full_precision(name, options):
 
     gradient = jax.jit(jax.grad(loss)).lower(jax.eval_shape(network.init, keys, image))
     products = [line for line in gradient.as_text().splitlines() if "stablehlo.dot_general" in line]
-    assert len(products) == 2 * 3 - 1  # two layers, each forward and back to both factors; the logits are not needed
+    assert (
+        len(products) == 2 * 3 - 1
+    )  # two layers, each forward and back to both factors; the logits are not needed
     assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
 
 
