@@ -1,19 +1,23 @@
 """Shard arrays of the state by the rules of the config.
 
 With `config.sharding.model` = M, each group of M neighbouring devices shards the arrays that a rule names:
-parameters, their moving average and Adam's moments. Parameters are gathered where the network needs them, and
-each device updates its own part (fully sharded data parallelism, ZeRO stage 3 of Rajbhandari et al., 2020).
-Every device still has its own examples, so the results equal those of unsharded arrays up to rounding.
+parameters, their moving average and Adam's moments. Each device has its own examples and updates its own part
+of these arrays, as in ZeRO (Rajbhandari et al., 2020), so the results equal those of unsharded arrays up to
+rounding. The memory of the state is divided by M, that of the rest of a step is not: the network's parameters
+are gathered once in each step (each part of it, with config.accumulate), and kept for the backward pass.
+
+A gradient is wanted only in the parts. Compiled for a TPU v5e, those of large kernels are reduced straight
+into them (reduce-scatter), small ones whole; on CPUs all are reduced whole, then cut.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rann_jax.distributed import MODEL
+from rann_jax.distributed import MODEL, replicated
 from rann_jax.errors import ConfigError
 
 LARGEST = "largest"
@@ -54,6 +58,30 @@ def state_shardings(abstract: Any, mesh: Mesh, rules: Rules) -> Any:
                 "counts): correct or remove it"
             )
     return placed
+
+
+def gathering(shards: Any, mesh: Mesh) -> Callable[[Any], Any]:
+    """Return a function of parameters that gathers them, and whose gradients are on the devices of the parts.
+
+    Args:
+      shards: the placement of each parameter, as `state_shardings` returns it.
+      mesh: the devices.
+    """
+    whole = replicated(mesh)
+
+    @jax.custom_vjp
+    def gathered(params: Any) -> Any:
+        return jax.lax.with_sharding_constraint(params, whole)
+
+    def forward(params: Any) -> tuple[Any, None]:
+        return gathered(params), None
+
+    def backward(_: None, slopes: Any) -> tuple[Any]:
+        # By itself, JAX would place gradients as it places the gathered parameters: whole on every device.
+        return (jax.lax.with_sharding_constraint(slopes, shards),)
+
+    gathered.defvjp(forward, backward)
+    return gathered
 
 
 def _checked(rule: Any) -> tuple[re.Pattern[str], int | str]:

@@ -25,6 +25,7 @@ from rann_jax.experiment import Experiment
 from rann_jax.preemption import PreemptedError, Preemption, exiting
 from rann_jax.pretrained import Beginning, Source, begin
 from rann_jax.record import Record
+from rann_jax.sharding import gathering
 from rann_jax.state import TrainState
 from rann_jax.steps import make_train_step
 from rann_jax.writers import METRICS, Interval, MetricWriter, Progress, parameter_overview, read_metrics
@@ -266,7 +267,7 @@ def sharded_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Wrapped:
         freezing=experiment.freezing,
         accumulate=config.accumulate,
         batch_norm_groups=config.batch_norm_groups,
-        whole=lambda params: jax.lax.with_sharding_constraint(params, whole),
+        whole=gathering(experiment.shardings(mesh).params, mesh),
     )
     return jax.jit(
         step,

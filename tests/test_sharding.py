@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from rann_jax import distributed, models, optimizer
 from rann_jax.collectives import traffic
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
-from rann_jax.sharding import state_shardings
+from rann_jax.sharding import gathering, state_shardings
 from rann_jax.state import create_state
 from rann_jax.train import sharded_step
 from tests.two_blocks import get_config
@@ -92,6 +93,25 @@ def test_an_uneven_axis_is_refused_where_it_is_split(abstract):
 def test_impossible_device_groups_are_refused(model):
     with pytest.raises(ConfigError, match=f"config.sharding.model={model} does not divide the 8 devices"):
         distributed.data_mesh(model)
+
+
+@pytest.mark.fast
+def test_gradients_of_gathered_parameters_are_in_the_parts():
+    mesh = distributed.data_mesh(model=4)
+    shards = {"kernel": NamedSharding(mesh, P(None, "model")), "bias": NamedSharding(mesh, P())}
+    params = {"kernel": jnp.arange(24.0).reshape(3, 8), "bias": jnp.arange(8.0)}
+    x = jax.device_put(jnp.arange(48.0).reshape(16, 3), distributed.split_batch(mesh))
+
+    def loss(params, x, gathered):
+        whole = gathered(params)
+        return jnp.sum(jnp.square(x @ whole["kernel"] + whole["bias"][None]))
+
+    slope = jax.jit(jax.grad(loss), static_argnums=2)
+    gradients = slope(jax.device_put(params, shards), x, gathering(shards, mesh))
+    assert gradients["kernel"].sharding.shard_shape((3, 8)) == (3, 2)
+    assert gradients["bias"].is_fully_replicated
+    for a, b in zip(*map(jax.tree.leaves, (gradients, slope(params, x, lambda same: same))), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
 def one_step(model, rules, **overrides):
