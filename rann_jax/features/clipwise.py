@@ -45,18 +45,28 @@ def batchwise(feature: Callable[[jax.Array], Any], y: jax.Array, axes: int = 1) 
     return jax.tree.map(lambda out: out.reshape(*leading, *out.shape[1:]), out)
 
 
-def clipwise(feature: Callable[[jax.Array], Any], y: jax.Array, axes: int = 1) -> Any:
-    """Return what `batchwise` returns; a CPU computes one clip after another."""
+def clipwise(
+    feature: Callable[[jax.Array], Any], y: jax.Array, axes: int = 1, *, at_once: int | None = None
+) -> Any:
+    """Return what `batchwise` returns; a CPU computes one clip after another.
+
+    Other devices compute `at_once` clips at a time, or all (None), which needs the memory for all.
+    """
+
+    def one(clip: jax.Array) -> Any:
+        return jax.tree.map(lambda out: out[0], feature(clip[None]))
 
     def one_by_one(clips: jax.Array) -> Any:
-        def one(clip: jax.Array) -> Any:
-            return jax.tree.map(lambda out: out[0], feature(clip[None]))
-
         return jax.lax.map(one, clips)
 
+    def some_by_some(clips: jax.Array) -> Any:
+        return jax.lax.map(one, clips, batch_size=at_once)
+
     def fittingly(clips: jax.Array) -> Any:
-        if clips.shape[0] == 1:  # not len(): the batch may be symbolic, as in jax.export
+        count = clips.shape[0]  # not len(): the batch may be symbolic, as in jax.export
+        if count == 1:
             return feature(clips)
-        return jax.lax.platform_dependent(clips, cpu=one_by_one, default=feature)
+        many = at_once is not None and isinstance(count, int) and count > at_once
+        return jax.lax.platform_dependent(clips, cpu=one_by_one, default=some_by_some if many else feature)
 
     return batchwise(fittingly, y, axes)

@@ -28,6 +28,10 @@ from rann_jax.features.power import squared
 # in frequency (the band that is kept) and in time (the zeros that keep the clip's ends from overlapping).
 CUT = 1e-5
 
+# (ours) On accelerators. The intermediate arrays of a clip are several times those of a log-mel, so those of a
+# whole batch could fill the memory of a device.
+CLIPS_AT_ONCE = 16
+
 # The power changes twice as fast as the coefficients: with fewer samples per frame the mean would be inexact.
 FEWEST_SAMPLES = 8
 
@@ -59,7 +63,7 @@ def frequencies(n_bins: int, fmin: float, fmax: float) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames=("sr", "hop_length", "n_bins", "fmin", "fmax", "wavelet"))
 def _scalogram(y: jax.Array, **arguments: Any) -> jax.Array:
-    return clipwise(functools.partial(_wavelet_power, **arguments), y)
+    return clipwise(functools.partial(_wavelet_power, **arguments), y, at_once=CLIPS_AT_ONCE)
 
 
 def _wavelet_power(

@@ -33,6 +33,28 @@ def test_a_cpu_works_on_one_clip_at_a_time():
     assert "tensor<1x2x3xf32>" in lowered
 
 
+def test_other_devices_work_on_some_clips_at_a_time():
+    y = jnp.ones((10, 6))
+    image = jax.jit(lambda y: clipwise(halves, y, at_once=4))
+    lowered = image.trace(y).lower(lowering_platforms=("cuda",)).as_text()
+    assert "stablehlo.while" in lowered
+    assert "tensor<4x1x2x3xf32>" in lowered
+    assert "tensor<2x1x2x3xf32>" in lowered  # the rest
+    fits = jax.jit(lambda y: clipwise(halves, y, at_once=10))
+    assert "stablehlo.while" not in fits.trace(y).lower(lowering_platforms=("cuda",)).as_text()
+
+
+def test_some_clips_at_a_time_have_the_same_values_and_gradients(monkeypatch):
+    def anywhere(*arguments, cpu, default):
+        return default(*arguments)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", anywhere)
+    y = jnp.asarray(np.random.default_rng(0).standard_normal((10, 6)), jnp.float32)
+    np.testing.assert_allclose(clipwise(halves, y, at_once=4), np.square(y).reshape(10, 2, 3))
+    gradient = jax.grad(lambda y: jnp.sum(clipwise(halves, y, at_once=4)))(y)
+    np.testing.assert_allclose(gradient, 2 * y)
+
+
 def spectra(clips, keys):
     """Return spectra of noisy clips in a loop; XLA's partitioner would compute the whole batch per device."""
     noise = jax.vmap(lambda key: jax.random.normal(key, (6,)))(keys)
