@@ -30,7 +30,9 @@ def base() -> ConfigDict:
             # Order of training clips: "uniform"; "balanced", every class equally often (PANNs' scheme); or
             # "weighted", drawn with replacement, clips of rare classes more often (PaSST's scheme).
             "sampling": "uniform",
-            "loader": {"num_threads": 4, "prefetch": 8},  # (ours) host threads, batches read ahead
+            # (ours) Threads of a process that read, each a batch at a time, and batches read ahead. None: 4
+            # threads per device of the process, but at most one per core; 8 batches, or one per thread if more.
+            "loader": {"num_threads": placeholder(int), "prefetch": placeholder(int)},
             # Sharding of the state. Each group of `model` devices shards the arrays that the rules match; a
             # rule is a pair (pattern, axis number or "largest"), see rann_jax/sharding.py. This changes no
             # result, and a run may resume with other values.
@@ -56,14 +58,18 @@ def base() -> ConfigDict:
                 "blocks_per_stage": placeholder(int),
                 "width": placeholder(int),
             },
-            "dtype": "float32",  # or "bfloat16", for accelerators
+            # The type of the network's arithmetic: "float32" or, for accelerators, "bfloat16". The front end
+            # and the last layers always compute in float32. In convolutions, accelerators round the factors of
+            # float32 products, unless --jax_default_matmul_precision=highest is given.
+            "dtype": "float32",
             # Initial weights: a workdir or a PyTorch file (rann_jax/pretrained.py); '' means random ones.
             "init_from": "",
             # Optimisation: Adam and one cycle (deck), peak 1e-3 and batch 32 (paper, AudioSet).
             "batch_size": 32,
             # Gradient accumulation: compute the batch in this many parts, one after another, and average the
             # gradients. This needs the memory of one part only. The result equals that of the whole batch
-            # except for BatchNorm, which sees one part at a time.
+            # except for BatchNorm, which sees one part at a time. Several devices sum their gradients once a
+            # part, not once a step: rann_jax.compile prints what is sent.
             "accumulate": 1,
             # BatchNorm divides the batch (with accumulate, each part of it) into this many equal groups, each
             # with its own statistics. 1 means statistics over all devices; as many groups as devices mean

@@ -188,7 +188,7 @@ class SplitEvaluator:
             batch_size=self._config.eval.batch_size,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-            **self._config.loader.to_dict(),
+            **distributed.reading(self._config.loader),
         )
         with closing(batches):
             for rows in one_behind(self._scored(variables, batch) for batch in batches):

@@ -52,6 +52,7 @@ from rann_jax.evaluate import check_best_metric, check_splits, check_task, evalu
 from rann_jax.experiment import Experiment, build, check_labels, data_options
 from rann_jax.preemption import EXIT_CODE, INTERRUPTED, PreemptedError, exiting
 from rann_jax.program import guarded, one_line
+from rann_jax.trace import NO_STEPS, parse_steps
 from rann_jax.train import train
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -69,6 +70,9 @@ _CHECKPOINT = flags.DEFINE_enum(
     "and SPLIT.best.json.",
 )
 _QUIET = flags.DEFINE_bool("quiet", False, "No progress bars and no overview.")
+_PROFILE = flags.DEFINE_string(
+    "profile", None, "START:STOP: trace these steps, and keep the profile in the workdir's folder `profile`."
+)
 _NOTES = flags.DEFINE_bool("notes", True, "Print what a config that reads the data has found in it.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if no cluster is detected.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes; needs --coordinator.")
@@ -82,11 +86,18 @@ _HEARTBEAT = flags.DEFINE_integer(
 
 
 def run(
-    config: ConfigDict | None, workdir: Path, *, mode: str, checkpoint: str, quiet: bool, command: str = ""
+    config: ConfigDict | None,
+    workdir: Path,
+    *,
+    mode: str,
+    checkpoint: str,
+    quiet: bool,
+    command: str = "",
+    profile: range = NO_STEPS,
 ) -> dict[str, float]:
     """Do what the command line asks and return the scores of the last evaluation.
 
-    `command` is kept for the report.
+    `command` is kept for the report; `profile` are the steps to trace.
 
     Raises:
       ConfigError, DataError, OSError: the user can fix it; the message is one line.
@@ -115,7 +126,15 @@ def run(
         if source is None or workdirs.has_checkpoint(workdir):
             source = _weights(experiment, workdir)
         prepared = _data(config, config.splits, quiet)
-        return train(experiment, prepared, workdir, source=source, show_progress=not quiet, command=command)
+        return train(
+            experiment,
+            prepared,
+            workdir,
+            source=source,
+            show_progress=not quiet,
+            command=command,
+            profile=profile,
+        )
 
 
 def _weights(experiment: Experiment, workdir: Path) -> pretrained.Source | None:
@@ -177,8 +196,11 @@ def _program(_: Sequence[str]) -> int:
     workdir = _WORKDIR.value
     if not workdir:
         raise ConfigError("--workdir is missing: name a folder for the run, such as runs/quickstart")
+    profile = parse_steps(_PROFILE.value) if _PROFILE.value is not None else NO_STEPS
+    if profile and _MODE.value != "train":
+        raise ConfigError("--profile is for training: leave it out, or use --mode=train")
     compilation_cache.enable()
-    return _work(Path(workdir))
+    return _work(Path(workdir), profile)
 
 
 def _join() -> None:
@@ -187,7 +209,7 @@ def _join() -> None:
     )
 
 
-def _work(workdir: Path) -> int:
+def _work(workdir: Path, profile: range) -> int:
     try:
         told_to_stop = exiting if _MODE.value == "train" else nullcontext
         with told_to_stop():
@@ -200,6 +222,7 @@ def _work(workdir: Path) -> int:
                     checkpoint=_CHECKPOINT.value,
                     quiet=_QUIET.value,
                     command=environment.command_line("rann_jax.main", sys.argv[1:]),
+                    profile=profile,
                 )
     except DivergedError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)

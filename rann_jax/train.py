@@ -28,6 +28,7 @@ from rann_jax.record import Record
 from rann_jax.sharding import gathering
 from rann_jax.state import TrainState
 from rann_jax.steps import make_train_step
+from rann_jax.trace import NO_STEPS, Trace
 from rann_jax.writers import METRICS, Interval, MetricWriter, Progress, parameter_overview, read_metrics
 
 
@@ -39,6 +40,7 @@ def train(
     source: Source | None = None,
     show_progress: bool = True,
     command: str = "",
+    profile: range = NO_STEPS,
 ) -> dict[str, float]:
     """Train to config.total_steps, resuming from the workdir's latest checkpoint if there is one.
 
@@ -51,6 +53,7 @@ def train(
       source: the weights of config.init_from; used only if there is no checkpoint.
       show_progress: whether to show the progress bar and the overview on stderr.
       command: the command line, kept in environment.json.
+      profile: the steps to trace, from 0; see `Trace`.
 
     Returns:
       The metrics of the last evaluation.
@@ -63,7 +66,7 @@ def train(
       PreemptedError: the run was told to stop and has saved.
     """
     config = experiment.config
-    with _started(experiment, prepared, workdir, source, show_progress, command) as run:
+    with _started(experiment, prepared, workdir, source, show_progress, command, profile) as run:
         for step in range(run.start, config.total_steps + 1):
             last = step == config.total_steps
             stops = run.preemption.reached(step)
@@ -106,6 +109,7 @@ class _Run:
       checkpoints: the checkpoints of the workdir.
       writer: where rows of metrics go.
       progress: the progress bar.
+      trace: records what happens in some of the steps.
     """
 
     config: ConfigDict
@@ -121,6 +125,7 @@ class _Run:
     checkpoints: Checkpoints
     writer: MetricWriter
     progress: Progress
+    trace: Trace
 
     def __post_init__(self) -> None:
         self.interval = Interval(
@@ -130,7 +135,10 @@ class _Run:
     def take(self, step: int) -> None:
         """Start the step with this number, from 0, and do not wait for it."""
         assert self.train_step is not None
-        batch = distributed.place_batch(next(self.batches), self.mesh)
+        self.trace.reach(step, self.interval.settle)
+        with self.interval.reading():
+            local = next(self.batches)
+        batch = distributed.place_batch(local, self.mesh)
         self.state, metrics = self.train_step(self.state, batch)
         self.interval.append(metrics)
         if (step + 1) % self.config.log_every == 0:
@@ -177,6 +185,7 @@ def _started(
     source: Source | None,
     show_progress: bool,
     command: str,
+    profile: range,
 ) -> Iterator[_Run]:
     """Check, restore or create, and compile; then yield the run, and close what it opened at the end.
 
@@ -213,6 +222,7 @@ def _started(
             environment.save(workdir, command)
             checkpoints.remove_unfinished()
         progress = stack.enter_context(closing(Progress(start, config.total_steps, show_progress)))
+        trace = stack.enter_context(closing(Trace(workdir, profile if primary else NO_STEPS)))
         # Forbid implicit transfers between host and devices: they would stall every step.
         stack.enter_context(jax.transfer_guard("disallow"))
         yield _Run(
@@ -229,6 +239,7 @@ def _started(
             checkpoints=checkpoints,
             writer=writer,
             progress=progress,
+            trace=trace,
         )
 
 
@@ -357,5 +368,5 @@ def _batches(experiment: Experiment, prepared: Prepared, start: int) -> DatasetI
         start_step=start,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        **config.loader.to_dict(),
+        **distributed.reading(config.loader),
     )

@@ -19,6 +19,7 @@ from rann_jax.workdir import replace_atomically
 METRICS = "metrics.jsonl"
 MAX_BYTES = 1 << 27  # a million rows
 MAX_STEP = 2**31 - 1  # the state counts in int32
+WAITS_MUCH = 0.1  # (ours) share of waiting from which the progress bar shows it
 
 
 class MetricWriter:
@@ -145,9 +146,10 @@ class Progress:
         """Advance the bar by one step."""
         self._bar.update()
 
-    def report(self, loss: float, clips_per_second: float) -> None:
-        """Show the mean loss and the speed since the last report."""
-        self._bar.set_postfix_str(f"loss {loss:.4f}, {clips_per_second:.0f} clips/s")
+    def report(self, loss: float, clips_per_second: float, waiting: float) -> None:
+        """Show the mean loss, the speed and, if it matters, the share of waiting since the last report."""
+        waits = f", {waiting:.0%} waiting for input" * (waiting >= WAITS_MUCH)
+        self._bar.set_postfix_str(f"loss {loss:.4f}, {clips_per_second:.0f} clips/s{waits}")
 
     def say(self, step: int, scores: Mapping[str, float]) -> None:
         """Print the scores of an evaluation above the bar."""
@@ -164,6 +166,8 @@ class Interval:
     """The steps since the last row of metrics; their values stay on the device until `settle`.
 
     Clips per second count all the time that the steps took in this process, including reading the sound.
+    Waiting for input counts as the time in which a batch was waited for, if the devices had finished the step
+    before when it came: an upper bound of the time in which they had nothing to do for lack of input.
 
     Args:
       writer: where the rows go.
@@ -186,8 +190,17 @@ class Interval:
         self._losses = list(losses)
         self._pending: list[dict[str, jax.Array]] = []
         self._learning_rate = math.nan
-        self._clips, self._seconds = 0, 0.0
+        self._clips, self._seconds, self._waited = 0, 0.0, 0.0
         self._begin = time.monotonic()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Take the next batch inside."""
+        begin = time.monotonic()
+        yield
+        last: Any = self._pending[-1]["loss"] if self._pending else None  # Any: the type lacks is_ready
+        if last is None or last.is_ready():
+            self._waited += time.monotonic() - begin
 
     def append(self, metrics: dict[str, jax.Array]) -> None:
         """Add the metrics of one step, without waiting for the device."""
@@ -230,17 +243,18 @@ class Interval:
         if not self._clips:
             return
         loss = math.fsum(self._losses) / len(self._losses)
-        clips_per_second = self._clips / self._seconds
+        clips_per_second, waiting = self._clips / self._seconds, self._waited / self._seconds
         self._writer.write(
             self._step,
             {
                 "train/loss": loss,
                 "train/learning_rate": self._learning_rate,
                 "time/clips_per_second": clips_per_second,
+                "time/waiting_for_input": waiting,
             },
         )
-        self._progress.report(loss, clips_per_second)
-        self._losses, self._clips, self._seconds = [], 0, 0.0
+        self._progress.report(loss, clips_per_second, waiting)
+        self._losses, self._clips, self._seconds, self._waited = [], 0, 0.0, 0.0
 
 
 def _check_finite(step: int, loss: float, finite: bool) -> None:

@@ -56,6 +56,8 @@ def prepared(tmp_path_factory) -> Path:
         (["--config", f"{TINY}:speed=1"], ["speed", "steps"]),
         (["--confg", TINY], ["confg"]),
         (["--config", TINY, "please"], ["please"]),
+        (["--config", TINY, "--profile=7"], ["--profile=7", "START:STOP"]),
+        (["--config", TINY, "--mode=eval", "--profile=1:2"], ["--profile", "--mode=train"]),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
 )

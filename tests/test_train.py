@@ -4,14 +4,17 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen as nn
 
-from rann_jax.errors import DivergedError
+from rann_jax import distributed
+from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.main import run
 from rann_jax.models.norm import BatchNorm
 from rann_jax.models.registry import FAMILIES, Family
-from rann_jax.writers import Interval, read_metrics
+from rann_jax.trace import FOLDER, Trace, parse_steps
+from rann_jax.writers import Interval, Progress, read_metrics
 from tests.tiny import get_config
 
 
@@ -28,7 +31,7 @@ class Quiet:
     def advance(self):
         pass
 
-    def report(self, loss, clips_per_second):
+    def report(self, loss, clips_per_second, waiting):
         pass
 
 
@@ -80,6 +83,100 @@ def test_speed_includes_reading_and_excludes_pauses(clock):
     interval.flush()
     assert [step for step, _ in rows] == [1, 2, 5, 6, 7]
     assert [row["time/clips_per_second"] for _, row in rows] == [4, 2, 3 * 8 / 9, 8, 4]
+
+
+class Running:
+    """A stand-in for the loss of a step that the device is still computing when asked."""
+
+    def is_ready(self):
+        return False
+
+    def __array__(self, dtype=None, copy=None):
+        return np.ones((), np.float32)
+
+
+@pytest.mark.fast
+def test_waiting_counts_when_the_device_has_nothing_to_do(clock):
+    rows = Rows()
+    interval = Interval(rows, Quiet(), 0, batch_size=8)
+
+    def step(wait, work, **loss):
+        with interval.reading():
+            clock.tick(wait)
+        clock.tick(work)
+        interval.append(metrics() | loss)
+
+    step(1, 3)  # nothing was started before it
+    step(2, 2)  # the step before it is done
+    interval.flush()
+    with interval.paused():
+        clock.tick(100)
+    step(0, 4, loss=Running())
+    step(3, 1)  # the device is busy meanwhile
+    interval.flush()
+    assert [row["time/waiting_for_input"] for _, row in rows] == [3 / 8, 0]
+
+
+@pytest.mark.fast
+def test_the_progress_bar_shows_much_waiting(capsys):
+    progress = Progress(0, 100, True)
+    for share in (0.05, 0.4):
+        progress.report(1.0, 20.0, share)
+    progress.close()
+    shown = capsys.readouterr().err
+    assert "20 clips/s, 40% waiting for input" in shown
+    assert "5% waiting" not in shown
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("loader", "devices", "cores", "expected"),
+    [
+        ({"num_threads": None, "prefetch": None}, 1, 16, (4, 8)),
+        ({"num_threads": None, "prefetch": None}, 8, 64, (32, 32)),
+        ({"num_threads": None, "prefetch": None}, 8, 16, (16, 16)),
+        ({"num_threads": 2, "prefetch": None}, 8, 16, (2, 8)),
+        ({"num_threads": None, "prefetch": 3}, 8, 16, (16, 3)),
+        ({"num_threads": 0, "prefetch": 0}, 8, 16, (0, 0)),
+    ],
+)
+def test_reading_scales_with_the_devices_of_a_process(monkeypatch, loader, devices, cores, expected):
+    monkeypatch.setattr(jax, "local_device_count", lambda: devices)
+    monkeypatch.setattr(distributed.joblib, "cpu_count", lambda: cores)
+    assert tuple(distributed.reading(loader).values()) == expected
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("text", ["", "5", "5:", "5:5", "6:5", "-1:5", "a:b"])
+def test_steps_to_profile_that_are_none_are_refused(text):
+    with pytest.raises(ConfigError, match=f"--profile={text}: give two numbers"):
+        parse_steps(text)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("end", [3, 10])
+def test_a_trace_has_its_steps_and_no_more(tmp_path, monkeypatch, end):
+    """Also if training resumes within them, or ends before the last."""
+    events = []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder, **_: events.append("start"))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: events.append("stop"))
+    trace = Trace(tmp_path, range(1, 4))
+    for step in range(2, end):
+        trace.reach(step, lambda: events.append("settle"))
+        events.append(step)
+    trace.close()
+    expected = {3: ["stop"], 10: [3, "settle", "stop", *range(4, 10)]}[end]
+    assert events == ["settle", "start", 2, *expected]
+
+
+@pytest.mark.fast
+def test_a_trace_is_kept_in_the_workdir(tmp_path):
+    trace = Trace(tmp_path, range(1))
+    trace.reach(0, lambda: None)
+    jnp.ones(3).block_until_ready()
+    trace.close()
+    for pattern in ("*.xplane.pb", "perfetto_trace.json.gz"):
+        assert len(list((tmp_path / FOLDER).rglob(pattern))) == 1
 
 
 @pytest.mark.fast
