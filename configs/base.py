@@ -31,7 +31,7 @@ def base() -> ConfigDict:
             # "weighted", drawn with replacement, clips of rare classes more often (PaSST's scheme).
             "sampling": "uniform",
             # (ours) Threads of a process that read, each a batch at a time, and batches read ahead. None: 4
-            # threads per device of the process, but at most one per core; 8 batches, or one per thread if more.
+            # threads per device of the process, at most one per core; 8 batches, or one per thread if more.
             "loader": {"num_threads": placeholder(int), "prefetch": placeholder(int)},
             # Sharding of the state. Each group of `model` devices shards the arrays that the rules match; a
             # rule is a pair (pattern, axis number or "largest"), see rann_jax/sharding.py. This changes no
@@ -59,8 +59,8 @@ def base() -> ConfigDict:
                 "width": placeholder(int),
             },
             # The type of the network's arithmetic: "float32" or, for accelerators, "bfloat16". The front end
-            # and the last layers always compute in float32. In convolutions, accelerators round the factors of
-            # float32 products, unless --jax_default_matmul_precision=highest is given.
+            # and the last layers always compute in float32. In convolutions, accelerators round the factors
+            # of float32 products, unless --jax_default_matmul_precision=highest is given.
             "dtype": "float32",
             # Initial weights: a workdir or a PyTorch file (rann_jax/pretrained.py); '' means random ones.
             "init_from": "",

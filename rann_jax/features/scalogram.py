@@ -28,8 +28,8 @@ from rann_jax.features.power import squared
 # in frequency (the band that is kept) and in time (the zeros that keep the clip's ends from overlapping).
 CUT = 1e-5
 
-# (ours) On accelerators. The intermediate arrays of a clip are several times those of a log-mel, so those of a
-# whole batch could fill the memory of a device.
+# (ours) On accelerators. The intermediate arrays of a clip are several times those of a log-mel, so those of
+# a whole batch could fill the memory of a device.
 CLIPS_AT_ONCE = 16
 
 # The power changes twice as fast as the coefficients: with fewer samples per frame the mean would be inexact.
