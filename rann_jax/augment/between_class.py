@@ -12,8 +12,10 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from rann_jax.augment.mixup import floating, partners
+from rann_jax.augment.batch import class_labels, floating, waveforms
+from rann_jax.augment.mixup import partners
 from rann_jax.features import signal
 from rann_jax.features.clipwise import devicewise
 from rann_jax.features.power import power_spectrum
@@ -42,12 +44,16 @@ def a_weighting(sample_rate: float, n_fft: int) -> np.ndarray:
     return np.maximum(weight + 2.0, FLOOR_DB)
 
 
-def sound_pressure(audio: jax.Array, *, sample_rate: float) -> jax.Array:
+def sound_pressure(audio: ArrayLike, *, sample_rate: float) -> jax.Array:
     """Return the greatest A-weighted sound pressure level of (B, N) over short windows, in dB, (B,).
 
     The windows are Hann windows with half overlap; their length is the power of two of samples nearest to
     0.1 s. Levels are at least -80 dB. Sound after the last whole window, less than half a window, is ignored.
+
+    Raises:
+      ValueError: audio is not (B, N).
     """
+    audio = waveforms(audio)
     n_fft = 2 ** round(math.log2(0.1 * sample_rate))
     audio = jnp.pad(audio, [(0, 0), (0, max(0, n_fft - audio.shape[-1]))])
     window = signal.window_samples("hann", n_fft, n_fft)
@@ -77,7 +83,7 @@ def mix_ratio(ratio: jax.Array, first_db: jax.Array, second_db: jax.Array) -> ja
 
 
 def between_class(
-    key: jax.Array, audio: jax.Array, labels: jax.Array, *, sample_rate: float
+    key: jax.Array, audio: ArrayLike, labels: ArrayLike, *, sample_rate: float
 ) -> tuple[jax.Array, jax.Array]:
     """Mix each example with a partner, with loudness in the ratio of their labels, r ~ U(0, 1) per example.
 
@@ -93,8 +99,12 @@ def between_class(
 
     Returns:
       audio and labels, mixed.
+
+    Raises:
+      ValueError: audio is not (B, N), or labels are not (B, C), such as class indices (B,).
     """
-    audio, labels = floating(audio), floating(labels)
+    audio = floating(waveforms(audio))
+    labels = floating(class_labels(labels, len(audio)))
     if len(audio) == 1:  # mixed with itself it would be up to 3 dB louder
         return audio, labels
     # Never 0, so that t is defined for silence mixed with silence or with any sound.

@@ -6,11 +6,12 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from rann_jax.augment.mixup import floating
+from rann_jax.augment.batch import floating, waveforms
 
 
-def gain(key: jax.Array, audio: jax.Array, *, low_db: float, high_db: float) -> jax.Array:
+def gain(key: jax.Array, audio: ArrayLike, *, low_db: float, high_db: float) -> jax.Array:
     """Scale each waveform by a gain drawn from U(low_db, high_db).
 
     Args:
@@ -21,8 +22,11 @@ def gain(key: jax.Array, audio: jax.Array, *, low_db: float, high_db: float) -> 
 
     Returns:
       (B, N).
+
+    Raises:
+      ValueError: audio is not (B, N).
     """
-    audio = floating(audio)
+    audio = floating(waveforms(audio))
     level = _levels(key, audio, low_db, high_db)[:, None]
     return audio * jnp.power(10.0, level / 20)
 

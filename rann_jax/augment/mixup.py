@@ -6,6 +6,9 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from rann_jax.augment.batch import class_labels, floating
 
 
 def partners(values: jax.Array) -> jax.Array:
@@ -24,13 +27,7 @@ def partners(values: jax.Array) -> jax.Array:
     return jnp.roll(values, -1, axis=0)
 
 
-def floating(values: jax.Array) -> jax.Array:
-    """Return `values`; integers and booleans, which cannot be mixed, as float32."""
-    values = jnp.asarray(values)
-    return values if jnp.issubdtype(values.dtype, jnp.floating) else values.astype(jnp.float32)
-
-
-def mixup(key: jax.Array, x: jax.Array, labels: jax.Array, *, alpha: float) -> tuple[jax.Array, jax.Array]:
+def mixup(key: jax.Array, x: ArrayLike, labels: ArrayLike, *, alpha: float) -> tuple[jax.Array, jax.Array]:
     """Mix each example with a partner: r x1 + (1 - r) x2, r ~ Beta(alpha, alpha) for each example.
 
     Source: Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018. The paper pairs examples by
@@ -44,8 +41,12 @@ def mixup(key: jax.Array, x: jax.Array, labels: jax.Array, *, alpha: float) -> t
 
     Returns:
       x and labels, mixed.
+
+    Raises:
+      ValueError: labels are not (B, C), such as class indices (B,).
     """
-    x, labels = floating(x), floating(labels)
+    x = floating(x)
+    labels = floating(class_labels(labels, len(x)))
     # Beta(1, 1) is uniform. JAX draws other Beta variables by rejection, in loops whose length depends on the
     # draws: a GPU makes its host wait for each, and several devices have to agree on their ends.
     if alpha == 1:

@@ -6,12 +6,13 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from rann_jax.augment.mixup import floating
+from rann_jax.augment.batch import floating, waveforms
 from rann_jax.augment.padding import is_sound
 
 
-def white_noise(key: jax.Array, audio: jax.Array, *, low_snr: float, high_snr: float) -> jax.Array:
+def white_noise(key: jax.Array, audio: ArrayLike, *, low_snr: float, high_snr: float) -> jax.Array:
     """Add white Gaussian noise at a signal-to-noise ratio drawn from U(low_snr, high_snr) dB per example.
 
     Powers are means over the sound without its padding. The noise's power is that of the samples drawn, so
@@ -25,8 +26,11 @@ def white_noise(key: jax.Array, audio: jax.Array, *, low_snr: float, high_snr: f
 
     Returns:
       (B, N), not clipped.
+
+    Raises:
+      ValueError: audio is not (B, N).
     """
-    audio = floating(audio)
+    audio = floating(waveforms(audio))
     snr = _ratios(key, audio, low_snr, high_snr)[:, None]
     noise_key = jax.random.split(key)[1]
     sound = is_sound(audio)

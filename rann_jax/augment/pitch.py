@@ -11,18 +11,20 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from rann_jax.augment.batch import one_each, waveforms
 from rann_jax.augment.interpolation import resample_each
 from rann_jax.augment.padding import is_sound
 from rann_jax.augment.stretch import default_n_fft, stretch
 
 
-def pitch_shift(audio: jax.Array, semitones: jax.Array, *, highest: float, n_fft: int = 2048) -> jax.Array:
+def pitch_shift(audio: ArrayLike, semitones: ArrayLike, *, highest: float, n_fft: int = 2048) -> jax.Array:
     """Change the pitch of each waveform but not its duration.
 
     Args:
       audio: (B, N); trailing zeros are padding and stay zero.
-      semitones: (B,), twelve are an octave; positive is up.
+      semitones: (B,), or one number for all; twelve are an octave, positive is up.
       highest: the largest shift that can occur, static. A sound that is shifted further loses its end.
       n_fft: window of the phase vocoder in samples, a multiple of 4.
 
@@ -30,10 +32,12 @@ def pitch_shift(audio: jax.Array, semitones: jax.Array, *, highest: float, n_fft
       float32 (B, N).
 
     Raises:
-      ValueError: n_fft is not a multiple of 4, or N is above 2^20, 1,048,576.
+      ValueError: n_fft is not a multiple of 4, N is above 2^20, 1,048,576, or audio or semitones has
+        another shape.
     """
+    audio = waveforms(audio)
     samples = audio.shape[-1]
-    step = jnp.exp2(semitones.astype(jnp.float32) / 12)
+    step = jnp.exp2(one_each("semitones", semitones, len(audio)) / 12)
     room = math.ceil(samples * 2 ** (max(highest, 0) / 12))
     slower = stretch(audio, 1 / step, n_fft=n_fft, samples=room)
     return jnp.where(is_sound(audio), resample_each(slower, step, samples=samples), 0)

@@ -5,11 +5,13 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from rann_jax.augment.batch import waveforms
 from rann_jax.augment.padding import before, sound_length
 
 
-def crop(key: jax.Array, audio: jax.Array, *, samples: int) -> jax.Array:
+def crop(key: jax.Array, audio: ArrayLike, *, samples: int) -> jax.Array:
     """Cut a crop out of each waveform, at its own random position within the sound.
 
     The start is drawn from U{0, ..., sound - samples}. A sound shorter than the crop begins at 0 and is
@@ -24,8 +26,9 @@ def crop(key: jax.Array, audio: jax.Array, *, samples: int) -> jax.Array:
       (B, samples).
 
     Raises:
-      ValueError: the crop is empty or longer than the waveforms.
+      ValueError: the crop is empty or longer than the waveforms, or audio is not (B, N).
     """
+    audio = waveforms(audio)
     if not 0 < samples <= audio.shape[-1]:
         raise ValueError(f"crop: {samples} samples cannot be cut out of {audio.shape[-1]}")
     start = _starts(key, audio, samples)
@@ -41,7 +44,7 @@ def _starts(key: jax.Array, audio: jax.Array, samples: int) -> jax.Array:
     return jax.random.randint(key, (len(audio),), 0, latest + 1)
 
 
-def roll(key: jax.Array, audio: jax.Array, *, share: float) -> jax.Array:
+def roll(key: jax.Array, audio: ArrayLike, *, share: float) -> jax.Array:
     """Shift each waveform circularly in time.
 
     The shift is drawn from U(-share, share) of the sound's length. Only the sound is rolled; padding stays.
@@ -54,7 +57,11 @@ def roll(key: jax.Array, audio: jax.Array, *, share: float) -> jax.Array:
 
     Returns:
       (B, N).
+
+    Raises:
+      ValueError: audio is not (B, N).
     """
+    audio = waveforms(audio)
     length = sound_length(audio)
     shift = jnp.round(_shares(key, audio, share) * length.astype(jnp.float32)).astype(jnp.int32)
     position = jnp.arange(audio.shape[-1], dtype=jnp.int32)[None]

@@ -18,9 +18,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rann_jax.augment.batch import floating
 from rann_jax.augment.between_class import BetweenClass
 from rann_jax.augment.gain import Gain
-from rann_jax.augment.mixup import FeatureMixup, Mixup, floating
+from rann_jax.augment.mixup import FeatureMixup, Mixup
 from rann_jax.augment.noise import WhiteNoise
 from rann_jax.augment.pitch import Pitch
 from rann_jax.augment.place import Crop, Roll

@@ -6,11 +6,14 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from rann_jax.augment.batch import images
 
 
 def spec_augment(
     key: jax.Array,
-    features: jax.Array,
+    features: ArrayLike,
     *,
     time_stripes: int,
     time_width: int,
@@ -35,8 +38,10 @@ def spec_augment(
       (B, F, T).
 
     Raises:
-      ValueError: a width exceeds the image; a width or a number of stripes is negative.
+      ValueError: features are not (B, F, T); a width exceeds the image; a width or a number of stripes
+        is negative.
     """
+    features = images(features)
     numbers = {
         "time_stripes": time_stripes,
         "time_width": time_width,

@@ -13,19 +13,22 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
+from rann_jax.augment.batch import one_each, waveforms
 from rann_jax.augment.padding import before, sound_length
 from rann_jax.features import signal
 from rann_jax.features.stft import Framing
 from rann_jax.features.stft import spectra as short_time_spectra
 
 
-def stretch(audio: jax.Array, rate: jax.Array, *, n_fft: int = 2048, samples: int | None = None) -> jax.Array:
+def stretch(audio: ArrayLike, rate: ArrayLike, *, n_fft: int = 2048, samples: int | None = None) -> jax.Array:
     """Change the speed of each waveform but not its pitch.
 
     Args:
       audio: (B, N); trailing zeros are padding.
-      rate: (B,), above 1 is faster; the sound then lasts round(length / rate) samples.
+      rate: (B,), or one number for all; above 1 is faster. The sound then lasts round(length / rate)
+        samples.
       n_fft: window in samples, a multiple of 4; the hop is a quarter of it.
       samples: number of samples to return; default N.
 
@@ -33,13 +36,14 @@ def stretch(audio: jax.Array, rate: jax.Array, *, n_fft: int = 2048, samples: in
       float32 (B, samples), cut or zero-padded at the end.
 
     Raises:
-      ValueError: n_fft is not a multiple of 4.
+      ValueError: n_fft is not a multiple of 4, or audio or rate has another shape.
     """
     signal.check_positive(n_fft=n_fft)
     if n_fft % 4:
         raise ValueError(f"n_fft={n_fft} must be a multiple of 4: the hop is a quarter")
+    audio = waveforms(audio).astype(jnp.float32)
+    rate = one_each("rate", rate, len(audio))
     samples, hop = samples or audio.shape[-1], n_fft // 4
-    audio, rate = audio.astype(jnp.float32), rate.astype(jnp.float32)
     length = sound_length(audio)
     spectra = short_time_spectra(audio, Framing(n_fft, hop, n_fft, "hann", True, "constant"))
     frames = spectra.shape[1]
