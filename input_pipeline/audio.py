@@ -84,6 +84,10 @@ class AudioError(Exception):
     """A recording that cannot be used; the message is the reason, as written to a manifest."""
 
 
+class TooLong(AudioError):
+    """A recording that is longer than the caller accepts."""
+
+
 class _Content(io.BytesIO):
     """The bytes of a file, for libsndfile, which may seek before their beginning if a header is broken."""
 
@@ -123,7 +127,7 @@ def decode(source: str | Path | bytes, *, max_seconds: float = MAX_SECONDS) -> A
       max_seconds: the longest recording accepted, seconds.
 
     Raises:
-      AudioError: the file is empty, longer than max_seconds, or rejected by `stream`.
+      AudioError: the file is empty, longer than max_seconds (TooLong), or rejected by `stream`.
     """
     with stream(source) as opened:
         samples = _joined(opened, max_seconds)
@@ -139,7 +143,7 @@ def _joined(opened: "Stream", max_seconds: float) -> np.ndarray:
     for block in opened.blocks:
         total += len(block)
         if total > limit:
-            raise AudioError(f"longer than config.prepare.max_seconds={max_seconds:g}")
+            raise TooLong(f"longer than max_seconds={max_seconds:g}")
         blocks.append(block)
     return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
 

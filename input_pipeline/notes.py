@@ -69,7 +69,9 @@ def _uses(prepared: Prepared, uses: Mapping[str, str]) -> None:
     Raises:
       DataError: a use names a split that does not exist.
     """
-    used = {use: split_names(expression, prepared.splits) for use, expression in uses.items()}
+    used = {
+        use: split_names(expression, prepared.splits, key="config.splits") for use, expression in uses.items()
+    }
     if "train" not in used:
         return
     if unused := [split for split in prepared.splits if not any(split in names for names in used.values())]:

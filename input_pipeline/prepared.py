@@ -70,6 +70,8 @@ class Prepared:
     def source(self, split: str) -> Sequence[dict[str, Any]]:
         """Return the clips of the split by index: audio int16 (n,), labels (class indices), id (bytes).
 
+        The source can be pickled and sent to other processes. A slice of it is a list, read at once.
+
         Raises:
           DataError: unknown split; the message lists the known ones.
         """

@@ -46,13 +46,20 @@ class Records(Sequence[dict[str, Any]]):
         self._readers: dict[int, Any] = {}
         _raise_limit(4 * len(files))  # for two such splits
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Records, (self._files, self._decode)  # another process opens the files itself
+
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: Any) -> Any:
-        index = operator.index(index)
-        if not 0 <= index < len(self):
-            raise IndexError(f"there is no record {index}: there are {len(self)}")
+        """Return the record of an index, or a list of the records of a slice."""
+        if isinstance(index, slice):
+            return [self[each] for each in range(len(self))[index]]
+        try:
+            index = range(len(self))[operator.index(index)]
+        except IndexError:
+            raise IndexError(f"there is no record {index}: there are {len(self)}") from None
         number = bisect.bisect_right(self._ends, index)
         file = self._files[number]
         first = self._ends[number] - file.take

@@ -15,18 +15,24 @@ _WEIGHT_OFFSET = 100  # as in PaSST
 _BLOCK_DRAWS = 4096  # made at once: creating a generator for each draw would cost more than the draw
 
 
-def split_names(expression: str, known: Sequence[str]) -> tuple[str, ...]:
+def split_names(expression: str, known: Sequence[str], *, key: str = "") -> tuple[str, ...]:
     """Return the splits that an expression such as 'fold2+fold3' joins, in its order.
+
+    Args:
+      expression: names of splits, joined by +.
+      known: the names that exist.
+      key: the key of a config that gave the expression, for messages.
 
     Raises:
       DataError: a name is unknown, repeated or empty.
     """
     names = tuple(part.strip() for part in expression.split("+"))
+    where = f"{key}: " if key else ""
     for name in names:
         if name not in known:
-            raise DataError(f"config.splits: unknown split {name!r}: the splits are {', '.join(known)}")
+            raise DataError(f"{where}unknown split {name!r}: the splits are {', '.join(known)}")
         if names.count(name) > 1:
-            raise DataError(f"config.splits: {expression!r} names {name!r} twice: name each split once")
+            raise DataError(f"{where}{expression!r} names {name!r} twice: name each split once")
     return names
 
 

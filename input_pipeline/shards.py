@@ -51,7 +51,10 @@ class Recipe:
         if clip.problem:
             raise audio.AudioError(clip.problem)
         assert clip.sound is not None
-        loaded, sha256 = clip.sound.load(self.max_seconds)
+        try:
+            loaded, sha256 = clip.sound.load(self.max_seconds)
+        except audio.TooLong as error:  # here the limit is a key of the config
+            raise audio.AudioError(f"longer than config.prepare.max_seconds={self.max_seconds:g}") from error
         resampled = audio.resample(loaded, self.sample_rate).samples
         if clip.seconds is not None:
             resampled = audio.pad_or_crop(resampled, round(clip.seconds * self.sample_rate))

@@ -49,7 +49,7 @@ def decode(stored: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Decoded(Sequence[dict[str, Any]]):
-    """Records by index, with `audio` as int16 samples (n,) for either storage."""
+    """Records by index or slice, with `audio` as int16 samples (n,) for either storage; it can be pickled."""
 
     records: Sequence[dict[str, Any]]
 
@@ -60,5 +60,10 @@ class Decoded(Sequence[dict[str, Any]]):
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: Any) -> Any:
-        record = self.records[index]
-        return {**record, "audio": decode(record["audio"])}
+        if isinstance(index, slice):
+            return [_with_samples(record) for record in self.records[index]]
+        return _with_samples(self.records[index])
+
+
+def _with_samples(record: dict[str, Any]) -> dict[str, Any]:
+    return {**record, "audio": decode(record["audio"])}

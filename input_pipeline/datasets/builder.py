@@ -312,7 +312,7 @@ class AudioBuilder(FileReaderBuilder):
     def check_uses(self) -> None:
         """Raise DataError if a split that is to be used does not exist."""
         for expression in self.builder_config.splits.values():
-            sampling.split_names(expression, tuple(self.listing))
+            sampling.split_names(expression, tuple(self.listing), key="config.splits")
 
     def _check_shares(self, parts: Mapping[str, tuple[Sequence[manifest.Rejected], int]]) -> None:
         folder = Path(self.data_dir).parent  # outlives the unfinished folder

@@ -46,7 +46,7 @@ class Row(Sound):
         try:
             rate = int(file.attrs.get("sample_rate", 0))
             if self.padded and file[self.dataset].shape[1] > max_seconds * rate:
-                raise audio.AudioError(f"longer than config.prepare.max_seconds={max_seconds:g}")
+                raise audio.TooLong(f"longer than max_seconds={max_seconds:g}")
             stored = np.ascontiguousarray(file[self.dataset][self.row])
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             if isinstance(error, OSError) and error.errno:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pickle
 import resource
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import prepare, shards
+from input_pipeline.errors import DataError
 from tests.input_pipeline.conftest import run
 
 FILES = 120
@@ -89,7 +91,32 @@ def test_clips_keep_their_order(many):
     clips = many.source("train+test")
     rows = many.manifest("train+test").rows
     assert [clip["id"].decode() for clip in clips] == [row.id for row in rows]
-    with pytest.raises(IndexError):
-        clips[len(rows)]
-    with pytest.raises(IndexError):
-        clips[-1]
+    for index in (len(rows), -len(rows) - 1):
+        with pytest.raises(IndexError, match=f"there is no record {index}: there are {len(rows)}"):
+            clips[index]
+
+
+def test_clips_are_indexed_like_any_sequence(many):
+    clips = many.source("train")
+    ids = [clip["id"] for clip in clips]
+    assert clips[-1]["id"] == ids[-1]
+    assert clips[-FILES]["id"] == ids[0]
+    for part in (slice(0, 2), slice(-3, None), slice(None, None, -50), slice(5, 5)):
+        assert [clip["id"] for clip in clips[part]] == ids[part]
+    assert clips[2:4][0]["audio"].dtype == np.int16
+
+
+def test_clips_are_pickled_for_other_processes(many):
+    """Loaders that start new processes, such as torch's with spawn, send the source to each."""
+    clips = many.source("train")
+    first = clips[0]
+    again = pickle.loads(pickle.dumps(clips))
+    assert len(again) == FILES
+    np.testing.assert_array_equal(again[0]["audio"], first["audio"])
+    assert [clip["id"] for clip in again] == [clip["id"] for clip in clips]
+
+
+def test_an_unknown_split_is_refused_without_naming_a_config(many):
+    for asked in (many.source, many.manifest, many.targets):
+        with pytest.raises(DataError, match=r"^unknown split 'val': the splits are train, test"):
+            asked("val")
