@@ -19,7 +19,7 @@ from rann_jax.features.chroma import chroma_cens, chroma_cqt, chroma_stft
 from rann_jax.features.cqt import cqt, vqt
 from rann_jax.features.front_end import FRONT_ENDS, front_end
 from rann_jax.features.gammatone import gammatonegram, gfcc
-from rann_jax.features.image import FrontEnd
+from rann_jax.features.image import FrontEnd, ImageFrontEnd
 from rann_jax.features.mel import melspectrogram
 from rann_jax.features.mfcc import delta, mfcc
 from rann_jax.features.pcen import pcen
@@ -32,11 +32,14 @@ from rann_jax.features.tempogram import (
     onset_strength,
     tempogram,
 )
+from rann_jax.features.waveform import WaveformFrontEnd
 from rann_jax.features.wavelet import cwt, dwt, wavedec
 
 __all__ = [
     "FRONT_ENDS",
     "FrontEnd",
+    "ImageFrontEnd",
+    "WaveformFrontEnd",
     "amplitude_to_db",
     "chroma_cens",
     "chroma_cqt",

@@ -4,6 +4,8 @@ If no tuning is given, librosa estimates it from the data. A compiled transform 
 here is 0.0 and `tuning=None` raises an error.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 from typing import Any
@@ -12,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import librosa
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import batchwise, clipwise
@@ -46,7 +49,7 @@ def _chroma_stft(y: jax.Array, framing: Framing, norm: float | None, **arguments
 
 
 def chroma_stft(
-    y: Any,
+    y: ArrayLike,
     *,
     sr: float = 22050,
     norm: float | None = math.inf,
@@ -159,7 +162,7 @@ def _spreading(window: Any) -> tuple[float, ...]:
 
 
 def chroma_cqt(
-    y: Any,
+    y: ArrayLike,
     *,
     sr: float = 22050,
     hop_length: int = 512,
@@ -242,7 +245,7 @@ def _energy_statistics(
 
 
 def chroma_cens(
-    y: Any,
+    y: ArrayLike,
     *,
     sr: float = 22050,
     hop_length: int = 512,

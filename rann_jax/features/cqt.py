@@ -6,6 +6,8 @@ signal is decimated by two and the hop halves, so that every octave has the same
 Everything that depends on the arguments alone, chiefly the filters, is made once on the host (`cqt_plan`).
 """
 
+from __future__ import annotations
+
 import functools
 import inspect
 import math
@@ -15,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
 from rann_jax.features.band import C1
@@ -153,7 +156,7 @@ def check_transform(
 
 
 def vqt(
-    y: Any,
+    y: ArrayLike,
     *,
     sr: float = 22050,
     hop_length: int = 512,
@@ -227,7 +230,7 @@ def vqt(
 
 
 def cqt(
-    y: Any,
+    y: ArrayLike,
     *,
     sr: float = 22050,
     hop_length: int = 512,

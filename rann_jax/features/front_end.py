@@ -5,18 +5,13 @@ Make a front end once, `front_end("log_mel", sample_rate=44100, seconds=8.0)`, t
 `frames_per_second * seconds` (`image.py` says how). Only the front ends of PANNs differ: they are framed as
 PANNs were trained (`panns.py`). No front end normalises: the network has a BatchNorm over the bins.
 
-Defaults of `log_mel` (paper): 44.1 kHz, Hann window of 1380 samples, hop 345 (128 frames a second),
-128 bins, 50-14000 Hz. At other rates the window keeps its duration and the upper edge is at most
-Nyquist; FFT length equal to the window, zeros beyond the ends and no dB floor relative to the peak
-are ours.
-
 To add a front end, write one dataclass with `name` and `features`, and list it in FRONT_ENDS.
 """
 
 import dataclasses
 import math
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -25,137 +20,19 @@ from rann_jax.features import signal
 from rann_jax.features.band import C1, FMIN, upper_edge
 from rann_jax.features.chroma import chroma_stft
 from rann_jax.features.cqt import cqt
-from rann_jax.features.gammatone import gfcc
-from rann_jax.features.image import FrontEnd
-from rann_jax.features.mel import melspectrogram
-from rann_jax.features.mfcc import mfcc
+from rann_jax.features.image import FrontEnd, ImageFrontEnd
 from rann_jax.features.panns import PannsLogMel, PannsLogMelWavegram
 from rann_jax.features.resample import GREATEST_FACTOR, resample
 from rann_jax.features.scalogram import scalogram
+from rann_jax.features.spectral import Gfcc, LogMel, LogMelWavegram, Mfcc
 from rann_jax.features.stft import amplitude_to_db, power_to_db
 from rann_jax.features.tempogram import tempogram
-from rann_jax.features.waveform import AndWaveform, Wavegram
+from rann_jax.features.waveform import WaveformFrontEnd, Wavegram
 from rann_jax.options import check, did_you_mean
 
-# The paper's window, 1380 samples at 44.1 kHz, as a duration.
-WINDOW_SECONDS = 1380 / 44100
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Spectral(FrontEnd):
-    """Base class of the front ends that are computed from one spectrum per frame.
-
-    Attributes:
-      fmin: lowest frequency in Hz.
-      fmax: highest frequency in Hz; None for the lower of 14000 Hz and Nyquist.
-      win_length: window in samples; None for 1380 / 44100 seconds, or the hop if that is longer.
-      n_fft: FFT length, at least `win_length`; None for `win_length`.
-    """
-
-    fmin: float = FMIN
-    fmax: float | None = None
-    win_length: int | None = None
-    n_fft: int | None = None
-
-    def spectrum(self) -> dict[str, Any]:
-        """Return the arguments that all spectral features share, with the defaults filled in."""
-        longest = max(round(self.sample_rate * WINDOW_SECONDS), self.hop_length)
-        win_length = longest if self.win_length is None else self.win_length
-        return {
-            "sr": self.sample_rate,
-            "hop_length": self.hop_length,
-            "win_length": win_length,
-            "n_fft": win_length if self.n_fft is None else self.n_fft,
-            "fmin": self.fmin,
-            "fmax": upper_edge(self.sample_rate) if self.fmax is None else self.fmax,
-        }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LogMel(Spectral):
-    """Log-mel spectrogram in dB: `power_to_db(melspectrogram(y))`.
-
-    Attributes:
-      pad_mode: how the ends are extended, see `stft`.
-      top_db: floor below the clip's peak in dB; None for none.
-      htk: HTK's mel formula instead of Slaney's.
-      norm: norm of the mel filters, see `melspectrogram`.
-    """
-
-    name: ClassVar[str] = "log_mel"
-
-    pad_mode: str = "constant"
-    top_db: float | None = None
-    htk: bool = False
-    norm: str | float | None = "slaney"
-
-    def features(self, y: jax.Array) -> jax.Array:
-        """Return dB `(..., n_bins, T)`."""
-        power = melspectrogram(
-            y,
-            n_mels=self.n_bins,
-            pad_mode=self.pad_mode,
-            htk=self.htk,
-            norm=self.norm,
-            **self.spectrum(),
-        )
-        return power_to_db(power, top_db=self.top_db)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LogMelWavegram(LogMel, AndWaveform):
-    """`LogMel`, plus the waveform for a second, learned branch."""
-
-    name: ClassVar[str] = "log_mel+wavegram"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Mfcc(Spectral):
-    """Mel-frequency cepstral coefficients; by default as many as there are bands (ours).
-
-    Attributes:
-      n_mels: number of mel bands; None for `n_bins`.
-      lifter: cepstral lifter, see `mfcc`.
-    """
-
-    name: ClassVar[str] = "mfcc"
-
-    n_mels: int | None = None
-    lifter: float = 0.0
-
-    def features(self, y: jax.Array) -> jax.Array:
-        """Return coefficients `(..., n_bins, T)`."""
-        n_mels = self.n_bins if self.n_mels is None else self.n_mels
-        return mfcc(y, n_mfcc=self.n_bins, n_mels=n_mels, lifter=self.lifter, **self.spectrum())
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Gfcc(Spectral):
-    """Gammatone-frequency cepstral coefficients; by default as many as there are filters (ours).
-
-    Attributes:
-      n_filters: number of gammatone filters; None for `n_bins`.
-      pre_emphasis: pre-emphasis coefficient, 0 for none.
-    """
-
-    name: ClassVar[str] = "gfcc"
-
-    n_filters: int | None = None
-    pre_emphasis: float = 0.97
-
-    def features(self, y: jax.Array) -> jax.Array:
-        """Return coefficients `(..., n_bins, T)`."""
-        return gfcc(
-            y,
-            n_gfcc=self.n_bins,
-            n_filters=self.n_bins if self.n_filters is None else self.n_filters,
-            pre_emphasis=self.pre_emphasis,
-            **self.spectrum(),
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Chroma(FrontEnd):
+class Chroma(ImageFrontEnd):
     """Chromagram of the STFT, `chroma_stft`: 12 rows, one per pitch class, or the octave in `n_bins` parts.
 
     Attributes:
@@ -180,7 +57,7 @@ class Chroma(FrontEnd):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Cqt(FrontEnd):
+class Cqt(ImageFrontEnd):
     """Constant-Q transform in dB: `amplitude_to_db(|cqt(y)|)` (range, resolution and rate are ours).
 
     The transform halves its hop at each lower octave, so its hop must be a multiple of a power of two. The
@@ -243,7 +120,7 @@ class Cqt(FrontEnd):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Tempogram(FrontEnd):
+class Tempogram(ImageFrontEnd):
     """Autocorrelation tempogram: rows are lags of 0, 1, 2... frames (their number is ours).
 
     Attributes:
@@ -266,7 +143,7 @@ class Tempogram(FrontEnd):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Cwt(FrontEnd):
+class Cwt(ImageFrontEnd):
     """Scalogram in dB: `power_to_db(scalogram(y))`, complex Morlet wavelet power over each hop (ours).
 
     Attributes:
@@ -312,6 +189,40 @@ FRONT_ENDS: dict[str, type[FrontEnd]] = {
     )
 }
 
+# The same names by what the front end returns, for type checkers.
+ImageName = Literal["log_mel", "mfcc", "gfcc", "chroma", "cqt", "tempogram", "cwt", "panns_log_mel"]
+WaveformName = Literal["wavegram", "log_mel+wavegram", "panns_log_mel+wavegram"]
+
+
+@overload
+def front_end(
+    name: ImageName,
+    sample_rate: int | None = None,
+    seconds: float | None = None,
+    frames_per_second: float | None = None,
+    **options: Any,
+) -> ImageFrontEnd: ...
+
+
+@overload
+def front_end(
+    name: WaveformName,
+    sample_rate: int | None = None,
+    seconds: float | None = None,
+    frames_per_second: float | None = None,
+    **options: Any,
+) -> WaveformFrontEnd: ...
+
+
+@overload
+def front_end(
+    name: str,
+    sample_rate: int | None = None,
+    seconds: float | None = None,
+    frames_per_second: float | None = None,
+    **options: Any,
+) -> FrontEnd: ...
+
 
 def front_end(
     name: str,
@@ -321,6 +232,9 @@ def front_end(
     **options: Any,
 ) -> FrontEnd:
     """Make and check the front end `name`: settings that cannot work fail here, not in training.
+
+    A front end makes an image of one size: it crops a longer waveform to its first `seconds`, 8 s by
+    default, and pads a shorter one with zeros at its end.
 
     Args:
       name: a key of FRONT_ENDS.

@@ -8,6 +8,8 @@ filter bank", Apple Technical Report 35, 1993, applied to FFT bins as in D. P. W
 "Gammatone-like spectrograms", 2009; spafe scales each to a peak of 1.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import batchwise
@@ -120,13 +123,14 @@ def _check(y: Any, **arguments: Any) -> tuple[jax.Array, dict[str, Any]]:
             f"y has {y.shape[-1]} samples, fewer than win_length={win_length}:"
             " use center=True, a shorter window or a longer clip"
         )
+    signal.warn_if_short(y, win_length)
     lengths = {"n_fft": n_fft, "hop_length": hop_length, "win_length": win_length}
     numbers = {"sr": sr, "fmin": fmin, "fmax": fmax, "pre_emphasis": pre_emphasis}
     return y, {**arguments, **lengths, **numbers, "center": signal.flag("center", arguments["center"])}
 
 
 def gammatonegram(
-    y: jax.Array,
+    y: ArrayLike,
     *,
     sr: float,
     n_filters: int = 128,
@@ -179,7 +183,7 @@ def gammatonegram(
 
 
 def gfcc(
-    y: jax.Array,
+    y: ArrayLike,
     *,
     sr: float,
     n_gfcc: int = 20,

@@ -14,11 +14,11 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import devicewise
@@ -104,10 +104,23 @@ class FrontEnd:
     def __call__(self, y: ArrayLike) -> Inputs:
         """Return the image, float32 `(..., n_bins, n_frames)`, of a waveform `(..., N)` at `sample_rate`.
 
+        Of a longer waveform only the first `seconds` are used; a shorter one is padded with zeros at its end.
         Front ends with `wavegram` in their name return a dict with `"waveform"`, `(..., n_samples)`, from
         which their network learns an image, and with `"image"` if they have one.
         """
         return _inputs(self, signal.as_waveform(y))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageFrontEnd(FrontEnd):
+    """Base class of the front ends that return an image and nothing else."""
+
+    def __call__(self, y: ArrayLike) -> jax.Array:
+        """Return the image, float32 `(..., n_bins, n_frames)`, of a waveform `(..., N)` at `sample_rate`.
+
+        Of a longer waveform only the first `seconds` are used; a shorter one is padded with zeros at its end.
+        """
+        return cast(jax.Array, super().__call__(y))
 
 
 def fitted(y: jax.Array, length: int) -> jax.Array:

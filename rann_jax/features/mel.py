@@ -1,5 +1,7 @@
 """Mel spectrogram, equal to librosa's."""
 
+from __future__ import annotations
+
 import functools
 import math
 from typing import Any, NamedTuple
@@ -7,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import librosa
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import batchwise
@@ -126,7 +129,7 @@ def _melspectrogram(y: jax.Array, mel: Mel) -> jax.Array:
 
 
 def melspectrogram(
-    y: jax.Array,
+    y: ArrayLike,
     *,
     sr: float = 22050,
     n_fft: int = 2048,

@@ -1,5 +1,7 @@
 """Mel-frequency cepstral coefficients and their derivatives, equal to librosa's."""
 
+from __future__ import annotations
+
 import functools
 import math
 from typing import Any, NamedTuple
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 import scipy.fft
+from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
 from rann_jax.features.mel import MEL_DEFAULTS, Mel, check_mel, check_mel_norm
@@ -55,10 +58,10 @@ def _of_waveform(y: jax.Array, mel: Mel, n_mfcc: int, dct: Dct) -> jax.Array:
 
 
 def mfcc(
-    y: jax.Array | None = None,
+    y: ArrayLike | None = None,
     *,
     sr: float = 22050,
-    S: jax.Array | None = None,
+    S: ArrayLike | None = None,
     n_mfcc: int = 20,
     dct_type: int = 2,
     norm: str | None = "ortho",
@@ -98,9 +101,10 @@ def mfcc(
         raise ValueError(f"norm={norm!r} is not supported: use 'ortho' or None")
     unknown = sorted(mel.keys() - MEL_DEFAULTS.keys())
     if unknown:
+        known = [*(mfcc.__kwdefaults__ or {}), *(name for name in MEL_DEFAULTS if name not in ("sr", "norm"))]
         raise ValueError(
-            f"mfcc has no argument {unknown[0]!r}: use one of its own or of melspectrogram's"
-            f" {', '.join(MEL_DEFAULTS)}" + did_you_mean(unknown[0], MEL_DEFAULTS)
+            f"mfcc has no argument {unknown[0]!r}: use one of {', '.join(known)}"
+            + did_you_mean(unknown[0], known)
         )
     lifter = signal.number("lifter", lifter)
     if not 0 <= lifter < math.inf:
@@ -162,7 +166,7 @@ def _delta(data: jax.Array, width: int, order: int, axis: int, mode: str) -> jax
 
 
 def delta(
-    data: jax.Array, *, width: int = 9, order: int = 1, axis: int = -1, mode: str = "interp"
+    data: ArrayLike, *, width: int = 9, order: int = 1, axis: int = -1, mode: str = "interp"
 ) -> jax.Array:
     """Derivative along time by a Savitzky-Golay filter, equal to `librosa.feature.delta`.
 

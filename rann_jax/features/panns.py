@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from rann_jax.features.band import FMIN, upper_edge
-from rann_jax.features.image import FrontEnd
+from rann_jax.features.image import FrontEnd, ImageFrontEnd
 from rann_jax.features.mel import mel_filter_bank, melspectrogram
 from rann_jax.features.stft import power_to_db
 from rann_jax.features.waveform import AndWaveform
@@ -16,8 +16,10 @@ WINDOW_SECONDS = 1024 / 32000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PannsLogMel(FrontEnd):
-    """Log-mel in dB: 64 bands of 50-14000 Hz, at 32 kHz a Hann window of 1024 and a hop of 320 samples.
+class PannsBands(FrontEnd):
+    """Base class of both front ends with PANNs' log-mel spectrogram in dB.
+
+    It has 64 bands of 50-14000 Hz and, at 32 kHz, a Hann window of 1024 and a hop of 320 samples.
 
     As published, frames are centred and the ends reflected. There are `n_samples // hop_length + 1` frames:
     1001 for 10 s, one more than `frames_per_second * seconds`. If the hop has to be rounded, the number
@@ -28,8 +30,6 @@ class PannsLogMel(FrontEnd):
       fmin: lowest frequency in Hz.
       fmax: highest frequency in Hz; None for the lower of 14000 Hz and Nyquist.
     """
-
-    name: ClassVar[str] = "panns_log_mel"
 
     sample_rate: int = 32000
     seconds: float = 10.0
@@ -80,7 +80,14 @@ class PannsLogMel(FrontEnd):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PannsLogMelWavegram(PannsLogMel, AndWaveform):
-    """`PannsLogMel` plus the waveform: the input of Wavegram-Logmel-CNN."""
+class PannsLogMel(PannsBands, ImageFrontEnd):
+    """The log-mel: the input of CNN14 and ResNet38."""
+
+    name: ClassVar[str] = "panns_log_mel"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PannsLogMelWavegram(PannsBands, AndWaveform):
+    """The log-mel plus the waveform: the input of Wavegram-Logmel-CNN."""
 
     name: ClassVar[str] = "panns_log_mel+wavegram"

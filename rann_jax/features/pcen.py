@@ -4,12 +4,15 @@ Source: Y. Wang et al., "Trainable frontend for robust and far-field keyword spo
 the filter coefficient: V. Lostanlen et al., IEEE Signal Processing Letters 26(1), 2019.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
 
@@ -73,7 +76,7 @@ def _pcen(
 
 
 def pcen(
-    S: jax.Array,
+    S: ArrayLike,
     *,
     sr: float = 22050,
     hop_length: int = 512,

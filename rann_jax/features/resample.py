@@ -8,6 +8,8 @@ factor, a CPU uses one matrix product instead. Where libsoxr works in several st
 output before time zero. The effect is a linear function of the first samples; it is measured and added.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 from typing import Any
@@ -18,6 +20,7 @@ import numpy as np
 import scipy
 import scipy.fft
 import soxr
+from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import batchwise, clipwise
@@ -266,7 +269,7 @@ def _whole(name: str, rate: Any) -> int:
 
 
 def resample(
-    y: Any,
+    y: ArrayLike,
     *,
     orig_sr: float,
     target_sr: float,

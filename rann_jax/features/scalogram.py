@@ -10,6 +10,8 @@ which averages the wavelet over each sample and so multiplies spectra by sinc(f 
 lower by 0.1 dB at a tenth of the sample rate, by 0.6 dB at 0.2 of it and by 2.4 dB at 0.4.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 from typing import Any
@@ -19,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import pywt
 import scipy.fft
+from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import clipwise
@@ -115,7 +118,7 @@ def _wavelet_power(
 
 
 def scalogram(
-    y: jax.Array,
+    y: ArrayLike,
     *,
     sr: float,
     hop_length: int = 512,

@@ -5,8 +5,11 @@ in float32. Arguments that cannot work are rejected here, before anything is tra
 that names the argument and says how to fix it.
 """
 
+from __future__ import annotations
+
 import functools
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any, TypeAlias
@@ -15,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
+from numpy.typing import ArrayLike
 
 WindowSpec: TypeAlias = str | float | tuple | Callable[[int], np.ndarray] | np.ndarray
 
@@ -25,13 +29,19 @@ PAD_MODES = ("constant", "edge", "reflect", "symmetric")
 FRAMES_PER_CHUNK = 64
 
 
-def as_waveform(y: Any, name: str = "y") -> jax.Array:
+def as_array(values: ArrayLike) -> jax.Array | np.ndarray:
+    """Return arrays of JAX and NumPy unchanged; lists, torch's tensors and others as NumPy's."""
+    return values if isinstance(values, jax.Array | np.ndarray) else np.asarray(values)
+
+
+def as_waveform(y: ArrayLike, name: str = "y") -> jax.Array:
     """Return `y` `(..., N)` as float32; ValueError if it is empty or not floating."""
-    if not hasattr(y, "dtype"):
-        y = np.asarray(y)
+    y = as_array(y)
     if not jnp.issubdtype(y.dtype, jnp.floating):
+        kind = y.dtype if jnp.issubdtype(y.dtype, jnp.signedinteger) else np.dtype(np.int16)
         raise ValueError(
-            f"{name} must be floating-point, got {y.dtype}: scale it first, e.g. int16 with {name} / 32768"
+            f"{name} must be floating-point, got {y.dtype}: scale it first,"
+            f" e.g. {kind} with {name} / {-int(jnp.iinfo(kind).min)}"
         )
     if y.ndim == 0 or y.size == 0:
         raise ValueError(
@@ -41,6 +51,16 @@ def as_waveform(y: Any, name: str = "y") -> jax.Array:
     if isinstance(y, jax.Array) and y.dtype == np.float32 and not y.weak_type:
         return y  # same result as the line below, without the overhead of a JAX call
     return jnp.asarray(y, dtype=jnp.float32)
+
+
+def warn_if_short(y: jax.Array, n_fft: int) -> None:
+    """Warn, as librosa does, if a waveform `(..., N)` is shorter than one frame: its axes may be swapped."""
+    if y.shape[-1] < n_fft:
+        warnings.warn(
+            f"n_fft={n_fft} is too large for a waveform of {y.shape[-1]} samples; if these are channels,"
+            " the last axis of (N, channels) as soundfile gives them, give y.T",
+            stacklevel=4,
+        )
 
 
 def number(name: str, value: Any) -> float:

@@ -5,6 +5,8 @@ padded by `n_fft // 2` on both sides, T = 1 + N // hop_length for even `n_fft`),
 there (`center=False`, T = 1 + (N - n_fft) // hop_length).
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import batchwise, clipwise
@@ -84,6 +87,7 @@ def check_framing(
             f"y has {y.shape[-1]} samples, fewer than n_fft={n_fft}:"
             " use center=True, a shorter n_fft or a longer clip"
         )
+    signal.warn_if_short(y, n_fft)
     hashable = signal.hashable_window(window, win_length)
     framing = Framing(n_fft, hop_length, win_length, hashable, signal.flag("center", center), pad_mode)
     _ = framing.samples  # raises ValueError here if the window is wrong
@@ -91,7 +95,9 @@ def check_framing(
 
 
 @functools.partial(jax.jit, static_argnames="framing")
-def _stft(y: jax.Array, framing: Framing) -> jax.Array:
+def transformed(y: jax.Array, framing: Framing) -> jax.Array:
+    """Return the transform `(..., 1 + n_fft // 2, T)` of a checked waveform."""
+
     def transform(frames: jax.Array) -> jax.Array:
         return spectrum(frames, framing.samples, framing.n_fft)
 
@@ -102,7 +108,7 @@ def _stft(y: jax.Array, framing: Framing) -> jax.Array:
 
 
 def stft(
-    y: jax.Array,
+    y: ArrayLike,
     *,
     n_fft: int = 2048,
     hop_length: int | None = None,
@@ -133,7 +139,7 @@ def stft(
     (2, 257, 41)
     """
     y, framing = check_framing(y, n_fft, hop_length, win_length, window, center, pad_mode)
-    return _stft(y, framing)
+    return transformed(y, framing)
 
 
 @functools.lru_cache(maxsize=64)
@@ -178,7 +184,7 @@ def _istft(
 
 
 def istft(
-    stft_matrix: Any,
+    stft_matrix: ArrayLike,
     *,
     hop_length: int | None = None,
     win_length: int | None = None,
@@ -209,8 +215,7 @@ def istft(
     >>> bool(np.max(np.abs(y - y_again)) < 1e-5)
     True
     """
-    if not hasattr(stft_matrix, "dtype"):
-        stft_matrix = np.asarray(stft_matrix)
+    stft_matrix = signal.as_array(stft_matrix)
     if not jnp.issubdtype(stft_matrix.dtype, jnp.complexfloating):
         raise ValueError(f"stft_matrix must be complex, got {stft_matrix.dtype}")
     if stft_matrix.ndim < 2 or stft_matrix.size == 0:
@@ -241,7 +246,7 @@ def istft(
 
 
 def power_to_db(
-    S: jax.Array,
+    S: ArrayLike,
     *,
     ref: float | Callable = 1.0,
     amin: float = 1e-10,
@@ -312,7 +317,7 @@ def _clip_axes(S: jax.Array) -> tuple[int, ...]:
 
 
 def amplitude_to_db(
-    S: Any,
+    S: ArrayLike,
     *,
     ref: float | Callable = 1.0,
     amin: float = 1e-5,
@@ -341,6 +346,7 @@ def amplitude_to_db(
     if not hasattr(S, "dtype"):
         S = np.asarray(S)
         S = S.astype(np.float32) if S.dtype.kind in "biuf" else S
+    S = signal.as_array(S)
     if jnp.issubdtype(S.dtype, jnp.complexfloating):
         power = squared(jnp.asarray(S))
     else:

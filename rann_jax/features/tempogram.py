@@ -4,6 +4,8 @@ A tempogram shows the rhythm of a sound. The onset envelope, one value per frame
 of `win_length` frames, one around every frame, and each window is analysed for its periods.
 """
 
+from __future__ import annotations
+
 import functools
 import inspect
 import math
@@ -14,13 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.fft
+from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import clipwise
 from rann_jax.features.mel import check_bank, melspectrogram
 from rann_jax.features.normalize import check_norm, normalize
 from rann_jax.features.power import squared
-from rann_jax.features.stft import power_to_db, stft
+from rann_jax.features.stft import Framing, power_to_db, transformed
 
 
 def _local_maximum(S: jax.Array, size: int) -> jax.Array:
@@ -44,7 +47,7 @@ def _detrend(envelope: jax.Array) -> jax.Array:
 
 
 def onset_strength(
-    y: Any,
+    y: ArrayLike,
     *,
     sr: float = 22050,
     n_fft: int = 2048,
@@ -176,10 +179,10 @@ def _autocorrelation(
 
 
 def tempogram(
-    y: Any = None,
+    y: ArrayLike | None = None,
     *,
     sr: float = 22050,
-    onset_envelope: Any = None,
+    onset_envelope: ArrayLike | None = None,
     hop_length: int = 512,
     win_length: int = 384,
     center: bool = True,
@@ -219,16 +222,21 @@ def tempogram(
     )
 
 
+def _bins(envelope: jax.Array, *, n_fft: int, center: bool, window: Any) -> jax.Array:
+    """Return the transform of envelopes, which may be shorter than the window."""
+    return transformed(envelope, Framing(n_fft, 1, n_fft, window, center, "constant"))
+
+
 @functools.partial(jax.jit, static_argnames=("n_fft", "center", "window"))
 def _fourier_tempogram(envelope: jax.Array, **arguments: Any) -> jax.Array:
-    return clipwise(functools.partial(stft, hop_length=1, **arguments), envelope)
+    return clipwise(functools.partial(_bins, **arguments), envelope)
 
 
 def fourier_tempogram(
-    y: Any = None,
+    y: ArrayLike | None = None,
     *,
     sr: float = 22050,
-    onset_envelope: Any = None,
+    onset_envelope: ArrayLike | None = None,
     hop_length: int = 512,
     win_length: int = 384,
     center: bool = True,
@@ -292,17 +300,17 @@ def _cyclic_tempogram(
     bank = jnp.asarray(_cyclic_bank(win_length=win_length, **arguments))
 
     def folded(envelopes: jax.Array) -> jax.Array:
-        bins = stft(envelopes, n_fft=win_length, hop_length=1, center=center, window=window)
+        bins = _bins(envelopes, n_fft=win_length, center=center, window=window)
         return jnp.matmul(bank, jnp.abs(bins), precision=jax.lax.Precision.HIGHEST)
 
     return clipwise(folded, envelope)
 
 
 def cyclic_tempogram(
-    y: Any = None,
+    y: ArrayLike | None = None,
     *,
     sr: float = 22050,
-    onset_envelope: Any = None,
+    onset_envelope: ArrayLike | None = None,
     hop_length: int = 512,
     win_length: int = 384,
     center: bool = True,

@@ -9,6 +9,8 @@ rounds the wavelet's time axis to float32, which stretches the filters. Long fil
 'cgau', 'shan' and 'fbsp' families then differ by tens of per cent.)
 """
 
+from __future__ import annotations
+
 import functools
 import math
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import pywt
 import scipy.fft
+from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import batchwise, clipwise
@@ -103,7 +106,7 @@ def _checked_scales(scales: Any) -> tuple[float, ...]:
     return checked
 
 
-def cwt(y: jax.Array, scales: Sequence[float], wavelet: str, *, precision: int = 12) -> jax.Array:
+def cwt(y: ArrayLike, scales: Sequence[float], wavelet: str, *, precision: int = 12) -> jax.Array:
     """Continuous wavelet transform: the coefficients of `pywt.cwt`, without its frequencies.
 
     A scale s shows the frequency `pywt.scale2frequency(wavelet, s) * sr` Hz.
@@ -212,7 +215,7 @@ def _check_reflected(samples: int, taps: int, level: int, mode: str) -> None:
         samples = dwt_length(samples, taps, mode)
 
 
-def dwt(y: jax.Array, wavelet: str, mode: str = "symmetric") -> tuple[jax.Array, jax.Array]:
+def dwt(y: ArrayLike, wavelet: str, mode: str = "symmetric") -> tuple[jax.Array, jax.Array]:
     """One level of the discrete wavelet transform, equal to `pywt.dwt`.
 
     Args:
@@ -236,7 +239,7 @@ def dwt(y: jax.Array, wavelet: str, mode: str = "symmetric") -> tuple[jax.Array,
     return approximation, detail
 
 
-def wavedec(y: jax.Array, wavelet: str, level: int | None = None, mode: str = "symmetric") -> list[jax.Array]:
+def wavedec(y: ArrayLike, wavelet: str, level: int | None = None, mode: str = "symmetric") -> list[jax.Array]:
     """Discrete wavelet decomposition, equal to `pywt.wavedec`.
 
     Args:

@@ -6,7 +6,7 @@ import numpy as np
 
 from rann_jax.errors import ConfigError
 from rann_jax.features.front_end import FrontEnd
-from rann_jax.features.panns import WINDOW_SECONDS, PannsLogMel
+from rann_jax.features.panns import WINDOW_SECONDS, PannsBands, PannsLogMel
 
 WINDOW = "spectrogram_extractor.stft.conv_real.weight"  # (1 + n_fft / 2, 1, n_fft)
 FILTERS = "logmel_extractor.melW"  # (1 + n_fft / 2, bands)
@@ -23,7 +23,7 @@ def check_front_end(entries: Mapping[str, np.ndarray], front_end: FrontEnd, *, w
     """
     if WINDOW not in entries and FILTERS not in entries:
         return
-    if not isinstance(front_end, PannsLogMel):
+    if not isinstance(front_end, PannsBands):
         raise ConfigError(
             f"{where}: was trained on PANNs' log-mel, but config.feature.name={front_end.name}: "
             "use panns_log_mel (or, for wavegram_logmel_cnn14, panns_log_mel+wavegram)"

@@ -15,6 +15,8 @@ SOUND = np.random.default_rng(0).normal(size=4000).astype(np.float32)
 IMAGE = np.abs(SOUND).reshape(20, 200)
 SPECTRA = IMAGE[:17].astype(np.complex64)
 
+CLASSES = {"FRONT_ENDS", "FrontEnd", "ImageFrontEnd", "WaveformFrontEnd"}
+
 # Arguments without which a feature cannot run, or that make it quick.
 REQUIRED: dict[str, dict] = {
     "amplitude_to_db": {"S": IMAGE},
@@ -61,7 +63,7 @@ EVERY = [(name, key) for name in REQUIRED for key in parameters(name) if key != 
 
 @pytest.mark.fast
 def test_every_feature_is_here():
-    assert REQUIRED.keys() == set(features.__all__) - {"FRONT_ENDS", "FrontEnd"}
+    assert REQUIRED.keys() == set(features.__all__) - CLASSES
 
 
 @pytest.mark.fast
@@ -105,6 +107,11 @@ def test_a_wrong_type_is_refused_by_name(name, key):
         ("wavedec", {"level": True}, "level=True"),
         ("mfcc", {"foo": 3}, "mfcc has no argument 'foo': use one of .*"),
         ("mfcc", {"n_mel": 3}, "mfcc has no argument 'n_mel'.*; did you mean 'n_mels'?"),
+        ("mfcc", {"n_mfc": 3}, "use one of sr, S, n_mfcc, .*n_mels.*; did you mean 'n_mfcc'?"),
+        ("mfcc", {"lift": 3}, "mfcc has no argument 'lift'.*; did you mean 'lifter'?"),
+        ("stft", {"y": np.zeros(5000, np.int16)}, "got int16: scale it first, e.g. int16 with y / 32768$"),
+        ("stft", {"y": np.zeros(5000, np.int32)}, "got int32: scale .* e.g. int32 with y / 2147483648$"),
+        ("stft", {"y": np.zeros(5000, np.uint8)}, "got uint8: scale .* e.g. int16 with y / 32768$"),
         ("onset_strength", {"aggregate": "mean"}, "aggregate must be a function"),
     ],
 )
@@ -135,6 +142,40 @@ def test_a_rate_of_jax_is_a_rate(name):
     rate = arguments.pop("sr")
     expected, other = (getattr(features, name)(**arguments, sr=sr) for sr in (rate, jnp.float32(rate)))
     np.testing.assert_array_equal(expected, other)
+
+
+class Tensor:
+    """An array of another library, with a dtype that is not NumPy's, such as a tensor of PyTorch."""
+
+    dtype = "torch.float32"
+
+    def __init__(self, values: np.ndarray):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self.values
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "name", ["stft", "melspectrogram", "amplitude_to_db", "power_to_db", "istft", "delta"]
+)
+def test_an_array_of_another_library_is_converted(name):
+    (_, array), *_ = REQUIRED[name].items()
+    feature = getattr(features, name)
+    np.testing.assert_array_equal(feature(Tensor(array)), feature(array))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", ["stft", "melspectrogram", "mfcc", "chroma_stft", "gfcc", "onset_strength"])
+def test_swapped_axes_are_warned_of(name):
+    """soundfile gives (N, channels). librosa warns too."""
+    arguments = {**REQUIRED[name], "y": SOUND.reshape(-1, 2)}
+    warned = r"n_fft=2048 is too large for a waveform of 2 samples; .*soundfile.*y\.T"
+    with pytest.warns(UserWarning, match=warned):
+        getattr(features, name)(**arguments)
+    arguments["y"] = np.resize(SOUND, (2, 2048))
+    getattr(features, name)(**arguments)
 
 
 @pytest.mark.fast

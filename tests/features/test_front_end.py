@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import typing
 import warnings
 
 import jax
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 from rann_jax import features
-from rann_jax.features import FRONT_ENDS, front_end
+from rann_jax.features import FRONT_ENDS, ImageFrontEnd, WaveformFrontEnd, front_end
+from rann_jax.features.front_end import ImageName, WaveformName
 
 RATES = (8000, 16000, 22050, 32000, 44100, 48000)
 
@@ -260,3 +262,13 @@ def test_a_front_end_that_makes_another_image_is_refused():
 
     with pytest.raises(ValueError, match=r"front end 'chroma' made an image \(6, 128\), not \(12, 128\)"):
         Half(sample_rate=8000, seconds=1.0)(np.zeros(8000, np.float32))
+
+
+@pytest.mark.fast
+def test_type_checkers_are_told_what_each_front_end_returns():
+    images = {name for name, cls in FRONT_ENDS.items() if issubclass(cls, ImageFrontEnd)}
+    waveforms = {name for name, cls in FRONT_ENDS.items() if issubclass(cls, WaveformFrontEnd)}
+    assert images == set(typing.get_args(ImageName))
+    assert waveforms == set(typing.get_args(WaveformName))
+    assert images | waveforms == FRONT_ENDS.keys()
+    assert not images & waveforms

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rann_jax import features
-from rann_jax.features.stft import _stft
+from rann_jax.features.stft import transformed
 
 
 def librosa_quietly(function, *args, **kwargs):
@@ -51,7 +51,7 @@ def test_equal_windows_share_one_compilation():
     for _ in range(3):
         # The periodic Hann window is compiled once, for its samples, not once for each new function.
         spectra = features.stft(y, n_fft=128, window=lambda n: np.hanning(n + 1)[:n])
-        made.append(_stft._cache_size())
+        made.append(transformed._cache_size())
         np.testing.assert_allclose(spectra, expected, atol=1e-5)
     assert made == [made[0]] * 3
 
