@@ -2,12 +2,24 @@
 
 from rann_jax.models.complexity import Complexity, complexity
 from rann_jax.models.rann import RANN, ResidualBlock
-from rann_jax.models.registry import attributes, create, crop_seconds, head, naming
+from rann_jax.models.registry import (
+    FAMILIES,
+    Family,
+    Network,
+    attributes,
+    create,
+    crop_seconds,
+    head,
+    naming,
+)
 from rann_jax.models.wavegram import Wavegram
 
 __all__ = [
+    "FAMILIES",
     "RANN",
     "Complexity",
+    "Family",
+    "Network",
     "ResidualBlock",
     "Wavegram",
     "attributes",

@@ -29,6 +29,7 @@ BLOCKS_PER_STAGE = 4  # (deck)
 BASE_CHANNELS = 8  # stage i has 8 W 2^i channels
 LEAKY_SLOPE = 0.01
 HEAD = "fc2"  # the last layer
+FORM = "rann-{t_c}x{t_m}-{W}"  # of the names
 
 leaky_relu = partial(nn.leaky_relu, negative_slope=LEAKY_SLOPE)
 
@@ -211,8 +212,8 @@ def parse_name(name: str) -> tuple[float, int, int]:
     match = re.fullmatch(r"rann-(\d+(?:\.\d+)?)x(\d+)-(\d+)", name)
     if not match or float(match[1]) <= 0 or int(match[3]) < 1:
         raise ValueError(
-            f"{name!r} does not have the form rann-{{t_c}}x{{t_m}}-{{W}}, such as rann-8x4-6: crop length in "
-            "seconds, temporal decrease 1, 2, 4 or 8, widening factor"
+            f"{name!r} does not have the form {FORM}, such as rann-8x4-6:"
+            " crop length in seconds, temporal decrease 1, 2, 4 or 8, widening factor"
         )
     t_m = int(match[2])
     temporal_strides(t_m)

@@ -2,11 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from flax import linen as nn
 
 from rann_jax.models import panns, rann
+
+# What `create` returns: all have `num_classes`, `width`, `dtype` and `embed`.
+Network: TypeAlias = rann.RANN | panns.PANN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,26 +22,29 @@ class Family:
       crop_seconds: name -> clip length in seconds that the name prescribes; None if names prescribe none.
       name_of: (network, clip length in seconds) -> its name, None for networks of other families; needed only
         if names have parameters.
+      form: what the names look like, if they have parameters.
     """
 
-    build: Callable[..., nn.Module]
+    build: Callable[..., Network]
     head: str
     crop_seconds: Callable[[str], float] | None = None
     name_of: Callable[[nn.Module, float], str | None] | None = None
+    form: str = ""
 
 
 # By the network's name; or, if names have parameters, by what precedes these, up to and with the hyphen.
 FAMILIES: dict[str, Family] = {
-    "rann-": Family(rann.from_name, rann.HEAD, rann.crop_seconds, rann.to_name),
+    "rann-": Family(rann.from_name, rann.HEAD, rann.crop_seconds, rann.to_name, rann.FORM),
     **dict.fromkeys(panns.NETWORKS, Family(panns.from_name, panns.HEAD)),
 }
 
 
-def create(name: str, *, num_classes: int, **options: Any) -> nn.Module:
+def create(name: str, *, num_classes: int, **options: Any) -> Network:
     """Return the network of a name, a flax.linen module that maps feature images (B, F, T) to logits.
 
     Args:
-      name: `rann-{t_c}x{t_m}-{W}`, such as `rann-8x4-6`; or cnn14, resnet38, wavegram_logmel_cnn14.
+      name: `rann-{t_c}x{t_m}-{W}`, such as `rann-8x4-6`; or cnn14, resnet38, wavegram_logmel_cnn14. They are
+        the keys of FAMILIES, where `rann-` stands for all names that begin with it.
       num_classes: number of logits.
       **options: attributes of the module, such as dtype and blocks_per_stage; None keeps its default.
 
@@ -116,5 +122,6 @@ def crop_seconds(name: str) -> float | None:
 def _family(name: str) -> Family:
     key = name if name in FAMILIES else name.partition("-")[0] + "-"
     if key not in FAMILIES:
-        raise ValueError(f"unknown network {name!r}: the families are {', '.join(sorted(FAMILIES))}")
+        known = [family.form or name for name, family in FAMILIES.items()]
+        raise ValueError(f"unknown network {name!r}: use one of {', '.join(known)}")
     return FAMILIES[key]

@@ -59,7 +59,7 @@ def test_the_last_layers_multiply_in_full_precision(name, options):
 @pytest.mark.parametrize("name", ["vgg", "cnn14-8", "two"])
 def test_an_unknown_network_has_no_last_layer_and_no_crop(name):
     for asked in (models.head, models.crop_seconds):
-        with pytest.raises(ValueError, match=f"^unknown network '{name}': the families are "):
+        with pytest.raises(ValueError, match=f"^unknown network '{name}': use one of rann-.*, cnn14, "):
             asked(name)
 
 
