@@ -17,6 +17,7 @@ probabilities of a csv file are: `fuse` and `masses_for` divide by the sum, the 
 import difflib
 import functools
 from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,14 @@ NO_SUPPORT = 1e-6  # (ours) support below this is rounding error
 TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
-def _rule(combine: Callable[[jax.Array], jax.Array]) -> Callable[[Masses], jax.Array]:
+class Rule(Protocol):
+    """A function that takes masses (M, ..., C), also by keyword."""
+
+    def __call__(self, masses: Masses) -> jax.Array:
+        """Return the fused masses (..., C), or their conflict (...,)."""
+
+
+def _rule(combine: Callable[[jax.Array], jax.Array]) -> Rule:
     """Return a function compiled, and with its masses checked."""
     compiled = jax.jit(combine)
 

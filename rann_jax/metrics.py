@@ -5,15 +5,18 @@ A class without positives has no average precision, AUC or F1; a class without n
 per-class value is NaN and is left out of the mean. `undefined_classes` lists the classes without positives.
 """
 
+from __future__ import annotations
+
 import warnings
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 Array = np.ndarray
 
 
-def average_precision(targets: Array, scores: Array) -> Array:
+def average_precision(targets: ArrayLike, scores: ArrayLike) -> Array:
     """Return each class's average precision: the sum over thresholds of precision times the gain in recall.
 
     Returns:
@@ -39,7 +42,7 @@ def average_precision(targets: Array, scores: Array) -> Array:
     )
 
 
-def roc_auc(targets: Array, scores: Array) -> Array:
+def roc_auc(targets: ArrayLike, scores: ArrayLike) -> Array:
     """Return the area under the ROC curve of each class; ties count one half.
 
     Returns:
@@ -56,7 +59,7 @@ def roc_auc(targets: Array, scores: Array) -> Array:
     return areas
 
 
-def d_prime(auc: Array | float) -> Array:
+def d_prime(auc: ArrayLike) -> Array:
     """Return the sensitivity index: sqrt(2) times the standard normal quantile of the AUC.
 
     >>> float(d_prime(0.975).round(3))
@@ -65,7 +68,7 @@ def d_prime(auc: Array | float) -> Array:
     return np.sqrt(2.0) * ndtri(auc)
 
 
-def accuracy(targets: Array, scores: Array) -> float:
+def accuracy(targets: ArrayLike, scores: ArrayLike) -> float:
     """Return the share of examples whose greatest score is at a true class.
 
     Raises:
@@ -76,7 +79,7 @@ def accuracy(targets: Array, scores: Array) -> float:
     return float(targets[np.arange(len(targets)), best].mean())
 
 
-def f1(targets: Array, scores: Array, threshold: float | None = None) -> Array:
+def f1(targets: ArrayLike, scores: ArrayLike, threshold: float | None = None) -> Array:
     """Return the F1 of each class. Predicted is the greatest score, or every score above a threshold.
 
     Returns:
@@ -97,12 +100,12 @@ def f1(targets: Array, scores: Array, threshold: float | None = None) -> Array:
     return np.where(positives > 0, values, np.nan)
 
 
-def macro_f1(targets: Array, scores: Array, threshold: float | None = None) -> float:
+def macro_f1(targets: ArrayLike, scores: ArrayLike, threshold: float | None = None) -> float:
     """Return the mean F1 of the classes that have positives; arguments as in `f1`."""
     return mean(f1(targets, scores, threshold))
 
 
-def lwlrap(targets: Array, scores: Array) -> float:
+def lwlrap(targets: ArrayLike, scores: ArrayLike) -> float:
     """Return the label-weighted label-ranking average precision (DCASE 2019 task 2).
 
     The precision of a true label is the share of true labels among the example's labels that score at least
@@ -123,19 +126,19 @@ def lwlrap(targets: Array, scores: Array) -> float:
     return float(np.average(by_example, weights=labels))
 
 
-def mean(per_class: Array) -> float:
+def mean(per_class: ArrayLike) -> float:
     """Return the mean over the classes whose value is not NaN; NaN if there are none."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
-        return float(np.nanmean(per_class))
+        return float(np.nanmean(np.asarray(per_class, np.float64)))
 
 
-def undefined_classes(targets: Array) -> Array:
+def undefined_classes(targets: ArrayLike) -> Array:
     """Return the indices of the classes without positives, which every mean leaves out."""
     return np.flatnonzero(np.asarray(targets).sum(axis=0) == 0)
 
 
-def _cumulative_counts(targets: Array, scores: Array) -> tuple[Array, Array, Array]:
+def _cumulative_counts(targets: ArrayLike, scores: ArrayLike) -> tuple[Array, Array, Array]:
     """Return true and false positives (N, C) by descending score, and where a threshold lies."""
     targets, scores = _checked(targets, scores)
     order = np.argsort(-scores, axis=0, kind="stable")
@@ -146,7 +149,7 @@ def _cumulative_counts(targets: Array, scores: Array) -> tuple[Array, Array, Arr
     return true, false, distinct
 
 
-def _checked(targets: Array, scores: Array) -> tuple[Array, Array]:
+def _checked(targets: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
     targets, scores = np.asarray(targets, np.float64), np.asarray(scores, np.float64)
     if targets.ndim != 2 or targets.shape != scores.shape or 0 in targets.shape:
         shapes = f"{targets.shape} and {scores.shape}"
