@@ -203,8 +203,15 @@ class Reader:
             self.server = None
 
     def python(self, code: str) -> None:
-        """Run the statements of a block; expressions must have finite values, or none as calls that write."""
+        """Run the statements of a block; expressions must have finite values, or none as calls that write.
+
+        Readers have not made JAX strict, and optax's Adam mixes types.
+        """
         self.stop()
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            self.statements(code)
+
+    def statements(self, code: str) -> None:
         names: dict = {}
         for statement in ast.parse(code).body:
             if isinstance(statement, ast.Expr):
