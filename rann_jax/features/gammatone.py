@@ -123,7 +123,7 @@ def _check(y: Any, **arguments: Any) -> tuple[jax.Array, dict[str, Any]]:
             f"y has {y.shape[-1]} samples, fewer than win_length={win_length}:"
             " use center=True, a shorter window or a longer clip"
         )
-    signal.warn_if_short(y, win_length)
+    signal.warn_if_swapped(y, n_fft)
     lengths = {"n_fft": n_fft, "hop_length": hop_length, "win_length": win_length}
     numbers = {"sr": sr, "fmin": fmin, "fmax": fmax, "pre_emphasis": pre_emphasis}
     return y, {**arguments, **lengths, **numbers, "center": signal.flag("center", arguments["center"])}

@@ -53,12 +53,15 @@ def as_waveform(y: ArrayLike, name: str = "y") -> jax.Array:
     return jnp.asarray(y, dtype=jnp.float32)
 
 
-def warn_if_short(y: jax.Array, n_fft: int) -> None:
-    """Warn, as librosa does, if a waveform `(..., N)` is shorter than one frame: its axes may be swapped."""
-    if y.shape[-1] < n_fft:
+def warn_if_swapped(y: jax.Array, n_fft: int) -> None:
+    """Warn if the axes of a waveform look swapped: the last is shorter than a frame and than the one before.
+
+    librosa warns of every waveform shorter than a frame. A short clip is fine here.
+    """
+    if y.ndim > 1 and y.shape[-1] < min(n_fft, y.shape[-2]):
         warnings.warn(
-            f"n_fft={n_fft} is too large for a waveform of {y.shape[-1]} samples; if these are channels,"
-            " the last axis of (N, channels) as soundfile gives them, give y.T",
+            f"n_fft={n_fft} is too large for a waveform of {y.shape[-1]} samples, the last axis of {y.shape}:"
+            " if these are channels, as soundfile gives them, (N, channels), give y.T",
             stacklevel=4,
         )
 

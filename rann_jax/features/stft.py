@@ -87,7 +87,7 @@ def check_framing(
             f"y has {y.shape[-1]} samples, fewer than n_fft={n_fft}:"
             " use center=True, a shorter n_fft or a longer clip"
         )
-    signal.warn_if_short(y, n_fft)
+    signal.warn_if_swapped(y, n_fft)
     hashable = signal.hashable_window(window, win_length)
     framing = Framing(n_fft, hop_length, win_length, hashable, signal.flag("center", center), pad_mode)
     _ = framing.samples  # raises ValueError here if the window is wrong

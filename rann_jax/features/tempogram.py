@@ -98,8 +98,10 @@ def onset_strength(
     bank = check_bank(sr, n_mels, fmin, fmax, False, "slaney")
     if aggregate is not None and not callable(aggregate):
         raise ValueError(f"aggregate must be a function such as jnp.median, got {aggregate!r}")
+    y = signal.as_waveform(y)
+    signal.warn_if_swapped(y, n_fft)
     return _onset_strength(
-        signal.as_waveform(y),
+        y,
         lag=lag,
         max_size=max_size,
         delay=lag + n_fft // (2 * hop_length) if signal.flag("center", center) else lag,
