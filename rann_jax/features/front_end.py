@@ -5,8 +5,8 @@ Make a front end once, `front_end("log_mel", sample_rate=44100, seconds=8.0)`, t
 `frames_per_second * seconds` (`image.py` says how). Only the front ends of PANNs differ: they are framed as
 PANNs were trained (`panns.py`). No front end normalises: the network has a BatchNorm over the bins.
 
-To add a front end, write one dataclass with `name` and `features`, a subclass of `ImageFrontEnd`, and list it in
-FRONT_ENDS and ImageName.
+To add a front end, write one dataclass with `name` and `features`, a subclass of `ImageFrontEnd`, and list it
+in FRONT_ENDS and ImageName.
 """
 
 import dataclasses
