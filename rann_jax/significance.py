@@ -27,6 +27,9 @@ GROUPS_HELP = (
     "intervals and p then draw and compare whole groups of clips"
 )
 
+# (ours) Draws are scored in float32. Of few groups, some draws have each of them once: the split's own score.
+ROUNDING = 1e-6
+
 # (ours) Counts that are scored at once. A class with many positives needs several arrays of this size.
 BLOCK = 1 << 22
 
@@ -155,7 +158,9 @@ def interval(
     defined = values[~np.isnan(values)]
     if not len(defined):
         return float("nan"), float("nan")
-    share = (np.mean(defined < score) + np.mean(defined <= score)) / 2  # equal ones count as half below
+    near = ROUNDING * max(1.0, abs(score))
+    below = np.mean(defined < score - near), np.mean(defined <= score + near)
+    share = sum(below) / 2  # equal ones count as half below
     tails = [(1 - level) / 2, (1 + level) / 2]
     ends = ndtr(2 * ndtri(share) + ndtri(tails))
     if min(ends[0], 1 - ends[1]) * len(defined) < 1:

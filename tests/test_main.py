@@ -26,6 +26,7 @@ from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.experiment import build
 from rann_jax.preemption import PreemptedError
 from rann_jax.program import guarded
+from rann_jax.trace import NO_STEPS
 from tests.conftest import REPOSITORY
 from tests.running import TINY, assert_one_line, rann, run_tiny, tiny
 
@@ -280,7 +281,7 @@ def test_errors_of_the_system_are_one_line(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(rann_jax.main, "run", refuse)
     monkeypatch.setattr(rann_jax.main.distributed, "start", lambda *_, **__: None)  # JAX has arrays already
-    assert guarded(lambda: rann_jax.main._work(tmp_path)) == 2
+    assert guarded(lambda: rann_jax.main._work(tmp_path, NO_STEPS)) == 2
     assert capsys.readouterr().err == f"error: {tmp_path}/config.json: Permission denied\n"
 
 
@@ -304,7 +305,7 @@ def test_exit_codes_and_messages_of_runs_that_end_early(error, code, says, tmp_p
 
     monkeypatch.setattr(rann_jax.main, "run", end)
     monkeypatch.setattr(rann_jax.main.distributed, "start", lambda *_, **__: None)
-    assert rann_jax.main._work(tmp_path) == code
+    assert rann_jax.main._work(tmp_path, NO_STEPS) == code
     assert capsys.readouterr().err == says
 
 

@@ -144,6 +144,14 @@ def test_intervals_of_many_classes_with_few_clips():
         assert high - low > 0.95 * (most - least), name
 
 
+def test_draws_that_equal_the_score_up_to_rounding_count_as_equal():
+    draws = np.r_[np.full(40, 0.2), np.full(20, 0.5), np.full(40, 0.7)]
+    exact = significance.interval(draws, 0.5)
+    for rounding in (-1e-7, 1e-7):
+        rounded = np.where(draws == 0.5, 0.5 + rounding, draws)
+        assert significance.interval(rounded, 0.5) == pytest.approx(exact, abs=1e-6)
+
+
 def test_an_infinite_score_has_an_interval():
     """An AUC of 1 has an infinite d'.
 

@@ -56,9 +56,14 @@ def as_waveform(y: ArrayLike, name: str = "y") -> jax.Array:
 def warn_if_swapped(y: jax.Array, n_fft: int) -> None:
     """Warn if the axes of a waveform look swapped: the last is shorter than a frame and than the one before.
 
-    librosa warns of every waveform shorter than a frame. A short clip is fine here.
+    librosa warns of every waveform shorter than a frame. A short clip is fine here. Of symbolic shapes, as in
+    jax.export, nothing is known.
     """
-    if y.ndim > 1 and y.shape[-1] < min(n_fft, y.shape[-2]):
+    if (
+        y.ndim > 1
+        and all(isinstance(length, int) for length in y.shape[-2:])
+        and y.shape[-1] < min(n_fft, y.shape[-2])
+    ):
         warnings.warn(
             f"n_fft={n_fft} is too large for a waveform of {y.shape[-1]} samples, the last axis of {y.shape}:"
             " if these are channels, as soundfile gives them, (N, channels), give y.T",

@@ -49,7 +49,7 @@ class Framing(NamedTuple):
     n_fft: int
     hop_length: int
     win_length: int
-    window: Any  # made by `signal.hashable_window`
+    window: object  # made by `signal.hashable_window`
     center: bool
     pad_mode: str
 
