@@ -20,7 +20,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from input_pipeline import audio
-from rann_jax import compilation_cache, fusion
+from rann_jax import compilation_cache
 from rann_jax.errors import ConfigError
 from rann_jax.events import Choice
 from rann_jax.listener import Listener
@@ -28,7 +28,7 @@ from rann_jax.predict_outputs import Outputs, check_outputs, replaceable, show
 from rann_jax.predict_sources import find_files, split_sources
 from rann_jax.program import guarded, unwinding_on_sigterm
 from rann_jax.tag_output import Tagged, csv_table, shown
-from rann_jax.tagger_ensemble import DEFAULT_RULE, load
+from rann_jax.tagger_ensemble import add_model_options, load
 from rann_jax.timeline import RunningMean
 
 TOP = 5  # tags shown per file
@@ -58,22 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "sources", metavar="FILE_OR_FOLDER", type=Path, nargs="+", help="folders are searched for sound files"
     )
-    add("--rule", choices=tuple(fusion.RULES), help=f"how several models are fused (default: {DEFAULT_RULE})")
-    add(
-        "--weights",
-        metavar="W,W",
-        help="weights of the models for --rule wa, such as 0.6,0.4 (default: equal)",
-    )
-    add(
-        "--checkpoint",
-        choices=("latest", "best"),
-        default="latest",
-        help="checkpoint to load (default: %(default)s)",
-    )
+    add_model_options(parser)
     add("--top", type=int, metavar="K", help=f"tags shown for a file (default: {TOP})")
     add("--threshold", type=float, metavar="P", help="leave out tags and events below this probability")
     add("--hop", type=float, metavar="SECONDS", help="time between window starts (default: half a window)")
-    add("--batch-size", type=int, metavar="N", help="windows computed together (default: 16; on a CPU, 4)")
     add("--json", action="store_true", help="JSON lines on stdout instead of the table")
     add(
         "--csv",

@@ -1,5 +1,6 @@
 """Several trained models on the same windows of a sound, fused by a rule of rann_jax/fusion.py."""
 
+import argparse
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -172,6 +173,24 @@ def checked_weights(
             f"{option}: give {models} numbers, one per model, not negative and not all zero"
         ) from error
     return numbers
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of programs that apply one or several trained models; `load` takes their values."""
+    add = parser.add_argument
+    add("--rule", choices=tuple(fusion.RULES), help=f"how several models are fused (default: {DEFAULT_RULE})")
+    add(
+        "--weights",
+        metavar="W,W",
+        help="weights of the models for --rule wa, such as 0.6,0.4 (default: equal)",
+    )
+    add(
+        "--checkpoint",
+        choices=("latest", "best"),
+        default="latest",
+        help="checkpoint to load (default: %(default)s)",
+    )
+    add("--batch-size", type=int, metavar="N", help="windows computed together (default: 16; on a CPU, 4)")
 
 
 def load(

@@ -35,10 +35,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from rann_jax import compilation_cache, fusion
+from rann_jax import compilation_cache
 from rann_jax.errors import ConfigError
 from rann_jax.program import guarded, require
-from rann_jax.tagger_ensemble import DEFAULT_RULE, load
+from rann_jax.tagger_ensemble import DEFAULT_RULE, add_model_options, load
 
 STOP_SECONDS = 5  # (ours) that requests have to end by themselves when the server stops
 LOCAL = ("127.0.0.1", "localhost", "[::1]")  # names of this machine for itself
@@ -52,23 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("workdirs", metavar="WORKDIR", type=Path, nargs="+", help="workdir of a trained model")
-    add("--rule", choices=tuple(fusion.RULES), help=f"how several models are fused (default: {DEFAULT_RULE})")
-    add(
-        "--weights",
-        metavar="W,W",
-        help="weights of the models for --rule wa, such as 0.6,0.4 (default: equal)",
-    )
-    add(
-        "--checkpoint",
-        choices=("latest", "best"),
-        default="latest",
-        help="checkpoint to load (default: %(default)s)",
-    )
+    add_model_options(parser)
     add("--host", default=LOCAL[0], help="address to listen on (default: %(default)s, this machine only)")
     add(
         "--port", type=int, default=8000, help="port to listen on; 0 for any free port (default: %(default)s)"
     )
-    add("--batch-size", type=int, metavar="N", help="windows processed at a time (default: 16; 4 on a CPU)")
     add("--max-megabytes", type=float, default=64, metavar="MB", help="largest upload (default: %(default)s)")
     add(
         "--max-seconds",
