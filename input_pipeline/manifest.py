@@ -59,13 +59,6 @@ class Manifest:
         """Number of sources of the split, rejected ones included."""
         return len(self.rows) + len(self.rejected)
 
-    def fingerprint(self) -> str:
-        """Return a SHA-256 over the accepted rows, equal exactly if the prepared clips are the same."""
-        digest = hashlib.sha256()
-        for row in self.rows:
-            digest.update(_line(row).encode())
-        return digest.hexdigest()
-
     def write(self, path: Path) -> None:
         """Write the rows, then the rejected sources."""
         with path.open("w", encoding="utf-8") as file:
@@ -87,10 +80,13 @@ def read(path: Path) -> Manifest:
 
 
 def fingerprint(paths_and_rows: Iterable[tuple[Path, int]]) -> str:
-    """Return the `Manifest.fingerprint` of several files joined, of which each has this number of rows.
+    """Return a SHA-256 over the accepted rows of files, equal exactly if the prepared clips are the same.
 
-    The fingerprint is that of the lines that `Manifest.write` wrote, so they need not be made again: for
-    AudioSet's 2 million clips that would take 20 s longer, in each process and at each start.
+    It is that of the lines that `Manifest.write` wrote. To make them again from the rows would take much
+    longer for millions of clips, in each process and at each start.
+
+    Args:
+      paths_and_rows: each file and its number of accepted rows, which are its first lines.
     """
     digest = hashlib.sha256()
     for path, rows in paths_and_rows:

@@ -93,7 +93,7 @@ def summary(prepared: Prepared) -> Iterator[str]:
         clipped = sum(row.clipped > 0 for row in manifest.rows)
         yield (
             f"{split}: {len(manifest.rows)} of {manifest.listed} clips, "
-            f"fingerprint {manifest.fingerprint()[:12]}"
+            f"fingerprint {prepared.fingerprint(split)[:12]}"
             + (f", {clipped} clips have clipped samples" if clipped else "")
         )
     yield str(prepared.folder)
