@@ -2,7 +2,7 @@
 
     python -m rann_jax.main --config configs/quickstart.py --workdir runs/quickstart
 
-Measured on one core of an Intel Xeon: accuracy 0.985 on the 200 test clips after 2.8 minutes.
+Measured on two cores of an AMD EPYC: accuracy 0.975 on the 200 test clips after 71 seconds, start included.
 """
 
 from ml_collections import ConfigDict
