@@ -1,6 +1,6 @@
 """Make a small AudioSet: 2000 multi-label clips of 10 s, mixed from ESC-50, in AudioSet's official layout.
 
-    python -m benchmarks.audioset_rehearsal --data_dir ESC50 --out DIR
+    python -m benchmarks.audioset_rehearsal --data-dir ESC50 --out DIR
     python -m rann_jax.main --config configs/audioset.py:size=small,classes=50 \\
         --config.data_dir=DIR --workdir W
 
@@ -11,7 +11,6 @@ drawn with weights 1 / rank, so that some are far more frequent, as in AudioSet,
 has something to do.
 """
 
-import argparse
 import base64
 import csv
 import hashlib
@@ -23,6 +22,7 @@ import numpy as np
 import soundfile
 
 from input_pipeline import audio
+from rann_jax.command_line import Parser
 
 SPLITS = {"balanced_train": (1600, ("1", "2", "3", "4")), "eval": (400, ("5",))}
 RATE, SECONDS = 16000, 10
@@ -79,8 +79,8 @@ def machine_id(target: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data_dir", required=True, type=Path, help="ESC-50: meta.csv and audio/")
+    parser = Parser("benchmarks.audioset_rehearsal", __doc__)
+    parser.add_argument("--data-dir", required=True, type=Path, help="ESC-50: meta.csv and audio/")
     parser.add_argument("--out", required=True, type=Path, help="folder to write, which must not exist")
     args = parser.parse_args()
     with (args.data_dir / "meta.csv").open() as file:

@@ -10,7 +10,6 @@ clip by clip, in the same ranges; a ratio above 1 means that ours is faster. Cal
 reported. The sounds are synthesised at 44.1 kHz.
 """
 
-import argparse
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from benchmarks import machine
 from benchmarks.features import SR, synthesise
 from configs import esc50
 from rann_jax import augment, models, optimizer, steps
+from rann_jax.command_line import Parser
 from rann_jax.compiler import suited, xla_options
 from rann_jax.features import front_end
 from rann_jax.state import create_state
@@ -125,7 +125,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser("benchmarks.augment", __doc__)
     parser.add_argument("--network", default="rann-4x4-4", help="a RANN (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=7)

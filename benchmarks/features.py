@@ -31,6 +31,7 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.feature_cases import CASES, SR, Case, shared
+from rann_jax.command_line import Parser
 
 SECONDS = 8
 # A contender that has taken this long is not called again in its line. If its first call alone took longer,
@@ -213,9 +214,7 @@ def error_table(lines: list[dict[str, Any]]) -> str:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("benchmarks.features", __doc__.splitlines()[0])
     names = [case.name for case in CASES]
     parser.add_argument("--features", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 16])

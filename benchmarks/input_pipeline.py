@@ -1,6 +1,6 @@
 """Time the input pipeline in clips per second: against PANNs' loader, and while a network trains.
 
-    python -m benchmarks.input_pipeline --data_dir ESC10 --json benchmarks/results/input_pipeline_cpu.json
+    python -m benchmarks.input_pipeline --data-dir ESC10 --json benchmarks/results/input_pipeline_cpu.json
 
 ESC10 is a copy of ESC-10. There are two subjects, each measured with warm caches:
 
@@ -30,6 +30,7 @@ import numpy as np
 import psutil
 
 from benchmarks import machine
+from rann_jax.command_line import Parser
 
 RATE, CLIP_SECONDS, CROP_SECONDS, BATCH = 32000, 10, 8, 32
 CLIPS = 400
@@ -229,8 +230,8 @@ def network(esc10: Path, repeats: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data_dir", type=Path, help="copy of ESC-10 in the official layout (required)")
+    parser = Parser("benchmarks.input_pipeline", __doc__)
+    parser.add_argument("--data-dir", type=Path, help="copy of ESC-10 in the official layout (required)")
     parser.add_argument("--subjects", default="reading,network", help="reading, network, or both (default)")
     parser.add_argument(
         "--work", type=Path, default=Path("/tmp/input_pipeline_benchmark"), help="folder for clips"
@@ -243,7 +244,7 @@ def main() -> None:
         print(json.dumps(measure(args.side, args.work)))
         return
     if args.data_dir is None:
-        parser.error("--data_dir is missing: name a copy of ESC-10")
+        parser.error("--data-dir is missing: name a copy of ESC-10")
     args.work.mkdir(exist_ok=True)
     subjects = args.subjects.split(",")
     figures: dict[str, object] = {}
@@ -254,7 +255,7 @@ def main() -> None:
     print(json.dumps(figures, indent=2))
     if args.json:
         kept = json.loads(args.json.read_text()) if args.json.exists() else {}
-        shown = ["--data_dir", "ESC10", "--subjects", args.subjects, "--repeats", str(args.repeats)]
+        shown = ["--data-dir", "ESC10", "--subjects", args.subjects, "--repeats", str(args.repeats)]
         about = machine.about("benchmarks.input_pipeline", shown, ("array-record", "grain", "h5py", "torch"))
         kept |= {name: {**about, "figures": value} for name, value in figures.items()}
         args.json.write_text(json.dumps(kept, indent=2) + "\n")

@@ -5,7 +5,7 @@ workload that does not fit ends a row but not the run. Each round times ours, pl
 its forward and backward pass through torch.compile. In the second round, ours finds its program in the
 compilation cache that the first round has filled.
 
-With --huge_pages, all processes run with a setting of glibc's allocator that spares both sides most page
+With --huge-pages, all processes run with a setting of glibc's allocator that spares both sides most page
 faults; without it, they run as users' processes do. Each row of the JSON has the load before it and how many
 cores other programs kept busy meanwhile.
 """
@@ -28,6 +28,7 @@ import jax
 
 from benchmarks import machine
 from benchmarks.workload import FEATURES, WAVEFORM, Workload, network_name
+from rann_jax.command_line import Parser
 
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "torchlibrosa", "panns-inference")
 
@@ -108,9 +109,9 @@ DRY = [
 ]
 
 
-def parser(doc: str | None) -> argparse.ArgumentParser:
+def parser(program: str, doc: str | None) -> Parser:
     """Return the parser of both programs; an option of None gets the device's default."""
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = Parser(program, doc)
     made.add_argument("--networks", nargs="+", type=network_name, help="rann-... and cnn14")
     made.add_argument("--sources", nargs="+", choices=(WAVEFORM, FEATURES), default=[WAVEFORM, FEATURES])
     made.add_argument("--batch", nargs="+", type=int, help="clips per step")
@@ -120,19 +121,19 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     made.add_argument("--repeats", type=int, help="readings of the clock in a round")
     made.add_argument("--rounds", type=int, default=2, help="rounds of all sides (default: %(default)s)")
     made.add_argument(
-        "--torch_compile",
+        "--torch-compile",
         choices=MODES,
         default="default",
         help="mode of torch.compile (on a CPU it needs a C++ compiler), or none (default: %(default)s)",
     )
     made.add_argument(
-        "--huge_pages",
+        "--huge-pages",
         action="store_true",
         help="run both sides with huge pages and with memory that is kept from step to step, by"
         " GLIBC_TUNABLES (Linux with glibc 2.35); it changes PyTorch's times the most (default: without, as"
         " users run)",
     )
-    made.add_argument("--dry_run", action="store_true", help="trace and lower for CUDA, time nothing")
+    made.add_argument("--dry-run", action="store_true", help="trace and lower for CUDA, time nothing")
     made.add_argument("--json", type=Path, help="also write all figures here")
     return made
 
@@ -293,7 +294,7 @@ def dry_row(workload: Workload) -> dict[str, Any]:
 
 def main(kind: str, module: str, doc: str | None, arguments: Sequence[str] | None) -> None:
     """Measure every workload that the command line names, and print both tables."""
-    made = parser(doc)
+    made = parser(module, doc)
     options = made.parse_args(arguments)
     if options.dry_run:
         options = with_defaults(options, jax.default_backend())
@@ -302,7 +303,7 @@ def main(kind: str, module: str, doc: str | None, arguments: Sequence[str] | Non
     try:
         settings = huge_pages() if options.huge_pages else {}
     except ValueError as error:
-        made.error(f"argument --huge_pages: {error}")
+        made.error(f"argument --huge-pages: {error}")
     dtype = [options.dtype] if options.dtype else []
     ceilings = in_process("benchmarks.machine", *dtype, settings=settings)
     options = with_defaults(options, ceilings["platform"])

@@ -10,7 +10,6 @@ windows of its own, so it is given the same ones. Weights are random. Times are 
 that JAX is faster.
 """
 
-import argparse
 import functools
 import json
 import math
@@ -32,6 +31,7 @@ from tqdm import tqdm
 from benchmarks import machine
 from configs.base import base
 from input_pipeline import audio
+from rann_jax.command_line import Parser
 from rann_jax.config_file import load_config_file
 from rann_jax.events import Choice
 from rann_jax.experiment import build
@@ -117,9 +117,7 @@ def measure(system: str, path: Path, at_once: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure all systems in turns, each by running this program with --system."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("benchmarks.predict", __doc__)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--batch", type=int, default=4, help="windows at a time (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)

@@ -26,6 +26,7 @@ import numpy as np
 from benchmarks import machine
 from configs.quickstart import get_config
 from rann_jax import compilation_cache, distributed
+from rann_jax.command_line import Parser
 from rann_jax.experiment import build
 from rann_jax.train import sharded_step
 
@@ -85,7 +86,7 @@ def readable(row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser("benchmarks.scaling", __doc__)
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--batch", type=int, default=4, help="clips per device")
     parser.add_argument("--repeats", type=int, default=7)

@@ -8,13 +8,12 @@ Each stage is compiled and timed alone, forward and backward, from random activa
 are 2 per multiply-add and three times the forward pass. Bytes are XLA's estimate of what the compiled stage
 reads and writes. The floor of a stage is the longer of two times: its FLOPs at the speed of a large matrix
 product and its bytes at the speed of a plain addition, both measured here; `bound` names the longer one. The
-last row is the whole step from feature images, with Adam and moving averages. --dry_run compiles and counts
+last row is the whole step from feature images, with Adam and moving averages. --dry-run compiles and counts
 but times nothing; so does --topology, for one chip of a TPU slice that need not be present (extra `tpu`). It
 adds memory for temporaries and the cycles that the TPU compiler expects; --lanes 1 shows what packing columns
 saves (`rann_jax/models/convolution/packed.py`).
 """
 
-import argparse
 import dataclasses
 import functools
 import json
@@ -29,6 +28,7 @@ from jax.sharding import SingleDeviceSharding
 
 from benchmarks import machine, ours
 from benchmarks.workload import FEATURES, TRAINING, Workload
+from rann_jax.command_line import Parser
 from rann_jax.compile import expected_cycles, tpu_devices
 from rann_jax.compiler import suited, xla_options
 from rann_jax.experiment import Experiment
@@ -202,12 +202,12 @@ def shown(value: Any, head: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser("benchmarks.stages", __doc__)
     parser.add_argument("--network", default="rann-4x4-2", help="a RANN (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--dry_run", action="store_true", help="compile and count only")
+    parser.add_argument("--dry-run", action="store_true", help="compile and count only")
     parser.add_argument("--topology", help="count for one chip of this TPU slice, as in v5e:2x2")
     parser.add_argument("--lanes", type=int, help="channels to fill by packing (default: the device's)")
     parser.add_argument("--json", type=Path, help="also write the table here")

@@ -18,7 +18,7 @@ is tracing and compiling; `from cache` is the same in a second process that find
 on the device) / (step on fresh data). For this, --steps steps (1 by default on a CPU) are dispatched without
 waiting for each other.
 
---dry_run builds both sides, lowers ours for CUDA and runs PyTorch's on the meta device, without allocating a
+--dry-run builds both sides, lowers ours for CUDA and runs PyTorch's on the meta device, without allocating a
 batch.
 """
 

@@ -2,7 +2,7 @@
 
   python -m rann_jax.compile --config configs/audioset.py --topology v5e:4x4
 
-compiles for a TPU v5e slice on any Linux machine (extra `tpu`), in a few minutes. With --cpu_devices 8 it
+compiles for a TPU v5e slice on any Linux machine (extra `tpu`), in a few minutes. With --cpu-devices 8 it
 compiles for that many simulated CPU devices instead. Config overrides work as in rann_jax.main:
 --config.batch_size=256 --config.model.remat=True. The exit code is 1 if the step does not fit.
 """
@@ -20,6 +20,7 @@ from jax.experimental import topologies
 
 from rann_jax import distributed
 from rann_jax.collectives import traffic
+from rann_jax.command_line import Parser
 from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     jax.config.update("jax_platforms", "cpu")
     if options.cpu_devices is not None:
         if options.cpu_devices < 1:
-            raise ConfigError(f"--cpu_devices={options.cpu_devices}: it must be at least 1")
+            raise ConfigError(f"--cpu-devices={options.cpu_devices}: it must be at least 1")
         jax.config.update("jax_num_cpu_devices", options.cpu_devices)
     config = load_config_file(options.config, overrides)
     experiment = build(config)
@@ -116,17 +117,12 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m rann_jax.compile",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("rann_jax.compile", __doc__)
     parser.add_argument("--config", required=True, help="configs/NAME.py[:presets]")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--topology", help="a TPU slice, such as v5e:4x4 or v6e:16x16")
-    target.add_argument("--cpu_devices", type=int, help="number of simulated CPU devices")
+    target.add_argument("--cpu-devices", type=int, help="number of simulated CPU devices")
     return parser
 
 

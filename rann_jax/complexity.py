@@ -1,7 +1,7 @@
 """Print what networks cost, next to the numbers of the deck's Table XII.
 
   python -m rann_jax.complexity                            every network of that table
-  python -m rann_jax.complexity rann-4x4-1 --num_classes 50
+  python -m rann_jax.complexity rann-4x4-1 --num-classes 50
 
 That table mixes two units. Its RANN rows count multiply-adds (MACs) of the network for t_c seconds. Its PANNs
 rows count FLOPs for 10 s: 2 per multiply-add, STFT included, 2 per output value of a BatchNorm, and for
@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from rann_jax.command_line import Parser
 from rann_jax.models import Complexity, complexity
 from rann_jax.program import guarded
 
@@ -51,14 +52,10 @@ def row(name: str, cost: Complexity) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return 0, or 2 if the user can fix the error."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rann_jax.complexity",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("rann_jax.complexity", __doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="networks; default: those of Table XII")
     parser.add_argument(
-        "--num_classes", type=int, default=527, help="number of classes (default: %(default)s)"
+        "--num-classes", type=int, default=527, help="number of classes (default: %(default)s)"
     )
     options = parser.parse_args(arguments)
     return guarded(lambda: run(options), also=(ValueError,))
@@ -71,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
       ValueError: there is no such network, or the number of classes is invalid.
     """
     if options.num_classes < 1:
-        raise ValueError(f"--num_classes={options.num_classes}: it must be at least 1")
+        raise ValueError(f"--num-classes={options.num_classes}: it must be at least 1")
     costs = {n: complexity(n, num_classes=options.num_classes) for n in options.names or TABLE_XII}
     print(HEADER)
     for name, cost in costs.items():

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from input_pipeline.datasets.source import check_classes, read_table
 from rann_jax import environment, pretrained
+from rann_jax.command_line import Parser
 from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
@@ -98,13 +99,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> 
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m rann_jax.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("rann_jax.convert", __doc__)
     parser.add_argument("file", metavar="FILE", type=Path, help="PyTorch file (.pth) or .safetensors")
     parser.add_argument("--config", required=True, help="configs/NAME.py[:presets] of the network")
     parser.add_argument("--labels", type=Path, metavar="CSV", help=f"default: {CLASSES_FILE} beside FILE")

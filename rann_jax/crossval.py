@@ -33,6 +33,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from rann_jax import child, crossval_tables, environment, predictions, significance
+from rann_jax.command_line import Parser
 from rann_jax.config_file import collecting_notes, load_config_file
 from rann_jax.crossval_cells import SPLIT, Cell, finished, grid, parse_folds
 from rann_jax.errors import ConfigError
@@ -163,13 +164,8 @@ def _resumable(options: argparse.Namespace, overrides: Sequence[str], command: s
         return INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m rann_jax.crossval",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("rann_jax.crossval", __doc__)
     parser.add_argument(
         "--config", required=True, help="configs/NAME.py[:presets]; it must have the presets feature and fold"
     )

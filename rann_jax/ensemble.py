@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rann_jax import comparison, fusion, fusion_table, fusion_weights, predictions, significance
+from rann_jax.command_line import Parser
 from rann_jax.comparison import Weights
 from rann_jax.errors import ConfigError
 from rann_jax.predictions import Predictions
@@ -124,12 +125,8 @@ def _weights(options: argparse.Namespace, models: Mapping[str, Predictions]) -> 
     return fusion_weights.fitted_on(others, next(iter(models.values())))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m rann_jax.ensemble",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser() -> Parser:
+    parser = Parser("rann_jax.ensemble", __doc__)
     parser.add_argument("runs", metavar="WORKDIR", type=Path, nargs="+", help="workdirs of trained models")
     parser.add_argument("--rules", default="all", help="all, or some: wa,ds,ids,murphy,deng")
     parser.add_argument("--subsets", default="all", help="all, or some: log_mel+mfcc,(log_mel+wavegram)+cqt")

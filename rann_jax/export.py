@@ -34,6 +34,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from rann_jax import compilation_cache
+from rann_jax.command_line import Parser
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
 from rann_jax.program import guarded, require
@@ -182,12 +183,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m rann_jax.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser() -> Parser:
+    parser = Parser("rann_jax.export", __doc__)
     parser.add_argument("workdir", metavar="WORKDIR", type=Path, help="workdir of a trained model")
     parser.add_argument("--to", choices=tuple(FORMATS), required=True, help="the format")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: WORKDIR/export")

@@ -177,7 +177,10 @@ def main() -> None:
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     with explaining(argv), collecting_notes() as notes:
-        rest = flags.FLAGS(argv)
+        try:
+            rest = flags.FLAGS(argv)
+        except SystemExit:  # --help and its relatives; to abseil, who asks for help has failed
+            raise SystemExit(0) from None
         check_keys(flags.FLAGS)
     for line in notes if _NOTES.value else ():
         print(line, file=sys.stderr)

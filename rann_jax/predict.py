@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from input_pipeline import audio
 from rann_jax import compilation_cache
+from rann_jax.command_line import Parser
 from rann_jax.errors import ConfigError
 from rann_jax.events import Choice
 from rann_jax.listener import Listener
@@ -46,13 +47,8 @@ of stderr), 2 if nothing could be done.
 """
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m rann_jax.predict",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser() -> Parser:
+    parser = Parser("rann_jax.predict", __doc__, epilog=EXAMPLES)
     add = parser.add_argument
     add("workdir", metavar="WORKDIR", type=Path, help="workdir of a trained model; more may follow")
     add(

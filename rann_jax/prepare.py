@@ -34,6 +34,7 @@ from input_pipeline.estimate import Estimate, estimate
 from input_pipeline.plan import plan, prepared_root
 from input_pipeline.prepare import prepare
 from input_pipeline.prepared import Prepared
+from rann_jax.command_line import Parser
 from rann_jax.config_file import load_config_file
 from rann_jax.experiment import data_options
 from rann_jax.program import guarded
@@ -123,13 +124,8 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m rann_jax.prepare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("rann_jax.prepare", __doc__)
     parser.add_argument("--config", required=True, help="configs/NAME.py[:presets]")
     parser.add_argument("--dry-run", action="store_true", help="print clips, hours, bytes; prepare nothing")
     parser.add_argument("--beam", help="flags of an Apache Beam runner to prepare with, as one argument")

@@ -127,7 +127,7 @@ def test_traffic_of_a_gradient_in_parts():
 
 
 def test_the_step_of_a_config(capsys):
-    arguments = ["--config", "tests/two_blocks.py", "--cpu_devices", "8", "--config.accumulate=2"]
+    arguments = ["--config", "tests/two_blocks.py", "--cpu-devices", "8", "--config.accumulate=2"]
     assert compiler.main([*arguments, "--config.batch_size=16"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("two_blocks, batch 16, on 8 x cpu (data=8)\n")
@@ -140,12 +140,12 @@ def test_the_step_of_a_config(capsys):
     ("arguments", "says"),
     [
         (
-            ["--cpu_devices", "8", "--config.batch_size=12"],
+            ["--cpu-devices", "8", "--config.batch_size=12"],
             "config.batch_size=12 cannot be split evenly over 8",
         ),
-        (["--cpu_devices", "0"], "--cpu_devices=0: it must be at least 1"),
-        (["--cpu_devices", "-1"], "--cpu_devices=-1: it must be at least 1"),
-        (["--cpu_devices", "8", "please"], "'please' is not understood"),
+        (["--cpu-devices", "0"], "--cpu-devices=0: it must be at least 1"),
+        (["--cpu-devices", "-1"], "--cpu-devices=-1: it must be at least 1"),
+        (["--cpu-devices", "8", "please"], "'please' is not understood"),
         (["--topology", "v5e:none"], "--topology v5e:none: "),
     ],
 )

@@ -343,6 +343,7 @@ def test_missing_workdir():
 
 def test_help_shows_an_example():
     result = rann("--help")
+    assert result.returncode == 0
     assert "--config configs/quickstart.py" in result.stdout
     assert "--mode" in result.stdout
 

@@ -103,7 +103,7 @@ def test_a_finished_copy_is_only_described(sounds, capsys):
     [
         (["--config.prepare.storage=mp3", "--dry-run"], "config.prepare.storage='mp3'"),
         (["--config.data_dir=/absent", "--dry-run"], "config.data_dir: /absent does not exist"),
-        (["--dry_run"], "'--dry_run' is not understood"),
+        (["--dry-runs"], "'--dry-runs' is not understood"),
         (["--config.sample_rate=0"], "config.sample_rate must be a whole number of at least 1, not 0"),
         (["--config.prepare.workers=-2", "--dry-run"], "config.prepare.workers must be a whole number"),
         (["--config.splits.train=fold99", "--dry-run"], "config.splits: unknown split 'fold99'"),

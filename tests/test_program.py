@@ -68,7 +68,7 @@ def test_other_device_errors_are_raised():
 
 def test_a_step_that_does_not_fit_is_reported(monkeypatch, capsys):
     monkeypatch.setattr(compiler, "compiled_step", failing(TPU))
-    arguments = ["--config", "tests/two_blocks.py", "--cpu_devices", "8"]
+    arguments = ["--config", "tests/two_blocks.py", "--cpu-devices", "8"]
     assert compiler.main(arguments) == 1
     assert "does not fit: Used 21.08G of 15.75G hbm." in capsys.readouterr().out
 

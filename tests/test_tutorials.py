@@ -55,7 +55,7 @@ ADDED = {
 # Part of a command -> its replacement. Compiling for a TPU would need the TPU compiler and take minutes.
 INSTEAD = {
     "--features log_mel,mfcc,cqt --folds 1-5": "--features log_mel --folds 1",
-    "--topology v5e:4x4 --config.batch_size=128": "--cpu_devices 8 --config.batch_size=8",
+    "--topology v5e:4x4 --config.batch_size=128": "--cpu-devices 8 --config.batch_size=8",
 }
 # Named like the published file, but CNN14 with a sixteenth of its channels and random weights.
 WEIGHTS = "Cnn14_mAP=0.431.pth"

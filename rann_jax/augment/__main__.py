@@ -11,6 +11,7 @@ from scipy.io import wavfile
 
 from input_pipeline.audio import pad_or_crop
 from rann_jax.augment.demonstration import NAMES, Example, demonstrate, draw
+from rann_jax.command_line import Parser
 from rann_jax.excerpt import read
 from rann_jax.program import guarded
 from rann_jax.tag_output import shown
@@ -40,13 +41,8 @@ Any sound file that libsndfile can read works (wav, flac, ogg, mp3, aiff...); ch
 """
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m rann_jax.augment",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser() -> Parser:
+    parser = Parser("rann_jax.augment", DESCRIPTION, epilog=EXAMPLES)
     add = parser.add_argument
     add("file", metavar="FILE", type=Path, help="the recording")
     add(

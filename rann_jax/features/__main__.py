@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from rann_jax.command_line import Parser
 from rann_jax.excerpt import read
 from rann_jax.features.plot import draw
 from rann_jax.program import guarded
@@ -33,13 +34,8 @@ Any sound file that libsndfile can read works (wav, flac, ogg, mp3, aiff...); ch
 """
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m rann_jax.features",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser() -> Parser:
+    parser = Parser("rann_jax.features", DESCRIPTION, epilog=EXAMPLES)
     parser.add_argument("file", metavar="FILE", type=Path, help="the recording")
     parser.add_argument(
         "--out",

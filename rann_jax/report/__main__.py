@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rann_jax import significance
+from rann_jax.command_line import Parser
 from rann_jax.environment import command_line
 from rann_jax.program import guarded
 from rann_jax.report import collect, page
@@ -46,12 +47,8 @@ def write(workdir: Path, out: Path, *, command: str, draws: int) -> list[Path]:
     return written
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m rann_jax.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser() -> Parser:
+    parser = Parser("rann_jax.report", __doc__)
     parser.add_argument(
         "workdir", metavar="WORKDIR", type=Path, help="workdir of a run or of rann_jax.crossval"
     )

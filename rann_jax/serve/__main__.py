@@ -36,6 +36,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rann_jax import compilation_cache
+from rann_jax.command_line import Parser
 from rann_jax.errors import ConfigError
 from rann_jax.program import guarded, require
 from rann_jax.tagger_ensemble import DEFAULT_RULE, add_model_options, load
@@ -44,12 +45,8 @@ STOP_SECONDS = 5  # (ours) that requests have to end by themselves when the serv
 LOCAL = ("127.0.0.1", "localhost", "[::1]")  # names of this machine for itself
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m rann_jax.serve",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser() -> Parser:
+    parser = Parser("rann_jax.serve", __doc__)
     add = parser.add_argument
     add("workdirs", metavar="WORKDIR", type=Path, nargs="+", help="workdir of a trained model")
     add_model_options(parser)

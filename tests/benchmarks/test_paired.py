@@ -152,7 +152,7 @@ def test_huge_pages_reach_all_processes_and_are_recorded(monkeypatch, tmp_path, 
     file = tmp_path / "out.json"
     command = ["--networks", "cnn14", "--sources", "features", "--batch", "2", "--rounds", "1"]
     wanted = f"{given}:{paired.HUGE_PAGES}".lstrip(":")
-    for option, setting in [([], None), (["--huge_pages"], wanted)]:
+    for option, setting in [([], None), (["--huge-pages"], wanted)]:
         train_step.main([*command, *option, "--json", str(file)])
         assert tunables == [setting] * 4  # ceilings, ours, PyTorch, torch.compile
         written = json.loads(file.read_text())
@@ -173,14 +173,16 @@ def test_a_system_without_huge_pages_is_refused(monkeypatch, capsys, pages, libr
     monkeypatch.setattr(paired.platform, "libc_ver", lambda: library)
     pages.write_text(kernel)
     with pytest.raises(SystemExit) as stop:
-        inference.main(["--huge_pages"])
+        inference.main(["--huge-pages"])
     assert stop.value.code == 2
-    assert f"argument --huge_pages: {says}" in capsys.readouterr().err
+    assert f"argument --huge-pages: {says}" in capsys.readouterr().err
 
 
 def test_defaults_depend_on_the_device():
     def of(platform, *arguments):
-        options = paired.with_defaults(paired.parser("").parse_args(arguments), platform)
+        options = paired.with_defaults(
+            paired.parser("benchmarks.train_step", "").parse_args(arguments), platform
+        )
         return list(paired.workloads(TRAINING, options))
 
     assert len(of("cpu")) == 12

@@ -159,7 +159,7 @@ def test_failures_of_a_twin_are_named(monkeypatch):
     ],
 )
 def test_dry_run_of_a_gpu_workload(program, network, source, parameters, tflop, capsys):
-    arguments = ["--dry_run", "--networks", network, "--sources", source, "--batch", "256"]
+    arguments = ["--dry-run", "--networks", network, "--sources", source, "--batch", "256"]
     program.main([*arguments, "--dtype", "bfloat16", "--seconds", "10"])
     last = capsys.readouterr().out.splitlines()[-1]
     assert [cell.strip() for cell in last.strip("|").split("|")][:5] == [

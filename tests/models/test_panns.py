@@ -137,5 +137,5 @@ def test_the_program_refuses_an_unknown_name(capsys):
 @pytest.mark.fast
 def test_the_program_refuses_an_invalid_number_of_classes(capsys):
     for number in ("0", "-5"):
-        assert complexity.main(["rann-4x4-1", "--num_classes", number]) == 2
-        assert capsys.readouterr().err == f"error: --num_classes={number}: it must be at least 1\n"
+        assert complexity.main(["rann-4x4-1", "--num-classes", number]) == 2
+        assert capsys.readouterr().err == f"error: --num-classes={number}: it must be at least 1\n"
