@@ -2,7 +2,7 @@
 
 import csv
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,7 +69,8 @@ class Timeline:
     def events(self, threshold: float, top: int | None = None) -> list[Event]:
         """Return the runs of consecutive windows in which a class reaches the threshold, by their starts.
 
-        They are those that `rann_jax.predict --audacity` and `--raven` write.
+        They are those that `rann_jax.predict --audacity` and `--raven` write. An event that lasts longer than
+        a part of a timeline ends with it; `events_in` takes all parts together.
 
         Args:
           threshold: least probability, 0 to 1.
@@ -78,9 +79,7 @@ class Timeline:
         Raises:
           ValueError: the threshold or `top` is out of range.
         """
-        events = Events(self.labels, Choice(len(self.labels) if top is None else top, threshold))
-        found = [*events.add(self.starts, self.stops, self.probabilities), *events.rest()]
-        return sorted(found, key=lambda event: event.start)
+        return sorted(events_in([self], threshold, top), key=lambda event: event.start)
 
     def to_csv(self, path: str | Path) -> None:
         """Write a table that replaces `path`, one row per window, as `rann_jax.predict --csv` does.
@@ -94,6 +93,25 @@ class Timeline:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(csv_head(self.labels, with_conflict=self.conflict is not None))
             writer.writerows(csv_rows(self))
+
+
+def events_in(parts: Iterable[Timeline], threshold: float, top: int | None = None) -> Iterator[Event]:
+    """Yield the events of one sound whose timeline comes in parts, as soon as they have ended.
+
+    Args:
+      parts: consecutive parts of a timeline, as `Tagger.stream` and `stream_file` yield them.
+      threshold, top: as for `Timeline.events`.
+
+    Raises:
+      ValueError: the threshold or `top` is out of range.
+    """
+    events: Events | None = None
+    for part in parts:
+        if events is None:
+            events = Events(part.labels, Choice(len(part.labels) if top is None else top, threshold))
+        yield from events.add(part.starts, part.stops, part.probabilities)
+    if events is not None:
+        yield from events.rest()
 
 
 def most_probable(labels: Sequence[str], probabilities: np.ndarray, k: int | None = None) -> dict[str, float]:

@@ -25,7 +25,7 @@ def test_submodules_are_attributes():
     assert printed(f"print([getattr(rann_jax, name).__name__ for name in {names}])") == str(
         [f"rann_jax.{name}" for name in names]
     )
-    assert set(names) | {"Tagger", "TaggerEnsemble"} <= set(dir(rann_jax))
+    assert set(names) | {"Tagger", "TaggerEnsemble", "events_in"} <= set(dir(rann_jax))
 
 
 def test_unknown_names_are_refused():

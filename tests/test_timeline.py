@@ -1,11 +1,12 @@
 """A timeline: its tags, events and table, and what Python itself asks of it."""
 
 import csv
+import itertools
 
 import numpy as np
 import pytest
 
-from rann_jax.timeline import Timeline
+from rann_jax.timeline import Timeline, events_in
 from tests.fake_models import Loudness
 
 pytestmark = pytest.mark.fast
@@ -31,10 +32,31 @@ def test_events_are_by_their_starts():
     assert made().events(0.95) == []
 
 
+def part(first: int, last: int) -> Timeline:
+    window = slice(first, last)
+    return Timeline(STARTS[window], STARTS[window] + 2, PROBABILITIES[window], ("dog", "cat"))
+
+
+@pytest.mark.parametrize("cuts", [(0, 4), (0, 1, 4), (0, 2, 3, 4), (0, 1, 2, 3, 4)])
+def test_events_of_parts_are_those_of_the_whole(cuts):
+    parts = [part(*ends) for ends in itertools.pairwise(cuts)]
+    for top in (None, 1):
+        assert sorted(events_in(parts, 0.5, top)) == sorted(made().events(0.5, top))
+
+
+def test_events_of_parts_come_as_soon_as_they_have_ended():
+    parts = iter([part(0, 3), part(3, 4)])
+    assert next(events_in(parts, 0.5)).label == "cat"
+    assert len(next(parts)) == 1  # the second part has not been asked for
+    assert list(events_in([], 0.5)) == []
+
+
 @pytest.mark.parametrize(("threshold", "top"), [(1.5, None), (float("nan"), None), (0.5, 0)])
 def test_impossible_choices_are_refused(threshold, top):
     with pytest.raises(ValueError, match="must be at least 1 and threshold"):
         made().events(threshold, top)
+    with pytest.raises(ValueError, match="must be at least 1 and threshold"):
+        next(events_in([made()], threshold, top))
 
 
 def test_the_top_is_what_tag_returns():
