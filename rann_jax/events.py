@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Choice:
-    """Which classes to report: the `top` most probable that reach the threshold.
+    """Which classes to report: the `top` most probable (None: all) that reach the threshold.
 
     Raises:
       ValueError: `top` is below 1, or the threshold is not between 0 and 1.
@@ -18,17 +18,19 @@ class Choice:
     [True, True, False, False]
     """
 
-    top: int
+    top: int | None
     threshold: float
 
     def __post_init__(self) -> None:
-        if not (self.top >= 1 and 0 <= self.threshold <= 1):
+        if not ((self.top is None or self.top >= 1) and 0 <= self.threshold <= 1):
             raise ValueError(
                 f"top={self.top} must be at least 1 and threshold={self.threshold:g} between 0 and 1"
             )
 
     def mask(self, probabilities: np.ndarray) -> np.ndarray:
         """Return which of the probabilities (..., C) are chosen: (..., C) bool."""
+        if self.top is None:
+            return probabilities >= self.threshold
         order = np.argsort(-probabilities, axis=-1, kind="stable")
         ranks = np.argsort(order, axis=-1, kind="stable")
         return (ranks < self.top) & (probabilities >= self.threshold)

@@ -14,7 +14,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -55,7 +55,12 @@ def _parser() -> Parser:
         "sources", metavar="FILE_OR_FOLDER", type=Path, nargs="+", help="folders are searched for sound files"
     )
     add_model_options(parser)
-    add("--top", type=int, metavar="K", help=f"tags shown for a file (default: {TOP})")
+    add(
+        "--top",
+        type=int,
+        metavar="K",
+        help=f"tags shown for a file (default: {TOP}), classes in events at a time (default: all)",
+    )
     add("--threshold", type=float, metavar="P", help="leave out tags and events below this probability")
     add("--hop", type=float, metavar="SECONDS", help="time between window starts (default: half a window)")
     add("--json", action="store_true", help="JSON lines on stdout instead of the table")
@@ -140,18 +145,18 @@ def check_hop(seconds: float | None, listener: Listener) -> None:
 
 
 def choice_of(options: argparse.Namespace) -> Choice:
-    """Return the choice of classes that the command line asks for.
+    """Return the choice of the classes that are in events, as the command line asks for.
 
     Raises:
       ConfigError: a number is out of range, or label files are wanted but nothing defines an event.
     """
     if (options.audacity or options.raven) and options.top is None and options.threshold is None:
         raise ConfigError(
-            f"--audacity and --raven would call the {TOP} likeliest classes of every window events, however "
-            "unlikely: add --threshold=P, a probability, or --top=K"
+            "--audacity and --raven would call every class of every window an event, however unlikely: add "
+            "--threshold=P, a probability, or --top=K"
         )
     try:
-        return Choice(TOP if options.top is None else options.top, options.threshold or 0.0)
+        return Choice(options.top, options.threshold or 0.0)
     except ValueError as error:
         raise ConfigError("--top must be at least 1 and --threshold between 0 and 1") from error
 
@@ -162,7 +167,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
       ConfigError: the user can fix it; the message is one line.
     """
-    choice = choice_of(options)
+    events = choice_of(options)
+    tags = replace(events, top=events.top or TOP)
     workdirs, sources = split_sources(options.workdir, options.sources)
     places = find_files(sources)
     paths = list(places)
@@ -180,13 +186,13 @@ def run(options: argparse.Namespace) -> int:
         if csv:
             with_conflict = len(workdirs) > 1
             table = stack.enter_context(csv_table(csv, listener.labels, with_conflict=with_conflict))
-        outputs = Outputs(choice, table, folders, places)
+        outputs = Outputs(events, table, folders, places)
         progress = not options.quiet
         for result in tag_files(listener, paths, outputs, hop_seconds=options.hop, show_progress=progress):
             if isinstance(result, Failure):
                 failures.append(result)
                 continue
-            line = json.dumps(result.as_json(choice)) if options.json else result.as_table(choice)
+            line = json.dumps(result.as_json(tags)) if options.json else result.as_table(tags)
             show(line, goes_on=bool(csv or folders))
     for failure in failures:
         print(f"not tagged: {shown(failure.path)}: {failure.reason}", file=sys.stderr)

@@ -108,7 +108,7 @@ def events_in(parts: Iterable[Timeline], threshold: float, top: int | None = Non
     events: Events | None = None
     for part in parts:
         if events is None:
-            events = Events(part.labels, Choice(len(part.labels) if top is None else top, threshold))
+            events = Events(part.labels, Choice(top, threshold))
         yield from events.add(part.starts, part.stops, part.probabilities)
     if events is not None:
         yield from events.rest()

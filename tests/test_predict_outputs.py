@@ -16,6 +16,7 @@ import soundfile
 from rann_jax import predict
 from rann_jax.predict import main
 from rann_jax.tag_output import SUFFIX
+from rann_jax.timeline import WindowProbabilities
 from tests.fake_models import Loudness
 
 pytestmark = pytest.mark.fast
@@ -39,6 +40,37 @@ def test_a_loud_lossy_file_is_tagged(tmp_path, capsys):
     assert np.mean(np.abs(decoded) > 1) > 0.5
     assert main(["model", str(path), "--quiet"]) == 0
     assert "loud.ogg  (1.00 s)" in capsys.readouterr().out
+
+
+class Everything(Loudness):
+    """More classes than tags are shown, all of them certain."""
+
+    labels, task = tuple("abcdefgh"), "tagging"
+
+    def infer(self, windows):
+        return WindowProbabilities(np.full((len(windows), len(self.labels)), 0.9, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("options", "tags", "events"),
+    [
+        (["--threshold", "0.5"], 5, 8),
+        (["--top", "3"], 3, 3),
+        (["--top", "7", "--threshold", "0.5"], 7, 7),
+        (["--threshold", "0.95"], 0, 0),
+    ],
+)
+def test_events_are_not_limited_as_the_tags_shown_are(options, tags, events, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(predict, "load", lambda *_: Everything())
+    path = tmp_path / "a.wav"
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, 8000)
+    soundfile.write(path, wave, 8000)
+    written = [*options, "--json", "--quiet", "--audacity", str(tmp_path / "out")]
+    assert main(["model", str(path), *written]) == 0
+    assert len(json.loads(capsys.readouterr().out)["tags"]) == tags
+    assert len((tmp_path / "out/a.wav.txt").read_text().splitlines()) == events
+    if "--top" not in options:
+        assert len(Everything().timeline(wave, 8000).events(float(options[1]))) == events
 
 
 def test_a_longer_file_takes_no_more_memory(tmp_path, capsys):
