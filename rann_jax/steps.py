@@ -88,11 +88,11 @@ def make_train_step(
     gradient = accumulated(grouped(loss_and_statistics, batch_norm_groups), accumulate)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = state.step_key
+        key, network_key = jax.random.split(state.step_key)
         audio, labels = augment.on_audio(key, to_float(batch["audio"]), batch["labels"], state.step)
         features, labels = augment.on_features(key, front_end(audio), labels, state.step)
         (loss, batch_stats), gradients = gradient(
-            state.params, state.batch_stats, features, labels, jax.random.fold_in(key, 2)
+            state.params, state.batch_stats, features, labels, network_key
         )
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -170,7 +170,7 @@ class Drawing(nn.Module):
 
 @pytest.mark.fast
 def test_dropout_has_a_key_of_its_own_at_every_step():
-    """The third of the step's key, after those of the augmentations of sounds and of images."""
+    """The second half of the step's key; the first is the augmentations'."""
     tx = optimizer.adam(schedule="constant", learning_rate=1e-3, total_steps=4)
     batch = {"audio": jnp.ones((4, 3), jnp.float32), "labels": jnp.eye(CLASSES)}
     model = Drawing()
@@ -179,8 +179,8 @@ def test_dropout_has_a_key_of_its_own_at_every_step():
     @jax.jit
     def step(state):
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        third = {"dropout": jax.random.fold_in(state.step_key, 2)}
-        _, kept = model.apply(variables, batch["audio"], train=True, mutable=["batch_stats"], rngs=third)
+        second = {"dropout": jax.random.split(state.step_key)[1]}
+        _, kept = model.apply(variables, batch["audio"], train=True, mutable=["batch_stats"], rngs=second)
         return train(state, batch)[0], kept["batch_stats"]["drawn"]
 
     state = jax.jit(lambda: create_state(model, tx, batch["audio"], seed=7))()

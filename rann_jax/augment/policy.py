@@ -12,6 +12,7 @@ Every augmentation takes two more options: `probability`, with which an example 
 """
 
 import dataclasses
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -52,19 +53,22 @@ class Scheduled:
     """An augmentation, with how often it applies and until when.
 
     Attributes:
+      name: its name in `AUGMENTATIONS`; its draws depend on it, but not on the run's other augmentations.
       augmentation: the augmentation itself.
       probability: probability with which each example is augmented.
       stops_at: the first step without it; None if it never stops.
     """
 
+    name: str
     augmentation: Augmentation
     probability: float = 1.0
     stops_at: int | None = None
 
     def __call__(
-        self, key: jax.Array, draw_key: jax.Array, x: jax.Array, labels: jax.Array, step: jax.Array | int
+        self, key: jax.Array, x: jax.Array, labels: jax.Array, step: jax.Array | int
     ) -> tuple[jax.Array, jax.Array]:
         """Return x (B, ...) and labels (B, C), with the examples augmented that are drawn at this step."""
+        key, draw_key = jax.random.split(jax.random.fold_in(key, zlib.crc32(self.name.encode())))
         one_by_one = getattr(self.augmentation, "one_by_one", False)
         if self.probability == 1 and self.stops_at is None and not one_by_one:
             return self.augmentation(key, x, labels)
@@ -108,21 +112,31 @@ class Scheduled:
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """The augmentations of a run, in order.
+    """The augmentations of a run, in order, each with a name of its own.
 
     Attributes:
       audio: augmentations of the waveform.
       features: augmentations of the feature image.
+
+    Raises:
+      ValueError: two have the same name, and would draw the same.
     """
 
     audio: tuple[Scheduled, ...] = ()
     features: tuple[Scheduled, ...] = ()
 
+    def __post_init__(self) -> None:
+        names = [scheduled.name for scheduled in (*self.audio, *self.features)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"two augmentations have the name {twice[0]!r} and would draw the same: rename one"
+            )
+
     def on_audio(
         self, key: jax.Array, audio: jax.Array, labels: jax.Array, step: jax.Array | int = 0
     ) -> tuple[jax.Array, jax.Array]:
         """Return waveforms (B, N) and labels (B, C), augmented for this step of training."""
-        return _apply(self.audio, jax.random.fold_in(key, 0), audio, labels, step)
+        return _apply(self.audio, key, audio, labels, step)
 
     def on_features(
         self, key: jax.Array, inputs: Inputs, labels: jax.Array, step: jax.Array | int = 0
@@ -132,7 +146,6 @@ class Policy:
         Raises:
           ValueError: images are to be mixed, but the network also takes the waveforms, which are not mixed.
         """
-        key = jax.random.fold_in(key, 1)
         if not isinstance(inputs, Mapping):
             return _apply(self.features, key, inputs, labels, step)
         if any(isinstance(scheduled.augmentation, FeatureMixup) for scheduled in self.features):
@@ -199,16 +212,14 @@ def _scheduled(name: str, given: Mapping[str, Any], sample_rate: float, total_st
         options["sample_rate"] = sample_rate
     augmentation = cls(**options)
     stops_at = round(until * total_steps) if until < 1 and total_steps is not None else None
-    return Scheduled(augmentation, probability, stops_at)
+    return Scheduled(name, augmentation, probability, stops_at)
 
 
 def _apply(
     schedule: tuple[Scheduled, ...], key: jax.Array, x: jax.Array, labels: jax.Array, step: jax.Array | int
 ) -> tuple[jax.Array, jax.Array]:
-    for number, scheduled in enumerate(schedule):
-        # Numbered after all augmentations, so that whether an example is drawn is independent of its draws.
-        draw_key = jax.random.fold_in(key, len(AUGMENTATIONS) + number)
-        x, labels = scheduled(jax.random.fold_in(key, number), draw_key, x, labels, step)
+    for scheduled in schedule:
+        x, labels = scheduled(key, x, labels, step)
     return x, labels
 
 

@@ -14,7 +14,7 @@ from rann_jax.augment.policy import Policy, Scheduled
 pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("quickly_compiled")]
 
 KEY = jax.random.key(7)
-GAIN = Scheduled(augment.Gain())
+GAIN, SECOND = (Scheduled(name, augment.Gain()) for name in ("gain", "second gain"))
 
 
 def decibels(x: jax.Array) -> np.ndarray:
@@ -28,14 +28,31 @@ def correlation(a, b) -> float:
 def test_two_augmentations_of_a_policy():
     """The variances of two independent draws from U(-6, 6) add up; the same draw twice has double that."""
     ones = jnp.ones((4000, 1))
-    louder, _ = Policy(audio=(GAIN, GAIN)).on_audio(KEY, ones, ones)
+    louder, _ = Policy(audio=(GAIN, SECOND)).on_audio(KEY, ones, ones)
     assert np.var(decibels(louder)) == pytest.approx(2 * 12**2 / 12, rel=0.1)
 
 
 def test_sounds_and_images():
-    chosen, ones = Policy(audio=(GAIN,), features=(GAIN,)), jnp.ones((4000, 1))
+    chosen, ones = Policy(audio=(GAIN,), features=(SECOND,)), jnp.ones((4000, 1))
     drawn = [decibels(apply(KEY, ones, ones)[0]) for apply in (chosen.on_audio, chosen.on_features)]
     assert correlation(*drawn) < 0.1
+
+
+def test_equal_names_would_draw_the_same():
+    with pytest.raises(ValueError, match="two augmentations have the name 'gain'"):
+        Policy(audio=(GAIN,), features=(GAIN,))
+
+
+def test_draws_do_not_depend_on_the_other_augmentations():
+    """Else comparing runs with and without one would change the draws of all."""
+    wave = jax.random.uniform(KEY, (4, 400))
+    options = {"white_noise": {"probability": 0.5}}
+    alone, together = (
+        augment.policy(given, sample_rate=2000).on_audio(KEY, wave, jnp.eye(4))[0]
+        for given in (options, {"roll": {"probability": 0.0}, **options})
+    )
+    np.testing.assert_array_equal(alone, together)
+    assert 0 < (np.asarray(alone) != np.asarray(wave)).any(axis=1).sum() < 4
 
 
 def test_examples_that_are_augmented_one_by_one():
