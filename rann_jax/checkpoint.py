@@ -1,4 +1,4 @@
-"""Save and restore a run; all use of Orbax is here.
+"""Save and restore a run; all that Orbax writes is written here, and read here and in `record`.
 
 A checkpoint is one folder with two items: `state` (every array) and `record` (the position in the data, the
 time spent, and the bundle that inference needs). Orbax writes it under a temporary name and renames it when
@@ -104,8 +104,7 @@ class Checkpoints:
             self._manager.wait_until_finished()  # the score is read from its file
         best = self.best_step
         before = -math.inf if best is None else self._manager.metrics(best)[self._best_metric]
-        with jax.transfer_guard("allow"):  # the training loop's guard is meant for its steps only
-            return distributed.agree(metrics[self._best_metric] > before)
+        return distributed.agree(metrics[self._best_metric] > before)
 
     def save(
         self,

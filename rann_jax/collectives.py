@@ -5,14 +5,19 @@ import re
 from collections.abc import Sequence
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "s64": 8, "u64": 8, "f64": 8}
+# By XLA's names. All of f8e4m3fn, f8e5m2, ... are f8 here.
+BYTES = {"token": 0, "pred": 1, "bf16": 2} | {
+    f"{kind}{8 * size}": size
+    for kind, sizes in {"s": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (1, 2, 4, 8), "c": (8, 16)}.items()
+    for size in sizes
+}
 
 # `%name (parameters) -> SHAPE {` begins a computation: the program, the body of a loop, a branch, ...
 _COMPUTATION = re.compile(r"(?:ENTRY )?%?([\w.-]+) \(.*\) -> .*\{$")
 # `%name = SHAPE opcode(%operand, ...)`; SHAPE is one array or a tuple of them.
 _INSTRUCTION = re.compile(r"\s*(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
-_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+_ARRAY = re.compile(r"\b([a-z]+\d*)(?:e\d+m\d+\w*)?\[([\d,]*)\]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,10 +92,13 @@ def array_bytes(shape: str) -> int:
 
     >>> array_bytes("(f32[2,3]{1,0:T(8,128)}, bf16[4]{0})")
     32
+
+    Raises:
+      KeyError: an element type that is not known here.
     """
     total = 0
     for dtype, dimensions in _ARRAY.findall(shape):
-        size = BYTES.get(dtype, 4)
+        size = BYTES[dtype]
         for dimension in filter(None, dimensions.split(",")):
             size *= int(dimension)
         total += size

@@ -176,7 +176,8 @@ def agree(ok: bool) -> bool:
     """Return whether `ok` is true on every process."""
     if jax.process_count() == 1:
         return ok
-    return bool(multihost_utils.process_allgather(np.asarray(ok)).all())
+    with jax.transfer_guard("allow"):  # as in `total`
+        return bool(multihost_utils.process_allgather(np.asarray(ok)).all())
 
 
 def wait_for_all(what: str, *, seconds: int = WAIT_SECONDS) -> None:

@@ -45,7 +45,8 @@ def check(
     Traceback (most recent call last):
     ValueError: gain: low_db='loud' must be a number
     """
-    parameters = inspect.signature(taker).parameters.items()
+    # Annotations are text in modules that import them from __future__.
+    parameters = inspect.signature(taker, eval_str=True).parameters.items()
     known = {name: parameter.annotation for name, parameter in parameters if name not in but} | dict(
         also or {}
     )

@@ -69,8 +69,8 @@ def unwinding_on_sigterm() -> Iterator[None]:
     A second SIGTERM ends the program at once. Where SIGTERM is ignored, it stays ignored.
     """
     before = signal.getsignal(signal.SIGTERM)
-    # No other thread may set handlers; None is a handler that was not set by Python, such as JAX's.
-    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
+    # No other thread may set handlers.
+    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
         yield
         return
 

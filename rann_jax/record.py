@@ -18,7 +18,7 @@ class Record:
 
     Attributes:
       batches: number of training batches taken so far: the position in the data to resume from.
-      seconds: training time so far, in seconds.
+      seconds: training time so far in seconds, evaluation included, compilation of the step not.
       bundle: config, labels and data fingerprints: all that is needed to use the weights.
       checksum: checksum of the saved arrays; None in checkpoints of versions that did not write one.
       losses: losses of the steps that are in no row of metrics yet, so that a resumed run writes the same

@@ -99,7 +99,8 @@ class _Run:
       config: the run's.
       mesh: the devices.
       start: number of steps done before this process.
-      began: when this process began, by `time.monotonic`, less the training time of earlier ones.
+      began: when this process was ready to train, by `time.monotonic`, less the training time of earlier
+        ones.
       state: the state after the steps so far.
       record: the record of the last checkpoint, or a fresh one.
       train_step: (state, batch) -> (state, metrics); None if no step is left.
@@ -207,7 +208,7 @@ def _started(
         with exiting():
             beginning = begin(source, experiment, prepared.labels) if source else None
             state, record = restore_or_create(experiment, prepared, checkpoints, mesh, beginning)
-            start, began = record.batches, time.monotonic() - record.seconds
+            start = record.batches
             if show_progress:
                 print(introduction(experiment, state, start, beginning), file=sys.stderr)
             batches = stack.enter_context(closing(_batches(experiment, prepared, start)))
@@ -229,7 +230,7 @@ def _started(
             config=config,
             mesh=mesh,
             start=start,
-            began=began,
+            began=time.monotonic() - record.seconds,
             state=state,
             record=record,
             train_step=train_step,

@@ -31,6 +31,9 @@ def test_traffic_of_handwritten_hlo():
     }
     assert array_bytes("pred[5]{0}") == 5
     assert array_bytes("f32[]") == 4
+    assert array_bytes("(c64[2]{0}, c128[1], f8e4m3fn[3]{0}, u32[], token[])") == 16 + 16 + 3 + 4
+    with pytest.raises(KeyError, match="x7"):
+        array_bytes("x7[2]")
 
 
 LOOPS = """
