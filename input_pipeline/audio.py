@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from input_pipeline import ogg
 from input_pipeline.errors import shortened_reason
 from input_pipeline.truncation import truncation
 
@@ -181,11 +182,15 @@ def how_to_convert(name: str) -> str:
 
 
 def _check_whole(source: str | Path | bytes) -> None:
-    """Raise AudioError if a file is shorter than its container states."""
+    """Raise AudioError if a file is shorter than its container states, or a page of it is damaged."""
     with _decoding(), io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
         lacking = truncation(file)
+        file.seek(0)
+        damaged = ogg.damage(file) if not lacking and file.read(4) == b"OggS" else ""
     if lacking:
         raise AudioError(f"truncated: {lacking}")
+    if damaged:
+        raise AudioError(f"damaged: {damaged}")
 
 
 def _check_count(file: soundfile.SoundFile, samples: int) -> None:
@@ -220,8 +225,8 @@ def stream(source: str | Path | bytes) -> Iterator[Stream]:
       source: path of a file, or its bytes.
 
     Raises:
-      AudioError: the file cannot be decoded, is shorter than it states, or its rate is outside RATES (at
-        1 Hz, one block would be resampled to days of sound). While blocks are read: samples are NaN,
+      AudioError: the file cannot be decoded, is shorter than it states, has a damaged page (Ogg), or its
+        rate is outside RATES (at 1 Hz, one block would be resampled to days of sound). While blocks are read: samples are NaN,
         infinite or absurdly large. After the last block: a FLAC file is truncated, which only decoding
         shows, or a file holds integers written as floats without scaling.
     """

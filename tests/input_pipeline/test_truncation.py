@@ -189,3 +189,24 @@ def test_damaged_files_give_sound_or_a_reason(kind):
     assert len(reasons) >= 2
     if KINDS[kind][0] != "OGG":  # pages of Ogg have checksums
         assert decoded >= 5
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("kind", ["vorbis", "opus"])
+@pytest.mark.parametrize("place", ["capture pattern", "position", "sound", "lost page"])
+def test_a_damaged_ogg_page_is_noticed(kind, place):
+    """The decoder leaves the page out, so that the sound would be shorter or wrong without an error."""
+    content = bytearray(written(kind, samples=160000))
+    page = content.index(b"OggS", len(content) // 2)
+    if place == "lost page":
+        del content[page + 100 : content.index(b"OggS", page + 1)]
+    else:
+        content[page + {"capture pattern": 1, "position": 6, "sound": 900}[place]] ^= 1
+    assert reason(bytes(content)) == f"damaged: its page at byte {page} is damaged"
+
+
+@pytest.mark.fast
+def test_ogg_with_a_tag_behind_its_end_is_whole():
+    content = written("vorbis", samples=80000)
+    assert len(audio.decode(content + b"TAG" + bytes(125)).samples) == 80000
+    assert len(audio.decode(content + written("vorbis", samples=80000)).samples) >= 80000  # chained
