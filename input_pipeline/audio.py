@@ -226,9 +226,9 @@ def stream(source: str | Path | bytes) -> Iterator[Stream]:
 
     Raises:
       AudioError: the file cannot be decoded, is shorter than it states, has a damaged page (Ogg), or its
-        rate is outside RATES (at 1 Hz, one block would be resampled to days of sound). While blocks are read: samples are NaN,
-        infinite or absurdly large. After the last block: a FLAC file is truncated, which only decoding
-        shows, or a file holds integers written as floats without scaling.
+        rate is outside RATES (at 1 Hz, one block would be resampled to days of sound). While blocks are read:
+        samples are NaN, infinite or absurdly large. After the last block: a FLAC file is truncated, which
+        only decoding shows, or a file holds integers written as floats without scaling.
     """
     with _decoding():
         file = open_sound(source)

@@ -5,6 +5,7 @@ would be looked at whenever a run starts.
 """
 
 import json
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,12 @@ def record(folder: Path) -> dict[str, Any]:
     try:
         information = json.loads((folder / "dataset_info.json").read_text())
         made: dict[str, Any] = json.loads((folder / "metadata.json").read_text())
+        made["options"] = dict(made["options"])
+        made["sample_rate"] = operator.index(made["sample_rate"])
         return made | {"name": information["name"], "version": information["version"]}
     except FileNotFoundError as error:
         raise damaged(folder, f"it lacks {Path(error.filename).name}") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise damaged(folder, "dataset_info.json or metadata.json is cut off") from error
 
 

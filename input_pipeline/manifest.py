@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from input_pipeline.errors import DataError
 
@@ -67,15 +68,23 @@ class Manifest:
 
 
 def read(path: Path) -> Manifest:
-    """Read a file that `Manifest.write` wrote."""
-    rows, rejected = [], []
+    """Read a file that `Manifest.write` wrote.
+
+    Raises:
+      ValueError: the file is cut off, or is something else.
+    """
+    rows: list[Row] = []
+    rejected: list[Rejected] = []
     with path.open(encoding="utf-8") as file:
-        for line in file:
-            fields = json.loads(line)
-            if "reason" in fields:
-                rejected.append(Rejected(**fields))
-            else:
-                rows.append(Row(**fields | {"labels": tuple(fields["labels"])}))
+        try:
+            for line in file:
+                read = _read_line(line)
+                if isinstance(read, Row):
+                    rows.append(read)
+                else:
+                    rejected.append(read)
+        except (TypeError, KeyError, RecursionError) as error:
+            raise ValueError(f"a line is not that of a manifest: {error}") from error
     return Manifest(tuple(rows), tuple(rejected))
 
 
@@ -151,6 +160,21 @@ def check_shares(
         f"config.prepare.max_failed_share={max_failed_share:g}, "
         f"all listed in {' and '.join(places)}: {mend}"
     )
+
+
+def _read_line(line: str) -> Row | Rejected:
+    """Return what a line holds; its types are checked where others would fail only later, or never.
+
+    Raises:
+      ValueError, TypeError, KeyError, RecursionError: it holds something else.
+    """
+    fields: dict[str, Any] = json.loads(line)
+    if "reason" in fields:
+        return Rejected(**fields)
+    row = Row(**fields | {"labels": tuple(fields["labels"])})
+    if not (type(row.samples) is int and row.samples > 0 and isinstance(row.id, str)):
+        raise ValueError(f"it has {row.samples!r} samples and the name {row.id!r}")
+    return row
 
 
 def _line(row: Row | Rejected) -> str:

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from input_pipeline import manifest as manifests
 from input_pipeline import sampling, storage
 from input_pipeline.datasets.builder import manifest_path, twins_path, unlisted_path
-from input_pipeline.errors import DataError
+from input_pipeline.errors import DataError, shortened_reason
 from input_pipeline.records import Records
 
 
@@ -39,10 +39,10 @@ class Prepared:
         """Open a copy that `prepare` has finished.
 
         Raises:
-          DataError: files of the copy are missing or incomplete.
+          DataError: files of the copy are missing, incomplete or damaged.
         """
         _check_present([folder / "dataset_info.json", folder / "features.json"])
-        info = tfds.builder_from_directory(folder).info
+        info = _described(folder)
         for split, parts in info.splits.items():
             _check_present([manifest_path(folder, split), *parts.filepaths])
             there = sum(Path(file).stat().st_size for file in parts.filepaths)
@@ -115,20 +115,41 @@ class Prepared:
 
     def _whole_manifest(self, split: str, clips: int) -> manifests.Manifest:
         path = manifest_path(self.folder, split)
-        try:
-            manifest = manifests.read(path)
-        except (ValueError, TypeError, KeyError) as error:
-            raise damaged(self.folder, f"{path.name} is cut off") from error
+        manifest = _read_manifest(path)
         if len(manifest.rows) != clips:
             raise damaged(self.folder, f"{path.name} has {len(manifest.rows)} of {clips} clips")
+        if unknown := {label for row in manifest.rows for label in row.labels}.difference(self.labels):
+            raise damaged(self.folder, f"{path.name} has {min(unknown)!r}, which is not one of its classes")
         return manifest
 
     def _manifest(self, split: str) -> manifests.Manifest:
         return self._manifests[split]
 
 
+def _described(folder: Path) -> tfds.core.DatasetInfo:
+    """Return what a copy records of its splits and features.
+
+    Raises:
+      DataError: it is damaged.
+    """
+    try:
+        return tfds.builder_from_directory(folder).info
+    except (OSError, MemoryError):  # they say nothing about what is in the files
+        raise
+    except Exception as error:  # on damaged files TFDS may raise nearly anything
+        what = f"dataset_info.json, features.json or the list of its classes: {shortened_reason(error, 100)}"
+        raise damaged(folder, what) from error
+
+
 def _read_list(path: Path) -> tuple[manifests.Rejected, ...]:
-    return manifests.read(path).rejected if path.exists() else ()
+    return _read_manifest(path).rejected if path.exists() else ()
+
+
+def _read_manifest(path: Path) -> manifests.Manifest:
+    try:
+        return manifests.read(path)
+    except ValueError as error:
+        raise damaged(path.parent, f"{path.name} is cut off") from error
 
 
 def _check_present(files: Sequence[Path]) -> None:

@@ -19,6 +19,8 @@ from typing import Any
 from array_record.python import array_record_module
 from tensorflow_datasets.core.utils.shard_utils import FileInstruction
 
+from input_pipeline.errors import DataError, shortened_reason
+
 # As in array_record's data source, for random access: larger buffers would read records nobody asked for.
 _OPTIONS = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 32768}
 
@@ -53,7 +55,11 @@ class Records(Sequence[dict[str, Any]]):
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: Any) -> Any:
-        """Return the record of an index, or a list of the records of a slice."""
+        """Return the record of an index, or a list of the records of a slice.
+
+        Raises:
+          DataError: the file cannot be read, or is damaged there.
+        """
         if isinstance(index, slice):
             return [self[each] for each in range(len(self))[index]]
         try:
@@ -63,7 +69,13 @@ class Records(Sequence[dict[str, Any]]):
         number = bisect.bisect_right(self._ends, index)
         file = self._files[number]
         first = self._ends[number] - file.take
-        (record,) = self._reader(number).read([file.skip + index - first])
+        try:
+            (record,) = self._reader(number).read([file.skip + index - first])
+        except RuntimeError as error:  # array_record's for all failures, such as a checksum that differs
+            raise DataError(
+                f"record {file.skip + index - first} of {file.filename} cannot be read "
+                f"({shortened_reason(error)}): if that stays, delete its folder, or copy it again"
+            ) from error
         return self._decode(record)
 
     def _reader(self, number: int) -> Any:

@@ -107,7 +107,7 @@ class Shard:
             part = manifest.read(self.manifest)
             with array_record_data_source.ArrayRecordDataSource([str(self.records)]) as records:
                 whole = len(records) == len(part.rows) and part.listed == len(self.clips)
-        except (OSError, ValueError, TypeError, KeyError, RuntimeError):
+        except (OSError, ValueError, RuntimeError):
             whole = False
         if not whole:
             self.manifest.unlink()

@@ -113,3 +113,31 @@ def test_a_named_copy_is_found_by_its_content(moved):
     assert find_prepared("folder", "fold1", made.fingerprint("fold2"), **place) is None
     place["sample_rate"] = 4000
     assert find_prepared("folder", "fold1", made.fingerprint("fold1"), **place) is None
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("dataset_info.json", '"numBytes": "', '"numBytes": "x'),
+        ("dataset_info.json", "{", "[" * 100_000),
+        ("features.json", "{", ""),
+        ("features.json", "tensorflow_datasets", "tensorfl0w_datasets"),
+        ("labels.labels.txt", "cat", "cut"),
+        ("metadata.json", '"sample_rate"', '"sample_rat3"'),
+        ("metadata.json", '"options"', '"0ptions"'),
+        ("fold1.manifest.jsonl", '["cat"]', '["cut"]'),
+        ("fold1.manifest.jsonl", '"samples": 800', '"samples": "800"'),
+        ("fold1.manifest.jsonl", '"samples": 800', '"samples": ' + "[" * 100_000),
+        ("unlisted.jsonl", "", "{"),
+        ("twins.jsonl", "", "[]\n"),
+    ],
+    ids=lambda text: "".join(filter(str.isalnum, text))[:20],
+)
+def test_a_damaged_copy_is_refused_in_one_line(moved, tmp_path, file, before, after):
+    path = moved[1].folder / file
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after, 1))
+    with pytest.raises(DataError, match=r"is damaged .*delete it, or copy it again") as caught:
+        use(moved[1].folder, tmp_path / "none", splits={"train": "fold1", "test": "fold4"})
+    assert str(moved[1].folder) in one_line(caught)
+    assert find_prepared("folder", "fold1", "", sample_rate=8000, data_dir=str(moved[1].folder)) is None

@@ -1,15 +1,17 @@
 """Clips are read from any number of files, whatever the limit on open files, by several threads."""
 
+import dataclasses
 import gc
 import os
 import pickle
 import resource
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from input_pipeline import prepare, shards
+from input_pipeline import eval_batches, prepare, shards
 from input_pipeline.errors import DataError
 from tests.input_pipeline.conftest import run
 
@@ -120,3 +122,16 @@ def test_an_unknown_split_is_refused_without_naming_a_config(many):
     for asked in (many.source, many.manifest, many.targets):
         with pytest.raises(DataError, match=r"^unknown split 'val': the splits are train, test"):
             asked("val")
+
+
+def test_a_damaged_record_is_one_line_in_the_loader(many, tmp_path):
+    """A bit that a disk lost fails the checksum of a record, and only when a batch needs it."""
+    copy = dataclasses.replace(many, folder=shutil.copytree(many.folder, tmp_path / "copy"))
+    path = next(copy.folder.glob("*test.array_record-00001*"))
+    content = bytearray(path.read_bytes())
+    content[500] ^= 1  # of the sound: the header of a file has 64 bytes, that of a chunk 40
+    path.write_bytes(content)
+    batches = eval_batches(copy, "test", crop_samples=500, batch_size=2)
+    with pytest.raises(DataError, match=rf"record 0 of {path} cannot be read .*hash mismatch.*copy it again"):
+        list(batches)
+    batches.close()
