@@ -29,7 +29,7 @@ from rann_jax import distributed
 from rann_jax.checksum import checksum, is_shared, own_sum
 from rann_jax.errors import ConfigError
 from rann_jax.read_failure import UnreadError, may_pass, reason, system_errors, unreadable
-from rann_jax.record import Record
+from rann_jax.record import SCORES, Record, check_scores
 from rann_jax.state import TrainState
 from rann_jax.workdir import CHECKPOINTS, replace_atomically
 
@@ -50,6 +50,9 @@ class Checkpoints:
       best_metric: name of the metric whose greatest value marks the best checkpoint; checkpoints saved
         without it are kept only while they are among the latest. None, for programs that only read, uses
         the run's own best_metric.
+
+    Raises:
+      ConfigError: the scores or the description of a checkpoint are damaged.
     """
 
     def __init__(self, workdir: Path, best_metric: str | None = None):
@@ -64,6 +67,7 @@ class Checkpoints:
             enable_async_checkpointing=True,
         )
         self._given_metric = best_metric
+        check_scores(workdir, best_metric)
         logging.getLogger("absl").addFilter(_is_news)
         self._manager = _manager((workdir / CHECKPOINTS).absolute(), options)
         # Every process reads by itself: the manager's own restore ends in a collective, which a process with
@@ -152,7 +156,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
         folder = Path(self._manager.directory) / str(step)
         if distributed.is_primary():
-            files = {"metrics/metrics": metrics, "record/metadata": dataclasses.asdict(record)}
+            files = {SCORES: metrics, "record/metadata": dataclasses.asdict(record)}
             for name, content in files.items():
                 if content is not None:
                     with replace_atomically(folder / name) as file:
@@ -328,14 +332,21 @@ class Checkpoints:
 
 
 def _manager(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
-    """Return a manager, trying again if a training run removes a checkpoint while Orbax lists them."""
+    """Return a manager, trying again if a training run removes a checkpoint while Orbax lists them.
+
+    Raises:
+      ConfigError: what Orbax keeps beside the arrays of a checkpoint is damaged.
+    """
     handlers = {"state": _arrays(), "record": ocp.JsonCheckpointHandler()}
     made = functools.partial(ocp.CheckpointManager, folder, options=options, item_handlers=handlers)
-    if jax.process_count() == 1:  # several processes would have to try again together
-        for _ in range(LOOKS - 1):
-            with suppress(FileNotFoundError):
-                return made()
-    return made()
+    try:
+        if jax.process_count() == 1:  # several processes would have to try again together
+            for _ in range(LOOKS - 1):
+                with suppress(FileNotFoundError):
+                    return made()
+        return made()
+    except (ValueError, TypeError) as error:
+        raise unreadable(f"{folder}: the description of a checkpoint", error) from error
 
 
 def _is_news(entry: logging.LogRecord) -> bool:

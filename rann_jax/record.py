@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rann_jax.read_failure import unreadable
+from rann_jax.errors import ConfigError
+from rann_jax.read_failure import reason, unreadable
 from rann_jax.workdir import CHECKPOINTS
 
+SCORES = "metrics/metrics"  # in the folder of a checkpoint that was the best when it was saved
 BUNDLE = {"config", "labels", "fingerprints"}
 
 
@@ -75,3 +77,32 @@ def data_fingerprints(workdir: Path) -> dict[str, str]:
         return {str(split): str(fingerprint) for split, fingerprint in fingerprints.items()}
     except Exception as error:  # on damaged files this may raise nearly anything
         raise unreadable(str(path), error) from error
+
+
+def check_scores(workdir: Path, best_metric: str | None) -> None:
+    """Check the scores of a workdir's checkpoints, which Orbax reads as soon as it lists them.
+
+    Args:
+      workdir: the run's workdir.
+      best_metric: the metric that scores must have; None for any.
+
+    Raises:
+      ConfigError: some are damaged.
+    """
+    for folder in (workdir / CHECKPOINTS).glob("*"):
+        path = folder / SCORES
+        if not folder.name.isdecimal() or not path.exists():
+            continue
+        try:
+            scores = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(scores, dict) or {type(score) for score in scores.values()} - {int, float}:
+                raise ValueError("they are not numbers with names")
+            if best_metric not in (None, *scores):
+                raise ValueError(f"they lack {best_metric}")
+        except FileNotFoundError:  # a training run has removed the checkpoint since
+            continue
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"{path}: the scores of a checkpoint are damaged ({reason(error)}): copy the file again, or "
+                f"delete the folder {path.parent}, after which that checkpoint is no longer the best"
+            ) from error

@@ -34,7 +34,7 @@ FLOORS = {
         "rann_jax.workdir",
     ),
     "rann_jax.read_failure": ("rann_jax.errors",),
-    "rann_jax.record": ("rann_jax.read_failure", "rann_jax.workdir"),
+    "rann_jax.record": ("rann_jax.errors", "rann_jax.read_failure", "rann_jax.workdir"),
     "rann_jax.state": (),
     "rann_jax.steps": (
         *GROUND,

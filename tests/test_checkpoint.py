@@ -257,6 +257,37 @@ def test_an_unreadable_record_is_one_line(workdir):
             checkpoints.newest_record()
 
 
+@pytest.mark.parametrize(
+    "scores", ["", "{", "[1]", '{"test/mAP": 0.5}', '{"test/accuracy": null}', "[" * 100_000]
+)
+def test_damaged_scores_are_one_line(workdir, scores):
+    """Orbax reads them as soon as it lists the checkpoints, so that nothing could go on without them."""
+    folder = workdir / "checkpoints" / "2" / "metrics"
+    unfinished = workdir / "checkpoints" / "7.orbax-checkpoint-tmp" / "metrics"
+    unfinished.mkdir(parents=True)
+    (unfinished / "metrics").write_text(scores)
+    Checkpoints(workdir, "test/accuracy").close()
+    (folder / "metrics").write_text(scores)
+    with pytest.raises(
+        ConfigError, match=rf"{folder}/metrics: .*damaged.*delete the folder {folder},"
+    ) as told:
+        Checkpoints(workdir, "test/accuracy")
+    assert "\n" not in str(told.value)
+    shutil.rmtree(folder)
+    with closing(Checkpoints(workdir, "test/accuracy")) as checkpoints:
+        assert checkpoints.restore_newest(like())[1].batches == 6
+
+
+def test_a_damaged_description_is_one_line(workdir):
+    path = workdir / "checkpoints" / "6" / "_CHECKPOINT_METADATA"
+    described = json.loads(path.read_text())
+    path.write_text(json.dumps(described | {"init_timestamp_nsecs": "x"}))
+    with pytest.raises(
+        ConfigError, match=rf"{path.parent.parent}: the description of a checkpoint cannot be read"
+    ):
+        Checkpoints(workdir, "test/accuracy")
+
+
 def test_unreadable_checkpoints_alone_are_refused(workdir):
     for folder in (workdir / "checkpoints").iterdir():
         empty(folder)
