@@ -39,15 +39,14 @@ def write_other(folder, **changes) -> None:
     np.savez(path, **{name: array for name, array in (arrays | changes).items() if array is not None})
 
 
-def lying_header() -> bytes:
-    """Return a file with an array that claims to hold a terabyte."""
+def lying_header(name: str, descr: str, *shape: int) -> bytes:
+    """Return a file with an array that claims to hold more than it does, and the others that are needed."""
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "<f4", "fortran_order": False, "shape": (1 << 20, 1 << 18)}
-    )
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("probabilities.npy", header.getvalue())
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+    others = npz(**{name: None, "fingerprint": None, "step": None, "max_crops": None})
+    file = io.BytesIO(others)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr(f"{name}.npy", header.getvalue())
     return file.getvalue()
 
 
@@ -67,7 +66,8 @@ HOSTILE = {
     "text": b"not a zip file",
     "cut": npz()[:-200],
     "pickle": npz(ids=np.array([{"a": 1}] * CLIPS, object)),
-    "terabyte": lying_header(),
+    "terabyte": lying_header("probabilities", "<f4", 1 << 20, 1 << 18),
+    "empty names": lying_header("ids", "|S0", 1 << 24),  # reading so many takes ten seconds
     "missing": npz(fingerprint=None),
     "nan": npz(probabilities=np.full(TARGETS.shape, np.nan, np.float32)),
     "negative": npz(probabilities=np.full(TARGETS.shape, -1, np.float32)),
