@@ -44,7 +44,7 @@ class Row(Sound):
         """Return the samples, or the decoded bytes."""
         file = _open(self.path)
         try:
-            rate = int(file.attrs.get("sample_rate", 0))
+            rate = _rate(file)
             if self.padded and file[self.dataset].shape[1] > max_seconds * rate:
                 raise audio.TooLong(f"longer than max_seconds={max_seconds:g}")
             stored = np.ascontiguousarray(file[self.dataset][self.row])
@@ -90,6 +90,13 @@ def _open(path: Path) -> Any:
     return h5py.File(path, "r")
 
 
+def _rate(file: Any) -> int:
+    """Return a file's attribute sample_rate, Hz; 0 if it has none, or no rate in it."""
+    rate = np.asarray(file.attrs.get("sample_rate", 0))
+    is_rate = rate.size == 1 and rate.dtype.kind in "iuf" and 1 <= rate.item() <= _MAX_RATE
+    return int(rate.item()) if is_rate else 0
+
+
 def _check(path: Path, file: Any, dataset: str) -> None:
     """Raise DataError if a file has another layout, refers to other files or would fill the memory."""
     import h5py
@@ -113,8 +120,7 @@ def _check(path: Path, file: Any, dataset: str) -> None:
     if names.dtype.kind != "S" or names.dtype.itemsize > _MAX_NAME_BYTES or names.ndim != 1:
         refuse("audio_name does not hold names")
     if dataset == "waveform":
-        rate = file.attrs.get("sample_rate", 0)
-        if sound.dtype != np.int16 or sound.ndim != 2 or not 0 < np.asarray(rate).item() <= _MAX_RATE:
+        if sound.dtype != np.int16 or sound.ndim != 2 or not _rate(file):
             refuse("waveform is not int16 (clips, samples) with the attribute sample_rate")
     elif h5py.check_vlen_dtype(sound.dtype) != np.uint8 or sound.ndim != 1:
         refuse("mp3 does not hold bytes of variable length")

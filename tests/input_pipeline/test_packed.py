@@ -316,10 +316,12 @@ def test_names_are_read_in_blocks(tmp_path, monkeypatch):
         (lambda file: _replace(file, "waveform", np.zeros((3, 8), np.int16)), r"shape \(3, 8\)"),
         (lambda file: _replace(file, "waveform", np.zeros((1, 8))), "is not int16"),
         (lambda file: file.attrs.pop("sample_rate"), "with the attribute sample_rate"),
+        (lambda file: file.attrs.create("sample_rate", "32000"), "with the attribute sample_rate"),
+        (lambda file: file.attrs.create("sample_rate", [32000, 16000]), "with the attribute sample_rate"),
         (lambda file: _replace(file, "audio_name", np.array([7])), "does not hold names"),
         (lambda file: _huge_chunks(file), "has chunks of more than"),
     ],
-    ids="no_sound link soft_link external rows floats no_rate numbers huge_chunks".split(),  # noqa: SIM905
+    ids="no_sound link soft_link external rows floats no_rate text_rate rates numbers huge_chunks".split(),  # noqa: SIM905
 )
 def test_malicious_or_unknown_hdf5_is_refused(folder, tmp_path, change, says):
     with h5py.File(folder / "eval.h5", "w") as file:
