@@ -3,6 +3,7 @@
 import builtins
 import pickle
 import sys
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import pytest
 
 from rann_jax import interop, models
 from rann_jax.errors import ConfigError
+from rann_jax.interop import files
 
 WIDTH, CLASSES = 32, 3
 INPUTS = {
@@ -208,6 +210,55 @@ def test_invalid_files_are_refused(tmp_path):
         ) as raised:
             interop.load_torch(tmp_path / name, "cnn14")
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+def test_a_damaged_weight_in_a_pytorch_file_is_one_line(cnn14, tmp_path, checksums):
+    """PyTorch writes checksums, unless it is told not to, and never reads them."""
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "weights.pth"
+    weights = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    torch.serialization.set_crc32_options(checksums)
+    try:
+        torch.save({"fc1.weight": torch.tensor(weights)}, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    np.testing.assert_array_equal(files.read_entries(path)["fc1.weight"], weights)
+    content = bytearray(path.read_bytes())
+    content[content.index(weights.tobytes()) + 99] ^= 1
+    path.write_bytes(content)
+    if checksums:
+        with pytest.raises(
+            ConfigError, match=r"weights\.pth: cannot be read .*\(BadZipFile\): it is damaged"
+        ):
+            files.read_entries(path)
+    else:
+        assert (files.read_entries(path)["fc1.weight"] != weights).sum() == 1
+
+
+def test_a_small_pytorch_file_cannot_fill_the_memory(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "weights.pth"
+    torch.save({"fc1.weight": Declared()}, path)
+    with pytest.raises(ConfigError, match=r"weights\.pth: entry .* more numbers than the file holds"):
+        files.read_entries(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {member.filename: archive.read(member) for member in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+        with archive.open("archive/data/9", "w") as file:
+            for _ in range(1 << 10):
+                file.write(bytes((1 << 20) + 1))
+    with pytest.raises(ConfigError, match=r"cannot be read .*\(BadZipFile\)"):
+        files.read_entries(path)
+
+
+class Declared:
+    """An array in a PyTorch file of which only the shape and type are stored."""
+
+    def __reduce__(self):
+        return np._core.multiarray._reconstruct, (np.ndarray, (1 << 24,), "f4")
 
 
 @pytest.mark.parametrize("module", [b"numpy._core", b"numpy.core"])

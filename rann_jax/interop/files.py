@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,8 @@ from rann_jax.workdir import replace_atomically
 
 # Keys under which training programs keep the state_dict in a PyTorch file: PANNs, and Lightning.
 STATE_DICT_KEYS = ("model", "state_dict")
+_BLOCK_BYTES = 1 << 20
+_MAX_UNPACKED = 1 << 30  # of members that are compressed, which PyTorch reads but never writes
 
 
 def read_entries(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -25,6 +28,11 @@ def read_entries(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, np.
     """
     mapping = source if isinstance(source, Mapping) else _read(Path(source))
     nested = next((mapping[key] for key in STATE_DICT_KEYS if isinstance(mapping.get(key), Mapping)), mapping)
+    if not isinstance(source, Mapping):
+        size = Path(source).stat().st_size
+        for name, value in nested.items():
+            if isinstance(value, np.ndarray) and value.nbytes > size:
+                raise _more_than_held(name, str(source))
     return {name: _array(value, name, describe(source)) for name, value in nested.items()}
 
 
@@ -59,6 +67,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         if path.suffix == ".safetensors":
             mapping = package.load_file(path)
         else:
+            _check_archive(path)
             with package.serialization.safe_globals(_numpy_globals()):
                 mapping = package.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged or hostile bytes make the two packages raise nearly anything
@@ -69,6 +78,23 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"{path}: holds a {type(mapping).__name__}, not a state_dict")
     return mapping
+
+
+def _check_archive(path: Path) -> None:
+    """Raise zipfile.BadZipFile if a PyTorch archive is not what was saved, or could fill the memory.
+
+    PyTorch checks neither. It writes 0 for all checksums if it is told to write none.
+    """
+    if not zipfile.is_zipfile(path):  # PyTorch wrote another format before version 1.6
+        return
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > max(_MAX_UNPACKED, path.stat().st_size):
+            raise zipfile.BadZipFile("its members take much more than the file")
+        for member in archive.infolist():
+            if member.CRC:
+                with archive.open(member) as file:
+                    while file.read(_BLOCK_BYTES):
+                        pass
 
 
 def _package(path: Path) -> ModuleType:
@@ -101,13 +127,17 @@ def _array(value: Any, name: Any, where: str) -> np.ndarray:
     return np.asarray(value, np.float32 if jnp.issubdtype(dtype, jnp.floating) else dtype)
 
 
+def _more_than_held(name: Any, where: str) -> ConfigError:
+    return ConfigError(f"{where}: entry {name!r} declares more numbers than the file holds")
+
+
 def _of_tensor(value: Any, name: Any, where: str) -> np.ndarray:
     """Return a tensor's numbers, floating ones as float32, since NumPy has no bfloat16."""
     try:
         value = value.detach().resolve_conj().cpu()
         # A few bytes in a file can claim to be repeated any number of times.
         if value.nbytes > value.untyped_storage().nbytes():
-            raise ConfigError(f"{where}: entry {name!r} declares more numbers than the file holds")
+            raise _more_than_held(name, where)
         return (value.float() if value.is_floating_point() else value).numpy()
     except (RuntimeError, TypeError, NotImplementedError) as error:  # sparse, quantized, nested, on no device
         raise ConfigError(
