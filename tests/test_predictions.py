@@ -90,6 +90,14 @@ def test_a_hostile_file_is_one_line(tmp_path, capsys, name):
     assert str(path) in refused(ensemble.main, capsys, tmp_path)
 
 
+def test_empty_names_are_refused_before_they_are_read(tmp_path):
+    """They take no bytes, so that a small file could declare any number of them."""
+    path = predicted(0).save(tmp_path, "test")
+    path.write_bytes(HOSTILE["empty names"])
+    with pytest.raises(ConfigError, match=r"ids\.npy is not as long as it says"):
+        predictions.load(tmp_path, "test")
+
+
 @pytest.mark.parametrize("max_crops", [5, None])
 def test_predictions_come_back_as_they_were(tmp_path, max_crops):
     """Files of earlier versions do not say how many crops were scored."""
