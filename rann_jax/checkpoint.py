@@ -350,8 +350,14 @@ def _manager(folder: Path, options: ocp.CheckpointManagerOptions) -> ocp.Checkpo
 
 
 def _is_news(entry: logging.LogRecord) -> bool:
-    """Return False for Orbax's warning about a save without metrics: between evaluations there are none."""
-    return "Requested `tracked_metric`" not in str(entry.msg)
+    """Return False for what Orbax logs but is no news.
+
+    That is its warning about a save without metrics, since between evaluations there are none; and the
+    tracebacks of errors, of which each thread logs one, hundreds of lines when the disk is full: the error is
+    raised too.
+    """
+    raised = entry.exc_info and "orbax" in entry.pathname
+    return not raised and "Requested `tracked_metric`" not in str(entry.msg)
 
 
 def _arrays() -> ocp.PyTreeCheckpointHandler:
