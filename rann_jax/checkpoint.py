@@ -104,11 +104,18 @@ class Checkpoints:
         """
         if self._best_metric not in metrics:
             return False
-        with system_errors():
+        with system_errors(self._manager.directory):
             self._manager.wait_until_finished()  # the score is read from its file
-        best = self.best_step
-        before = -math.inf if best is None else self._manager.metrics(best)[self._best_metric]
+        before = -math.inf if self.best_step is None else self._score(self.best_step)
         return distributed.agree(metrics[self._best_metric] > before)
+
+    def _score(self, step: int) -> float:
+        """Return the score of a checkpoint that has one; OSError if it was removed since Orbax listed it."""
+        scores = self._manager.metrics(step)
+        if scores is None:
+            path = self._manager.directory / str(step) / SCORES
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return scores[self._best_metric]
 
     def save(
         self,
@@ -136,7 +143,7 @@ class Checkpoints:
             self._evaluated(step, record, metrics if best else None)
             return
         self._check_space(state)
-        with system_errors():
+        with system_errors(self._manager.directory):
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -152,7 +159,7 @@ class Checkpoints:
         Orbax itself could only delete and save it anew, and a kill in between would lose the checkpoint. The
         record comes last: until then, the evaluation is due.
         """
-        with system_errors():
+        with system_errors(self._manager.directory):
             self._manager.wait_until_finished()
         folder = Path(self._manager.directory) / str(step)
         if distributed.is_primary():
@@ -327,7 +334,7 @@ class Checkpoints:
           OSError: the save could not be written.
         """
         self._reader.close()
-        with system_errors():
+        with system_errors(self._manager.directory):
             self._manager.close()
 
 

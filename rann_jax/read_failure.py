@@ -53,14 +53,14 @@ def reason(error: Exception) -> str:
 
 
 @contextmanager
-def system_errors() -> Iterator[None]:
-    """Turn TensorStore's ValueError that tells of a system error into an OSError."""
+def system_errors(folder: str | os.PathLike) -> Iterator[None]:
+    """Turn TensorStore's ValueError that tells of a system error into an OSError that names the folder."""
     try:
         yield
     except ValueError as error:
         if not (number := _system_error(error)):
             raise
-        raise OSError(number, os.strerror(number)) from error
+        raise OSError(number, os.strerror(number), os.fspath(folder)) from error
 
 
 def _system_error(error: BaseException) -> int | None:

@@ -72,9 +72,14 @@ def check_trainable(workdir: Path, option: str = "--workdir") -> None:
     """Raise ConfigError unless `check_folder` passes and checkpoints can be written to a workdir.
 
     Orbax uses the whole path as a glob pattern when it joins the parts of a checkpoint. If the path had
-    brackets, it would find no parts, and keep a checkpoint without arrays.
+    brackets, it would find no parts, and keep a checkpoint without arrays. It takes only paths in UTF-8.
     """
     check_folder(workdir, option)
+    if (name := str(workdir.absolute())) != name.encode(errors="replace").decode():
+        raise ConfigError(
+            f"{option}={workdir}: checkpoints cannot be written to a path that is not UTF-8: name another "
+            "folder, or set the locale to one with UTF-8"
+        )
     if wrong := re.search(r"[\[\]\\]", str(workdir.absolute())):
         raise ConfigError(
             f"{option}={workdir}: checkpoints cannot be written to a path that contains {wrong[0]!r}: name "

@@ -257,6 +257,14 @@ def test_an_unreadable_record_is_one_line(workdir):
             checkpoints.newest_record()
 
 
+def test_a_checkpoint_that_is_removed_meanwhile_is_named(workdir):
+    with closing(Checkpoints(workdir, "test/accuracy")) as checkpoints:
+        shutil.rmtree(workdir / "checkpoints" / "2")
+        with pytest.raises(FileNotFoundError) as told:
+            checkpoints.is_best({"test/accuracy": 0.95})
+        assert told.value.filename == str(workdir / "checkpoints" / "2" / "metrics" / "metrics")
+
+
 @pytest.mark.parametrize(
     "scores", ["", "{", "[1]", '{"test/mAP": 0.5}', '{"test/accuracy": null}', "[" * 100_000]
 )

@@ -156,6 +156,8 @@ def test_a_path_with_pattern_characters_is_refused_for_training(tmp_path, name):
     with pytest.raises(ConfigError, match=r"--workdir=.*name another folder"):
         check_trainable(tmp_path / name)
     check_trainable(tmp_path / "runs (1) #2 Füße?*")
+    with pytest.raises(ConfigError, match=r"a path that is not UTF-8: name another folder"):
+        check_trainable(tmp_path / os.fsdecode(b"runs\xff"))
 
 
 def test_two_writers_each_replace_the_whole_file(tmp_path):
