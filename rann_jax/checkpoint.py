@@ -214,6 +214,8 @@ class Checkpoints:
         try:
             restored = self._restore(step, state=arrays, record=ocp.args.JsonRestore())
             record, number = Record.from_json(restored.record), own_sum(restored.state)
+            if record.batches != step:
+                raise ValueError(f"its record is of step {record.batches}")
         except Exception as error:  # on damaged files the readers may raise anything
             failure = error
         shared = is_shared(like)

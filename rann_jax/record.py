@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,13 @@ class Record:
             raise ValueError(f"its record lacks {', '.join(sorted(missing))}")
         if not all(isinstance(loss, float) for loss in record.losses):
             raise ValueError("its losses are not numbers")
+        config, labels, fingerprints = (record.bundle[key] for key in ("config", "labels", "fingerprints"))
+        if not (isinstance(config, dict) and isinstance(fingerprints, dict) and isinstance(labels, list)):
+            raise ValueError("its config, labels or fingerprints are something else")
+        if not all(isinstance(label, str) for label in labels):
+            raise ValueError("its labels are not text")
+        if type(record.batches) is not int or not 0 <= record.seconds < math.inf:
+            raise ValueError("its batches or seconds are not numbers")
         return record
 
     @property

@@ -167,6 +167,17 @@ def broken_losses(folder):
     path.write_text(json.dumps({**json.loads(path.read_text()), "losses": ["low"]}))
 
 
+def record_of_another_step(folder):
+    """Change one digit: the run would go on at another place in the data."""
+    path = folder / "record" / "metadata"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "batches": 7}))
+
+
+def record_of_other_types(folder):
+    path = folder / "record" / "metadata"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "seconds": "9"}))
+
+
 def record_of_nothing(folder):
     (folder / "record" / "metadata").write_text('{"batches": 6, "seconds": 9.0, "bundle": {"labels": []}}')
 
@@ -183,7 +194,18 @@ def other_arrays(folder):
 
 # Orbax closes its event loop at the first unreadable array, while it still reads others.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("damage", [cut_arrays, cut_record, broken_losses, empty, other_arrays])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut_arrays,
+        cut_record,
+        broken_losses,
+        record_of_another_step,
+        record_of_other_types,
+        empty,
+        other_arrays,
+    ],
+)
 def test_a_damaged_newest_checkpoint_is_set_aside(workdir, damage, capsys):
     damage(workdir / "checkpoints" / "6")
     checkpoints = Checkpoints(workdir, "test/accuracy")
