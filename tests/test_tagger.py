@@ -1,6 +1,7 @@
 """The tagger of a trained workdir: any rate and length, and a bounded number of compiled programs."""
 
 import dataclasses
+import json
 import pickle
 import re
 import runpy
@@ -280,6 +281,8 @@ def test_the_best_checkpoint_is_loaded_on_request(tiny_workdir, second_workdir, 
     shutil.copytree(tiny_workdir, run)
     steps = [folder / "checkpoints" / step for folder, step in ((second_workdir, "1"), (run, "2"))]
     shutil.copytree(*steps, ignore=unevaluated)
+    record = steps[1] / "record" / "metadata"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"batches": 2}))
     for checkpoint, origin in (("best", tiny_workdir), ("latest", second_workdir)):
         found, expected = rann_jax.Tagger.load(run, checkpoint=checkpoint), rann_jax.Tagger.load(origin)
         np.testing.assert_array_equal(
