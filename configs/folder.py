@@ -22,7 +22,7 @@ from input_pipeline import DataError, survey
 from input_pipeline.datasets.folder import Folder
 from input_pipeline.datasets.roles import LAST, train_and_test
 from input_pipeline.errors import quoted
-from input_pipeline.survey import Survey
+from input_pipeline.folder_survey import Survey
 
 SIZES = ("full", "small")
 

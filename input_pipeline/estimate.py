@@ -11,7 +11,7 @@ import numpy as np
 from array_record.python import array_record_data_source
 
 from input_pipeline import manifest, storage
-from input_pipeline.datasets.clip import Clip
+from input_pipeline.clip import Clip
 from input_pipeline.generate import quiet_tfds
 from input_pipeline.plan import Plan
 from input_pipeline.shards import Recipe, Shard, write

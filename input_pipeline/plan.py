@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from input_pipeline import audio
-from input_pipeline.datasets import REGISTRY, source
+from input_pipeline import audio, source
+from input_pipeline.datasets import REGISTRY
 from input_pipeline.datasets.builder import AudioBuilder, AudioConfig
 from input_pipeline.errors import DataError
 from input_pipeline.storage import check_storage

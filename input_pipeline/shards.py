@@ -18,7 +18,7 @@ from array_record.python import array_record_data_source
 from tensorflow_datasets.core import example_serializer, file_adapters, writer
 
 from input_pipeline import audio, manifest, storage
-from input_pipeline.datasets.clip import Clip
+from input_pipeline.clip import Clip
 from input_pipeline.errors import DataError, shortened_reason
 
 # Sets how much work an interruption loses, and how often the progress bar moves.

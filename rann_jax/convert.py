@@ -19,7 +19,7 @@ from pathlib import Path
 from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
-from input_pipeline.datasets.source import check_classes, read_table
+from input_pipeline.source import check_classes, read_table
 from rann_jax import environment, pretrained
 from rann_jax.command_line import Parser
 from rann_jax.config_file import load_config_file

@@ -16,7 +16,7 @@ from flax.core import unfreeze
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from input_pipeline.datasets.source import check_classes
+from input_pipeline.source import check_classes
 from rann_jax import models
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import Experiment, build

@@ -42,7 +42,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from input_pipeline.prepare import prepare
+from input_pipeline.preparation import prepare
 from input_pipeline.prepared import Prepared
 from rann_jax import compilation_cache, distributed, environment, lock, pretrained
 from rann_jax import workdir as workdirs

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from input_pipeline import audio
-from input_pipeline.datasets.source import is_audio, walk
+from input_pipeline.source import is_audio, walk
 from rann_jax.errors import ConfigError
 from rann_jax.workdir import is_workdir
 

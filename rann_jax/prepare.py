@@ -32,7 +32,7 @@ from input_pipeline.copies import named_copy
 from input_pipeline.errors import DataError
 from input_pipeline.estimate import Estimate, estimate
 from input_pipeline.plan import plan, prepared_root
-from input_pipeline.prepare import prepare
+from input_pipeline.preparation import prepare
 from input_pipeline.prepared import Prepared
 from rann_jax.command_line import Parser
 from rann_jax.config_file import load_config_file

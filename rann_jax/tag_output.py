@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from input_pipeline.datasets.source import unwritable
+from input_pipeline.source import unwritable
 from rann_jax.events import Choice, Event, Events
 from rann_jax.timeline import Timeline, csv_head, csv_rows
 from rann_jax.workdir import replace_atomically

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 import rann_jax.main
 import rann_jax.train
 from input_pipeline import DataError
-from input_pipeline.prepare import prepare
+from input_pipeline.preparation import prepare
 from rann_jax import distributed, lock, predictions
 from rann_jax import workdir as workdirs
 from rann_jax.checkpoint import Checkpoints

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import input_pipeline
 import rann_jax
 
 pytestmark = pytest.mark.fast
@@ -18,6 +19,24 @@ def printed(code: str) -> str:
 
 def test_import_is_light():
     assert printed("dir(rann_jax); print(sorted({'jax', 'numpy'} & set(sys.modules)))") == "[]"
+
+
+def test_tagging_loads_nothing_that_prepares_data():
+    code = "rann_jax.Tagger; print(sorted({'tensorflow_datasets', 'grain', 'matplotlib'} & set(sys.modules)))"
+    assert printed(code) == "[]"
+
+
+def test_names_of_the_pipeline_are_loaded_on_first_use():
+    """Whatever is imported first: a submodule's name would hide that of a function."""
+    names = ["DataError", "Prepared", "eval_batches", "prepare", "survey", "train_batches"]
+    assert set(names) <= set(dir(input_pipeline))
+    for first in ("pass", "import input_pipeline.preparation", "import input_pipeline.folder_survey"):
+        code = (
+            f"{first}; import input_pipeline; print([getattr(input_pipeline, n).__name__ for n in {names}])"
+        )
+        assert printed(code) == str(names)
+    with pytest.raises(AttributeError, match="module 'input_pipeline' has no attribute 'prepares'"):
+        _ = input_pipeline.prepares
 
 
 def test_submodules_are_attributes():

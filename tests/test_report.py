@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from sklearn import metrics as sk
 
 from configs.base import base
-from input_pipeline.prepare import find_prepared, prepare
+from input_pipeline.preparation import find_prepared, prepare
 from rann_jax import crossval_cells, crossval_tables, environment, predictions
 from rann_jax.report import __main__ as report
 from rann_jax.report import collect, markup, mistakes, page, plots

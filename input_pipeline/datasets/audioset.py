@@ -8,13 +8,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from input_pipeline import audio
+from input_pipeline.clip import Clip, Excerpt, Packed, Sound
 from input_pipeline.datasets.audioset_lists import class_names, segments
 from input_pipeline.datasets.builder import AudioBuilder
-from input_pipeline.datasets.clip import Clip, Excerpt, Packed, Sound
 from input_pipeline.datasets.hdf5 import Row
 from input_pipeline.datasets.packed import READERS, Archives
-from input_pipeline.datasets.source import is_audio
 from input_pipeline.errors import DataError
+from input_pipeline.source import is_audio
 
 # The official segment lists. Evaluation comes first: a clip that is listed twice is kept there only, so that
 # no network is tested on a clip that it was trained on.

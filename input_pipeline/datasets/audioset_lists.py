@@ -5,8 +5,8 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from input_pipeline.datasets.source import check_classes, read_table, table_bytes
 from input_pipeline.errors import DataError
+from input_pipeline.source import check_classes, read_table, table_bytes
 
 
 def class_names(path: Path, classes: int) -> dict[str, str]:

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from input_pipeline.clip import Clip
 from input_pipeline.datasets.builder import AudioBuilder
-from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.folds import deal_out
-from input_pipeline.datasets.source import read_table
+from input_pipeline.source import read_table
 
 
 class Birdcall(AudioBuilder):

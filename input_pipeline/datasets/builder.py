@@ -25,9 +25,9 @@ from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 from tqdm import tqdm
 
 from input_pipeline import audio, engines, manifest, sampling, shards, storage
-from input_pipeline.datasets.clip import Clip, Excerpt, Recording
-from input_pipeline.datasets.source import Stamp, is_audio
+from input_pipeline.clip import Clip, Excerpt, Recording
 from input_pipeline.errors import DataError
+from input_pipeline.source import Stamp, is_audio
 
 # Longest path that a table may name, in parts: folders and the file itself.
 _NAMED_DEPTH = 4

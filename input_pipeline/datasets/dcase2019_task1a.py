@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from input_pipeline.clip import Clip
 from input_pipeline.datasets.builder import AudioBuilder
-from input_pipeline.datasets.clip import Clip
-from input_pipeline.datasets.source import read_table
+from input_pipeline.source import read_table
 
 # Lists of the official cross-validation setup; fold1_test.csv is fold1_evaluate.csv without the scenes.
 _LISTS = {"train": "fold1_train.csv", "test": "fold1_evaluate.csv"}

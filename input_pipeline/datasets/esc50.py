@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
+from input_pipeline.clip import Clip
 from input_pipeline.datasets.builder import AudioBuilder
-from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.download import fetch_zip
-from input_pipeline.datasets.source import read_table
 from input_pipeline.errors import DataError
+from input_pipeline.source import read_table
 
 SECONDS = 5.0
 _CLASSES = {"esc50": 50, "esc10": 10}

@@ -12,13 +12,13 @@ from typing import Any, ClassVar, NamedTuple
 import tensorflow_datasets as tfds
 
 from input_pipeline.audio import UNREADABLE, how_to_convert
+from input_pipeline.clip import Clip
 from input_pipeline.datasets import stray
 from input_pipeline.datasets.builder import AudioBuilder
-from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.folds import dealt, stratified
 from input_pipeline.datasets.roles import role
-from input_pipeline.datasets.source import check_classes, composed, is_audio, read_table, soundless
 from input_pipeline.errors import DataError
+from input_pipeline.source import check_classes, composed, is_audio, read_table, soundless
 
 _LABEL_COLUMNS = ("label", "labels", "category")
 _SPLIT_COLUMNS = ("split", "fold")

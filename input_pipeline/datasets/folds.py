@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Collection, Hashable, Sequence
 
-from input_pipeline.datasets.clip import Clip
+from input_pipeline.clip import Clip
 from input_pipeline.errors import DataError
 
 

@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
+from input_pipeline.clip import Clip
 from input_pipeline.datasets.builder import AudioBuilder
-from input_pipeline.datasets.clip import Clip
-from input_pipeline.datasets.source import is_audio
+from input_pipeline.source import is_audio
 
 _NAME = re.compile(r"(\d)_[A-Za-z]+_(\d+)")
 

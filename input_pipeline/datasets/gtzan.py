@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from input_pipeline.clip import Clip
 from input_pipeline.datasets.builder import AudioBuilder
-from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.folds import deal_out
-from input_pipeline.datasets.source import is_audio, read_lines
+from input_pipeline.source import is_audio, read_lines
 
 _GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 _LISTS = {"train": "train_filtered.txt", "valid": "valid_filtered.txt", "test": "test_filtered.txt"}

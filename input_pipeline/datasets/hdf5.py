@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from input_pipeline import audio
-from input_pipeline.datasets.clip import Packed, Sound
+from input_pipeline.clip import Packed, Sound
 from input_pipeline.errors import DataError, shortened_reason
 
 _MAX_ROWS = 1 << 22  # AudioSet has half as many

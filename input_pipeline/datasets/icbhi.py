@@ -4,10 +4,10 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from input_pipeline.clip import Clip
 from input_pipeline.datasets.builder import AudioBuilder
-from input_pipeline.datasets.clip import Clip
-from input_pipeline.datasets.source import number, read_lines
 from input_pipeline.errors import DataError
+from input_pipeline.source import number, read_lines
 
 _SPLIT_FILE = "ICBHI_challenge_train_test.txt"
 _LONGEST_SECONDS = 600.0

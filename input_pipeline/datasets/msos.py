@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from input_pipeline.clip import Clip
 from input_pipeline.datasets.builder import AudioBuilder
-from input_pipeline.datasets.clip import Clip
-from input_pipeline.datasets.source import read_table
+from input_pipeline.source import read_table
 
 _LISTS = {
     "train": ("Logsheet_Development.csv", "Development/{Category}/{File}"),

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from input_pipeline.clip import Packed
 from input_pipeline.datasets import hdf5, tar
-from input_pipeline.datasets.clip import Packed
 
 # Readers by suffix; a reader takes the path and the number of classes.
 READERS: dict[str, Callable[[Path, int], Iterator[Packed]]] = {

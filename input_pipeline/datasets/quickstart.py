@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from input_pipeline.audio import Audio
+from input_pipeline.clip import Clip, Sound
 from input_pipeline.datasets.builder import AudioBuilder
-from input_pipeline.datasets.clip import Clip, Sound
 from input_pipeline.errors import DataError
 
 RATE = 16000

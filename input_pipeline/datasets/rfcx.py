@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from input_pipeline.clip import Clip
 from input_pipeline.datasets.builder import AudioBuilder
-from input_pipeline.datasets.clip import Clip
 from input_pipeline.datasets.folds import dealt
-from input_pipeline.datasets.source import number, read_table
 from input_pipeline.errors import DataError
+from input_pipeline.source import number, read_table
 
 _SPECIES = 24
 _MINUTE = 60.0  # length of a recording, seconds

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 
-from input_pipeline.datasets.source import composed, table_bytes
+from input_pipeline.source import composed, table_bytes
 
 DELIMITERS = ",;\t"  # where numbers have decimal commas, spreadsheets write semicolons
 

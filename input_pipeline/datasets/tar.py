@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from input_pipeline import audio
-from input_pipeline.datasets.clip import Packed, Sound
-from input_pipeline.datasets.source import is_audio
+from input_pipeline.clip import Packed, Sound
 from input_pipeline.errors import DataError
+from input_pipeline.source import is_audio
 
 _MAX_BYTES = 1 << 30  # of a member; ten minutes of 32-bit stereo at 192 kHz are 0.9 GB
 _MAX_LABEL_BYTES = 1 << 20

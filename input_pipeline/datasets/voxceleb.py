@@ -3,10 +3,10 @@
 import functools
 from collections.abc import Mapping, Sequence
 
+from input_pipeline.clip import Clip
 from input_pipeline.datasets.builder import AudioBuilder
-from input_pipeline.datasets.clip import Clip
-from input_pipeline.datasets.source import read_lines
 from input_pipeline.errors import DataError
+from input_pipeline.source import read_lines
 
 _LIST = "iden_split.txt"
 _SPLITS = {"1": "train", "2": "valid", "3": "test"}

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from input_pipeline.audio import from_int16
 from input_pipeline.errors import DataError
-from input_pipeline.prepare import find_prepared
+from input_pipeline.preparation import find_prepared
 from input_pipeline.prepared import Prepared
 from rann_jax import significance
 from rann_jax.features.front_end import front_end

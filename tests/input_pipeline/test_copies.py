@@ -5,9 +5,8 @@ import shutil
 
 import pytest
 
-from input_pipeline import DataError, Prepared, survey
-from input_pipeline.datasets import source
-from input_pipeline.prepare import find_prepared
+from input_pipeline import DataError, Prepared, source, survey
+from input_pipeline.preparation import find_prepared
 from tests.input_pipeline.conftest import (
     assert_same_copy,
     one_line,

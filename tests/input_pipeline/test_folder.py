@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from input_pipeline import DataError, survey
-from input_pipeline.datasets import source
+from input_pipeline import DataError, source, survey
 from input_pipeline.datasets.folds import dealt, stratified
 from tests.input_pipeline.conftest import assert_left_out, ids, noise, prepare_quietly
 

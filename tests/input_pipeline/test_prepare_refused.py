@@ -12,7 +12,7 @@ import soundfile
 
 from input_pipeline import DataError, prepare
 from input_pipeline.audio import how_to_convert
-from input_pipeline.datasets.source import scan
+from input_pipeline.source import scan
 from tests.input_pipeline.conftest import one_line, prepare_folder
 
 

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from input_pipeline import audio
-from input_pipeline.datasets.source import leads_nowhere
+from input_pipeline.source import leads_nowhere
 
 
 class Sound(abc.ABC):
