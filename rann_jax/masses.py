@@ -87,12 +87,14 @@ def checked_weights(weights: Masses | None, models: int) -> jax.Array:
         weights = np.asarray(weights)
     if weights.shape != (models,):
         raise ValueError(f"weights must be one per model, {models} here, not of shape {weights.shape}")
-    if not isinstance(weights, jax.core.Tracer):
-        known = np.asarray(weights, np.float64)
-        if not np.isfinite(known).all() or (known < 0).any() or not known.sum() > 0:
-            raise ValueError("weights must be finite, not negative and not all zero")
-    array = _floating(weights)
-    return array / array.sum()
+    if isinstance(weights, jax.core.Tracer):
+        array = _floating(weights)
+        return array / array.sum()
+    known = np.asarray(weights, np.float64)
+    if not np.isfinite(known).all() or (known < 0).any() or not known.any():
+        raise ValueError("weights must be finite, not negative and not all zero")
+    known = known / known.max()  # so that neither their sum nor float32 over- or underflows
+    return _floating(known / known.sum())
 
 
 def checked_targets(targets: Masses, shape: tuple[int, ...], *, model: str = "each model") -> np.ndarray:

@@ -299,6 +299,14 @@ def test_weights_of_the_average():
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("scale", [1e-46, 1e38, 1.5e308, 2**40], ids=str)
+def test_weights_of_any_scale(scale):
+    """The scale is beyond float32's range, the sum beyond it, or beyond int32's."""
+    weights = np.array([scale, scale])
+    np.testing.assert_allclose(fusion.fuse("wa", [[0.5, 0.5], [1, 0]], weights=weights), [0.75, 0.25])
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("masses", "says"),
     [
