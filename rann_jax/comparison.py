@@ -169,12 +169,17 @@ def _checked(
         raise ValueError("no models: give the probabilities of at least one")
     if draws < 0:
         raise ValueError(f"draws={draws}: give a number of draws, or 0 for no intervals")
-    arrays = {name: np.asarray(given) for name, given in probs.items()}
+    arrays = {name: _floating(np.asarray(given)) for name, given in probs.items()}
     truth = np.asarray(targets)
     for name, array in arrays.items():
         checked_for(task, array[None], model=name)
         truth = checked_targets(targets, array.shape, model=name)
     return arrays, truth
+
+
+def _floating(array: np.ndarray) -> np.ndarray:
+    """Return probabilities in at least float32; of votes in uint8 or bool, no negative could be ranked."""
+    return array.astype(np.result_type(array, np.float32), copy=False)
 
 
 def _numbered(groups: Sequence[Any] | np.ndarray | None, clips: int) -> np.ndarray | None:

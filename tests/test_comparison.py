@@ -40,6 +40,15 @@ def test_probabilities_of_a_csv_file():
     assert rows[3]["accuracy"] == np.mean(fused.argmax(1) == TARGETS.argmax(1))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, bool])
+def test_votes_for_one_class_are_probabilities_too(dtype):
+    """Unsigned integers have no negatives to be ranked by, and booleans none at all."""
+    votes = {name: np.eye(probs.shape[1])[probs.argmax(1)] for name, probs in PROBS.items()}
+    typed = {name: vote.astype(dtype) for name, vote in votes.items()}
+    found, expected = (comparison.compare(given, TARGETS, rules=["wa"], draws=20) for given in (typed, votes))
+    np.testing.assert_equal(found, expected)
+
+
 def test_weights_are_of_each_subset():
     def fitted(names):
         return fusion.fit_weights([PROBS[name] for name in names], TARGETS)
