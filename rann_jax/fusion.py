@@ -219,7 +219,8 @@ def fit_weights(
       probs: (M, n, C) probabilities of the models, as `fuse` takes them.
       targets: (n, C), one-hot, or multi-hot for tagging.
       task: "classification" (one class per example) or "tagging" (any number).
-      tolerance: the log-likelihood is at most this far below its maximum, in nats per example.
+      tolerance: the log-likelihood is at most this far below its maximum, in nats per example; in tagging,
+        where every class is a separate question, per example and class.
 
     Returns:
       (M,) float64, summing to 1.
