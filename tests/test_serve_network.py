@@ -167,6 +167,38 @@ def test_silent_connections_are_closed(launched, monkeypatch):
     assert asyncio.run(scene()) == [OK, b"", OK, b""]
 
 
+BROKEN = b"Host: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", b"no chunk\r\n"
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("line", "seen", "status"),
+    [
+        (b"POST /nowhere HTTP/1.1\r\n", False, b"400 Bad Request"),
+        (b"POST /nowhere HTTP/1.1\r\n", True, b"404 Not Found"),
+        (b"POST /api/tag HTTP/1.1\r\n", False, b"400 Bad Request"),
+        (b"HEAD / HTTP/1.1\r\n", False, b"400 Bad Request"),
+    ],
+    ids=["before-the-answer", "after-the-answer", "while-it-is-read", "head"],
+)
+def test_a_body_that_breaks_the_protocol_is_no_error_of_the_server(line, seen, status, launched, caplog):
+    config, sock = launched()
+    head, chunk = BROKEN
+
+    async def scene() -> list[bytes]:
+        async with running(config, sock) as (_, connect), asyncio.timeout(30):
+            reader, writer = await connect("127.0.0.1")
+            writer.write(line + head + (b"" if seen else chunk))
+            first = await reader.readline()
+            if seen:
+                writer.write(chunk)
+            await reader.read()  # until the server closes the connection
+            return [first, await heard(await connect("127.0.0.1"), ASKED)]
+
+    assert asyncio.run(scene()) == [b"HTTP/1.1 " + status + b"\r\n", OK]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def little_buffer(sock: socket.socket) -> None:
     """Let the network take only few bytes that nobody reads; connections inherit this from their listener."""
     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):

@@ -2,7 +2,9 @@
 
 import asyncio
 import math
+from contextlib import suppress
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rann_jax.serve.limits import client_at
@@ -39,6 +41,15 @@ class Connection(H11Protocol):
         # With this limit, writing is paused from the first byte that the network does not take until all are
         # taken.
         transport.set_write_buffer_limits(high=0)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP. If it is in the body of a request, that is not answered any more."""
+        if self.cycle and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        with suppress(h11.LocalProtocolError):  # it was answered before its body was read, or is a HEAD
+            super().send_400_response(msg)
+        self.transport.close()
 
     def pause_writing(self) -> None:
         """Limit the wait for the client to read on. All of uvicorn's limits begin when it has read all."""
