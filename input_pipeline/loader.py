@@ -14,15 +14,10 @@ import numpy as np
 from input_pipeline.audio import pad_or_crop
 from input_pipeline.errors import DataError
 from input_pipeline.prepared import Prepared
-from input_pipeline.sampling import BalancedOrder, WeightedOrder
+from input_pipeline.sampling import ORDERS, SAMPLINGS
 
 # Number of draws of an "endless" order: enough for a thousand years at 30 a second.
 _ENDLESS = 1 << 40
-
-_ORDERS: dict[str, type[BalancedOrder] | type[WeightedOrder]] = {
-    "balanced": BalancedOrder,
-    "weighted": WeightedOrder,
-}
 
 Batch = dict[str, np.ndarray]
 
@@ -78,9 +73,9 @@ def _ordered(prepared: Prepared, split: str, sampling: str, seed: int) -> grain.
     if sampling == "uniform":
         # repeat() reshuffles: grain derives each epoch's order from the seed and the epoch.
         return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    if sampling not in _ORDERS:
-        raise DataError(f"config.sampling={sampling!r} must be 'uniform', 'balanced' or 'weighted'")
-    order = _ORDERS[sampling](prepared.clips_by_class(split), seed)
+    if sampling not in ORDERS:
+        raise DataError(f"config.sampling must be one of {', '.join(SAMPLINGS)}, not {sampling!r}")
+    order = ORDERS[sampling](prepared.clips_by_class(split), seed)
     return grain.MapDataset.range(_ENDLESS).seed(seed).map(lambda draw: source[order(draw)])
 
 

@@ -118,3 +118,10 @@ class WeightedOrder:
     def _draws(self, block: int) -> np.ndarray:
         uniform = np.random.default_rng([self._seed, block]).random(_BLOCK_DRAWS)
         return np.searchsorted(self._cumulative, uniform, side="right")
+
+
+ORDERS: dict[str, type[BalancedOrder] | type[WeightedOrder]] = {
+    "balanced": BalancedOrder,
+    "weighted": WeightedOrder,
+}
+SAMPLINGS = ("uniform", *ORDERS)  # the values of config.sampling

@@ -25,7 +25,7 @@ from rann_jax.config_file import load_config_file
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
 from rann_jax.program import guarded, out_of_memory
-from rann_jax.train import check_parts, compiled_step
+from rann_jax.train import compiled_step
 
 MB = 1e6
 
@@ -102,7 +102,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     shape = " x ".join(f"{name}={size}" for name, size in mesh.shape.items())
     kind = devices[0].device_kind
     print(f"{config.model.name}, batch {config.batch_size}, on {len(devices)} x {kind} ({shape})", flush=True)
-    check_parts(config, mesh)
+    distributed.check_parts(config, mesh)
     begin = time.monotonic()
     try:
         compiled = compiled_step(experiment, mesh)

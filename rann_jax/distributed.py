@@ -15,6 +15,7 @@ import joblib
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 from orbax.checkpoint import multihost
 
 from rann_jax.errors import ConfigError
@@ -129,6 +130,17 @@ def check_batch_size(key: str, batch_size: int, mesh: Mesh, *, parts: int = 1) -
         raise ConfigError(
             f"config.{key}={batch_size} cannot be split evenly over {mesh.size} devices{in_parts}: use a "
             f"multiple of {mesh.size * max(parts, 1)}"
+        )
+
+
+def check_parts(config: ConfigDict, mesh: Mesh) -> None:
+    """Raise ConfigError unless devices, accumulation parts and BatchNorm groups divide the batch evenly."""
+    accumulate, groups = config.accumulate, config.batch_norm_groups
+    check_batch_size("batch_size", config.batch_size, mesh, parts=accumulate)
+    if groups < 1 or config.batch_size % (accumulate * groups):
+        raise ConfigError(
+            f"config.batch_norm_groups={groups} does not divide the {config.batch_size // accumulate} clips "
+            "that are computed at once: use a divisor"
         )
 
 

@@ -35,9 +35,14 @@ class StoppedError(Exception):
 
 
 def check_splits(config: ConfigDict) -> None:
-    """Raise ConfigError unless config.eval.splits names splits of the config."""
-    chosen, known = tuple(config.eval.splits), tuple(config.splits)
-    if not chosen or set(chosen) - set(known):
+    """Raise ConfigError unless config.eval.splits names splits of the config, and those are text."""
+    for use, names in config.splits.items():
+        if not isinstance(names, str):
+            raise ConfigError(
+                f"config.splits.{use}={names!r} must be text: join several with +, as in 'fold2+fold3'"
+            )
+    chosen, known = config.eval.splits, tuple(config.splits)
+    if not isinstance(chosen, tuple | list) or not chosen or any(name not in known for name in chosen):
         raise ConfigError(
             f"config.eval.splits={chosen!r} must name one or more of config.splits: {', '.join(known)}"
         )

@@ -243,7 +243,7 @@ def _blaming(key: str, renamed: Mapping[str, str] = {}) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, TypeError, ArithmeticError) as error:
+    except (ValueError, TypeError, ArithmeticError, MemoryError) as error:
         told = str(error)
         for argument, name in renamed.items():
             told = re.sub(rf"\b{argument}=", f"{name}=", told)

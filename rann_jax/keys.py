@@ -88,7 +88,7 @@ def _required() -> Iterator[str]:
         for key in keys:
             if not {section, key}.intersection(NEWER_SECTIONS) and key not in ADDED:
                 yield _dotted(section, key)
-    yield from ("dataset.name", "feature.name", "model.name")
+    yield from ("dataset.name", "splits.train", "feature.name", "model.name")
 
 
 def _keys(config: ConfigDict, section: str) -> list[str]:

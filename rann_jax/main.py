@@ -53,7 +53,7 @@ from rann_jax.experiment import Experiment, build, check_labels, data_options
 from rann_jax.preemption import EXIT_CODE, INTERRUPTED, PreemptedError, exiting
 from rann_jax.program import guarded, one_line
 from rann_jax.trace import NO_STEPS, parse_steps
-from rann_jax.train import train
+from rann_jax.train import train, training_mesh
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -119,6 +119,7 @@ def run(
     workdirs.check_same_config(workdir, config, free=workdirs.SCORING if mode == "eval" else ())
     if mode == "eval":
         return evaluate_checkpoint(experiment, _data(config, config.eval.splits, quiet), workdir, checkpoint)
+    training_mesh(experiment)
     source = _weights(experiment, workdir)
     with lock.training(workdir):
         # What was read before may be of the past: another run may have held the lock until now.

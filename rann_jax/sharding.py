@@ -38,6 +38,8 @@ def state_shardings(abstract: Any, mesh: Mesh, rules: Rules) -> Any:
     Raises:
       ConfigError: a rule is malformed, applies to no array, or names an axis that cannot be split evenly.
     """
+    if not isinstance(rules, Sequence):
+        raise ConfigError(f"config.sharding.rules={rules!r} must be a tuple of (pattern, axis) pairs")
     compiled = [_checked(rule) for rule in rules]
     used = set()
 

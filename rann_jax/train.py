@@ -193,9 +193,7 @@ def _started(
     See `train` for arguments and errors.
     """
     config = experiment.config
-    mesh = distributed.data_mesh(config.sharding.model)
-    check_parts(config, mesh)
-    distributed.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
+    mesh = training_mesh(experiment)
     evaluators = [SplitEvaluator(experiment, prepared, name, mesh) for name in config.eval.splits]
     primary = distributed.is_primary()
     show_progress = show_progress and primary
@@ -248,15 +246,18 @@ def _stopped(step: int) -> PreemptedError:
     return PreemptedError(f"stopped at step {step}: run the same command again to resume")
 
 
-def check_parts(config: ConfigDict, mesh: Mesh) -> None:
-    """Raise ConfigError unless devices, accumulation parts and BatchNorm groups divide the batch evenly."""
-    accumulate, groups = config.accumulate, config.batch_norm_groups
-    distributed.check_batch_size("batch_size", config.batch_size, mesh, parts=accumulate)
-    if groups < 1 or config.batch_size % (accumulate * groups):
-        raise ConfigError(
-            f"config.batch_norm_groups={groups} does not divide the {config.batch_size // accumulate} clips "
-            "that are computed at once: use a divisor"
-        )
+def training_mesh(experiment: Experiment) -> Mesh:
+    """Return the mesh of all devices. This needs no data, so it also serves to check a config early.
+
+    Raises:
+      ConfigError: the devices cannot share the batches or the arrays as the config says.
+    """
+    config = experiment.config
+    mesh = distributed.data_mesh(config.sharding.model)
+    distributed.check_parts(config, mesh)
+    distributed.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
+    experiment.shardings(mesh)
+    return mesh
 
 
 def sharded_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Wrapped:

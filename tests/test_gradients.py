@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from rann_jax import distributed
+from rann_jax.distributed import check_parts
 from rann_jax.errors import ConfigError
 from rann_jax.gradients import accumulated, grouped
-from rann_jax.train import check_parts
 from tests.two_blocks import TwoBlocks, get_config
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")

@@ -189,6 +189,13 @@ WHOLE = "must be a whole number of at least 1, not"
             {"best_metric": "train/mAP", "task": "tagging"},
             "use one of test/mAP, test/mAUC, test/d_prime",
         ),
+        ({"sampling": "random"}, "config.sampling must be one of uniform, balanced, weighted, not 'random'"),
+        ({"accumulate": 3}, "config.batch_size=8 cannot be split evenly over "),
+        ({"batch_norm_groups": 3}, "config.batch_norm_groups=3 does not divide the 8 clips"),
+        ({"sharding.model": 3}, "config.sharding.model=3 does not divide "),
+        ({"sharding.model": 0}, f"config.sharding.model {WHOLE} 0"),
+        ({"sharding.rules": (("nix", 0),)}, "config.sharding.rules: 'nix' applies to no array"),
+        ({"feature.n_fft": 10**18}, "config.feature, config.t_c or config.sample_rate: Unable to allocate"),
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else None,
 )
@@ -200,6 +207,41 @@ def test_wrong_numbers_and_names_are_refused_before_preparation(overrides, says,
         run_tiny(config, tmp_path / "run")
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("splits", {"test": "test"}, "config.splits.train is missing"),
+        (
+            "splits",
+            {"train": "train", "test": 1},
+            "config.splits.test=1 must be text: join several with +",
+        ),
+        ("splits", {"train": ("train",), "test": "test"}, "config.splits.train=('train',) must be text"),
+        ("eval.splits", 1, "config.eval.splits=1 must name one or more of config.splits"),
+        ("eval.splits", [["test"]], "config.eval.splits="),
+        ("sharding.rules", None, "config.sharding.rules=None must be a tuple of (pattern, axis) pairs"),
+        ("model.name", None, "config.model.name must be text, not None"),
+        ("dataset.name", ["quickstart"], "config.dataset.name must be text, not ["),
+        ("prepared_dir", 3, "config.prepared_dir must be text, not 3"),
+        ("prepare.max_seconds", "long", "config.prepare.max_seconds must be a positive number, not 'long'"),
+        ("t_c", None, "config.t_c must be a positive number, not None"),
+        ("batch_size", None, f"config.batch_size {WHOLE} None"),
+        ("num_classes", None, "config.num_classes must be a whole number between 1 and 100000, not None"),
+    ],
+)
+def test_values_of_other_types_are_refused_before_preparation(key, value, says, tmp_path, monkeypatch):
+    monkeypatch.setattr(rann_jax.main, "prepare", lambda **_: pytest.fail("data was prepared"))
+    config = tiny(tmp_path)
+    section, _, name = key.rpartition(".")
+    with config.ignore_type():
+        (config[section] if section else config)[name] = value
+    with pytest.raises(ConfigError) as error:
+        run_tiny(config, tmp_path / "run")
+    assert str(error.value).startswith(says)
     assert not (tmp_path / "run").exists()
 
 
@@ -327,13 +369,11 @@ def test_a_checkpoint_can_be_chosen_only_for_evaluation(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_refused_start_does_not_block_the_next(tmp_path, prepared, all_devices):
+def test_a_refused_start_does_not_block_the_next(tmp_path, prepared):
     """Both starts are refused after the workdir is locked, the second for its own error, not the first's."""
-    for batch_size in (20, 12):
-        with pytest.raises(
-            ConfigError, match=f"config.batch_size={batch_size} cannot be split evenly over 8 devices"
-        ):
-            run_tiny(tiny(prepared, batch_size=batch_size), tmp_path)
+    for num_classes in (7, 12):
+        with pytest.raises(ConfigError, match=f"config.num_classes={num_classes}, but data set quickstart"):
+            run_tiny(tiny(prepared, num_classes=num_classes), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {".lock"}
 
 

@@ -335,5 +335,5 @@ class TestSampledBatches:
 
 
 def test_unknown_sampling(quickstart):
-    with pytest.raises(DataError, match=r"config.sampling='even' must be"):
+    with pytest.raises(DataError, match=r"config\.sampling must be one of uniform, .*, not 'even'"):
         train_batches(quickstart, "train", **TRAIN, sampling="even")
