@@ -112,6 +112,12 @@ class Folder(AudioBuilder):
     def _given(self) -> tuple[list[_Entry], str]:
         """The clips with the splits that are given, and what gives them."""
         table = self._table
+        if table is None and self._columns:
+            key, column = next(iter(self._columns.items()))
+            raise DataError(
+                f"config.dataset.{key}={column!r}: {self.builder_config.source} has no csv table: put it "
+                "there, or leave this option out"
+            )
         return self._from_folders() if table is None else self._from_table(table)
 
     @functools.cached_property
@@ -152,13 +158,25 @@ class Folder(AudioBuilder):
         needed = [[options["filename_column"]], [label] if label else _LABEL_COLUMNS]
         return [*needed, [split]] if split else needed
 
+    @property
+    def _columns(self) -> Mapping[str, str]:
+        """The options that name columns of a table, if they differ from the defaults."""
+        options = self.builder_config.options
+        return {
+            key: options[key]
+            for key in self.OPTIONS
+            if key.endswith("_column") and options[key] != self.OPTIONS[key]
+        }
+
     @functools.cached_property
     def _may_be_classes(self) -> bool:
         """Whether the clips are in several folders, and no option says that a table has the classes."""
-        options = self.builder_config.options
-        asked = any(options[key] != self.OPTIONS[key] for key in self.OPTIONS if key.endswith("_column"))
         parts = [PurePosixPath(file).parts for file in self._clips]
-        return not asked and all(len(those) > 1 for those in parts) and len({top for top, *_ in parts}) > 1
+        return (
+            not self._columns
+            and all(len(those) > 1 for those in parts)
+            and len({top for top, *_ in parts}) > 1
+        )
 
     def _from_folders(self) -> tuple[list[_Entry], str]:
         files = [PurePosixPath(file) for file in self._clips]

@@ -281,6 +281,13 @@ class TestFolder:
             survey("folder", data_dir=str(animals))
 
     @pytest.mark.fast
+    @pytest.mark.parametrize("key", ["filename_column", "label_column", "split_column"])
+    def test_columns_need_a_table(self, key, animals):
+        """Otherwise the folders would silently be the classes."""
+        with pytest.raises(DataError, match=rf"config\.dataset\.{key}='part': .* has no csv table: "):
+            survey("folder", data_dir=str(animals), **{key: "part"})
+
+    @pytest.mark.fast
     def test_a_table_is_not_passed_over_if_its_columns_are_named(self, animals):
         (animals / "l.csv").write_text("time,temperature\n0:00,12\n")
         with pytest.raises(DataError, match=r"l\.csv has no column 'species'"):
