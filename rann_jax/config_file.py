@@ -118,7 +118,8 @@ def explaining(argv: Sequence[str]) -> Iterator[None]:
     except (flags.Error, ValueError, OSError) as error:
         # The error of a failing config file holds its whole traceback; the last line says why.
         told = str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
-        if "Failed loading config file" in str(error):
+        if re.search("Failed loading config file|earlier failure to load", str(error)):
+            told = told.rpartition("earlier failure to load: ")[2].removesuffix(".")
             told = f"--config: {told}: paths start at the current folder; configs/ is in the checkout"
         raise ConfigError(told) from error
 

@@ -40,6 +40,14 @@ def test_a_file_that_is_no_config_is_one_line(tmp_path, monkeypatch):
         load_config_file("absent.py")
 
 
+@pytest.mark.parametrize(
+    ("path", "says"), [("configs", "Is a directory: 'configs'"), ("", "is an empty string")]
+)
+def test_a_path_that_is_no_file_is_one_line(path, says):
+    with pytest.raises(ConfigError, match=rf"^--config: .*{says}: paths start at the current folder"):
+        load_config_file(path)
+
+
 def test_an_error_inside_the_file_does_not_blame_a_flag(tmp_path):
     (tmp_path / "own.py").write_text("def get_config(arg=None):\n    x = [1]\n    return x['a']\n")
     with pytest.raises(ConfigError, match=r"^TypeError: list indices must be integers"):
