@@ -116,6 +116,7 @@ class _Scorer:
     def __init__(self, task: str, truth: np.ndarray, draws: int, best: np.ndarray, groups: np.ndarray | None):
         self._task, self._truth, self._groups = task, truth, groups
         self._counts = significance.draw_counts(len(truth), draws, groups=groups) if draws else None
+        self._units = len(truth) if groups is None else len(set(groups.tolist()))
         self._best = significance.right(truth, best)
         self._rights: list[np.ndarray] = []
 
@@ -128,7 +129,7 @@ class _Scorer:
             row[name] = float(exact[name][0])
             ends = (np.nan, np.nan)
             if drawn is not None:
-                ends = significance.interval(drawn[name], row[name], within=RANGES[name])
+                ends = significance.interval(drawn[name], row[name], units=self._units, within=RANGES[name])
             row[f"{name}_low"], row[f"{name}_high"] = ends
         self._rights.append(significance.right(self._truth, probs))
         return row | {"conflict": conflict, **dict.fromkeys(self._tested), "weights": ""}

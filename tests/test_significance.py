@@ -6,13 +6,15 @@ import tracemalloc
 import numpy as np
 import pytest
 from scipy.special import ndtri
-from scipy.stats import binomtest, permutation_test
+from scipy.stats import binomtest, permutation_test, t
 from sklearn import metrics as sk
 
 from rann_jax import metrics, significance
 from rann_jax.errors import ConfigError
 
 pytestmark = pytest.mark.fast
+
+MANY = 10**9  # units, of which draws vary as much as what they stand for
 
 
 @pytest.fixture(scope="module")
@@ -109,25 +111,39 @@ def test_interval_has_the_width_of_the_standard_error():
     targets = np.eye(2)[np.zeros(200, int)]
     scores = np.where(np.arange(200)[:, None] < 160, [[0.9, 0.1]], [[0.1, 0.9]])
     drawn = significance.scores(targets, scores, significance.draw_counts(200, 2000))
-    low, high = significance.interval(drawn["accuracy"], 0.8)
+    low, high = significance.interval(drawn["accuracy"], 0.8, units=MANY)
     assert abs((high - low) - 2 * 1.96 * np.sqrt(0.8 * 0.2 / 200)) < 0.01
-    assert np.isnan(significance.interval(np.array([np.nan]), np.nan)).all()
+    assert np.isnan(significance.interval(np.array([np.nan]), np.nan, units=MANY)).all()
 
 
 def test_an_interval_corrects_the_bias_of_the_draws():
     """Normal draws with mean score + 0.5 and deviation 1: the score is 0.5 above what it estimates, too."""
     draws = 10.5 + ndtri((np.arange(20_000) + 0.5) / 20_000)
-    assert significance.interval(draws, 10) == pytest.approx((9.5 - 1.96, 9.5 + 1.96), abs=0.01)
-    assert significance.interval(np.full(9, 1.0), 1.0) == (1, 1)
+    assert significance.interval(draws, 10, units=MANY) == pytest.approx((9.5 - 1.96, 9.5 + 1.96), abs=0.01)
+    assert significance.interval(np.full(9, 1.0), 1.0, units=MANY) == (1, 1)
+
+
+@pytest.mark.parametrize("units", [4, 6, 24, 400])
+def test_the_interval_of_a_mean_of_normal_values_is_students(units):
+    """Draws of a mean vary by its standard error, but for the n instead of n - 1 in the deviation."""
+    error = 0.3
+    draws = 5 + error * np.sqrt((units - 1) / units) * ndtri((np.arange(100_000) + 0.5) / 100_000)
+    for level in (0.5, 0.9):
+        expected = t.interval(level, units - 1, loc=5, scale=error)
+        assert significance.interval(draws, 5, level, units=units) == pytest.approx(expected, abs=0.01)
 
 
 def test_an_interval_where_the_draws_are_far_from_the_score():
     """Normal draws with mean score + 2 and deviation 1: 2% are below the score, too few to correct by."""
     draws = 12 + ndtri((np.arange(20_000) + 0.5) / 20_000)
-    assert significance.interval(draws, 10) == pytest.approx((8 - 1.96, 10 + 1.96), abs=0.01)
-    assert significance.interval(20 - draws, 10) == pytest.approx((10 - 1.96, 12 + 1.96), abs=0.01)
-    assert significance.interval(draws + 5, 10) == pytest.approx((3 - 1.96, 10 + 1.96), abs=0.01)  # none is
-    assert significance.interval(draws, 10, within=(7, 11)) == (7, 11)
+    assert significance.interval(draws, 10, units=MANY) == pytest.approx((8 - 1.96, 10 + 1.96), abs=0.01)
+    assert significance.interval(20 - draws, 10, units=MANY) == pytest.approx(
+        (10 - 1.96, 12 + 1.96), abs=0.01
+    )
+    assert significance.interval(draws + 5, 10, units=MANY) == pytest.approx(
+        (3 - 1.96, 10 + 1.96), abs=0.01
+    )  # none is
+    assert significance.interval(draws, 10, units=MANY, within=(7, 11)) == (7, 11)
 
 
 def test_intervals_of_many_classes_with_few_clips():
@@ -138,7 +154,7 @@ def test_intervals_of_many_classes_with_few_clips():
     counts = significance.draw_counts(len(targets), 200)
     exact = significance.scores(targets, scores, np.ones((1, len(targets))))
     for name, draws in significance.scores(targets, scores, counts).items():
-        low, high = significance.interval(draws, exact[name][0])
+        low, high = significance.interval(draws, exact[name][0], units=MANY)
         least, most = np.quantile(draws, [0.025, 0.975])
         assert low < exact[name][0] < high, name
         assert high - low > 0.95 * (most - least), name
@@ -146,10 +162,10 @@ def test_intervals_of_many_classes_with_few_clips():
 
 def test_draws_that_equal_the_score_up_to_rounding_count_as_equal():
     draws = np.r_[np.full(40, 0.2), np.full(20, 0.5), np.full(40, 0.7)]
-    exact = significance.interval(draws, 0.5)
+    exact = significance.interval(draws, 0.5, units=MANY)
     for rounding in (-1e-7, 1e-7):
         rounded = np.where(draws == 0.5, 0.5 + rounding, draws)
-        assert significance.interval(rounded, 0.5) == pytest.approx(exact, abs=1e-6)
+        assert significance.interval(rounded, 0.5, units=MANY) == pytest.approx(exact, abs=1e-6)
 
 
 def test_an_infinite_score_has_an_interval():
@@ -157,14 +173,14 @@ def test_an_infinite_score_has_an_interval():
 
     If the score is the median of n sorted draws, the ends are at .025 (n - 1) and .975 (n - 1).
     """
-    assert significance.interval(np.r_[np.ones(50), np.full(50, np.inf)], np.inf) == (1, np.inf)
-    assert significance.interval(np.full(50, np.inf), np.inf) == (np.inf, np.inf)
+    assert significance.interval(np.r_[np.ones(50), np.full(50, np.inf)], np.inf, units=MANY) == (1, np.inf)
+    assert significance.interval(np.full(50, np.inf), np.inf, units=MANY) == (np.inf, np.inf)
     draws = np.r_[np.arange(100.0), np.inf, np.nan]  # ends at 2.5 and 97.5
-    assert significance.interval(draws, 50) == pytest.approx((2.5, 97.5))
+    assert significance.interval(draws, 50, units=MANY) == pytest.approx((2.5, 97.5))
     draws = np.r_[-np.inf, 1:4, np.inf]  # ends at 0.1 and 3.9: the nearer draws are infinite
-    assert significance.interval(draws, 2) == (-np.inf, np.inf)
+    assert significance.interval(draws, 2, units=MANY) == (-np.inf, np.inf)
     draws = np.array([1, 2, np.inf])  # ends at 0.8 and 1.2: the nearer draws are finite
-    assert significance.interval(draws, 2, level=0.2) == pytest.approx((1.8, 2))
+    assert significance.interval(draws, 2, level=0.2, units=MANY) == pytest.approx((1.8, 2))
 
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(9, 1), (0, 6), (5, 5), (0, 0), (40, 22)])
@@ -209,7 +225,9 @@ def test_an_interval_by_groups_has_the_width_of_as_many_independent_clips():
     targets = np.eye(2)[np.zeros(400, int)]
     scores = np.where(hits[:, None], [[0.9, 0.1]], [[0.1, 0.9]])
     counts = significance.draw_counts(400, 2000, groups=np.repeat(np.arange(50), 8))
-    low, high = significance.interval(significance.scores(targets, scores, counts)["accuracy"], 0.8)
+    low, high = significance.interval(
+        significance.scores(targets, scores, counts)["accuracy"], 0.8, units=MANY
+    )
     assert abs((high - low) - 2 * 1.96 * np.sqrt(0.8 * 0.2 / 50)) < 0.02
 
 
