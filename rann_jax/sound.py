@@ -88,7 +88,11 @@ def _scaling(dtype: np.dtype) -> str:
     """Return the end of a message that says how integers become floating, full scale +-1."""
     if dtype == np.uint8:  # unsigned PCM has its zero in the middle
         return ": use (wave - 128.0) / 128"
-    return f": use wave / 2**{8 * dtype.itemsize - 1}" if np.issubdtype(dtype, np.signedinteger) else ""
+    if not np.issubdtype(dtype, np.signedinteger):
+        return ""
+    if dtype.itemsize == 8:  # of a list, or of a sum: no recording has 64 bits
+        return ": divide by the full scale of its samples, such as 32768 for 16 bits"
+    return f": use wave / 2**{8 * dtype.itemsize - 1}"
 
 
 def _not_mono(wave: np.ndarray) -> ValueError:

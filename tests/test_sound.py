@@ -36,6 +36,10 @@ def test_blocks_of_int16_are_the_same_sound(rate):
     ("block", "says"),
     [
         (np.zeros(9, np.int32), r"floating-point or int16, not int32: use wave / 2\*\*31$"),
+        (
+            np.zeros(9, np.int64),
+            "not int64: divide by the full scale of its samples, such as 32768 for 16 bits$",
+        ),
         (np.zeros(9, np.uint8), r"not uint8: use \(wave - 128.0\) / 128$"),
         (np.zeros(9, bool), "floating-point or int16, not bool$"),
         (np.zeros((9, 2), np.float32), r"mono \(N,\).*\(9, 2\): average the channels, wave.mean\(axis=1\)$"),
@@ -48,7 +52,7 @@ def test_blocks_of_int16_are_the_same_sound(rate):
         (np.array([0.0, -1e30]), "samples of 1e[+]30 times full scale"),
     ],
     ids=[
-        *("int32", "uint8", "bool", "stereo", "channels first", "no frames", "the rate", "a path"),
+        *("int32", "int64", "uint8", "bool", "stereo", "channels first", "no frames", "the rate", "a path"),
         *("nan", "infinity", "loud"),
     ],
 )

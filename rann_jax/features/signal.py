@@ -8,6 +8,7 @@ that names the argument and says how to fix it.
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable
@@ -38,11 +39,7 @@ def as_waveform(y: ArrayLike, name: str = "y") -> jax.Array:
     """Return `y` `(..., N)` as float32; ValueError if it is empty or not floating."""
     y = as_array(y)
     if not jnp.issubdtype(y.dtype, jnp.floating):
-        kind = y.dtype if jnp.issubdtype(y.dtype, jnp.signedinteger) else np.dtype(np.int16)
-        raise ValueError(
-            f"{name} must be floating-point, got {y.dtype}: scale it first,"
-            f" e.g. {kind} with {name} / {-int(jnp.iinfo(kind).min)}"
-        )
+        raise ValueError(f"{name} must be floating-point, got {y.dtype}: {_made_floating(name, y.dtype)}")
     if y.ndim == 0 or y.size == 0:
         raise ValueError(
             f"{name} must hold samples along its last axis, got shape {tuple(y.shape)}:"
@@ -51,6 +48,16 @@ def as_waveform(y: ArrayLike, name: str = "y") -> jax.Array:
     if isinstance(y, jax.Array) and y.dtype == np.float32 and not y.weak_type:
         return y  # same result as the line below, without the overhead of a JAX call
     return jnp.asarray(y, dtype=jnp.float32)
+
+
+def _made_floating(name: str, dtype: Any) -> str:
+    """Return the end of a message that says how to make an array of another type floating."""
+    if name != "y":
+        return f"convert it with {name}.astype(np.float32)"
+    # Of 64 bits there are no recordings: such samples are of a smaller type, in a list or after a sum.
+    is_pcm = jnp.issubdtype(dtype, jnp.signedinteger) and dtype.itemsize < 8
+    kind = dtype if is_pcm else np.dtype(np.int16)
+    return f"scale it first, e.g. {kind} with y / {-int(jnp.iinfo(kind).min)}"
 
 
 def warn_if_swapped(y: jax.Array, n_fft: int) -> None:
@@ -67,8 +74,16 @@ def warn_if_swapped(y: jax.Array, n_fft: int) -> None:
         warnings.warn(
             f"n_fft={n_fft} is too large for a waveform of {y.shape[-1]} samples, the last axis of {y.shape}:"
             " if these are channels, as soundfile gives them, (N, channels), give y.T",
-            stacklevel=4,
+            stacklevel=_caller_level(),
         )
+
+
+def _caller_level() -> int:
+    """Return the `stacklevel` of a warning of the function that calls this one: who called the features."""
+    level, frame = 0, inspect.currentframe()
+    while frame and str(frame.f_globals.get("__name__")).startswith(f"{__package__}."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def number(name: str, value: Any) -> float:

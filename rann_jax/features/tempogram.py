@@ -10,7 +10,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import clipwise
-from rann_jax.features.mel import check_bank, melspectrogram
+from rann_jax.features.mel import MEL_DEFAULTS, Mel, check_mel
 from rann_jax.features.normalize import check_norm, normalize
 from rann_jax.features.power import squared
 from rann_jax.features.stft import Framing, power_to_db, transformed
@@ -95,46 +95,47 @@ def onset_strength(
     20
     """
     signal.check_positive(lag=lag, max_size=max_size, n_fft=n_fft, hop_length=hop_length)
-    bank = check_bank(sr, n_mels, fmin, fmax, False, "slaney")
     if aggregate is not None and not callable(aggregate):
         raise ValueError(f"aggregate must be a function such as jnp.median, got {aggregate!r}")
-    y = signal.as_waveform(y)
-    signal.warn_if_swapped(y, n_fft)
-    return _onset_strength(
-        y,
+    rise = Rise(
         lag=lag,
         max_size=max_size,
         delay=lag + n_fft // (2 * hop_length) if signal.flag("center", center) else lag,
         detrend=signal.flag("detrend", detrend),
         aggregate=jnp.mean if aggregate is None else aggregate,
-        n_fft=n_fft,
-        hop_length=hop_length,
-        **{name: bank[name] for name in ("sr", "n_mels", "fmin", "fmax")},
     )
+    bands = {"sr": sr, "n_fft": n_fft, "hop_length": hop_length, "n_mels": n_mels, "fmin": fmin, "fmax": fmax}
+    y, mel = check_mel(y, **{**MEL_DEFAULTS, **bands})
+    return _onset_strength(y, mel, rise)
 
 
-RISE = ("lag", "max_size", "delay", "detrend", "aggregate")
-MEL = ("sr", "n_fft", "hop_length", "n_mels", "fmin", "fmax")
+class Rise(NamedTuple):
+    """Settings of an onset envelope: checked, hashable as one static argument of `jax.jit`.
+
+    `delay` is the number of zeros that the envelope begins with; the others are as in `onset_strength`.
+    """
+
+    lag: int
+    max_size: int
+    delay: int
+    detrend: bool
+    aggregate: Callable
+
+    def envelope(self, power: jax.Array) -> jax.Array:
+        """Return the envelope `(..., T)` of mel power `(..., F, T)`."""
+        level = power_to_db(power)
+        before = level if self.max_size == 1 else _local_maximum(level, self.max_size)
+        rise = jnp.maximum(level[..., self.lag :] - before[..., : -self.lag], jnp.float32(0))
+        envelope = self.aggregate(rise, axis=-2)
+        envelope = jnp.pad(envelope, [(0, 0)] * (envelope.ndim - 1) + [(self.delay, 0)])
+        if self.detrend:
+            envelope = _detrend(envelope)
+        return envelope[..., : level.shape[-1]]
 
 
-@functools.partial(jax.jit, static_argnames=(*RISE, *MEL))
-def _onset_strength(y: jax.Array, **arguments: Any) -> jax.Array:
-    rise = {name: arguments.pop(name) for name in RISE}
-    return clipwise(lambda clips: _rise(melspectrogram(clips, **arguments), **rise), y)
-
-
-def _rise(
-    power: jax.Array, *, lag: int, max_size: int, delay: int, detrend: bool, aggregate: Callable
-) -> jax.Array:
-    """Aggregate the rises of power `(..., F, T)` to an envelope `(..., T)` that begins with `delay` zeros."""
-    level = power_to_db(power)
-    before = level if max_size == 1 else _local_maximum(level, max_size)
-    rise = jnp.maximum(level[..., lag:] - before[..., :-lag], jnp.float32(0))
-    envelope = aggregate(rise, axis=-2)
-    envelope = jnp.pad(envelope, [(0, 0)] * (envelope.ndim - 1) + [(delay, 0)])
-    if detrend:
-        envelope = _detrend(envelope)
-    return envelope[..., : level.shape[-1]]
+@functools.partial(jax.jit, static_argnames=("mel", "rise"))
+def _onset_strength(y: jax.Array, mel: Mel, rise: Rise) -> jax.Array:
+    return clipwise(lambda clips: rise.envelope(mel.spectrogram(clips)), y)
 
 
 def _envelope(

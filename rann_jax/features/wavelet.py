@@ -239,14 +239,14 @@ def dwt(y: ArrayLike, wavelet: str, mode: str = "symmetric") -> tuple[jax.Array,
     return approximation, detail
 
 
-def wavedec(y: ArrayLike, wavelet: str, level: int | None = None, mode: str = "symmetric") -> list[jax.Array]:
+def wavedec(y: ArrayLike, wavelet: str, mode: str = "symmetric", level: int | None = None) -> list[jax.Array]:
     """Discrete wavelet decomposition, equal to `pywt.wavedec`.
 
     Args:
       y: waveform `(..., N)`, floating.
       wavelet: see `dwt`.
-      level: number of levels, that is, how often the approximation is split; default `pywt.dwt_max_level`.
       mode: see `dwt`.
+      level: number of levels, that is, how often the approximation is split; default `pywt.dwt_max_level`.
 
     Returns:
       `[approximation, coarsest detail, ..., finest detail]`, float32 `(..., M_i)` each.

@@ -111,6 +111,8 @@ def test_a_wrong_type_is_refused_by_name(name, key):
         ("mfcc", {"lift": 3}, "mfcc has no argument 'lift'.*; did you mean 'lifter'?"),
         ("stft", {"y": np.zeros(5000, np.int16)}, "got int16: scale it first, e.g. int16 with y / 32768$"),
         ("stft", {"y": np.zeros(5000, np.int32)}, "got int32: scale .* e.g. int32 with y / 2147483648$"),
+        ("stft", {"y": [0] * 5000}, "got int64: scale .* e.g. int16 with y / 32768$"),
+        ("power_to_db", {"S": np.ones((3, 4), int)}, r"S must be floating-point, .* S.astype\(np.float32\)$"),
         ("stft", {"y": np.zeros(5000, np.uint8)}, "got uint8: scale .* e.g. int16 with y / 32768$"),
         ("onset_strength", {"aggregate": "mean"}, "aggregate must be a function"),
     ],
@@ -172,8 +174,9 @@ def test_swapped_axes_are_warned_of(name):
     """soundfile gives (N, channels). librosa warns too."""
     arguments = {**REQUIRED[name], "y": SOUND.reshape(-1, 2)}
     warned = r"n_fft=2048 is too large for a waveform of 2 samples, .*\(2000, 2\).*y\.T"
-    with pytest.warns(UserWarning, match=warned):
+    with pytest.warns(UserWarning, match=warned) as caught:
         getattr(features, name)(**arguments)
+    assert {warning.filename for warning in caught} == {__file__}  # the caller's line is shown, and once
     arguments["y"] = SOUND[:400].reshape(2, 200)  # two short clips
     getattr(features, name)(**arguments)
 

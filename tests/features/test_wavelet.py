@@ -138,9 +138,9 @@ def test_a_single_sample_cannot_be_reflected(relative_error, samples):
             expected = pywt.wavedec(y.astype(np.float64), "haar", "reflect", level)
         except ValueError:
             with pytest.raises(ValueError, match="'reflect' needs two samples or more"):
-                features.wavedec(y, "haar", level, "reflect")
+                features.wavedec(y, "haar", "reflect", level)
         else:
-            ours = features.wavedec(y, "haar", level, "reflect")
+            ours = features.wavedec(y, "haar", "reflect", level)
             assert max(map(relative_error, ours, expected)) < 1e-6
     if samples == 1:
         with pytest.raises(ValueError, match="'reflect' needs two samples or more"):
