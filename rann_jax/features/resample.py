@@ -30,7 +30,8 @@ from rann_jax.features.clipwise import batchwise, clipwise
 HALF_WIDTH = {"soxr_vhq": 124, "soxr_hq": 100, "soxr_mq": 100, "soxr_lq": 64}
 
 # The greatest ratio of two rates. The cost of the one-time plan for a pair of rates grows with the square of
-# the ratio: 128 to 1 needs a matrix of 52 MB and 1.3 s in libsoxr, 44100 to 345 Hz half a minute (measured).
+# the ratio: 128 to 1 needs a matrix of 52 MB and 1.3 s in libsoxr, 44100 to 345 Hz half a minute, 127 to 1
+# up to a minute (measured).
 GREATEST_FACTOR = 128
 
 # Outputs per product with the decimation matrix: on a CPU with AVX-512, decimating by 2, the fastest of 32,
@@ -61,9 +62,11 @@ def impulse_response(up: int, down: int, res_type: str) -> np.ndarray:
 def _start_correction(up: int, down: int, res_type: str) -> np.ndarray | None:
     """Return how soxr's first outputs deviate from a time-invariant filter, `(inputs, outputs)`, or None."""
     half = len(impulse_response(up, down, res_type)) // 2
-    # When decimating by a whole factor the sharp filter is the last stage, and the short filters before it
-    # reach at most 4.4 periods (measured). Otherwise it is the first stage, and its whole width counts.
-    inputs = 5 * down if up == 1 else math.ceil(half * down / up)
+    # When decimating by 2**k or 3 * 2**k the sharp filter is the last stage, and the short filters before it
+    # reach at most 4.9 periods (measured). Otherwise a later stage drops what the sharp filter makes of the
+    # first samples, and its whole width counts.
+    short = up == 1 and down // (down & -down) in (1, 3)
+    inputs = 5 * down if short else math.ceil(half * down / up)
     # A pulse this many periods later gets the full, time-invariant response.
     late = math.ceil(2 * inputs / down)
     correction = np.empty((inputs, half))

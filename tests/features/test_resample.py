@@ -33,6 +33,17 @@ def test_white_noise_with_a_hard_start(orig_sr, target_sr, res_type, hostile, re
     assert relative_error(resample(y, **rates), librosa.resample(y, **rates)) < 2e-6
 
 
+@pytest.mark.parametrize("down", [5, 7, 9, 10, 24])
+@pytest.mark.parametrize("res_type", ["soxr_hq", "soxr_vhq", "soxr_mq", "soxr_lq"])
+def test_the_start_when_decimating_by_any_whole_factor(down, res_type):
+    """How far the start of libsoxr's stages reaches depends on the factor: clicks show every sample of it."""
+    clicks = np.eye(120 * down, dtype=np.float32)[:: 2 * down - 1]
+    arguments = {"orig_sr": down, "target_sr": 1, "res_type": res_type}
+    reference = librosa.resample(clicks, **arguments)
+    error = np.max(np.abs(np.asarray(resample(clicks, **arguments)) - reference))
+    assert error < 1e-6  # of the clicks' height
+
+
 @pytest.mark.parametrize("n", [1, 3, 100, 1000])
 @pytest.mark.parametrize(("orig_sr", "target_sr"), [(48000, 16000), (44100, 11025), (3, 7)])
 def test_short_signals_have_librosas_length(n, orig_sr, target_sr, hostile, relative_error):
