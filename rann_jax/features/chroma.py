@@ -87,8 +87,8 @@ def chroma_stft(
       float32 `(..., n_chroma, T)`.
 
     Raises:
-      ValueError: as `stft`; `sr` or `octwidth` not positive; `tuning` None or not finite; `ctroct` not
-        finite; a negative `norm`.
+      ValueError: as `stft`; `n_fft` 1; `sr` or `octwidth` not positive; `tuning` None or not finite;
+        `ctroct` not finite; a negative `norm`.
 
     >>> y = np.sin(2 * np.pi * 440 * np.arange(22050) / 22050).astype(np.float32)
     >>> np.argmax(chroma_stft(y).mean(axis=-1)).item()  # A is 9 semitones above C
@@ -103,6 +103,8 @@ def chroma_stft(
     if width is not None and not width > 0:  # NaN too
         raise ValueError(f"octwidth={octwidth} must be positive, or None for no weighting")
     y, framing = check_framing(y, n_fft, hop_length, win_length, window, center, pad_mode)
+    if framing.n_fft == 1:
+        raise ValueError("n_fft=1 has no bin above 0 Hz, so it shows no chroma: use n_fft=2 or more")
     return _chroma_stft(
         y,
         framing,

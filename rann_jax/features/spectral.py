@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import jax
 
+from rann_jax.features import signal
 from rann_jax.features.band import FMIN, upper_edge
 from rann_jax.features.gammatone import gfcc
 from rann_jax.features.image import FrontEnd, ImageFrontEnd
@@ -43,6 +44,7 @@ class Spectral(FrontEnd):
         """Return the arguments that all spectral features share, with the defaults filled in."""
         longest = max(round(self.sample_rate * WINDOW_SECONDS), self.hop_length)
         win_length = longest if self.win_length is None else self.win_length
+        signal.check_positive(win_length=win_length)  # here: n_fft may be the same number
         return {
             "sr": self.sample_rate,
             "hop_length": self.hop_length,

@@ -103,6 +103,7 @@ def test_silence_is_zero_and_its_gradient_finite(feature, norm):
         (chroma_stft, {"octwidth": -1.0}, "octwidth=-1.0 must be positive"),
         (chroma_stft, {"octwidth": np.nan}, "octwidth=nan must be positive"),
         (chroma_stft, {"n_fft": 512, "win_length": 1024}, "n_fft"),
+        (chroma_stft, {"n_fft": 1}, "n_fft=1 has no bin above 0 Hz"),
         (chroma_cqt, {"bins_per_octave": 30}, "bins_per_octave=30 must be a multiple"),
         (chroma_cqt, {"n_octaves": 10}, "above Nyquist"),
         (chroma_cqt, {"hop_length": 100}, "hop_length=100"),
