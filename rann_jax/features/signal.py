@@ -182,11 +182,15 @@ def check_window(window: Any) -> None:
 
 
 def as_tuples(value: Any) -> Any:
-    """Convert arrays and lists, including those within tuples, to tuples; return anything else unchanged.
+    """Convert arrays and lists, also within tuples, to tuples, and NumPy's scalars to Python's.
 
-    >>> as_tuples(("general_cosine", np.array([0.5, 0.5])))
-    ('general_cosine', (0.5, 0.5))
+    A cache that compares a scalar of NumPy with a tuple would get an array, and fail. The rest is unchanged.
+
+    >>> as_tuples(("general_cosine", np.array([0.5, 0.5]))), as_tuples(("kaiser", np.float32(8)))
+    (('general_cosine', (0.5, 0.5)), ('kaiser', 8.0))
     """
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, np.ndarray | jax.Array):
         value = np.asarray(value, dtype=np.float64).tolist()
     return tuple(map(as_tuples, value)) if isinstance(value, list | tuple) else value

@@ -56,6 +56,13 @@ def test_equal_windows_share_one_compilation():
     assert made == [made[0]] * 3
 
 
+def test_numpy_numbers_as_windows_get_along_with_arrays_in_the_cache():
+    y = np.ones(1000, np.float32)
+    features.stft(y, n_fft=64, window=np.hanning)
+    ours = features.stft(y, n_fft=64, window=np.float32(5.5))  # Kaiser's beta
+    np.testing.assert_array_equal(ours, features.stft(y, n_fft=64, window=("kaiser", 5.5)))
+
+
 @pytest.mark.filterwarnings("ignore:n_fft=:UserWarning")  # two clips of one sample look like stereo
 @pytest.mark.parametrize("length", [1, 7, 200, 1025])
 def test_clip_shorter_than_a_window(relative_error, length):
