@@ -7,6 +7,7 @@ counted once. Evaluation during training differs on clips longer than t_c: it us
 """
 
 import abc
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from rann_jax.features.signal import number
 from rann_jax.sound import check_finite, check_rate, checked, checked_blocks
 from rann_jax.timeline import RunningMean, Timeline, WindowProbabilities, joined, most_probable
 from rann_jax.windows import batched, resampled, sliding
+
+# (ours) Batches of windows that `probabilities` holds at a time: many, so that few of them are small.
+BATCHES = 16
 
 
 class Listener(abc.ABC):
@@ -130,18 +134,23 @@ class Listener(abc.ABC):
     def probabilities(self, waves: Sequence[np.ndarray], sample_rate: int) -> np.ndarray:
         """Return the tags of several sounds of any lengths, (len(waves), C) float32 in the order of `labels`.
 
-        Windows of all sounds are computed together, in at most log2(batch_size) + 2 compiled shapes.
+        Windows of all sounds are computed together, in at most log2(batch_size) + 2 compiled shapes. Few are
+        in memory at a time.
 
         Raises:
           ValueError: as for `tag`.
         """
-        by_wave = [list(self._windows([checked(wave)], sample_rate, None)) for wave in waves]
-        total = np.zeros((len(waves), len(self.labels)))
-        counts = np.array([len(windows) for windows in by_wave])
-        if len(waves):
-            windows = np.stack([window for windows in by_wave for _, _, window in windows])
-            np.add.at(total, np.repeat(np.arange(len(waves)), counts), self.predict(windows))
-        return (total / counts[:, None]).astype(np.float32)
+        total, counts = np.zeros((len(waves), len(self.labels))), np.zeros((len(waves), 1))
+        windows = (
+            (number, window)
+            for number, wave in enumerate(waves)
+            for _, _, window in self._windows([checked(wave)], sample_rate, None)
+        )
+        while group := list(itertools.islice(windows, BATCHES * self.batch_size)):
+            numbers, several = zip(*group, strict=True)
+            np.add.at(total, np.array(numbers), self.predict(np.stack(several)))
+            np.add.at(counts, np.array(numbers), 1)
+        return (total / counts).astype(np.float32)
 
     def timeline(self, wave: np.ndarray, sample_rate: int, *, hop_seconds: float | None = None) -> Timeline:
         """Return class probabilities over time, in windows of `window_seconds` every `hop_seconds`.

@@ -15,7 +15,7 @@ import soxr
 
 import rann_jax
 from input_pipeline.datasets.quickstart import synthesise
-from rann_jax import export, hear
+from rann_jax import export, hear, listener
 from rann_jax.errors import ConfigError
 from rann_jax.listener import in_batches
 from rann_jax.timeline import joined
@@ -164,6 +164,16 @@ def test_tags_are_the_mean_of_the_timeline(tagger, count):
         np.testing.assert_allclose(row, mean, atol=1e-6)
         tags = tagger.tag(wave, 16000)
         np.testing.assert_allclose([tags[label] for label in tagger.labels], mean, atol=1e-6)
+
+
+def test_few_windows_are_held_at_a_time(tagger, monkeypatch):
+    waves = [sound(seconds) for seconds in (0.3, 2.3, 1.2)]
+    expected, held, predict = tagger.probabilities(waves, 16000), [], tagger.predict
+    monkeypatch.setattr(listener, "BATCHES", 1)
+    monkeypatch.setattr(tagger, "predict", lambda windows: held.append(len(windows)) or predict(windows))
+    np.testing.assert_allclose(tagger.probabilities(waves, 16000), expected, atol=1e-6)
+    assert sum(held) == 1 + 9 + 4  # every quarter of a second
+    assert max(held) == tagger.batch_size
 
 
 def test_it_says_what_it_is(tagger):

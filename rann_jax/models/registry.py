@@ -1,4 +1,7 @@
-"""Registry of networks by name. To add a network, write one file and add one line here."""
+"""Registry of networks by name.
+
+To add a network, write one file, and add a line to FAMILIES and its class to `Network`.
+"""
 
 import dataclasses
 from collections.abc import Callable
