@@ -6,11 +6,12 @@ of `win_length` frames, one around every frame, and each window is analysed for 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +110,8 @@ def onset_strength(
     return _onset_strength(y, mel, rise)
 
 
-class Rise(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Rise:
     """Settings of an onset envelope: checked, hashable as one static argument of `jax.jit`.
 
     `delay` is the number of zeros that the envelope begins with; the others are as in `onset_strength`.
