@@ -15,6 +15,7 @@ from rann_jax import (
     crossval_tables,
     fusion,
     fusion_table,
+    metrics,
     predictions,
     significance,
 )
@@ -30,6 +31,7 @@ PAGES = (RESULTS_PAGE, RESULTS / "README.md")
 FUSED = ("log_mel", "mfcc", "cqt", "gfcc", "wavegram")  # the features that the deck fuses
 SUMMARISED = {"esc10_small": "| [ESC-10]", "ravdess_small": "| [RAVDESS]"}  # rows of the first table
 KEPT = sorted(path.parent for path in RESULTS.glob("*/environment.json"))
+SINGLE = RESULTS / "single_runs"
 
 
 @pytest.fixture(params=KEPT, ids=lambda folder: folder.name)
@@ -68,7 +70,18 @@ def run_or_not(work, done) -> list[dict[str, str]]:
 
 def test_every_folder_is_a_cross_validation():
     assert KEPT
-    assert sorted(path for path in RESULTS.iterdir() if path.is_dir()) == KEPT
+    assert sorted(path for path in RESULTS.iterdir() if path.is_dir()) == sorted([*KEPT, SINGLE])
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in SINGLE.iterdir()))
+def test_single_runs_are_quoted(name):
+    run = predictions.load(SINGLE / name, "test")
+    accuracy = metrics.accuracy(run.targets, run.probabilities)
+    mean_ap = metrics.mean(metrics.average_precision(run.targets, run.probabilities))
+    quoted = f"[accuracy {accuracy:.3f}, mAP {mean_ap:.3f}](results/single_runs/{name})"
+    (row,) = (line for line in (REPOSITORY / "README.md").read_text().splitlines() if quoted in line)
+    command = json.loads((SINGLE / name / "environment.json").read_text())["command"]
+    assert row.split("`")[1] in command
 
 
 def test_no_path_of_the_machine_is_published():
