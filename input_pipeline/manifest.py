@@ -172,6 +172,8 @@ def _read_line(line: str) -> Row | Rejected:
     if "reason" in fields:
         return Rejected(**fields)
     row = Row(**fields | {"labels": tuple(fields["labels"])})
+    if not all(isinstance(label, str) for label in row.labels):
+        raise ValueError(f"its labels {row.labels!r} are not text")
     if not (type(row.samples) is int and row.samples > 0 and isinstance(row.id, str)):
         raise ValueError(f"it has {row.samples!r} samples and the name {row.id!r}")
     return row

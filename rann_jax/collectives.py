@@ -5,8 +5,8 @@ import re
 from collections.abc import Sequence
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-# By XLA's names. All of f8e4m3fn, f8e5m2, ... are f8 here.
-BYTES = {"token": 0, "pred": 1, "bf16": 2} | {
+# By XLA's names. All of f8e4m3fn, f8e5m2, ... are f8 here; what is below eight bits counts as a byte.
+BYTES = {"token": 0, "opaque": 0, "pred": 1, "bf16": 2, "s2": 1, "u2": 1, "s4": 1, "u4": 1, "f4": 1} | {
     f"{kind}{8 * size}": size
     for kind, sizes in {"s": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (1, 2, 4, 8), "c": (8, 16)}.items()
     for size in sizes

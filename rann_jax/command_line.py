@@ -1,12 +1,9 @@
 """The parser of every program's command line but that of `rann_jax.main`, which has abseil's flags."""
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any
-
-_UNDERSCORED = re.compile(r"--[a-z]+(_[a-z]+)+(=\S*)?")
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,16 +32,10 @@ class Parser(argparse.ArgumentParser):
     ) -> Any:
         """Return the options and the arguments that are not among them; `parse_args` too comes here."""
         given = sys.argv[1:] if args is None else args
-        return super().parse_known_args([with_dashes(argument) for argument in given], namespace)
+        return super().parse_known_args([self._with_dashes(argument) for argument in given], namespace)
 
-
-def with_dashes(argument: str) -> str:
-    """Return an option, which may have a value after =, with dashes; any other argument as it is.
-
-    >>> with_dashes("--data_dir=my_clips"), with_dashes("--config.data_dir=clips"), with_dashes("a_b.wav")
-    ('--data-dir=my_clips', '--config.data_dir=clips', 'a_b.wav')
-    """
-    if not _UNDERSCORED.fullmatch(argument):
-        return argument
-    name, equals, value = argument.partition("=")
-    return name.replace("_", "-") + equals + value
+    def _with_dashes(self, argument: str) -> str:
+        """Return one of this parser's options, which may have a value after =, with dashes; else as it is."""
+        name, equals, value = argument.partition("=")
+        dashed = name.replace("_", "-")
+        return dashed + equals + value if dashed in self._option_string_actions else argument

@@ -180,8 +180,10 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     with explaining(argv), collecting_notes() as notes:
         try:
             rest = flags.FLAGS(argv)
-        except SystemExit:  # --help and its relatives; to abseil, who asks for help has failed
-            raise SystemExit(0) from None
+        except SystemExit as end:
+            if end.code == 1 and any(argument.lstrip("-").startswith(("help", "?")) for argument in argv):
+                raise SystemExit(0) from None  # to abseil, who asks for help has failed
+            raise
         check_keys(flags.FLAGS)
     for line in notes if _NOTES.value else ():
         print(line, file=sys.stderr)

@@ -45,8 +45,10 @@ def check(
     Traceback (most recent call last):
     ValueError: gain: low_db='loud' must be a number
     """
-    # Annotations are text in modules that import them from __future__.
-    parameters = inspect.signature(taker, eval_str=True).parameters.items()
+    try:  # annotations are text in modules that import them from __future__
+        parameters = inspect.signature(taker, eval_str=True).parameters.items()
+    except NameError:  # a type that only type checkers import: whoever takes the options checks them
+        parameters = inspect.signature(taker).parameters.items()
     known = {name: parameter.annotation for name, parameter in parameters if name not in but} | dict(
         also or {}
     )

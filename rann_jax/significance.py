@@ -140,7 +140,7 @@ def interval(
 
     The method is that of Efron & Tibshirani (1993), 14.3, without acceleration, but with the percentiles
     that Hesterberg expands ("What Teachers Should Know About the Bootstrap", The American Statistician 69,
-    2015, 3.2): draws of few units vary less than what they stand for, and a normal score is then Student's t.
+    2015, 3.2): draws of few units vary too little; so the interval of a mean of normal values is Student's.
 
     Draws contain clips more than once, which raises their average precision above the split's and lowers F1,
     the more so the fewer clips a class has. Plain percentiles would shift the interval in the same direction.

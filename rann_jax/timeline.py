@@ -69,8 +69,8 @@ class Timeline:
     def events(self, threshold: float, top: int | None = None) -> list[Event]:
         """Return the runs of consecutive windows in which a class reaches the threshold, by their starts.
 
-        They are those that `rann_jax.predict --audacity` and `--raven` write. An event that lasts longer than
-        a part of a timeline ends with it; `events_in` takes all parts together.
+        They are those that `rann_jax.predict --audacity` and `--raven` write. An event that goes
+        on beyond this part of a sound is cut at its end; `events_in` joins parts.
 
         Args:
           threshold: least probability, 0 to 1.

@@ -23,6 +23,7 @@ def parser():
         ["--dry-run", "--batch-size", "4", "my_clip.wav"],
         ["--dry_run", "--batch_size", "4", "my_clip.wav"],
         ["--dry_run", "--batch_size=4", "my_clip.wav"],
+        ["--dry_run", "--batch_size=4 ", "my_clip.wav"],  # a value may have spaces
     ],
 )
 def test_options_are_understood_with_dashes_and_with_underscores(parser, arguments):

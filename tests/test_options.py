@@ -21,5 +21,12 @@ def test_types_are_checked_where_annotations_are_text(options, says):
         check(gain, options, of="gain")
 
 
+def test_a_type_that_only_type_checkers_know_is_left_to_the_taker():
+    def taker(*, low_db: Decibels = -6.0):  # noqa: F821
+        """Has an annotation that cannot be evaluated."""
+
+    check(taker, {"low_db": "loud"}, of="gain")
+
+
 def test_what_fits_is_accepted():
     check(gain, {"low_db": -3, "kind": None}, of="gain")

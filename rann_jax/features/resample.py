@@ -64,7 +64,7 @@ def _start_correction(up: int, down: int, res_type: str) -> np.ndarray | None:
     half = len(impulse_response(up, down, res_type)) // 2
     # When decimating by 2**k or 3 * 2**k the sharp filter is the last stage, and the short filters before it
     # reach at most 4.9 periods (measured). Otherwise a later stage drops what the sharp filter makes of the
-    # first samples, and its whole width counts.
+    # first samples, so the sharp filter's whole width counts.
     short = up == 1 and down // (down & -down) in (1, 3)
     inputs = 5 * down if short else math.ceil(half * down / up)
     # A pulse this many periods later gets the full, time-invariant response.

@@ -44,7 +44,7 @@ class Spectral(FrontEnd):
         """Return the arguments that all spectral features share, with the defaults filled in."""
         longest = max(round(self.sample_rate * WINDOW_SECONDS), self.hop_length)
         win_length = longest if self.win_length is None else self.win_length
-        signal.check_positive(win_length=win_length)  # here: n_fft may be the same number
+        signal.check_positive(win_length=win_length)  # else the error would name n_fft, which follows from it
         return {
             "sr": self.sample_rate,
             "hop_length": self.hop_length,

@@ -43,7 +43,7 @@ class Connection(H11Protocol):
         transport.set_write_buffer_limits(high=0)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP. If it is in the body of a request, that is not answered any more."""
+        """Refuse what is not HTTP. If it is in a request's body, the handler is told that the client left."""
         if self.cycle and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()

@@ -125,6 +125,8 @@ def test_a_named_copy_is_found_by_its_content(moved):
         ("metadata.json", '"sample_rate"', '"sample_rat3"'),
         ("metadata.json", '"options"', '"0ptions"'),
         ("fold1.manifest.jsonl", '["cat"]', '["cut"]'),
+        ("fold1.manifest.jsonl", '["cat"]', '[["cat"]]'),
+        ("fold1.manifest.jsonl", '["cat"]', '[1, "x"]'),
         ("fold1.manifest.jsonl", '"samples": 800', '"samples": "800"'),
         ("fold1.manifest.jsonl", '"samples": 800', '"samples": ' + "[" * 100_000),
         ("unlisted.jsonl", "", "{"),
