@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from input_pipeline.preparation import prepare as prepare
     from input_pipeline.prepared import Prepared as Prepared
 
+__all__ = ["DataError", "Prepared", "eval_batches", "prepare", "survey", "train_batches"]
+
 # Loaded on first use: what reads sound files only, such as `rann_jax.predict`, needs no TFDS and no loader.
 _NAMES = {
     "DataError": "errors",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from input_pipeline.errors import DataError
+from input_pipeline.errors import DataError, shortened_reason
 from input_pipeline.plan import complete_options, data_set
 from input_pipeline.prepared import Prepared, damaged
 
@@ -38,7 +38,8 @@ def record(folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise damaged(folder, f"it lacks {Path(error.filename).name}") from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise damaged(folder, "dataset_info.json or metadata.json is cut off") from error
+        reason = shortened_reason(error, 100)
+        raise damaged(folder, f"dataset_info.json or metadata.json cannot be read: {reason}") from error
 
 
 def open_copy(name: str, folder: Path, options: Mapping[str, Any], **wanted: Any) -> Prepared:

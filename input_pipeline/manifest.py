@@ -78,11 +78,11 @@ def read(path: Path) -> Manifest:
     with path.open(encoding="utf-8") as file:
         try:
             for line in file:
-                read = _read_line(line)
-                if isinstance(read, Row):
-                    rows.append(read)
+                entry = _read_line(line)
+                if isinstance(entry, Row):
+                    rows.append(entry)
                 else:
-                    rejected.append(read)
+                    rejected.append(entry)
         except (TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"a line is not that of a manifest: {error}") from error
     return Manifest(tuple(rows), tuple(rejected))
@@ -163,7 +163,7 @@ def check_shares(
 
 
 def _read_line(line: str) -> Row | Rejected:
-    """Return what a line holds; its types are checked where others would fail only later, or never.
+    """Return what a line holds; types are checked where a wrong one would fail later, or be used unnoticed.
 
     Raises:
       ValueError, TypeError, KeyError, RecursionError: it holds something else.

@@ -149,7 +149,8 @@ def _read_manifest(path: Path) -> manifests.Manifest:
     try:
         return manifests.read(path)
     except ValueError as error:
-        raise damaged(path.parent, f"{path.name} is cut off") from error
+        what = f"{path.name} cannot be read: {shortened_reason(error, 100)}"
+        raise damaged(path.parent, what) from error
 
 
 def _check_present(files: Sequence[Path]) -> None:

@@ -41,7 +41,7 @@ def traffic(hlo: str) -> dict[str, Traffic]:
     {'all-reduce': Traffic(count=1, bytes=32)}
     """
     found: dict[str, Traffic] = {}
-    sizes: dict[str, int] = {}
+    shapes: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
     lines = hlo.splitlines()
     repeated = _repetitions(lines)
@@ -52,7 +52,7 @@ def traffic(hlo: str) -> dict[str, Traffic]:
         if not (instruction := _INSTRUCTION.match(line)):
             continue
         name, shape, opcode, rest = instruction.groups()
-        sizes[name] = array_bytes(shape)
+        shapes[name] = shape
         kind = opcode.removesuffix("-done")  # of an asynchronous pair, count the half that gives the result
         if kind in KINDS:
             if computation.startswith("all-reduce-scatter"):  # TPUs' form: fused with the slice that is kept
@@ -62,9 +62,11 @@ def traffic(hlo: str) -> dict[str, Traffic]:
                 continue
             seen.add((kind, channel[1] if channel else name))
             operands = re.findall(r"%([\w.-]+)", rest.partition(")")[0])
-            given = 0 if opcode.endswith("-done") else sum(sizes.get(operand, 0) for operand in operands)
+            if opcode.endswith("-done"):  # its operand is the other half
+                operands = []
+            given = sum(array_bytes(shapes.get(operand, "")) for operand in operands)
             before = found.get(kind, Traffic(0, 0))
-            sent = times * max(sizes[name], given)
+            sent = times * max(array_bytes(shape), given)
             found[kind] = Traffic(before.count + times, before.bytes + sent)
     return found
 

@@ -42,6 +42,8 @@ def check_splits(config: ConfigDict) -> None:
                 f"config.splits.{use}={names!r} must be text: join several with +, as in 'fold2+fold3'"
             )
     chosen, known = config.eval.splits, tuple(config.splits)
+    if isinstance(chosen, str):
+        raise ConfigError(f"config.eval.splits={chosen!r} must be a tuple of names, such as ({chosen!r},)")
     if not isinstance(chosen, tuple | list) or not chosen or any(name not in known for name in chosen):
         raise ConfigError(
             f"config.eval.splits={chosen!r} must name one or more of config.splits: {', '.join(known)}"

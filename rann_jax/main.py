@@ -119,7 +119,7 @@ def run(
     workdirs.check_same_config(workdir, config, free=workdirs.SCORING if mode == "eval" else ())
     if mode == "eval":
         return evaluate_checkpoint(experiment, _data(config, config.eval.splits, quiet), workdir, checkpoint)
-    training_mesh(experiment)
+    training_mesh(experiment)  # refuses what the devices cannot share, before the data is prepared
     source = _weights(experiment, workdir)
     with lock.training(workdir):
         # What was read before may be of the past: another run may have held the lock until now.

@@ -76,7 +76,7 @@ def _check_values(values: jax.Array | np.ndarray, sums_to_one: bool, model: str)
 
 
 def checked_weights(weights: Masses | None, models: int) -> jax.Array:
-    """Return the weights (M,), scaled to sum to 1; equal ones for None.
+    """Return the weights (M,), scaled to sum to 1; equal ones for None. Traced ones are not checked.
 
     Raises:
       ValueError: they are not one per model, not finite, negative or all zero.

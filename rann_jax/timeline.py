@@ -105,12 +105,15 @@ def events_in(parts: Iterable[Timeline], threshold: float, top: int | None = Non
     Raises:
       ValueError: the threshold or `top` is out of range.
     """
+    return _events_in(parts, Choice(top, threshold))
+
+
+def _events_in(parts: Iterable[Timeline], choice: Choice) -> Iterator[Event]:
     events: Events | None = None
     for part in parts:
-        if events is None:
-            events = Events(part.labels, Choice(top, threshold))
+        events = events or Events(part.labels, choice)
         yield from events.add(part.starts, part.stops, part.probabilities)
-    if events is not None:
+    if events:
         yield from events.rest()
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from rann_jax import distributed
-from rann_jax.distributed import check_parts
 from rann_jax.errors import ConfigError
 from rann_jax.gradients import accumulated, grouped
 from tests.two_blocks import TwoBlocks, get_config
@@ -126,4 +125,4 @@ def test_parts_that_do_not_divide_the_batch_are_refused(overrides, says):
     config = get_config()
     config.update(overrides)
     with pytest.raises(ConfigError, match=says):
-        check_parts(config, distributed.data_mesh())
+        distributed.check_parts(config, distributed.data_mesh())

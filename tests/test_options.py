@@ -25,8 +25,10 @@ def test_a_type_that_only_type_checkers_know_is_left_to_the_taker():
     def taker(*, low_db: Decibels = -6.0):  # noqa: F821
         """Has an annotation that cannot be evaluated."""
 
-    check(taker, {"low_db": "loud"}, of="gain")
+    assert check(taker, {"low_db": "loud"}, of="gain") is None
+    with pytest.raises(ValueError, match="gain has no option 'high_db'"):
+        check(taker, {"high_db": 1}, of="gain")
 
 
 def test_what_fits_is_accepted():
-    check(gain, {"low_db": -3, "kind": None}, of="gain")
+    assert check(gain, {"low_db": -3, "kind": None}, of="gain") is None

@@ -1,6 +1,7 @@
 """State_dicts on disk: `.pth` by torch, `.safetensors` by safetensors; both imported lazily, only here."""
 
 import importlib
+import math
 import os
 import zipfile
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from rann_jax.workdir import replace_atomically
 # Keys under which training programs keep the state_dict in a PyTorch file: PANNs, and Lightning.
 STATE_DICT_KEYS = ("model", "state_dict")
 _BLOCK_BYTES = 1 << 20
-_MAX_UNPACKED = 1 << 30  # of members that are compressed, which PyTorch reads but never writes
+_MAX_UNPACKED = 1 << 30  # bytes, of an archive with compressed members: PyTorch reads such but writes none
 
 
 def read_entries(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -28,12 +29,8 @@ def read_entries(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, np.
     """
     mapping = source if isinstance(source, Mapping) else _read(Path(source))
     nested = next((mapping[key] for key in STATE_DICT_KEYS if isinstance(mapping.get(key), Mapping)), mapping)
-    if not isinstance(source, Mapping):
-        size = Path(source).stat().st_size
-        for name, value in nested.items():
-            if isinstance(value, np.ndarray) and value.nbytes > size:
-                raise _more_than_held(name, str(source))
-    return {name: _array(value, name, describe(source)) for name, value in nested.items()}
+    room = math.inf if isinstance(source, Mapping) else Path(source).stat().st_size
+    return {name: _array(value, name, describe(source), room) for name, value in nested.items()}
 
 
 def write_entries(path: Path, entries: Mapping[str, np.ndarray]) -> None:
@@ -70,6 +67,8 @@ def _read(path: Path) -> Mapping[str, Any]:
             _check_archive(path)
             with package.serialization.safe_globals(_numpy_globals()):
                 mapping = package.load(path, map_location="cpu", weights_only=True)
+    except ConfigError:
+        raise
     except Exception as error:  # damaged or hostile bytes make the two packages raise nearly anything
         raise ConfigError(
             f"{path}: cannot be read as arrays and plain values ({type(error).__name__}): it is damaged, or "
@@ -81,7 +80,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _check_archive(path: Path) -> None:
-    """Raise zipfile.BadZipFile if a PyTorch archive is not what was saved, or could fill the memory.
+    """Raise an error if a PyTorch archive is not what was saved, or could fill the memory.
 
     PyTorch checks neither. It writes 0 for all checksums if it is told to write none.
     """
@@ -89,7 +88,7 @@ def _check_archive(path: Path) -> None:
         return
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > max(_MAX_UNPACKED, path.stat().st_size):
-            raise zipfile.BadZipFile("its members take much more than the file")
+            raise ConfigError(f"{path}: its members inflate to more than 1 GiB: save it again uncompressed")
         for member in archive.infolist():
             if member.CRC:
                 with archive.open(member) as file:
@@ -118,9 +117,11 @@ def _numpy_globals() -> list[Any]:
     return [*functions, *old, np.ndarray, np.dtype, *dtypes]
 
 
-def _array(value: Any, name: Any, where: str) -> np.ndarray:
+def _array(value: Any, name: Any, where: str, room: float) -> np.ndarray:
     if hasattr(value, "detach"):
         value = _of_tensor(value, name, where)
+    elif getattr(value, "nbytes", 0) > room:
+        raise _more_than_held(name, where)
     dtype = getattr(value, "dtype", None)
     if not isinstance(name, str) or dtype is None or not jnp.issubdtype(dtype, jnp.number):
         raise ConfigError(f"{where}: entry {name!r} is a {type(value).__name__}, not an array of numbers")
