@@ -5,7 +5,7 @@
 
 DIR is a copy in the official layout (meta/esc50.csv or meta.csv, and audio/); without it the official
 archive is downloaded. Training uses the four other folds. Measured with that command: accuracy 0.787, mAP
-0.891 after 2.9 minutes on two cores of an AMD EPYC. With configs/esc50.py:fold=1, a copy at 16 kHz and
+0.891 after 2.6 minutes on two cores of an AMD EPYC. With configs/esc50.py:fold=1, a copy at 16 kHz and
 --config.sample_rate=16000: 0.785 and 0.859 after 3.8 minutes on one H100 (docs/results.md).
 """
 

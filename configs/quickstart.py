@@ -2,7 +2,8 @@
 
     python -m rann_jax.main --config configs/quickstart.py --workdir runs/quickstart
 
-Measured on two cores of an AMD EPYC: accuracy 0.975 on the 200 test clips after 51 seconds, start included.
+Measured on two cores of an AMD EPYC: accuracy 0.975, mAP 0.998 on the 200 test clips after 0.7 minutes, start
+not included.
 """
 
 from ml_collections import ConfigDict

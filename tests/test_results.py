@@ -68,7 +68,7 @@ def run_or_not(work, done) -> list[dict[str, str]]:
     ]
 
 
-def test_every_folder_is_a_cross_validation():
+def test_every_folder_but_the_single_runs_is_a_cross_validation():
     assert KEPT
     assert sorted(path for path in RESULTS.iterdir() if path.is_dir()) == sorted([*KEPT, SINGLE])
 
@@ -82,6 +82,26 @@ def test_single_runs_are_quoted(name):
     (row,) = (line for line in (REPOSITORY / "README.md").read_text().splitlines() if quoted in line)
     command = json.loads((SINGLE / name / "environment.json").read_text())["command"]
     assert row.split("`")[1] in command
+    kept = (SINGLE / name / "metrics.jsonl").read_text()
+    seconds = [json.loads(line).get("time/seconds") for line in kept.splitlines()]
+    minutes = f"{max(filter(None, seconds)) / 60:.1f} minutes"
+    assert f" in {minutes}" in row
+    config, _, _ = row.split("`")[1].partition(":")
+    said = " ".join((REPOSITORY / config).read_text().split())
+    assert f"accuracy {accuracy:.3f}, mAP {mean_ap:.3f}" in said
+    assert minutes in said
+
+
+def test_the_coverage_of_intervals_is_quoted():
+    rows = json.loads((REPOSITORY / "benchmarks/results/intervals.json").read_text())["rows"]
+    shares = {
+        kind: [row[name] for row in rows if row["intervals"] == kind for name in comparison.COLUMNS]
+        for kind in ("expanded", "plain")
+    }
+    said = " ".join(RESULTS_PAGE.read_text().split())
+    ends, plain = ([f"{100 * end(values):.1f}" for end in (min, max)] for values in shares.values())
+    assert f"in {ends[0]} to {ends[1]}% of 400 test sets" in said
+    assert f"without the expansion in {plain[0]} to {plain[1]}%" in said
 
 
 def test_no_path_of_the_machine_is_published():
