@@ -1,4 +1,9 @@
-"""Everything on the host before the device, from sound files to batches. It does not import rann_jax."""
+"""Everything on the host before the device, from sound files to batches. It does not import rann_jax.
+
+`prepare` makes a `Prepared` copy, from which `train_batches` and `eval_batches` read; `survey` looks at a
+folder of sounds. What users can mend is a `DataError`. Each is documented where it is: `preparation`, `prepared`,
+`loader`, `folder_survey` and `errors`.
+"""
 
 import importlib
 from typing import TYPE_CHECKING
@@ -10,8 +15,6 @@ if TYPE_CHECKING:
     from input_pipeline.loader import train_batches as train_batches
     from input_pipeline.preparation import prepare as prepare
     from input_pipeline.prepared import Prepared as Prepared
-
-__all__ = ["DataError", "Prepared", "eval_batches", "prepare", "survey", "train_batches"]
 
 # Loaded on first use: what reads sound files only, such as `rann_jax.predict`, needs no TFDS and no loader.
 _NAMES = {
