@@ -1,8 +1,8 @@
 """Everything on the host before the device, from sound files to batches. It does not import rann_jax.
 
 `prepare` makes a `Prepared` copy, from which `train_batches` and `eval_batches` read; `survey` looks at a
-folder of sounds. What users can mend is a `DataError`. Each is documented where it is: `preparation`, `prepared`,
-`loader`, `folder_survey` and `errors`.
+folder of sounds. What users can mend is a `DataError`. Each is documented where it is: `preparation`,
+`prepared`, `loader`, `folder_survey` and `errors`.
 """
 
 import importlib
