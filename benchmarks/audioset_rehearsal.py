@@ -22,7 +22,7 @@ import numpy as np
 import soundfile
 
 from input_pipeline import audio
-from rann_jax.command_line import Parser
+from rann_jax.command_line.parser import Parser
 
 SPLITS = {"balanced_train": (1600, ("1", "2", "3", "4")), "eval": (400, ("5",))}
 RATE, SECONDS = 16000, 10

@@ -24,8 +24,8 @@ from benchmarks import machine
 from benchmarks.features import SR, synthesise
 from configs import esc50
 from rann_jax import augment, models, optimizer, steps
-from rann_jax.command_line import Parser
-from rann_jax.compiler import suited, xla_options
+from rann_jax.command_line.parser import Parser
+from rann_jax.devices.compiler import suited, xla_options
 from rann_jax.features import front_end
 from rann_jax.state import create_state
 

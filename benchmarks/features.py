@@ -31,7 +31,7 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.feature_cases import CASES, SR, Case, shared
-from rann_jax.command_line import Parser
+from rann_jax.command_line.parser import Parser
 
 SECONDS = 8
 # A contender that has taken this long is not called again in its line. If its first call alone took longer,

@@ -30,7 +30,7 @@ import numpy as np
 import psutil
 
 from benchmarks import machine
-from rann_jax.command_line import Parser
+from rann_jax.command_line.parser import Parser
 
 RATE, CLIP_SECONDS, CROP_SECONDS, BATCH = 32000, 10, 8, 32
 CLIPS = 400

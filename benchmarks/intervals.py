@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks import machine
 from rann_jax import significance
-from rann_jax.command_line import Parser
+from rann_jax.command_line.parser import Parser
 
 CLASSES, CLIPS = 5, 15  # clips of each group
 SIGNAL, SHARED = 1.2, 1.0  # of logits: what a true class adds, and the deviation of what a group shares

@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rann_jax.environment import device_kind
+from rann_jax.saved.environment import device_kind
 
 # Environment variables that change the speed of the process.
 SETTINGS = ("GLIBC_TUNABLES", "XLA_FLAGS", "OMP_NUM_THREADS", "JAX_NUM_CPU_DEVICES")

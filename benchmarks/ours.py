@@ -16,10 +16,10 @@ from jax.sharding import Mesh, Sharding
 from benchmarks import machine
 from benchmarks.workload import TRAINING, WAVEFORM, Workload, nbytes
 from rann_jax import distributed, steps
+from rann_jax.command_line.program import out_of_memory
 from rann_jax.compile import memory_bytes
-from rann_jax.compiler import suited, xla_options
+from rann_jax.devices.compiler import suited, xla_options
 from rann_jax.experiment import Experiment
-from rann_jax.program import out_of_memory
 
 
 def unchanged(images: jax.Array) -> jax.Array:

@@ -28,7 +28,7 @@ import jax
 
 from benchmarks import machine
 from benchmarks.workload import FEATURES, WAVEFORM, Workload, network_name
-from rann_jax.command_line import Parser
+from rann_jax.command_line.parser import Parser
 
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "torchlibrosa", "panns-inference")
 

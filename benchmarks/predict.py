@@ -31,14 +31,14 @@ from tqdm import tqdm
 from benchmarks import machine
 from configs.base import base
 from input_pipeline import audio
-from rann_jax.command_line import Parser
-from rann_jax.config_file import load_config_file
-from rann_jax.events import Choice
+from rann_jax.command_line.config_file import load_config_file
+from rann_jax.command_line.parser import Parser
 from rann_jax.experiment import build
 from rann_jax.predict import tag_file
-from rann_jax.predict_outputs import Outputs
 from rann_jax.tagger import Tagger
-from rann_jax.windows import batched, sliding
+from rann_jax.tagging.events import Choice
+from rann_jax.tagging.outputs import Outputs
+from rann_jax.tagging.windows import batched, sliding
 
 RATE = 32000
 CLASSES = 527

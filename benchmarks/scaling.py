@@ -25,8 +25,9 @@ import numpy as np
 
 from benchmarks import machine
 from configs.quickstart import get_config
-from rann_jax import compilation_cache, distributed
-from rann_jax.command_line import Parser
+from rann_jax import distributed
+from rann_jax.command_line.parser import Parser
+from rann_jax.devices import compilation_cache
 from rann_jax.experiment import build
 from rann_jax.train import sharded_step
 

@@ -28,9 +28,9 @@ from jax.sharding import SingleDeviceSharding
 
 from benchmarks import machine, ours
 from benchmarks.workload import FEATURES, TRAINING, Workload
-from rann_jax.command_line import Parser
+from rann_jax.command_line.parser import Parser
 from rann_jax.compile import expected_cycles, tpu_devices
-from rann_jax.compiler import suited, xla_options
+from rann_jax.devices.compiler import suited, xla_options
 from rann_jax.experiment import Experiment
 from rann_jax.models.complexity import count_macs
 from rann_jax.models.convolution.packed import columns_for, packed

@@ -34,8 +34,8 @@ def base() -> ConfigDict:
             # threads per device of the process, at most one per core; 8 batches, or one per thread if more.
             "loader": {"num_threads": placeholder(int), "prefetch": placeholder(int)},
             # Sharding of the state. Each group of `model` devices shards the arrays that the rules match; a
-            # rule is a pair (pattern, axis number or "largest"), see rann_jax/sharding.py. This changes no
-            # result, and a run may resume with other values.
+            # rule is a pair (pattern, axis number or "largest"), see rann_jax/devices/sharding.py. This
+            # changes no result, and a run may resume with other values.
             "sharding": {"model": 1, "rules": ()},
             # The task: "classification" (softmax) or "tagging" (sigmoid, several labels per clip).
             "task": "classification",
@@ -62,7 +62,7 @@ def base() -> ConfigDict:
             # and the last layers always compute in float32. In convolutions, accelerators round the factors
             # of float32 products, unless --jax_default_matmul_precision=highest is given.
             "dtype": "float32",
-            # Initial weights: a workdir or a PyTorch file (rann_jax/pretrained.py); '' means random ones.
+            # Initial weights: a workdir or a PyTorch file (rann_jax/training/pretrained.py); '' means random.
             "init_from": "",
             # Optimisation: Adam and one cycle (deck), peak 1e-3 and batch 32 (paper, AudioSet).
             "batch_size": 32,

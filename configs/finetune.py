@@ -21,7 +21,7 @@ from configs.base import base, parse_arg
 from configs.folder import LAST, own_sounds
 from input_pipeline.datasets.folder import Folder
 from rann_jax.errors import ConfigError
-from rann_jax.workdir import load_config
+from rann_jax.saved.workdir import load_config
 
 # The keys that weights depend on.
 INHERITED = ("sample_rate", "t_c", "feature", "model", "dtype")

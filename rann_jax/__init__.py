@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from rann_jax import metrics as metrics
     from rann_jax import models as models
     from rann_jax.tagger import Tagger as Tagger
-    from rann_jax.tagger_ensemble import TaggerEnsemble as TaggerEnsemble
-    from rann_jax.timeline import events_in as events_in
+    from rann_jax.tagging.tagger_ensemble import TaggerEnsemble as TaggerEnsemble
+    from rann_jax.tagging.timeline import events_in as events_in
 
 __version__ = "0.1.0"
 
 # Loaded on first use, to keep `import rann_jax` light: JAX and the networks take seconds.
 _NAMES = {
     "Tagger": "rann_jax.tagger",
-    "TaggerEnsemble": "rann_jax.tagger_ensemble",
-    "events_in": "rann_jax.timeline",
+    "TaggerEnsemble": "rann_jax.tagging.tagger_ensemble",
+    "events_in": "rann_jax.tagging.timeline",
 }
 _MODULES = ("augment", "comparison", "features", "fusion", "hear", "interop", "metrics", "models")
 

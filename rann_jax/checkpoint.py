@@ -26,12 +26,12 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from rann_jax import distributed
-from rann_jax.checksum import checksum, is_shared, own_sum
 from rann_jax.errors import ConfigError
-from rann_jax.read_failure import UnreadError, may_pass, reason, system_errors, unreadable
-from rann_jax.record import SCORES, Record, check_scores
+from rann_jax.saved.checksum import checksum, is_shared, own_sum
+from rann_jax.saved.read_failure import UnreadError, may_pass, reason, system_errors, unreadable
+from rann_jax.saved.record import SCORES, Record, check_scores
+from rann_jax.saved.workdir import CHECKPOINTS, replace_atomically
 from rann_jax.state import TrainState
-from rann_jax.workdir import CHECKPOINTS, replace_atomically
 
 KEEP_LATEST = 2
 LOOKS = 5  # (ours) attempts to list checkpoints while a training run removes some, at most once per save

@@ -19,12 +19,12 @@ import jax
 from jax.experimental import topologies
 
 from rann_jax import distributed
-from rann_jax.collectives import traffic
-from rann_jax.command_line import Parser
-from rann_jax.config_file import load_config_file
+from rann_jax.command_line.config_file import load_config_file
+from rann_jax.command_line.parser import Parser
+from rann_jax.command_line.program import guarded, out_of_memory
+from rann_jax.devices.collectives import traffic
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
-from rann_jax.program import guarded, out_of_memory
 from rann_jax.train import compiled_step
 
 MB = 1e6

@@ -13,9 +13,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rann_jax.command_line import Parser
+from rann_jax.command_line.parser import Parser
+from rann_jax.command_line.program import guarded
 from rann_jax.models import Complexity, complexity
-from rann_jax.program import guarded
 
 # Name -> parameters and 1e9 "multi-adds", as the deck's Table XII prints them.
 TABLE_XII = {

@@ -20,14 +20,15 @@ from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
 from input_pipeline.source import check_classes, read_table
-from rann_jax import environment, pretrained
-from rann_jax.command_line import Parser
-from rann_jax.config_file import load_config_file
+from rann_jax.command_line.config_file import load_config_file
+from rann_jax.command_line.parser import Parser
+from rann_jax.command_line.program import guarded
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
-from rann_jax.program import guarded
-from rann_jax.trained import Trained, save_trained
-from rann_jax.workdir import check_unused
+from rann_jax.saved import environment
+from rann_jax.saved.trained import Trained, save_trained
+from rann_jax.saved.workdir import check_unused
+from rann_jax.training import pretrained
 
 CLASSES_FILE = "class_labels_indices.csv"
 

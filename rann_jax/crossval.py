@@ -32,17 +32,20 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from rann_jax import child, crossval_tables, environment, predictions, significance
-from rann_jax.command_line import Parser
-from rann_jax.config_file import collecting_notes, load_config_file
-from rann_jax.crossval_cells import SPLIT, Cell, finished, grid, parse_folds
+from rann_jax import significance
+from rann_jax.command_line import child
+from rann_jax.command_line.config_file import collecting_notes, load_config_file
+from rann_jax.command_line.parser import Parser
+from rann_jax.command_line.program import guarded
 from rann_jax.errors import ConfigError
 from rann_jax.evaluate import check_best_metric, check_splits
 from rann_jax.experiment import build
-from rann_jax.predictions import Predictions
-from rann_jax.preemption import EXIT_CODE, INTERRUPTED
-from rann_jax.program import guarded
-from rann_jax.workdir import check_folder, check_trainable
+from rann_jax.report import crossval_tables
+from rann_jax.saved import environment, predictions
+from rann_jax.saved.cells import SPLIT, Cell, finished, grid, parse_folds
+from rann_jax.saved.predictions import Predictions
+from rann_jax.saved.workdir import check_folder, check_trainable
+from rann_jax.training.preemption import EXIT_CODE, INTERRUPTED
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> int:

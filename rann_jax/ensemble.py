@@ -22,15 +22,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rann_jax import comparison, fusion, fusion_table, fusion_weights, predictions, significance
-from rann_jax.command_line import Parser
+import numpy as np
+
+from rann_jax import comparison, fusion, significance
+from rann_jax.command_line.parser import Parser
+from rann_jax.command_line.program import guarded
 from rann_jax.comparison import Weights
 from rann_jax.errors import ConfigError
-from rann_jax.predictions import Predictions
-from rann_jax.program import guarded
-from rann_jax.report import tables
+from rann_jax.report import fusion_table, tables
+from rann_jax.saved import predictions
+from rann_jax.saved.predictions import Predictions
+from rann_jax.saved.workdir import CONFIG_FILE, check_distinct, load_config
 from rann_jax.tasks import HEADLINE
-from rann_jax.workdir import CONFIG_FILE, check_distinct, load_config
 
 
 def load_models(runs: Sequence[Path], split: str) -> dict[str, Predictions]:
@@ -113,16 +116,50 @@ def check_untrained(runs: Sequence[Path], split: str) -> None:
             )
 
 
+def fitted_weights(others: Mapping[str, Predictions], scored: Predictions) -> Weights:
+    """Return weights fitted, separately for every subset, on clips other than the scored ones.
+
+    Raises:
+      ConfigError: a clip is in both splits.
+    """
+    first = next(iter(others.values()))
+    shared = np.intersect1d(first.ids, scored.ids)
+    if len(shared):
+        raise ConfigError(f"--fit-split shares {len(shared)} clips with the scored split: name another split")
+
+    def weights(subset: Sequence[str]) -> Sequence[float]:
+        probs = np.stack([others[name].probabilities for name in subset])
+        return fusion.fit_weights(probs, first.targets, task=first.task).tolist()
+
+    return weights
+
+
+def given_weights(text: str, names: Sequence[str]) -> Weights:
+    """Return weights from text such as '0.5,0.3,0.2', in the order of the models.
+
+    Raises:
+      ConfigError: the text is not one positive number per model.
+    """
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--weights {text}: give equal, fitted, or one number per model") from error
+    if len(values) != len(names) or not np.isfinite(values).all() or min(values) <= 0:
+        raise ConfigError(f"--weights {text}: give {len(names)} positive numbers, one per model")
+    share = dict(zip(names, values, strict=True))
+    return lambda subset: [share[name] for name in subset]
+
+
 def _weights(options: argparse.Namespace, models: Mapping[str, Predictions]) -> Weights | None:
     if options.weights == "equal":
         return None
     if options.weights != "fitted":
-        return fusion_weights.given(options.weights, list(models))
+        return given_weights(options.weights, list(models))
     if not options.fit_split or options.fit_split == options.split:
         raise ConfigError("--weights fitted: name a split other than the scored one with --fit-split")
     check_untrained(options.runs, options.fit_split)
     others = load_models(options.runs, options.fit_split)
-    return fusion_weights.fitted_on(others, next(iter(models.values())))
+    return fitted_weights(others, next(iter(models.values())))
 
 
 def _parser() -> Parser:

@@ -16,18 +16,19 @@ from ml_collections import ConfigDict
 from input_pipeline import survey
 from input_pipeline.loader import Batch, eval_batches
 from input_pipeline.prepared import Prepared
-from rann_jax import distributed, metrics, predictions
+from rann_jax import distributed, metrics
 from rann_jax.checkpoint import Checkpoints
-from rann_jax.compiler import suited, xla_options
-from rann_jax.dispatch import one_behind
+from rann_jax.devices.compiler import suited, xla_options
+from rann_jax.devices.dispatch import one_behind
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.experiment import Experiment
-from rann_jax.predictions import Predictions
-from rann_jax.record import Record
+from rann_jax.saved import predictions
+from rann_jax.saved.predictions import Predictions
+from rann_jax.saved.record import Record
+from rann_jax.saved.workdir import PREDICTIONS, replace_atomically
 from rann_jax.state import TrainState
 from rann_jax.steps import make_eval_step
 from rann_jax.tasks import MEASURES
-from rann_jax.workdir import PREDICTIONS, replace_atomically
 
 
 class StoppedError(Exception):

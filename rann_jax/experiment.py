@@ -18,18 +18,14 @@ from ml_collections import ConfigDict
 
 from rann_jax import models, optimizer
 from rann_jax.augment import Policy, policy
-from rann_jax.compiler import xla_options
+from rann_jax.devices.compiler import xla_options
+from rann_jax.devices.sharding import state_shardings
 from rann_jax.errors import ConfigError
 from rann_jax.features.front_end import FrontEnd, front_end
-from rann_jax.freezing import Freezing
-from rann_jax.keys import check_complete
 from rann_jax.options import check
-from rann_jax.ranges import check_ranges
-from rann_jax.sharding import state_shardings
+from rann_jax.schema import check_complete, check_values
 from rann_jax.state import Arrays, TrainState, create_state
-from rann_jax.tasks import TASKS
-
-DTYPES = ("float32", "bfloat16")
+from rann_jax.training.freezing import Freezing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,11 +142,7 @@ def build(config: ConfigDict) -> Experiment:
       ConfigError: a key is missing or has an invalid value; the message names the key.
     """
     check_complete(config)
-    check_ranges(config)
-    if config.task not in TASKS:
-        raise ConfigError(f"config.task must be one of {', '.join(TASKS)}, not {config.task!r}")
-    if config.dtype not in DTYPES:
-        raise ConfigError(f"config.dtype must be one of {', '.join(DTYPES)}, not {config.dtype!r}")
+    check_values(config)
     for option, key in (("seconds", "t_c"), ("sample_rate", "sample_rate")):
         if option in config.feature:
             raise ConfigError(

@@ -33,14 +33,14 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from rann_jax import compilation_cache
-from rann_jax.command_line import Parser
+from rann_jax.command_line.parser import Parser
+from rann_jax.command_line.program import guarded, require
+from rann_jax.devices import compilation_cache
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
-from rann_jax.program import guarded, require
+from rann_jax.saved.workdir import check_folder, replace_atomically
 from rann_jax.steps import make_eval_step
 from rann_jax.tagger import Tagger
-from rann_jax.workdir import check_folder, replace_atomically
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 

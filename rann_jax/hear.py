@@ -9,8 +9,8 @@ interface specifies, audio is at `model.sample_rate`, full scale +-1.
 
 import numpy as np
 
-from rann_jax.sound import checked
 from rann_jax.tagger import Tagger
+from rann_jax.tagging.sound import checked
 
 HOP_SECONDS = 0.05  # HEAR recommends a timestamp at least every 50 ms
 

@@ -44,16 +44,19 @@ from ml_collections import ConfigDict
 
 from input_pipeline.preparation import prepare
 from input_pipeline.prepared import Prepared
-from rann_jax import compilation_cache, distributed, environment, lock, pretrained
-from rann_jax import workdir as workdirs
-from rann_jax.config_file import check_keys, collecting_notes, define_config, explaining
+from rann_jax import distributed
+from rann_jax.command_line.config_file import check_keys, collecting_notes, define_config, explaining
+from rann_jax.command_line.program import guarded, one_line
+from rann_jax.devices import compilation_cache
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.evaluate import check_best_metric, check_splits, check_task, evaluate_checkpoint, readable
 from rann_jax.experiment import Experiment, build, check_labels, data_options
-from rann_jax.preemption import EXIT_CODE, INTERRUPTED, PreemptedError, exiting
-from rann_jax.program import guarded, one_line
-from rann_jax.trace import NO_STEPS, parse_steps
+from rann_jax.saved import environment, lock
+from rann_jax.saved import workdir as workdirs
 from rann_jax.train import train, training_mesh
+from rann_jax.training import pretrained
+from rann_jax.training.preemption import EXIT_CODE, INTERRUPTED, PreemptedError, exiting
+from rann_jax.training.trace import NO_STEPS, parse_steps
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -20,17 +20,17 @@ from pathlib import Path
 from tqdm import tqdm
 
 from input_pipeline import audio
-from rann_jax import compilation_cache
-from rann_jax.command_line import Parser
+from rann_jax.command_line.parser import Parser
+from rann_jax.command_line.program import guarded, unwinding_on_sigterm
+from rann_jax.devices import compilation_cache
 from rann_jax.errors import ConfigError
-from rann_jax.events import Choice
-from rann_jax.listener import Listener
-from rann_jax.predict_outputs import Outputs, check_outputs, replaceable, show
-from rann_jax.predict_sources import find_files, split_sources
-from rann_jax.program import guarded, unwinding_on_sigterm
-from rann_jax.tag_output import Tagged, csv_table, shown
-from rann_jax.tagger_ensemble import add_model_options, load
-from rann_jax.timeline import RunningMean
+from rann_jax.tagging.events import Choice
+from rann_jax.tagging.formats import Tagged, csv_table, shown
+from rann_jax.tagging.listener import Listener
+from rann_jax.tagging.outputs import Outputs, check_outputs, replaceable, show
+from rann_jax.tagging.sources import find_files, split_sources
+from rann_jax.tagging.tagger_ensemble import add_model_options, load
+from rann_jax.tagging.timeline import RunningMean
 
 TOP = 5  # tags shown per file
 

@@ -34,11 +34,11 @@ from input_pipeline.estimate import Estimate, estimate
 from input_pipeline.plan import plan, prepared_root
 from input_pipeline.preparation import prepare
 from input_pipeline.prepared import Prepared
-from rann_jax.command_line import Parser
-from rann_jax.config_file import load_config_file
+from rann_jax.command_line.config_file import load_config_file
+from rann_jax.command_line.parser import Parser
+from rann_jax.command_line.program import guarded
 from rann_jax.experiment import data_options
-from rann_jax.program import guarded
-from rann_jax.ranges import check_ranges
+from rann_jax.schema import check_values
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -107,7 +107,7 @@ def run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
       ConfigError, DataError: the user can fix it.
     """
     config = load_config_file(options.config, overrides)
-    check_ranges(config)
+    check_values(config)
     data = {**data_options(config), "splits": config.splits.to_dict(), "progress": not options.quiet}
     if not options.dry_run:
         lines = summary(prepare(**data, beam=options.beam))

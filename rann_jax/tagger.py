@@ -14,20 +14,20 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from rann_jax.compiler import suited, xla_options
+from rann_jax.devices.compiler import suited, xla_options
 from rann_jax.experiment import Experiment, build
 from rann_jax.features.front_end import FrontEnd
-from rann_jax.from_parts import put_together
-from rann_jax.listener import Listener, check_batch_size
-from rann_jax.sound import check_finite, checked
+from rann_jax.saved.trained import Trained, load_trained, save_trained
 from rann_jax.steps import make_embed_step, make_eval_step
-from rann_jax.timeline import WindowProbabilities
-from rann_jax.trained import Trained, load_trained, save_trained
-from rann_jax.windows import batched
+from rann_jax.tagging.from_parts import put_together
+from rann_jax.tagging.listener import Listener, check_batch_size
+from rann_jax.tagging.sound import check_finite, checked
+from rann_jax.tagging.timeline import WindowProbabilities
+from rann_jax.tagging.windows import batched
 
 
 class Tagger(Listener):
-    """A network with its front end, weights and labels; see rann_jax/listener.py for how sound is fed to it.
+    """A network with its front end, weights and labels; its base class says how sound is fed to it.
 
     Args:
       experiment: config, front end and network.

@@ -15,20 +15,21 @@ from ml_collections import ConfigDict
 
 from input_pipeline.loader import train_batches
 from input_pipeline.prepared import Prepared
-from rann_jax import distributed, environment
-from rann_jax import workdir as workdirs
+from rann_jax import distributed
 from rann_jax.checkpoint import Checkpoints
-from rann_jax.compiler import suited, xla_options
+from rann_jax.devices.compiler import suited, xla_options
+from rann_jax.devices.sharding import gathering
 from rann_jax.errors import ConfigError
 from rann_jax.evaluate import SplitEvaluator, StoppedError, evaluate, save
 from rann_jax.experiment import Experiment
-from rann_jax.preemption import PreemptedError, Preemption, exiting
-from rann_jax.pretrained import Beginning, Source, begin
-from rann_jax.record import Record
-from rann_jax.sharding import gathering
+from rann_jax.saved import environment
+from rann_jax.saved import workdir as workdirs
+from rann_jax.saved.record import Record
 from rann_jax.state import TrainState
 from rann_jax.steps import make_train_step
-from rann_jax.trace import NO_STEPS, Trace
+from rann_jax.training.preemption import PreemptedError, Preemption, exiting
+from rann_jax.training.pretrained import Beginning, Source, begin
+from rann_jax.training.trace import NO_STEPS, Trace
 from rann_jax.writers import METRICS, Interval, MetricWriter, Progress, parameter_overview, read_metrics
 
 

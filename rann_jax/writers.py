@@ -14,7 +14,7 @@ from flax import traverse_util
 from tqdm import tqdm
 
 from rann_jax.errors import ConfigError, DivergedError
-from rann_jax.workdir import replace_atomically
+from rann_jax.saved.workdir import replace_atomically
 
 METRICS = "metrics.jsonl"
 MAX_BYTES = 1 << 27  # a million rows

@@ -115,7 +115,7 @@ def launched() -> dict[str, str]:
 
     Only launched programs get the XLA flags. With them a test's own process would not compile as users do.
     """
-    from rann_jax.compiler import known_options
+    from rann_jax.devices.compiler import known_options
 
     flags = [f"--{name}=false" for name in known_options(**{EMITTERS: False})]
     return os.environ | {"XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()}
@@ -124,7 +124,7 @@ def launched() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def quickly_compiled() -> Iterator[None]:
     """Compile with few optimisations, and networks with the older emitters, as launched programs do."""
-    from rann_jax import compiler
+    from rann_jax.devices import compiler
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(compiler.CPU_OPTIONS, EMITTERS, False)
@@ -155,7 +155,7 @@ def main_here(monkeypatch) -> Callable[[Sequence[str]], int]:
     Flags are restored afterwards.
     """
     from rann_jax import main
-    from rann_jax.program import guarded
+    from rann_jax.command_line.program import guarded
 
     def call(arguments: Sequence[str]) -> int:
         command = ["rann_jax.main", *arguments]

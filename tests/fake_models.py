@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 
-from rann_jax.listener import Listener
-from rann_jax.timeline import WindowProbabilities
+from rann_jax.tagging.listener import Listener
+from rann_jax.tagging.timeline import WindowProbabilities
 
 RATE = 8000
 ZADEH = ([0.99, 0.01, 0.0], [0.0, 0.01, 0.99])  # two models of Zadeh's paradox

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rann_jax.predictions import Predictions
+from rann_jax.saved.predictions import Predictions
 
 CLIPS, LABELS = 40, np.array(["dog", "rain", "siren"])
 TARGETS = np.eye(3, dtype=np.uint8)[np.arange(CLIPS) % 3]

@@ -21,25 +21,30 @@ FLOORS = {
     "rann_jax.features": GROUND,
     "rann_jax.augment": GROUND,
     "rann_jax.fusion": ("rann_jax.masses",),
-    "rann_jax.keys": ("rann_jax.errors", "rann_jax.options"),
+    "rann_jax.schema": (
+        "input_pipeline.sampling",
+        "rann_jax.errors",
+        "rann_jax.options",
+        "rann_jax.tasks",
+    ),
     "rann_jax.masses": ("rann_jax.tasks",),
     "rann_jax.metrics": (),
     "rann_jax.losses": (),
     "rann_jax.models": ("rann_jax.models", "rann_jax.features"),
-    "rann_jax.other_program": ("rann_jax.tasks",),
-    "rann_jax.predictions": (
+    "rann_jax.saved.other_program": ("rann_jax.tasks",),
+    "rann_jax.saved.predictions": (
         "rann_jax.errors",
-        "rann_jax.other_program",
+        "rann_jax.saved.other_program",
         "rann_jax.tasks",
-        "rann_jax.workdir",
+        "rann_jax.saved.workdir",
     ),
-    "rann_jax.read_failure": ("rann_jax.errors",),
-    "rann_jax.record": ("rann_jax.errors", "rann_jax.read_failure", "rann_jax.workdir"),
+    "rann_jax.saved.read_failure": ("rann_jax.errors",),
+    "rann_jax.saved.record": ("rann_jax.errors", "rann_jax.saved.read_failure", "rann_jax.saved.workdir"),
     "rann_jax.state": (),
     "rann_jax.steps": (
         *GROUND,
-        "rann_jax.freezing",
-        "rann_jax.gradients",
+        "rann_jax.training.freezing",
+        "rann_jax.training.gradients",
         "rann_jax.losses",
         "rann_jax.optimizer",
         "rann_jax.state",
@@ -98,6 +103,6 @@ def test_no_imports_are_circular():
 
 def test_predictions_and_records_are_read_without_jax():
     """A program that starts runs in other processes leaves the devices to them."""
-    code = "import sys, rann_jax.predictions, rann_jax.record; sys.exit('jax' in sys.modules)"
+    code = "import sys, rann_jax.saved.predictions, rann_jax.saved.record; sys.exit('jax' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False, timeout=100)
     assert ended.returncode == 0

@@ -14,9 +14,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from rann_jax import checkpoint, distributed
 from rann_jax.checkpoint import SMALLEST_PART, Checkpoints
-from rann_jax.checksum import checksum
 from rann_jax.errors import ConfigError
-from rann_jax.record import Record
+from rann_jax.saved.checksum import checksum
+from rann_jax.saved.record import Record
 from tests.made_states import BUNDLE, like, state_at
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from rann_jax import comparison, fusion, fusion_table
+from rann_jax import comparison, fusion
+from rann_jax.report import fusion_table
 from tests.made_predictions import TARGETS, predicted
 
 pytestmark = pytest.mark.fast

@@ -7,8 +7,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from rann_jax import compile as compiler
 from rann_jax import distributed
-from rann_jax.collectives import Traffic, array_bytes, traffic
-from rann_jax.gradients import accumulated
+from rann_jax.devices.collectives import Traffic, array_bytes, traffic
+from rann_jax.training.gradients import accumulated
 from tests.refusals import refused
 
 HLO = """

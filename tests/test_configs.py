@@ -2,7 +2,7 @@
 
 import pytest
 
-from rann_jax.config_file import load_config_file
+from rann_jax.command_line.config_file import load_config_file
 from rann_jax.errors import ConfigError
 
 pytestmark = pytest.mark.fast

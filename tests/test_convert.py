@@ -10,7 +10,7 @@ from rann_jax.convert import convert, main, read_labels
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
 from rann_jax.main import run
-from rann_jax.pretrained import load
+from rann_jax.training.pretrained import load
 from tests import tiny_panns
 from tests.tiny_folds import write_sound
 

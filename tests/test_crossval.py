@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from rann_jax import crossval, crossval_cells, crossval_tables, environment, predictions
-from rann_jax.config_file import load_config_file
+from rann_jax import crossval
+from rann_jax.command_line.config_file import load_config_file
 from rann_jax.errors import ConfigError
-from rann_jax.record import data_fingerprints
-from rann_jax.report import tables
-from rann_jax.workdir import save_config
+from rann_jax.report import crossval_tables, tables
+from rann_jax.saved import environment, predictions
+from rann_jax.saved.cells import SPLIT, Cell, grid
+from rann_jax.saved.record import data_fingerprints
+from rann_jax.saved.workdir import save_config
 from rann_jax.writers import read_metrics
 from tests.conftest import launched
 from tests.made_predictions import CLIPS, TARGETS, predicted
@@ -24,7 +26,7 @@ from tests.refusals import refused
 CONFIG = "tests/tiny_folds.py"
 
 
-def train_here(cell: crossval_cells.Cell, overrides: Sequence[str]) -> None:
+def train_here(cell: Cell, overrides: Sequence[str]) -> None:
     """Write what a finished run leaves."""
     config = load_config_file(cell.config_arg, overrides)
     save_config(cell.workdir, config)
@@ -32,7 +34,7 @@ def train_here(cell: crossval_cells.Cell, overrides: Sequence[str]) -> None:
     seed = sum(map(ord, cell.name))
     run = predicted(seed, first_clip=CLIPS * cell.fold)
     run = dataclasses.replace(run, fingerprint=f"of fold {cell.fold}", step=config.total_steps)
-    run.save(cell.workdir, crossval_cells.SPLIT)
+    run.save(cell.workdir, SPLIT)
 
 
 @pytest.fixture
@@ -226,7 +228,7 @@ def test_cells_that_would_not_be_scored_are_refused_before_training(
 def test_finished_cells_need_no_valid_best_metric(trained, tmp_path):
     """Runs of earlier versions, which did not check it, can still be tabulated."""
     wrong = "--config.best_metric=valid/mAP"
-    for cell in crossval_cells.grid(CONFIG, ["log_mel", "mfcc"], [1, 2], tmp_path):
+    for cell in grid(CONFIG, ["log_mel", "mfcc"], [1, 2], tmp_path):
         train_here(cell, [wrong])
     assert cross_validate(tmp_path, "--finished", wrong) == 0
     assert cross_validate(tmp_path, wrong) == 0
@@ -291,7 +293,7 @@ def test_folds_that_share_clips_are_refused():
 
 @pytest.mark.fast
 def test_presets_are_joined():
-    (cell,) = crossval_cells.grid("configs/esc50.py:subset=esc10,size=small", ["mfcc"], [3], Path("W"))
+    (cell,) = grid("configs/esc50.py:subset=esc10,size=small", ["mfcc"], [3], Path("W"))
     assert cell.config_arg == "configs/esc50.py:subset=esc10,size=small,feature=mfcc,fold=3"
     config = load_config_file(cell.config_arg, ["--config.seed=7"])
     assert (config.feature.name, config.splits.test) == ("mfcc", "fold3")

@@ -71,7 +71,7 @@ LATE = """
 import sys, time
 import jax
 from rann_jax import distributed
-from rann_jax.program import guarded
+from rann_jax.command_line.program import guarded
 coordinator, index = sys.argv[1], int(sys.argv[2])
 distributed.start(coordinator, 2, index)
 jax.devices()  # which waits for those of the other process

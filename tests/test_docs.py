@@ -13,7 +13,7 @@ import yaml
 from absl import flags
 
 from rann_jax import main as main_program
-from rann_jax.config_file import load_config_file
+from rann_jax.command_line.config_file import load_config_file
 from rann_jax.errors import ConfigError
 from tests.conftest import REPOSITORY
 

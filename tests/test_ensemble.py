@@ -10,9 +10,11 @@ from scipy.optimize import minimize
 from sklearn import metrics as sk
 
 from configs.base import base
-from rann_jax import comparison, ensemble, fusion, fusion_table, predictions
+from rann_jax import comparison, ensemble, fusion
 from rann_jax.errors import ConfigError
-from rann_jax.workdir import save_config
+from rann_jax.report import fusion_table
+from rann_jax.saved import predictions
+from rann_jax.saved.workdir import save_config
 from tests.made_predictions import CLIPS, TARGETS, predicted
 from tests.refusals import refused
 

@@ -11,16 +11,17 @@ import pytest
 import soundfile
 
 from input_pipeline import prepare
-from rann_jax import distributed, predictions
+from rann_jax import distributed
 from rann_jax import evaluate as evaluation
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.evaluate import SplitEvaluator, measures, readable
 from rann_jax.experiment import build, data_options
 from rann_jax.main import run
+from rann_jax.saved import predictions
+from rann_jax.saved.workdir import save_config
 from rann_jax.tasks import MEASURES
 from rann_jax.train import restore_or_create
-from rann_jax.workdir import save_config
 from tests.tiny_folds import get_config, write_sound
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled", "one_device")

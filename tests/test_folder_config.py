@@ -7,9 +7,9 @@ from configs import finetune
 from configs.folder import get_config
 from input_pipeline.datasets.folder import Folder
 from input_pipeline.datasets.roles import train_and_test as chosen
-from rann_jax import crossval_cells
-from rann_jax.config_file import load_config_file
+from rann_jax.command_line.config_file import load_config_file
 from rann_jax.experiment import data_options
+from rann_jax.saved.cells import grid
 
 DEALT = "config.dataset.folds=5"
 
@@ -127,7 +127,7 @@ def test_fine_tuning_can_be_tested_on_any_fold(tmp_path):
 def test_a_fold_to_test_on_can_be_chosen(tmp_path):
     """So that cross-validation, which sets the presets feature and fold, works on an own folder."""
     folder = two_classes(tmp_path / "sounds")
-    for cell in crossval_cells.grid(f"configs/folder.py:data={folder}", ["mfcc"], [1, 5], tmp_path / "w"):
+    for cell in grid(f"configs/folder.py:data={folder}", ["mfcc"], [1, 5], tmp_path / "w"):
         config = load_config_file(cell.config_arg, [])
         others = "+".join(f"fold{k}" for k in range(1, 6) if k != cell.fold)
         assert config.splits.to_dict() == {"train": others, "test": f"fold{cell.fold}"}

@@ -14,8 +14,8 @@ import rann_jax.train
 from rann_jax import distributed
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.experiment import build
-from rann_jax.preemption import PreemptedError
-from rann_jax.workdir import load_config
+from rann_jax.saved.workdir import load_config
+from rann_jax.training.preemption import PreemptedError
 from rann_jax.writers import read_metrics
 from tests.running import run_tiny
 from tests.two_blocks import get_config

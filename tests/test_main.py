@@ -20,13 +20,13 @@ import rann_jax.main
 import rann_jax.train
 from input_pipeline import DataError
 from rann_jax import distributed
-from rann_jax import workdir as workdirs
-from rann_jax.config_file import explaining
+from rann_jax.command_line.config_file import explaining
+from rann_jax.command_line.program import guarded
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.experiment import build
-from rann_jax.preemption import PreemptedError
-from rann_jax.program import guarded
-from rann_jax.trace import NO_STEPS
+from rann_jax.saved import workdir as workdirs
+from rann_jax.training.preemption import PreemptedError
+from rann_jax.training.trace import NO_STEPS
 from tests.conftest import REPOSITORY
 from tests.running import TINY, assert_one_line, rann, run_tiny, tiny
 

@@ -18,14 +18,15 @@ import rann_jax.main
 import rann_jax.train
 from input_pipeline import DataError
 from input_pipeline.preparation import prepare
-from rann_jax import distributed, lock, predictions
-from rann_jax import workdir as workdirs
+from rann_jax import distributed
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.experiment import build, data_options
-from rann_jax.preemption import PreemptedError
-from rann_jax.record import Record
+from rann_jax.saved import lock, predictions
+from rann_jax.saved import workdir as workdirs
+from rann_jax.saved.record import Record
 from rann_jax.tagger import Tagger
+from rann_jax.training.preemption import PreemptedError
 from rann_jax.writers import read_metrics
 from tests import two_blocks
 from tests.made_states import BUNDLE, like, state_at

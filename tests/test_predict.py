@@ -10,9 +10,9 @@ import soundfile
 
 from input_pipeline.datasets.quickstart import synthesise
 from rann_jax import predict
-from rann_jax.events import Choice, Events
 from rann_jax.predict import main
-from rann_jax.predict_sources import find_files
+from rann_jax.tagging.events import Choice, Events
+from rann_jax.tagging.sources import find_files
 from tests.conftest import TINY_LABELS
 from tests.refusals import assert_one_error
 from tests.tiny import write_workdir

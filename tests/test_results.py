@@ -9,18 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rann_jax import (
-    comparison,
-    crossval_cells,
-    crossval_tables,
-    fusion,
-    fusion_table,
-    metrics,
-    predictions,
-    significance,
-)
-from rann_jax.config_file import load_config_file
-from rann_jax.report import tables
+from rann_jax import comparison, fusion, metrics, significance
+from rann_jax.command_line.config_file import load_config_file
+from rann_jax.report import crossval_tables, fusion_table, tables
+from rann_jax.saved import predictions
+from rann_jax.saved.cells import finished, grid, parse_folds
 from tests.conftest import REPOSITORY
 
 pytestmark = [pytest.mark.fast, pytest.mark.usefixtures("quickly_compiled")]
@@ -45,10 +38,10 @@ def kept(request):
     parser.add_argument("--groups", default="")
     options, more = parser.parse_known_args(command)
     overrides = [argument for argument in more if argument.startswith("--config.")]
-    folds = crossval_cells.parse_folds(options.folds)
-    work = crossval_cells.grid(options.config, options.features.split(","), folds, folder)
+    folds = parse_folds(options.folds)
+    work = grid(options.config, options.features.split(","), folds, folder)
     configs = {cell: load_config_file(cell.config_arg, overrides) for cell in work}
-    done = {cell: part for cell, config in configs.items() if (part := crossval_cells.finished(cell, config))}
+    done = {cell: part for cell, config in configs.items() if (part := finished(cell, config))}
     return work, done, options.groups
 
 

@@ -13,7 +13,7 @@ import pytest
 from rann_jax import distributed
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.experiment import build
-from rann_jax.workdir import load_config
+from rann_jax.saved.workdir import load_config
 from rann_jax.writers import read_metrics
 from tests import two_blocks
 from tests.conftest import REPOSITORY, launched

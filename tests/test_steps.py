@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 
 from configs.base import base
 from rann_jax import augment, distributed, models, optimizer, steps
-from rann_jax.collectives import traffic
-from rann_jax.compiler import xla_options
+from rann_jax.devices.collectives import traffic
+from rann_jax.devices.compiler import xla_options
 from rann_jax.errors import ConfigError
 from rann_jax.features.front_end import front_end
 from rann_jax.models.norm import BatchNorm

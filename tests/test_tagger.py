@@ -15,10 +15,11 @@ import soxr
 
 import rann_jax
 from input_pipeline.datasets.quickstart import synthesise
-from rann_jax import export, hear, listener
+from rann_jax import export, hear
 from rann_jax.errors import ConfigError
-from rann_jax.listener import in_batches
-from rann_jax.timeline import joined
+from rann_jax.tagging import listener
+from rann_jax.tagging.listener import in_batches
+from rann_jax.tagging.timeline import joined
 from tests.refusals import assert_one_error
 
 

@@ -13,7 +13,7 @@ from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.main import run
 from rann_jax.models.norm import BatchNorm
 from rann_jax.models.registry import FAMILIES, Family
-from rann_jax.trace import FOLDER, Trace, parse_steps
+from rann_jax.training.trace import FOLDER, Trace, parse_steps
 from rann_jax.writers import Interval, Progress, read_metrics
 from tests.tiny import get_config
 

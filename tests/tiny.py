@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from configs.base import base, parse_arg
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.experiment import build
-from rann_jax.record import Record
+from rann_jax.saved.record import Record
 
 SHRINK = 0.5
 

@@ -11,11 +11,11 @@ from scipy.io import wavfile
 
 from input_pipeline.audio import pad_or_crop
 from rann_jax.augment.demonstration import NAMES, Example, demonstrate, draw
-from rann_jax.command_line import Parser
-from rann_jax.excerpt import read
-from rann_jax.program import guarded
-from rann_jax.tag_output import shown
-from rann_jax.workdir import replace_atomically
+from rann_jax.command_line.excerpt import read
+from rann_jax.command_line.parser import Parser
+from rann_jax.command_line.program import guarded
+from rann_jax.saved.workdir import replace_atomically
+from rann_jax.tagging.formats import shown
 
 PICTURE = "augmentations.png"
 SEEDS = 2**32  # distinct seeds of jax.random.key, which wraps others around to these

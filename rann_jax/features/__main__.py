@@ -7,12 +7,12 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from rann_jax.command_line import Parser
-from rann_jax.excerpt import read
+from rann_jax.command_line.excerpt import read
+from rann_jax.command_line.parser import Parser
+from rann_jax.command_line.program import guarded
 from rann_jax.features.plot import draw
-from rann_jax.program import guarded
-from rann_jax.tag_output import shown
-from rann_jax.workdir import replace_atomically
+from rann_jax.saved.workdir import replace_atomically
+from rann_jax.tagging.formats import shown
 
 DESCRIPTION = """\
 Draw, on one page, the waveform of a recording and the seven features that a network can take as input,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rann_jax.errors import ConfigError, one_line_reason
-from rann_jax.workdir import replace_atomically
+from rann_jax.saved.workdir import replace_atomically
 
 # Keys under which training programs keep the state_dict in a PyTorch file: PANNs, and Lightning.
 STATE_DICT_KEYS = ("model", "state_dict")

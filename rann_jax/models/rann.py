@@ -106,7 +106,7 @@ class RANN(nn.Module):
       remat: store only each block's input for the backward pass, and recompute the rest.
       lanes: channels that a device's matrix units take at once. Stages with at most half as many pack
         neighbouring columns to fill them (`convolution.packed`), which changes results by rounding only. None
-        packs none, and leaves the choice to `rann_jax.compiler.suited`.
+        packs none, and leaves the choice to `rann_jax.devices.compiler.suited`.
     """
 
     num_classes: int

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rann_jax import significance
-from rann_jax.command_line import Parser
-from rann_jax.environment import command_line
-from rann_jax.program import guarded
+from rann_jax.command_line.parser import Parser
+from rann_jax.command_line.program import guarded
 from rann_jax.report import collect, page
-from rann_jax.workdir import check_folder, replace_atomically
+from rann_jax.saved.environment import command_line
+from rann_jax.saved.workdir import check_folder, replace_atomically
 
 
 def write(workdir: Path, out: Path, *, command: str, draws: int) -> list[Path]:

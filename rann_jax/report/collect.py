@@ -7,11 +7,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from rann_jax import environment, predictions
 from rann_jax.errors import ConfigError
-from rann_jax.predictions import Predictions
 from rann_jax.report import tables
-from rann_jax.workdir import CONFIG_FILE, load_config
+from rann_jax.saved import environment, predictions
+from rann_jax.saved.predictions import Predictions
+from rann_jax.saved.workdir import CONFIG_FILE, load_config
 from rann_jax.writers import METRICS, read_metrics
 
 LARGEST = 1e30  # value of a metric; beyond it axes overflow

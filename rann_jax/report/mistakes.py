@@ -15,9 +15,9 @@ from input_pipeline.prepared import Prepared
 from rann_jax import significance
 from rann_jax.features.front_end import front_end
 from rann_jax.features.plot import DYNAMIC_RANGE, mel_centers, place_frequencies
-from rann_jax.predictions import Predictions
 from rann_jax.report import plots
 from rann_jax.report.collect import Run
+from rann_jax.saved.predictions import Predictions
 
 SECONDS = 10  # drawn of each clip, at most
 FRAMES_PER_SECOND, BINS = 64, 64

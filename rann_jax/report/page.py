@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from rann_jax import fusion_table, metrics
-from rann_jax.crossval_cells import SPLIT
-from rann_jax.predictions import Predictions
-from rann_jax.report import markup, mistakes, plots
+from rann_jax import metrics
+from rann_jax.report import fusion_table, markup, mistakes, plots
 from rann_jax.report.collect import CrossValidation, Run
 from rann_jax.report.markup import Html
 from rann_jax.report.plots import Line
+from rann_jax.saved.cells import SPLIT
+from rann_jax.saved.predictions import Predictions
 from rann_jax.tasks import F1_THRESHOLD, HEADLINE
 
 MAX_CLASSES = 60  # drawn at once; more would be illegible

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from rann_jax.features.plot import INK
 from rann_jax.report.markup import visible
-from rann_jax.workdir import replace_atomically
+from rann_jax.saved.workdir import replace_atomically
 
 DPI = 110
 MAX_ROWS = 256  # (ours) rows of a heat map: all subsets of eight models; Matplotlib's limit is 2^16 pixels

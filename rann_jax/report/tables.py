@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rann_jax.errors import ConfigError
-from rann_jax.workdir import replace_atomically
+from rann_jax.saved.workdir import replace_atomically
 
 Row = Mapping[str, Any]
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from rann_jax.features.plot import DYNAMIC_RANGE, INK
 from rann_jax.report.mel_columns import Columns, MelColumns
 from rann_jax.report.plots import save
-from rann_jax.timeline import Timeline
+from rann_jax.tagging.timeline import Timeline
 
 COLUMNS = 2048
 CLASSES = 12  # largest number of classes shown
@@ -107,6 +107,6 @@ class TimelinePicture:
 
 @contextmanager
 def picture_file(path: Path, picture: TimelinePicture, title: str) -> Iterator[Callable[[Timeline], None]]:
-    """Yield a function that adds windows; write the picture at the end, as tag_output's files are written."""
+    """Yield a function that adds windows; write the picture at the end, as files of tags are written."""
     yield picture.add
     save(picture.draw(title), path)

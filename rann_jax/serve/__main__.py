@@ -35,11 +35,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from rann_jax import compilation_cache
-from rann_jax.command_line import Parser
+from rann_jax.command_line.parser import Parser
+from rann_jax.command_line.program import guarded, require
+from rann_jax.devices import compilation_cache
 from rann_jax.errors import ConfigError
-from rann_jax.program import guarded, require
-from rann_jax.tagger_ensemble import DEFAULT_RULE, add_model_options, load
+from rann_jax.tagging.tagger_ensemble import DEFAULT_RULE, add_model_options, load
 
 STOP_SECONDS = 5  # (ours) that requests have to end by themselves when the server stops
 LOCAL = ("127.0.0.1", "localhost", "[::1]")  # names of this machine for itself

@@ -9,12 +9,12 @@ import numpy as np
 
 from input_pipeline import audio
 from input_pipeline.audio import AudioError
-from rann_jax.events import Choice
 from rann_jax.features.plot import DYNAMIC_RANGE
-from rann_jax.listener import Listener
 from rann_jax.report.mel_columns import MEL_BANDS, MelColumns
-from rann_jax.tag_output import tags_as_json
-from rann_jax.timeline import Timeline, joined
+from rann_jax.tagging.events import Choice
+from rann_jax.tagging.formats import tags_as_json
+from rann_jax.tagging.listener import Listener
+from rann_jax.tagging.timeline import Timeline, joined
 
 COLUMNS = 1024  # of the spectrogram
 UNKNOWN_SECONDS = 1e9  # headers that leave the length open claim more

@@ -19,9 +19,9 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 import rann_jax
 from input_pipeline.audio import AudioError
-from rann_jax.listener import Listener
 from rann_jax.serve.answer import answer, windows_in
 from rann_jax.serve.limits import Limits, Refusal, RequestRate, Uploads, client_of
+from rann_jax.tagging.listener import Listener
 
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rann_jax import augment, collectives, distributed
+from rann_jax import augment, distributed
+from rann_jax.devices import collectives
 
 KEY = jax.random.key(7)
 

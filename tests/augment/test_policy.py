@@ -12,7 +12,7 @@ from scipy import stats
 
 from configs import esc50
 from rann_jax import augment, distributed
-from rann_jax.compiler import xla_options
+from rann_jax.devices.compiler import xla_options
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
 from tests import tiny

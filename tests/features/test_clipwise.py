@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rann_jax import distributed, features
-from rann_jax.collectives import traffic
+from rann_jax.devices.collectives import traffic
 from rann_jax.features.clipwise import clipwise, devicewise
 
 pytestmark = pytest.mark.fast

@@ -6,7 +6,7 @@ import pytest
 from flax import linen as nn
 
 from rann_jax import optimizer
-from rann_jax.compiler import xla_options
+from rann_jax.devices.compiler import xla_options
 from rann_jax.features import FRONT_ENDS, front_end
 from rann_jax.state import create_state
 from rann_jax.steps import make_train_step

@@ -20,7 +20,7 @@ import jsonschema
 import pytest
 import yaml
 
-from rann_jax.preemption import EXIT_CODE
+from rann_jax.training.preemption import EXIT_CODE
 from tests.conftest import REPOSITORY
 
 LAUNCH = REPOSITORY / "launch"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rann_jax import augment, models
-from rann_jax.compiler import xla_options
+from rann_jax.devices.compiler import xla_options
 from rann_jax.experiment import build
 from rann_jax.main import run
 from rann_jax.models.wavegram import adaptive_max_pool

@@ -10,7 +10,7 @@ import pytest
 
 from input_pipeline.datasets.quickstart import synthesise
 from rann_jax import Tagger, convert
-from rann_jax.workdir import load_config
+from rann_jax.saved.workdir import load_config
 from tests.conftest import REPOSITORY
 from tests.refusals import assert_one_error
 from tests.tiny_panns import WIDTH

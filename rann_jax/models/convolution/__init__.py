@@ -4,8 +4,8 @@ All compute convolutions as matrix products of patches. With few channels the pr
 a CPU copying the patches dominates (`cpu`), and on a GPU most of the tensor cores idle (`gpu`). Computing the
 same sums in other forms is up to twice as fast (measurements: docs/performance.md). The forms for CPUs
 and GPUs are chosen when a program is compiled. That for TPUs (`packed`) concerns all layers between
-convolutions, so it is part of the networks (their attribute `lanes`, `rann_jax.compiler.suited`). Other
-accelerators use `lax.conv_general_dilated` and JAX's gradient of it throughout.
+convolutions, so it is part of the networks (their attribute `lanes`, `rann_jax.devices.compiler.suited`).
+Other accelerators use `lax.conv_general_dilated` and JAX's gradient of it throughout.
 """
 
 from collections.abc import Callable, Mapping, Sequence

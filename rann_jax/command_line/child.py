@@ -1,0 +1,56 @@
+"""Run a command in a child process that is told to stop when its parent is."""
+
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rann_jax.training.preemption import EXIT_CODE
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+def run(command: Sequence[str]) -> int:
+    """Run a command without its stdout and return its exit code; -N means that signal N killed it.
+
+    SIGTERM or SIGINT to this process sends SIGTERM to the child, on which a run saves; a SIGINT after that
+    kills the child. This process waits for the child to end, and the code is then 75, "told to stop", unless
+    the child had an error of its own. Outside of the main thread, where Python handles no signals, the
+    command is simply run.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
+    children: list[subprocess.Popen] = []
+    told = False
+
+    def pass_on(number: int, _: object) -> None:
+        nonlocal told
+        impatient = told and number == signal.SIGINT
+        told = True
+        for child in children:
+            child.send_signal(signal.SIGKILL if impatient else signal.SIGTERM)
+
+    with _hearing(pass_on):
+        # A terminal's Ctrl-C goes to both processes: the child blocks it, so that it can save before it ends.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            children.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        if told:  # while the child was started
+            pass_on(signal.SIGTERM, None)
+        code = children[0].wait()
+    return EXIT_CODE if told and code <= 0 else code
+
+
+@contextmanager
+def _hearing(handler: Callable[..., None]) -> Iterator[None]:
+    """Handle the STOPPING signals in this context, except those ignored, as in a shell's background jobs."""
+    heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heard}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

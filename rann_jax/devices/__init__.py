@@ -1,0 +1,1 @@
+"""How arrays and programs meet devices: sharding, compilation, traffic between devices."""
