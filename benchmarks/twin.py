@@ -29,9 +29,10 @@ from benchmarks import machine
 from benchmarks.workload import TRAINING, WAVEFORM, Workload
 from rann_jax.augment.specaugment import SpecAugment
 from rann_jax.experiment import Experiment
-from rann_jax.features.front_end import FrontEnd, LogMel
+from rann_jax.features.front_ends.base import FrontEnd
+from rann_jax.features.front_ends.panns import PannsLogMel
+from rann_jax.features.front_ends.spectral import LogMel
 from rann_jax.features.mel import mel_filter_bank
-from rann_jax.features.panns import PannsLogMel
 from rann_jax.models.rann import parse_name
 from tests.parity.panns_inference import panns_models
 from tests.parity.torch_rann import TorchRANN

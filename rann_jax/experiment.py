@@ -21,7 +21,8 @@ from rann_jax.augment import Policy, policy
 from rann_jax.devices.compiler import xla_options
 from rann_jax.devices.sharding import state_shardings
 from rann_jax.errors import ConfigError
-from rann_jax.features.front_end import FrontEnd, front_end
+from rann_jax.features.front_end import front_end
+from rann_jax.features.front_ends.base import FrontEnd
 from rann_jax.options import check
 from rann_jax.schema import check_complete, check_values
 from rann_jax.state import Arrays, TrainState, create_state

@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from rann_jax import losses
 from rann_jax.augment import Policy
-from rann_jax.features.image import Inputs
+from rann_jax.features.front_ends.base import Inputs
 from rann_jax.optimizer import update_ema
 from rann_jax.state import TrainState, all_finite
 from rann_jax.training.freezing import Freezing

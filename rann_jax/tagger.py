@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from rann_jax.devices.compiler import suited, xla_options
 from rann_jax.experiment import Experiment, build
-from rann_jax.features.front_end import FrontEnd
+from rann_jax.features.front_ends.base import FrontEnd
 from rann_jax.saved.trained import Trained, load_trained, save_trained
 from rann_jax.steps import make_embed_step, make_eval_step
 from rann_jax.tagging.from_parts import put_together

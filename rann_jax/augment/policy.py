@@ -29,7 +29,7 @@ from rann_jax.augment.place import Crop, Roll
 from rann_jax.augment.specaugment import SpecAugment
 from rann_jax.augment.stretch import Stretch
 from rann_jax.features.clipwise import devicewise
-from rann_jax.features.image import Inputs
+from rann_jax.features.front_ends.base import Inputs
 from rann_jax.options import check, did_you_mean
 
 AUGMENTATIONS: dict[str, type] = {

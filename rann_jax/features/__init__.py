@@ -18,8 +18,9 @@ Every feature can be jitted, vmapped and differentiated, even at digital silence
 from rann_jax.features.chroma import chroma_cens, chroma_cqt, chroma_stft
 from rann_jax.features.cqt import cqt, vqt
 from rann_jax.features.front_end import FRONT_ENDS, front_end
+from rann_jax.features.front_ends.base import FrontEnd, ImageFrontEnd
+from rann_jax.features.front_ends.waveform import WaveformFrontEnd
 from rann_jax.features.gammatone import gammatonegram, gfcc
-from rann_jax.features.image import FrontEnd, ImageFrontEnd
 from rann_jax.features.mel import melspectrogram
 from rann_jax.features.mfcc import delta, mfcc
 from rann_jax.features.pcen import pcen
@@ -32,7 +33,6 @@ from rann_jax.features.tempogram import (
     onset_strength,
     tempogram,
 )
-from rann_jax.features.waveform import WaveformFrontEnd
 from rann_jax.features.wavelet import cwt, dwt, wavedec
 
 __all__ = [

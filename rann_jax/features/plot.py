@@ -17,7 +17,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from rann_jax.features.band import C1, FMIN, upper_edge
 from rann_jax.features.front_end import front_end
-from rann_jax.features.image import FrontEnd
+from rann_jax.features.front_ends.base import FrontEnd
 from rann_jax.features.scalogram import frequencies
 
 FRAMES_PER_SECOND = 128

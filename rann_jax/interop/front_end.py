@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from rann_jax.errors import ConfigError
-from rann_jax.features.front_end import FrontEnd
-from rann_jax.features.panns import WINDOW_SECONDS, PannsBands, PannsLogMel
+from rann_jax.features.front_ends.base import FrontEnd
+from rann_jax.features.front_ends.panns import WINDOW_SECONDS, PannsBands, PannsLogMel
 
 WINDOW = "spectrogram_extractor.stft.conv_real.weight"  # (1 + n_fft / 2, 1, n_fft)
 FILTERS = "logmel_extractor.melW"  # (1 + n_fft / 2, bands)

@@ -10,13 +10,10 @@ import jax.extend.core
 import jax.numpy as jnp
 from flax import linen as nn
 
-from rann_jax.features.panns import PannsLogMelWavegram
+from rann_jax.features.front_ends.panns import PannsBands
 from rann_jax.models.convolution import Convolution
 from rann_jax.models.norm import BatchNorm
-from rann_jax.models.panns import NETWORKS as PANNS
-from rann_jax.models.registry import create, crop_seconds
-
-PANNS_SECONDS = 10.0
+from rann_jax.models.registry import create, crop_seconds, published_front_end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,14 +77,14 @@ def complexity(
     model = create(name, num_classes=num_classes, **options)
     seconds = crop_seconds(name)
     stft_macs = 0
-    if name in PANNS:
-        seconds = PANNS_SECONDS
-        front_end = PannsLogMelWavegram(seconds=seconds)
+    x: Any
+    if front_end := published_front_end(name):
+        seconds = front_end.seconds
         shape = (front_end.n_bins, front_end.n_frames)
         x = jax.eval_shape(front_end, jax.ShapeDtypeStruct((1, front_end.n_samples), jnp.float32))
-        x = x if name.startswith("wavegram") else x["image"]
-        # A cosine and a sine of the window's length for each of its n / 2 + 1 frequencies.
-        stft_macs = front_end.n_frames * front_end.n_fft * 2 * (front_end.n_fft // 2 + 1)
+        if isinstance(front_end, PannsBands):
+            # A cosine and a sine of the window's length for each of its n / 2 + 1 frequencies.
+            stft_macs = front_end.n_frames * front_end.n_fft * 2 * (front_end.n_fft // 2 + 1)
     elif seconds is not None:
         shape = (n_bins, round(frames_per_second * seconds))
         x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from rann_jax.features.image import Inputs
+from rann_jax.features.front_ends.base import FrontEnd, Inputs
+from rann_jax.features.front_ends.panns import PannsLogMel, PannsLogMelWavegram
 from rann_jax.models.convolution import Convolution
 from rann_jax.models.convolution.packed import columns_for, packed, pooled, unpacked
 from rann_jax.models.dense import precise_dense
@@ -219,6 +220,14 @@ NETWORKS: dict[str, type[PANN]] = {
     "cnn14": CNN14,
     "resnet38": ResNet38,
     "wavegram_logmel_cnn14": WavegramLogmelCNN14,
+}
+
+
+# What they were published with: 10 s at 32 kHz.
+FRONT_ENDS: dict[str, FrontEnd] = {
+    "cnn14": PannsLogMel(),
+    "resnet38": PannsLogMel(),
+    "wavegram_logmel_cnn14": PannsLogMelWavegram(),
 }
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from rann_jax.features.image import Inputs
+from rann_jax.features.front_ends.base import Inputs
 from rann_jax.models.convolution import Convolution, added
 from rann_jax.models.convolution.packed import columns_for, packed, unpacked
 from rann_jax.models.dense import precise_dense

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from flax import linen as nn
 
+from rann_jax.features.front_ends.base import FrontEnd
 from rann_jax.models import panns, rann
 
 # What `create` returns: all have `num_classes`, `width`, `dtype` and `embed`.
@@ -26,6 +27,8 @@ class Family:
       name_of: (network, clip length in seconds) -> its name, None for networks of other families; needed only
         if names have parameters.
       form: what the names look like, if they have parameters.
+      front_end: the front end that the network was published with, for its complexity; None if its name
+        prescribes the length of a clip, and it takes images of any number of bins and frames.
     """
 
     build: Callable[..., Network]
@@ -33,12 +36,16 @@ class Family:
     crop_seconds: Callable[[str], float] | None = None
     name_of: Callable[[nn.Module, float], str | None] | None = None
     form: str = ""
+    front_end: FrontEnd | None = None
 
 
 # By the network's name; or, if names have parameters, by what precedes these, up to and with the hyphen.
 FAMILIES: dict[str, Family] = {
     "rann-": Family(rann.from_name, rann.HEAD, rann.crop_seconds, rann.to_name, rann.FORM),
-    **dict.fromkeys(panns.NETWORKS, Family(panns.from_name, panns.HEAD)),
+    **{
+        name: Family(panns.from_name, panns.HEAD, front_end=front_end)
+        for name, front_end in panns.FRONT_ENDS.items()
+    },
 }
 
 
@@ -120,6 +127,15 @@ def crop_seconds(name: str) -> float | None:
     """
     prescribed = _family(name).crop_seconds
     return prescribed(name) if prescribed else None
+
+
+def published_front_end(name: str) -> FrontEnd | None:
+    """Return the front end that a network was published with; None for a network of any image.
+
+    Raises:
+      ValueError: no such network.
+    """
+    return _family(name).front_end
 
 
 def _family(name: str) -> Family:

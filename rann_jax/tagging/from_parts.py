@@ -20,7 +20,8 @@ from input_pipeline.source import check_classes
 from rann_jax import models
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import Experiment, build
-from rann_jax.features.front_end import FRONT_ENDS, FrontEnd
+from rann_jax.features.front_end import FRONT_ENDS
+from rann_jax.features.front_ends.base import FrontEnd
 from rann_jax.options import did_you_mean
 from rann_jax.saved.trained import Trained
 from rann_jax.tasks import TASKS

@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict
 from rann_jax import interop, models
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import Experiment
-from rann_jax.features.front_end import FrontEnd
+from rann_jax.features.front_ends.base import FrontEnd
 from rann_jax.saved.trained import load_trained
 from rann_jax.state import Arrays
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, cast
 import jax
 from numpy.typing import ArrayLike
 
-from rann_jax.features.image import FrontEnd, Inputs
+from rann_jax.features.front_ends.base import FrontEnd, Inputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
