@@ -5,7 +5,7 @@ from collections.abc import Sequence
 _SHOWN = 12  # names
 
 
-class DataError(Exception):
+class DataError(ValueError):
     """Data that cannot be used as given; the message is one line that names the key or file and the fix."""
 
 

@@ -1,7 +1,7 @@
 """Errors that a user can cause and fix, and how any error is told in one line."""
 
 
-class ConfigError(Exception):
+class ConfigError(ValueError):
     """A config, workdir or option cannot be used; the message names the key and the fix in one line."""
 
 

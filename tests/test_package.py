@@ -50,3 +50,12 @@ def test_submodules_are_attributes():
 def test_unknown_names_are_refused():
     with pytest.raises(AttributeError, match="module 'rann_jax' has no attribute 'featurs'"):
         _ = rann_jax.featurs
+
+
+def test_what_a_user_can_mend_is_a_value_error():
+    """Functions and classes refuse arguments alike, whether or not the programs use them too."""
+    from input_pipeline import DataError
+    from rann_jax.errors import ConfigError
+
+    assert issubclass(ConfigError, ValueError)
+    assert issubclass(DataError, ValueError)

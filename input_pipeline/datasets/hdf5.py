@@ -77,6 +77,8 @@ def rows(path: Path, classes: int) -> Iterator[Packed]:
             for row, (name, labels) in enumerate(zip(names, own, strict=True), start):
                 if name:
                     yield Packed(name.decode(errors="replace"), Row(path, dataset, row), labels, "")
+    except DataError:
+        raise
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise DataError(f"{path} is not a complete HDF5 file ({shortened_reason(error)})") from error
 

@@ -102,6 +102,8 @@ def explaining(argv: Sequence[str]) -> Iterator[None]:
     """Turn what absl and ml_collections raise about flags into a ConfigError of one line."""
     try:
         yield
+    except ConfigError:
+        raise
     except (AttributeError, KeyError) as error:
         if getattr(error, "name", None) == "get_config":
             raise ConfigError("--config: the file must define get_config, as those in configs/ do") from error

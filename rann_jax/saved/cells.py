@@ -51,16 +51,16 @@ def parse_folds(text: str) -> list[int]:
     Raises:
       ConfigError: the text is malformed, a fold is named twice, or there are too many.
     """
-    folds: list[int] = []
     try:
-        for part in text.split(","):
-            first, _, last = part.partition("-")
-            begin, end = int(first), int(last or first) + 1
-            if len(folds) + end - begin > MAX_FOLDS:  # before building a list of them
-                raise ConfigError(f"--folds {text}: name at most {MAX_FOLDS} folds")
-            folds += range(begin, end)
+        ends = [
+            (int(first), int(last or first))
+            for first, _, last in (part.partition("-") for part in text.split(","))
+        ]
     except ValueError as error:
         raise ConfigError(f"--folds {text}: write the folds as in 1-5 or 1,3") from error
+    if sum(max(0, last - first + 1) for first, last in ends) > MAX_FOLDS:  # before building a list of them
+        raise ConfigError(f"--folds {text}: name at most {MAX_FOLDS} folds")
+    folds = [fold for first, last in ends for fold in range(first, last + 1)]
     if not folds or len(set(folds)) < len(folds):
         raise ConfigError(f"--folds {text}: name at least one fold, and each once")
     return folds

@@ -160,10 +160,10 @@ def load_config(workdir: Path, option: str = "--workdir", what: str = "a workdir
         check_complete(config)
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist: {option} must be {what}") from error
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{path} is not the config of a run: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{path} is not the config of a run: {error}") from error
     return config
 
 
