@@ -61,7 +61,7 @@ def panns_input(config: ConfigDict) -> None:
     config.t_c = 10.0
     config.feature = {
         "name": "panns_log_mel+wavegram" if with_waveform else "panns_log_mel",
-        "frames_per_second": 100,
+        "frames_per_second": 100.0,
         "n_bins": 64,
     }
 

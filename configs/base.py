@@ -44,7 +44,7 @@ def base() -> ConfigDict:
             # image's rows, for all features alike (ours); chroma then divides the octave into as many.
             "sample_rate": 44100,
             "t_c": 4.0,
-            "feature": {"name": "log_mel", "frames_per_second": 128, "n_bins": 128},
+            "feature": {"name": "log_mel", "frames_per_second": 128.0, "n_bins": 128},
             # Training augmentations, each with its options; {} means none. Every one takes `probability` (of
             # applying it to an example) and `until` (the share of training after which it stops).
             "augment": {"mixup": {"alpha": 1.0}},

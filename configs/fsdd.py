@@ -19,7 +19,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.num_classes = 10
     config.sample_rate = 8000
     config.t_c = 1.0
-    config.feature = {"name": preset["feature"], "frames_per_second": 64, "n_bins": 40}
+    config.feature = {"name": preset["feature"], "frames_per_second": 64.0, "n_bins": 40}
     if preset["feature"] == "log_mel":
         # Most clips are shorter than t_c: without a floor the padding would span most of the range in dB.
         config.feature.top_db = 80.0

@@ -97,3 +97,10 @@ def test_small_log_mels_of_silent_clips_have_a_floor(name, presets, floor):
 @pytest.mark.parametrize(("presets", "floor"), [("floor=70", 70.0), ("size=small,floor=inf", None)])
 def test_a_floor_is_a_preset_of_esc50(presets, floor):
     assert load_config_file(f"configs/esc50.py:{presets}").feature.top_db == floor
+
+
+@pytest.mark.parametrize("config", ["configs/esc50.py", "configs/quickstart.py", "configs/audioset.py"])
+def test_a_frame_rate_need_not_be_whole(config):
+    """As of frames 512 samples apart at 16 kHz."""
+    flags = ["--config.feature.frames_per_second=31.25", "--config.t_c=4"]
+    assert load_config_file(config, flags).feature.frames_per_second == 31.25
