@@ -62,8 +62,10 @@ def from_state_dict(
     differences = _differences(entries, shapes, unknown=[name for name in others if name not in skipped])
     if differences:
         raise ConfigError(f"{where}: not the weights of {network}: it has {differences}")
-    # A copy: the source may be the memory of a PyTorch network, which may change it later.
-    leaves = {path: jnp.array(to_linen_layout(entries[name]), jnp.float32) for path, name in names.items()}
+    # The source may be the memory of a PyTorch network, which may change it later. NumPy copies it at once,
+    # `jnp.array` only when the device is free.
+    copies = {path: np.array(to_linen_layout(entries[name]), np.float32) for path, name in names.items()}
+    leaves = {path: jnp.asarray(array) for path, array in copies.items()}
     return Loaded(unflatten_dict(leaves), skipped)
 
 

@@ -101,4 +101,5 @@ def _placed(variables: Mapping[str, Any], experiment: Experiment) -> dict[str, A
     if told := experiment.difference(flatten_dict(plain)):
         raise ConfigError(f"variables: {told}: {form}")
     device = jax.local_devices()[0]
-    return jax.tree.map(lambda leaf: jax.device_put(jnp.array(leaf, jnp.float32), device), plain)
+    # NumPy copies at once, `jnp.array` only when the device is free: the caller may change the arrays.
+    return jax.tree.map(lambda leaf: jax.device_put(np.array(leaf, np.float32), device), plain)

@@ -12,7 +12,7 @@ import pytest
 
 from rann_jax import interop, models
 from rann_jax.errors import ConfigError
-from rann_jax.interop import files
+from rann_jax.interop import convert, files
 
 WIDTH, CLASSES = 32, 3
 INPUTS = {
@@ -87,16 +87,29 @@ def test_round_trip_is_exact(network):
 
 
 @pytest.mark.fast
-def test_weights_are_copied(cnn14):
-    """JAX shares the memory of NumPy arrays that start at a multiple of 64 bytes, unless told to copy it."""
+def test_weights_are_copied(cnn14, monkeypatch):
+    """JAX shares the memory of NumPy arrays that start at a multiple of 64 bytes, unless told to copy it; and
+    `jnp.array` copies them only when the device is free."""
     bias = cnn14[1]["fc1.bias"]
     room = np.zeros(bias.size + 16, np.float32)
     start = -room.ctypes.data // room.itemsize % 16
     given = room[start : start + bias.size]
     given[:] = bias
+    load(cnn14[1])  # compiles whatever copies
+    busy = []
+
+    def layout(array, function=convert.to_linen_layout):
+        if array is given:
+            busy.extend(work(x) for _ in range(10))
+        return function(array)
+
+    work = jax.jit(lambda x: jax.lax.fori_loop(0, 20, lambda _, y: y @ x / 500, x))
+    x = work(jnp.ones((500, 500))).block_until_ready()
+    monkeypatch.setattr(convert, "to_linen_layout", layout)
     loaded, _ = load(cnn14[1] | {"fc1.bias": given})
     given[:] = np.nan
     assert_equal(loaded, cnn14[0])
+    assert busy
 
 
 def test_tensors_that_are_not_plain_arrays_are_one_line():

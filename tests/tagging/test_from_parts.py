@@ -107,6 +107,11 @@ def test_variables_are_copied(made):
     for leaf in jax.tree.leaves(own):
         leaf.delete()
     assert np.isfinite(tagger.predict(WINDOWS)).all()
+    mutable = jax.tree.map(np.array, variables)
+    tagger = Tagger.of(model, mutable, features, LABELS, task="classification")
+    for leaf in jax.tree.leaves(mutable):
+        leaf[...] = np.nan
+    jax.tree.map(np.testing.assert_array_equal, tagger.variables, variables)
     halves = jax.tree.map(lambda leaf: leaf.astype(np.float16), variables)
     tagger = Tagger.of(model, halves, features, LABELS, task="classification")
     assert {leaf.dtype for leaf in jax.tree.leaves(tagger.variables)} == {np.dtype(np.float32)}
