@@ -190,7 +190,7 @@ def network(esc10: Path, repeats: int) -> dict[str, float]:
     from input_pipeline import prepare, train_batches
     from rann_jax import distributed
     from rann_jax.experiment import build
-    from rann_jax.train import compiled_step
+    from rann_jax.training.compiled import compiled_step
 
     config = get_config("subset=esc10,size=small")
     experiment = build(config)

@@ -29,7 +29,7 @@ from rann_jax import distributed
 from rann_jax.command_line.parser import Parser
 from rann_jax.devices import compilation_cache
 from rann_jax.experiment import build
-from rann_jax.train import sharded_step
+from rann_jax.training.compiled import sharded_step
 
 MODEL = "rann-1x4-1"
 

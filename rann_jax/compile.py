@@ -25,7 +25,7 @@ from rann_jax.command_line.program import guarded, out_of_memory
 from rann_jax.devices.collectives import traffic
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
-from rann_jax.train import compiled_step
+from rann_jax.training.compiled import compiled_step
 
 MB = 1e6
 

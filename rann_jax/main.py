@@ -53,8 +53,9 @@ from rann_jax.evaluate import check_best_metric, check_splits, check_task, evalu
 from rann_jax.experiment import Experiment, build, check_labels, data_options
 from rann_jax.saved import environment, lock
 from rann_jax.saved import workdir as workdirs
-from rann_jax.train import train, training_mesh
+from rann_jax.train import train
 from rann_jax.training import pretrained
+from rann_jax.training.compiled import training_mesh
 from rann_jax.training.preemption import EXIT_CODE, INTERRUPTED, PreemptedError, exiting
 from rann_jax.training.trace import NO_STEPS, parse_steps
 

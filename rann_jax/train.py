@@ -8,29 +8,25 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from grain import DatasetIterator
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from input_pipeline.loader import train_batches
 from input_pipeline.prepared import Prepared
 from rann_jax import distributed
 from rann_jax.checkpoint import Checkpoints
-from rann_jax.devices.compiler import suited, xla_options
-from rann_jax.devices.sharding import gathering
-from rann_jax.errors import ConfigError
 from rann_jax.evaluate import SplitEvaluator, StoppedError, evaluate, save
 from rann_jax.experiment import Experiment
 from rann_jax.saved import environment
 from rann_jax.saved import workdir as workdirs
 from rann_jax.saved.record import Record
 from rann_jax.state import TrainState
-from rann_jax.steps import make_train_step
+from rann_jax.training.compiled import compiled_step, training_mesh
 from rann_jax.training.preemption import PreemptedError, Preemption, exiting
-from rann_jax.training.pretrained import Beginning, Source, begin
+from rann_jax.training.pretrained import Source, begin
+from rann_jax.training.start import batches_from, introduction, restore_or_create
 from rann_jax.training.trace import NO_STEPS, Trace
-from rann_jax.writers import METRICS, Interval, MetricWriter, Progress, parameter_overview, read_metrics
+from rann_jax.writers import METRICS, Interval, MetricWriter, Progress, read_metrics
 
 
 def train(
@@ -210,7 +206,7 @@ def _started(
             start = record.batches
             if show_progress:
                 print(introduction(experiment, state, start, beginning), file=sys.stderr)
-            batches = stack.enter_context(closing(_batches(experiment, prepared, start)))
+            batches = stack.enter_context(closing(batches_from(experiment, prepared, start)))
             train_step = compiled_step(experiment, mesh) if start < config.total_steps else None
             distributed.wait_for_all("the training step is compiled")
         if preemption.reached_before(start):
@@ -245,131 +241,3 @@ def _started(
 
 def _stopped(step: int) -> PreemptedError:
     return PreemptedError(f"stopped at step {step}: run the same command again to resume")
-
-
-def training_mesh(experiment: Experiment) -> Mesh:
-    """Return the mesh of all devices. This needs no data, so it also serves to check a config early.
-
-    Raises:
-      ConfigError: the devices cannot share the batches or the arrays as the config says.
-    """
-    config = experiment.config
-    mesh = distributed.data_mesh(config.sharding.model)
-    distributed.check_parts(config, mesh)
-    distributed.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
-    experiment.shardings(mesh)
-    return mesh
-
-
-def sharded_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Wrapped:
-    """Return the jitted training step on a mesh: (state, batch) -> (state, metrics).
-
-    The step donates the buffers of the state that it is given.
-
-    Raises:
-      ConfigError: a rule of config.sharding cannot be applied.
-    """
-    config, device = experiment.config, mesh.devices.flat[0]
-    whole = distributed.replicated(mesh)
-    step = make_train_step(
-        suited(experiment.model, device),
-        experiment.front_end,
-        experiment.tx,
-        task=config.task,
-        ema_decay=config.ema_decay,
-        augment=experiment.augment,
-        freezing=experiment.freezing,
-        accumulate=config.accumulate,
-        batch_norm_groups=config.batch_norm_groups,
-        whole=gathering(experiment.shardings(mesh).params, mesh),
-    )
-    return jax.jit(
-        step,
-        donate_argnums=0,
-        out_shardings=(experiment.shardings(mesh), whole),
-        compiler_options=xla_options(device),
-    )
-
-
-def compiled_step(experiment: Experiment, mesh: Mesh) -> jax.stages.Compiled:
-    """Compile `sharded_step` ahead of time, without a batch."""
-    config, place = experiment.config, distributed.split_batch(mesh)
-    audio = (config.batch_size, experiment.crop_samples)
-    labels = (config.batch_size, config.num_classes)
-    batch = {
-        "audio": jax.ShapeDtypeStruct(audio, jnp.int16, sharding=place),
-        "labels": jax.ShapeDtypeStruct(labels, jnp.float32, sharding=place),
-    }
-    return sharded_step(experiment, mesh).lower(experiment.sharded_state(mesh), batch).compile()
-
-
-def restore_or_create(
-    experiment: Experiment,
-    prepared: Prepared,
-    checkpoints: Checkpoints,
-    mesh: Mesh,
-    beginning: Beginning | None = None,
-) -> tuple[TrainState, Record]:
-    """Return the latest state and its record, or fresh ones of step 0 if there is no checkpoint.
-
-    A fresh state takes the weights of `beginning`, if given. A damaged checkpoint is skipped and moved aside,
-    so that a new one can be written in its place.
-
-    Raises:
-      ConfigError: the checkpoint was trained on other data, it holds converted weights that were not trained
-        here, it cannot be read now though it may be whole, or all are damaged.
-    """
-    fingerprints = {name: prepared.fingerprint(split) for name, split in experiment.config.splits.items()}
-    if checkpoints.latest_step is None:
-        bundle = {
-            "config": experiment.config.to_dict(),
-            "labels": list(prepared.labels),
-            "fingerprints": fingerprints,
-        }
-        state = experiment.create(beginning.loaded if beginning else None, experiment.shardings(mesh))
-        return state, Record(batches=0, seconds=0.0, bundle=bundle)
-    state, record = checkpoints.restore_newest(experiment.sharded_state(mesh))
-    if record.converted:
-        raise ConfigError(
-            "--workdir holds converted weights: name that folder with --config.init_from, and give another "
-            "--workdir"
-        )
-    if changed := record.changed(fingerprints):
-        raise ConfigError(
-            f"config.data_dir: the data of {', '.join(changed)} is not what this run was started with "
-            "(its fingerprint differs): use the same data or another --workdir"
-        )
-    checkpoints.set_aside(after=record.batches)
-    return state, record
-
-
-def introduction(
-    experiment: Experiment, state: TrainState, start: int, beginning: Beginning | None = None
-) -> str:
-    """Return the text shown before the first step: every array and its origin, the network, the devices."""
-    devices = f"{jax.device_count()} x {environment.device_kind()}"
-    bins, frames = experiment.image_shape
-    frozen = experiment.freezing.count(state.params)
-    return (
-        f"{beginning}\n" * (beginning is not None)
-        + f"{parameter_overview(state.params)}\n"
-        + f"frozen parameters: {frozen:,}\n" * (frozen > 0)
-        + f"{experiment.config.model.name}, {bins} x {frames} "
-        f"{experiment.front_end.name}, on {devices}" + (f", resumed at step {start}" * (start > 0))
-    )
-
-
-def _batches(experiment: Experiment, prepared: Prepared, start: int) -> DatasetIterator:
-    config = experiment.config
-    return train_batches(
-        prepared,
-        config.splits.train,
-        crop_samples=experiment.crop_samples,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        sampling=config.sampling,
-        start_step=start,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        **distributed.reading(config.loader),
-    )

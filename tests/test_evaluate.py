@@ -21,7 +21,7 @@ from rann_jax.main import run
 from rann_jax.saved import predictions
 from rann_jax.saved.workdir import save_config
 from rann_jax.tasks import MEASURES
-from rann_jax.train import restore_or_create
+from rann_jax.training.start import restore_or_create
 from tests.tiny_folds import get_config, write_sound
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled", "one_device")

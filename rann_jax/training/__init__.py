@@ -1,1 +1,1 @@
-"""Parts of a training run: initial and frozen weights, gradients in parts, preemption, traces."""
+"""Parts of a training run: its start, the compiled step, frozen weights, gradients, preemption, traces."""

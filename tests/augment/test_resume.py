@@ -12,7 +12,8 @@ from input_pipeline import prepare
 from rann_jax import distributed
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.experiment import build, data_options
-from rann_jax.train import compiled_step, train
+from rann_jax.train import train
+from rann_jax.training.compiled import compiled_step
 from tests import two_blocks
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled", "one_device")

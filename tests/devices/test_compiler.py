@@ -15,7 +15,7 @@ from rann_jax.evaluate import SplitEvaluator
 from rann_jax.experiment import build
 from rann_jax.models import rann
 from rann_jax.tagger import Tagger
-from rann_jax.train import sharded_step
+from rann_jax.training.compiled import sharded_step
 from tests import tiny
 
 pytestmark = pytest.mark.fast

@@ -15,7 +15,7 @@ from rann_jax.devices.sharding import gathering, state_shardings
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
 from rann_jax.state import create_state
-from rann_jax.train import sharded_step
+from rann_jax.training.compiled import sharded_step
 from tests.two_blocks import get_config
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
