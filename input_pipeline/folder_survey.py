@@ -41,7 +41,7 @@ def survey(name: str, *, data_dir: str, **options: Any) -> Survey:
         return _of_copy(open_copy(name, folder, options))
     builder_class, config = find_source(name, data_dir, prepared_root(""), False, options)
     with quiet_tfds():
-        builder = builder_class(data_dir=config.source, config=config)
+        builder = builder_class(data_dir=config.source.folder, config=config)
         clips = [clip for listed in builder.listing.values() for clip in listed]
         return Survey(
             labels=tuple(builder.label_names()),

@@ -44,7 +44,7 @@ def find_or_generate(plan: Plan, beam: str | None) -> Path:
         # array_record reports a full disk as a RuntimeError that contains the system's message.
         if isinstance(error, RuntimeError) and os.strerror(errno.ENOSPC) not in str(error):
             raise
-        raise DataError(_refused(error, plan.root, plan.config.source)) from error
+        raise DataError(_refused(error, plan.root, plan.config.source.folder)) from error
     return final
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from input_pipeline import audio, source
 from input_pipeline.datasets import REGISTRY
 from input_pipeline.datasets.builder import AudioBuilder, AudioConfig
+from input_pipeline.datasets.source_files import SourceFiles
 from input_pipeline.errors import DataError
 from input_pipeline.storage import check_storage
 
@@ -65,12 +66,11 @@ def plan(
         raise DataError(f"config.prepare.max_seconds={max_seconds:g} must be a positive number of seconds")
     root = prepared_root(prepared_dir)
     builder_class, found = find_source(name, data_dir, root, progress, options)
-    listing = source.fingerprint(found.source, found.files)
+    listing = source.fingerprint(found.source.folder, found.source.files)
     identity = _identity(found.options, sample_rate, max_seconds, storage, listing)
     config = AudioConfig(
         name=identity,
         source=found.source,
-        files=found.files,
         sample_rate=sample_rate,
         max_seconds=max_seconds,
         options=found.options,
@@ -113,7 +113,7 @@ def find_source(
     else:
         folder = builder_class.download(root / "downloads", progress=progress)
     files = source.scan(folder, builder_class.ALSO_READS)
-    return builder_class, AudioConfig(name=name, options=complete, source=folder, files=files)
+    return builder_class, AudioConfig(name=name, options=complete, source=SourceFiles(folder, files))
 
 
 def data_set(name: str) -> type[AudioBuilder]:

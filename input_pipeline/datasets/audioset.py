@@ -14,7 +14,6 @@ from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.hdf5 import Row
 from input_pipeline.datasets.packed import READERS, Archives
 from input_pipeline.errors import DataError
-from input_pipeline.source import is_audio
 
 # The official segment lists. Evaluation comes first: a clip that is listed twice is kept there only, so that
 # no network is tested on a clip that it was trained on.
@@ -88,13 +87,13 @@ class Audioset(AudioBuilder):
         """Splits eval, balanced and unbalanced, in the order of their lists."""
         splits: dict[str, list[Clip]] = {}
         for split, table in _LISTS.items():
-            if (path := self.find(table)) is not None:
+            if (path := self.source.find(table)) is not None:
                 splits[split] = [self._listed(row) for row in segments(path)]
             elif own := [self._labelled(packed) for packed in self._packed_by_split[split]]:
                 splits[split] = own
         if not splits:
             raise DataError(
-                f"config.data_dir: {self.builder_config.source} has none of the lists "
+                f"config.data_dir: {self.source.folder} has none of the lists "
                 f"{', '.join(_LISTS.values())}: add those whose sound you have"
             )
         return splits
@@ -130,7 +129,7 @@ class Audioset(AudioBuilder):
     @functools.cached_property
     def _names(self) -> dict[str, str]:
         """Display names by machine id, in the order of the official indices."""
-        return class_names(self.require(_CLASSES_FILE), self.builder_config.options["classes"])
+        return class_names(self.source.require(_CLASSES_FILE), self.builder_config.options["classes"])
 
     @functools.cached_property
     def _known(self) -> dict[str, str]:
@@ -141,10 +140,10 @@ class Audioset(AudioBuilder):
     @functools.cached_property
     def _packed(self) -> list[tuple[str, Packed]]:
         """The clips in the HDF5 and tar files, each with the path of its file."""
-        files = self.builder_config.files
+        files = self.source.files
         archives = tuple(file for file in files if PurePosixPath(file).suffix.lower() in READERS)
         classes = self.builder_config.options["classes"]
-        return list(Archives(self.builder_config.source, archives, classes))
+        return list(Archives(self.source.folder, archives, classes))
 
     @functools.cached_property
     def _packed_by_split(self) -> Mapping[str, list[Packed]]:
@@ -157,8 +156,8 @@ class Audioset(AudioBuilder):
     def _by_id(self) -> Mapping[str, list[Packed]]:
         """Every sound in the folder by its YouTube id."""
         sounds: defaultdict[str, list[Packed]] = defaultdict(list)
-        for file in filter(is_audio, self.builder_config.files):
-            sounds[_youtube_id(file)].append(Packed(file, self.recording(file), None, ""))
+        for file in self.source.sounds:
+            sounds[_youtube_id(file)].append(Packed(file, self.source.recording(file), None, ""))
         for _, packed in self._packed:
             sounds[_youtube_id(packed.name)].append(packed)
         return dict(sounds)

@@ -35,11 +35,11 @@ class Birdcall(AudioBuilder):
     def clips(self) -> Mapping[str, Sequence[Clip]]:
         """Splits fold1, fold2, ..."""
         clips = [
-            self.clip(file, (code,), f"train_audio/{code}/{file}")
+            self.source.clip(file, (code,), f"train_audio/{code}/{file}")
             for code, file in ((row["ebird_code"], row["filename"]) for row in self._rows)
         ]
         return deal_out(clips, self.builder_config.options["folds"])
 
     @functools.cached_property
     def _rows(self) -> list[dict[str, str]]:
-        return read_table(self.require("train.csv"), ("ebird_code", "filename"))
+        return read_table(self.source.require("train.csv"), ("ebird_code", "filename"))

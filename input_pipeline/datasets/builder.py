@@ -13,10 +13,9 @@ import abc
 import functools
 import os
 import shutil
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
@@ -25,12 +24,9 @@ from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 from tqdm import tqdm
 
 from input_pipeline import audio, engines, manifest, sampling, shards, storage
-from input_pipeline.clip import Clip, Excerpt, Recording
+from input_pipeline.clip import Clip
+from input_pipeline.datasets.source_files import SourceFiles
 from input_pipeline.errors import DataError
-from input_pipeline.source import Stamp, is_audio
-
-# Longest path that a table may name, in parts: folders and the file itself.
-_NAMED_DEPTH = 4
 
 
 @dataclass
@@ -38,8 +34,7 @@ class AudioConfig(tfds.core.BuilderConfig):
     """Configuration of a prepared copy; `name` is its identity on disk. Nothing changes it once it is made.
 
     Attributes:
-      source: folder of the source files.
-      files: stamps of the files that `source.scan` found, by path relative to `source`.
+      source: the source files; none for synthesised sound.
       sample_rate: stored rate, Hz.
       max_seconds: longer files are rejected.
       options: all options of the builder, defaults included.
@@ -52,8 +47,7 @@ class AudioConfig(tfds.core.BuilderConfig):
       progress: whether to show a progress bar.
     """
 
-    source: Path = Path()
-    files: Mapping[str, Stamp] = field(default_factory=dict)
+    source: SourceFiles = field(default_factory=SourceFiles)
     sample_rate: int = 16000
     max_seconds: float = audio.MAX_SECONDS
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -104,6 +98,11 @@ class AudioBuilder(FileReaderBuilder):
         """Download the source into a folder under `downloads`, for a user who names no data_dir."""
         raise DataError(f"data set {cls.name!r} is not downloaded automatically: set --config.data_dir")
 
+    @property
+    def source(self) -> SourceFiles:
+        """The source files."""
+        return self.builder_config.source
+
     @abc.abstractmethod
     def label_names(self) -> Sequence[str]:
         """The class names, in the order of their indices."""
@@ -131,69 +130,6 @@ class AudioBuilder(FileReaderBuilder):
             return f"config.dataset.folds={self.builder_config.options['folds']}"
         return f"data set {self.name!r}"
 
-    def recording(self, file: str) -> Recording:
-        """Return one of the source files, by its path in the folder."""
-        return Recording(self.builder_config.source / file)
-
-    def clip(
-        self, name: str, labels: tuple[str, ...], file: str, part: tuple[float, float] | None = None
-    ) -> Clip:
-        """Return a clip that a table names; if its file is missing or ambiguous, with that problem.
-
-        Args:
-          name: id of the clip.
-          labels: names of its classes.
-          file: the end of its path; the suffix is ignored, since copies come in many formats.
-          part: start and end of the clip in the file, seconds; None for the whole file.
-        """
-        found = self._by_path_end.get(_path_end(file), [])
-        if not found:
-            return Clip(name, labels, problem=f"no sound file {file}")
-        sound = self.recording(found[0])
-        if len(found) > 1:
-            return Clip(name, labels, sound, f"several sound files: {found[0]}, {found[1]}")
-        return Clip(name, labels, sound if part is None else Excerpt(sound, *part))
-
-    @functools.cached_property
-    def _by_path_end(self) -> Mapping[tuple[str, ...], list[str]]:
-        """The sound files by every ending of their paths, without suffix."""
-        ends: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
-        for file in filter(is_audio, self.builder_config.files):
-            parts = _path_end(file)
-            for depth in range(1, min(len(parts), _NAMED_DEPTH) + 1):
-                ends[parts[-depth:]].append(file)
-        return dict(ends)
-
-    def find(self, name: str) -> Path | None:
-        """Return the path of the table with this name, at any depth in the folder, or None.
-
-        Raises:
-          DataError: there are two.
-        """
-        found = self._by_name.get(name, [])
-        if len(found) > 1:
-            raise DataError(f"config.data_dir: both {found[0]} and {found[1]} exist: remove one of them")
-        return self.builder_config.source / found[0] if found else None
-
-    @functools.cached_property
-    def _by_name(self) -> Mapping[str, list[str]]:
-        names: defaultdict[str, list[str]] = defaultdict(list)
-        for file in self.builder_config.files:
-            names[PurePosixPath(file).name].append(file)
-        return dict(names)
-
-    def require(self, name: str) -> Path:
-        """Return the path of the table with this name, at any depth in the folder.
-
-        Raises:
-          DataError: there is none, or there are two.
-        """
-        if (path := self.find(name)) is None:
-            raise DataError(
-                f"config.data_dir: {self.builder_config.source} lacks {name}: add the official list"
-            )
-        return path
-
     @functools.cached_property
     def listing(self) -> Mapping[str, Sequence[Clip]]:
         """The clips of each split; splits without clips are left out.
@@ -218,8 +154,7 @@ class AudioBuilder(FileReaderBuilder):
         """Return the sound files of the folder that are in no split, by their paths in it."""
         clips = (clip for listed in self.listing.values() for clip in listed)
         taken = {clip.sound.file for clip in clips if clip.sound}
-        folder = self.builder_config.source
-        return [file for file in self.builder_config.files if is_audio(file) and folder / file not in taken]
+        return [file for file in self.source.sounds if self.source.folder / file not in taken]
 
     # TFDS would print both to stdout, which belongs to the caller.
     def _log_download_bytes(self) -> None: ...
@@ -401,10 +336,6 @@ def _checked(clip: Clip, known: frozenset[str], seen: set[str]) -> Clip:
         problem = f"unknown label {min(unknown)!r}"
     seen.add(clip.id)
     return clip if problem == clip.problem else replace(clip, problem=problem)
-
-
-def _path_end(file: str) -> tuple[str, ...]:
-    return PurePosixPath(file).with_suffix("").parts if is_audio(file) else PurePosixPath(file).parts
 
 
 def _link(staged: Path, final: Path) -> None:

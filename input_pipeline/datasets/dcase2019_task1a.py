@@ -43,8 +43,8 @@ class Dcase2019Task1a(AudioBuilder):
         """Splits train and test."""
         return {
             split: [
-                self.clip(row["filename"], (row["scene_label"],), row["filename"])
-                for row in read_table(self.require(name), ("filename", "scene_label"), delimiters="\t")
+                self.source.clip(row["filename"], (row["scene_label"],), row["filename"])
+                for row in read_table(self.source.require(name), ("filename", "scene_label"), delimiters="\t")
             ]
             for split, name in _LISTS.items()
         }

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from input_pipeline.clip import Clip
 from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.errors import DataError
-from input_pipeline.source import is_audio
 
 # Keys are the initials of the German names: Wut, Langeweile, Ekel, Angst, Freude, Trauer, neutral.
 _EMOTIONS = {
@@ -54,10 +53,10 @@ class Emodb(AudioBuilder):
         if folds < 2 or len(_SPEAKERS) % folds:
             raise DataError(f"config.dataset.folds={folds} must divide the 10 speakers: 2, 5 or 10")
         splits: dict[str, list[Clip]] = {f"fold{fold + 1}": [] for fold in range(folds)}
-        for file in filter(is_audio, self.builder_config.files):
+        for file in self.source.sounds:
             name = PurePosixPath(file).stem
             if fields := _NAME.fullmatch(name):
                 speaker, emotion = fields.groups()
                 fold = _SPEAKERS.index(speaker) * folds // len(_SPEAKERS) + 1
-                splits[f"fold{fold}"].append(Clip(name, (_EMOTIONS[emotion],), self.recording(file)))
+                splits[f"fold{fold}"].append(Clip(name, (_EMOTIONS[emotion],), self.source.recording(file)))
         return splits

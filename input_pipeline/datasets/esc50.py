@@ -49,10 +49,10 @@ class Esc50(AudioBuilder):
     @functools.cached_property
     def _table(self) -> Path:
         for table in _TABLES:
-            if table in self.builder_config.files:
-                return self.builder_config.source / table
+            if table in self.source.files:
+                return self.source.folder / table
         raise DataError(
-            f"config.data_dir: {self.builder_config.source} has neither {' nor '.join(_TABLES)}: "
+            f"config.data_dir: {self.source.folder} has neither {' nor '.join(_TABLES)}: "
             "name the folder that holds them and audio/"
         )
 
@@ -86,7 +86,7 @@ class Esc50(AudioBuilder):
         splits: dict[str, list[Clip]] = {f"fold{fold}": [] for fold in range(1, 6)}
         for row in self._rows:
             file = row["filename"]
-            clip = self.clip(PurePosixPath(file).stem, (row["category"],), f"audio/{file}")
+            clip = self.source.clip(PurePosixPath(file).stem, (row["category"],), f"audio/{file}")
             splits[f"fold{row['fold']}"].append(dataclasses.replace(clip, seconds=SECONDS))
         return splits
 

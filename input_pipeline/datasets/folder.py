@@ -66,11 +66,10 @@ class Folder(AudioBuilder):
         if len(names) < 2:
             single = f"the single class {names[0]!r}" if names else "no class"
             raise DataError(
-                f"config.data_dir: {self.builder_config.source} has {single}: "
-                "classification needs at least two"
+                f"config.data_dir: {self.source.folder} has {single}: classification needs at least two"
             )
         table = self._table
-        check_classes(names, str(self.builder_config.source / (table or "")))
+        check_classes(names, str(self.source.folder / (table or "")))
         return names
 
     def indispensable(self) -> Sequence[str]:
@@ -81,7 +80,7 @@ class Folder(AudioBuilder):
         """Return the splits that the table or the folders name, or folds."""
         splits: defaultdict[str, list[Clip]] = defaultdict(list)
         for file, labels, split, problem in self._entries:
-            sound = self.recording(file) if file in self.builder_config.files else None
+            sound = self.source.recording(file) if file in self.source.files else None
             splits[split].append(Clip(file, labels, sound, problem))
         return {split: splits[split] for split in sorted(splits)}
 
@@ -115,7 +114,7 @@ class Folder(AudioBuilder):
         if table is None and self._columns:
             key, column = next(iter(self._columns.items()))
             raise DataError(
-                f"config.dataset.{key}={column!r}: {self.builder_config.source} has no csv table: put it "
+                f"config.dataset.{key}={column!r}: {self.source.folder} has no csv table: put it "
                 "there, or leave this option out"
             )
         return self._from_folders() if table is None else self._from_table(table)
@@ -126,26 +125,26 @@ class Folder(AudioBuilder):
 
         Tables that do not list clips, see `stray.others`, are reported.
         """
-        named, files = self.builder_config.options["csv"], self.builder_config.files
+        named, files = self.builder_config.options["csv"], self.source.files
         if named:
             if named not in files:
-                raise DataError(f"config.dataset.csv={named!r}: no such file in {self.builder_config.source}")
+                raise DataError(f"config.dataset.csv={named!r}: no such file in {self.source.folder}")
             return named
         tables = [file for file in files if "/" not in file and file.lower().endswith(".csv")]
         others = stray.others(
-            self.builder_config.source, tables, self._needed, self._clips, may_be_none=self._may_be_classes
+            self.source.folder, tables, self._needed, self._clips, may_be_none=self._may_be_classes
         )
         found = [table for table in tables if table not in others]
         if len(found) > 1:
             raise DataError(
-                f"config.data_dir: {self.builder_config.source} holds several tables, "
+                f"config.data_dir: {self.source.folder} holds several tables, "
                 f"{', '.join(found)}: name one with config.dataset.csv, or csv= beside data="
             )
         if others:
             needed = " and ".join(some[0] for some in self._needed)
             print(
                 f"note: config.data_dir: not read, for lack of the columns {needed}: {', '.join(others)} in "
-                f"{self.builder_config.source}",
+                f"{self.source.folder}",
                 file=sys.stderr,
             )
         return found[0] if found else None
@@ -180,18 +179,18 @@ class Folder(AudioBuilder):
 
     def _from_folders(self) -> tuple[list[_Entry], str]:
         files = [PurePosixPath(file) for file in self._clips]
-        splits_from = f"the folders in {self.builder_config.source}"
+        splits_from = f"the folders in {self.source.folder}"
         for file in files:
             if len(file.parts) < 2:
                 raise DataError(
-                    f"config.data_dir: {file} in {self.builder_config.source} is in no class "
+                    f"config.data_dir: {file} in {self.source.folder} is in no class "
                     "folder: move it into one, or add a csv with the columns filename and label"
                 )
         splits = self._split_folders(files)
-        if empty := soundless(self.builder_config.source, self._clips, depth=2 if splits else 1):
+        if empty := soundless(self.source.folder, self._clips, depth=2 if splits else 1):
             print(
                 f"note: config.data_dir: no sound in {', '.join(map(repr, empty))} of "
-                f"{self.builder_config.source}: not classes",
+                f"{self.source.folder}: not classes",
                 file=sys.stderr,
             )
         if splits:
@@ -205,7 +204,7 @@ class Folder(AudioBuilder):
     @functools.cached_property
     def _clips(self) -> list[str]:
         """The files that are clips."""
-        return [file for file in self.builder_config.files if self._is_clip(file)]
+        return [file for file in self.source.files if self._is_clip(file)]
 
     def _is_clip(self, file: str) -> bool:
         """Return whether a file is a clip, possibly an unreadable one; a video next to its sound is not."""
@@ -216,7 +215,7 @@ class Folder(AudioBuilder):
     @functools.cached_property
     def _stems(self) -> Set[PurePosixPath]:
         """The sound files without their suffixes."""
-        return {PurePosixPath(file).with_suffix("") for file in self.builder_config.files if is_audio(file)}
+        return {PurePosixPath(file).with_suffix("") for file in self.source.sounds}
 
     def _split_folders(self, files: Sequence[PurePosixPath]) -> bool:
         """Return whether the top folders are splits with class folders in them; otherwise they are classes.
@@ -233,14 +232,14 @@ class Folder(AudioBuilder):
         strays = (file for file in files if file.parts[0] not in named or len(file.parts) < 3)
         if (first := next(strays, None)) is not None:
             raise DataError(
-                f"config.data_dir: {self.builder_config.source} has {', '.join(sorted(named))}, which name "
+                f"config.data_dir: {self.source.folder} has {', '.join(sorted(named))}, which name "
                 f"splits, but {first} is in no class folder of a split: move or remove it; or, if those "
                 "are classes, add a csv with the columns filename and label"
             )
         return True
 
     def _from_table(self, name: str) -> tuple[list[_Entry], str]:
-        path, options = self.builder_config.source / name, self.builder_config.options
+        path, options = self.source.folder / name, self.builder_config.options
         filename_column = options["filename_column"]
         named = [options[key] for key in ("label_column", "split_column") if options[key]]
         hint = ": name its columns with config.dataset, or filename_column= and the like beside data="
@@ -283,7 +282,7 @@ class Folder(AudioBuilder):
     @functools.cached_property
     def _named(self) -> Mapping[str, str]:
         """The files by their paths as they are on the disk and as `composed` writes them."""
-        files = self.builder_config.files
+        files = self.source.files
         return {composed(file): file for file in files} | {file: file for file in files}
 
 

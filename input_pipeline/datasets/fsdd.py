@@ -6,7 +6,6 @@ from pathlib import PurePosixPath
 
 from input_pipeline.clip import Clip
 from input_pipeline.datasets.builder import AudioBuilder
-from input_pipeline.source import is_audio
 
 _NAME = re.compile(r"(\d)_[A-Za-z]+_(\d+)")
 
@@ -30,10 +29,10 @@ class Fsdd(AudioBuilder):
         """Splits train and test."""
         digits = self.label_names()
         splits: dict[str, list[Clip]] = {"train": [], "test": []}
-        for file in filter(is_audio, self.builder_config.files):
+        for file in self.source.sounds:
             name = PurePosixPath(file).stem
             if fields := _NAME.fullmatch(name):
                 digit, take = map(int, fields.groups())
-                clip = Clip(name, (digits[digit],), self.recording(file))
+                clip = Clip(name, (digits[digit],), self.source.recording(file))
                 splits["test" if take < 5 else "train"].append(clip)
         return splits

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from input_pipeline.clip import Clip
 from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.datasets.folds import deal_out
-from input_pipeline.source import is_audio, read_lines
+from input_pipeline.source import read_lines
 
 _GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 _LISTS = {"train": "train_filtered.txt", "valid": "valid_filtered.txt", "test": "test_filtered.txt"}
@@ -43,16 +43,16 @@ class Gtzan(AudioBuilder):
     @property
     def dealt(self) -> bool:
         """Whether the fault-filtered lists are missing."""
-        return not any(self.find(name) for name in _LISTS.values())
+        return not any(self.source.find(name) for name in _LISTS.values())
 
     def clips(self) -> Mapping[str, Sequence[Clip]]:
         """Splits train, valid, test; or folds."""
         if not self.dealt:
             return {
-                split: [self._clip(line) for line in read_lines(self.require(name))]
+                split: [self._clip(line) for line in read_lines(self.source.require(name))]
                 for split, name in _LISTS.items()
             }
-        clips = (self._clip(file) for file in filter(is_audio, self.builder_config.files))
+        clips = (self._clip(file) for file in self.source.sounds)
         return deal_out([clip for clip in clips if clip.labels], self.builder_config.options["folds"])
 
     def _clip(self, file: str) -> Clip:
@@ -60,4 +60,4 @@ class Gtzan(AudioBuilder):
         genre = name.partition(".")[0]
         if genre not in _GENRES:
             return Clip(name, (), problem="not named as in GTZAN (blues.00000)")
-        return self.clip(name, (genre,), name)
+        return self.source.clip(name, (genre,), name)

@@ -39,7 +39,7 @@ class Icbhi(AudioBuilder):
 
     def clips(self) -> Mapping[str, Sequence[Clip]]:
         """Splits train and test, cycle by cycle."""
-        path = self.require(_SPLIT_FILE)
+        path = self.source.require(_SPLIT_FILE)
         splits: dict[str, list[Clip]] = {"train": [], "test": []}
         for line in read_lines(path):
             recording, _, split = line.partition("\t")
@@ -53,19 +53,19 @@ class Icbhi(AudioBuilder):
         if recording is None:
             yield Clip(listed, (), problem=f"no annotation {listed}.txt")
             return
-        path = self.require(f"{recording}.txt")
+        path = self.source.require(f"{recording}.txt")
         try:
             cycles = [_cycle(path, line) for line in read_lines(path)]
         except DataError as error:
             yield Clip(listed, (), problem=str(error))
             return
         for index, (start, end, label) in enumerate(cycles):
-            yield self.clip(f"{recording}_{index:02}", (label,), recording, part=(start, end))
+            yield self.source.clip(f"{recording}_{index:02}", (label,), recording, part=(start, end))
 
     @functools.cached_property
     def _annotated(self) -> Mapping[str, str]:
         """Recordings with an annotation, by their names without the device."""
-        stems = (PurePosixPath(file).stem for file in self.builder_config.files if file.endswith(".txt"))
+        stems = (PurePosixPath(file).stem for file in self.source.files if file.endswith(".txt"))
         return {_without_device(stem): stem for stem in stems}
 
 

@@ -34,8 +34,8 @@ class Msos(AudioBuilder):
         """Splits train and test."""
         return {
             split: [
-                self.clip(place.format_map(row), (row["Category"],), place.format_map(row))
-                for row in read_table(self.require(table), ("Category", "File"))
+                self.source.clip(place.format_map(row), (row["Category"],), place.format_map(row))
+                for row in read_table(self.source.require(table), ("Category", "File"))
             ]
             for split, (table, place) in _LISTS.items()
         }

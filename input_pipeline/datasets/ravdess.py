@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from input_pipeline.clip import Clip
 from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.errors import DataError
-from input_pipeline.source import is_audio
 
 _ACTORS = 24
 # modality-channel-emotion-intensity-statement-repetition-actor; only audio-only (03) speech (01) is used.
@@ -44,10 +43,10 @@ class Ravdess(AudioBuilder):
                 f"config.dataset.folds={folds} must divide the {_ACTORS} actors: 2, 3, 4, 6, 8, ..."
             )
         splits: dict[str, list[Clip]] = {f"fold{fold + 1}": [] for fold in range(folds)}
-        for file in filter(is_audio, self.builder_config.files):
+        for file in self.source.sounds:
             name = PurePosixPath(file).stem
             if fields := _NAME.fullmatch(name):
                 emotion, actor = fields.groups()
-                clip = Clip(name, (emotions[int(emotion) - 1],), self.recording(file))
+                clip = Clip(name, (emotions[int(emotion) - 1],), self.source.recording(file))
                 splits[f"fold{(int(actor) - 1) * folds // _ACTORS + 1}"].append(clip)
         return splits

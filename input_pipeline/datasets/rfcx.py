@@ -55,11 +55,11 @@ class Rfcx(AudioBuilder):
         end = start + self.builder_config.options["seconds"]
         labels = sorted({species for first, last, species in heard if first < end and last > start})
         name = f"{recording}_{start:07.4f}"
-        return self.clip(name, tuple(labels), f"train/{recording}", part=(start, end))
+        return self.source.clip(name, tuple(labels), f"train/{recording}", part=(start, end))
 
     def _calls(self) -> dict[str, list[tuple[float, float, str]]]:
         """Return start, end and species of the confirmed calls, by recording."""
-        path, calls = self.require("train_tp.csv"), defaultdict(list)
+        path, calls = self.source.require("train_tp.csv"), defaultdict(list)
         for row in read_table(path, ("recording_id", "species_id", "t_min", "t_max")):
             first, last = (number(path, row[key], 0, _MINUTE) for key in ("t_min", "t_max"))
             calls[row["recording_id"]].append((first, last, f"s{row['species_id']}"))

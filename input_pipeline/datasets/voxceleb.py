@@ -37,12 +37,12 @@ class Voxceleb(AudioBuilder):
         splits: dict[str, list[Clip]] = {split: [] for split in _SPLITS.values()}
         for part, file in self._rows:
             name = file.rpartition(".")[0]
-            splits[_SPLITS[part]].append(self.clip(name, (file.partition("/")[0],), f"wav/{file}"))
+            splits[_SPLITS[part]].append(self.source.clip(name, (file.partition("/")[0],), f"wav/{file}"))
         return splits
 
     @functools.cached_property
     def _rows(self) -> list[tuple[str, str]]:
-        path, rows = self.require(_LIST), []
+        path, rows = self.source.require(_LIST), []
         for line in read_lines(path):
             part, _, file = line.partition(" ")
             if part not in _SPLITS or file.count("/") != 2:
