@@ -67,6 +67,21 @@ class Manifest:
             file.writelines(_line(source) for source in self.rejected)
 
 
+def manifest_path(folder: Path, split: str) -> Path:
+    """Return the path of a split's manifest in the folder of a prepared copy."""
+    return folder / f"{split}.manifest.jsonl"
+
+
+def unlisted_path(folder: Path) -> Path:
+    """Return the path, in a prepared copy, of the list of source sounds that are in none of its splits."""
+    return folder / "unlisted.jsonl"
+
+
+def twins_path(folder: Path) -> Path:
+    """Return the path, in a prepared copy, of the list of clips that are byte for byte in two splits."""
+    return folder / "twins.jsonl"
+
+
 def read(path: Path) -> Manifest:
     """Read a file that `Manifest.write` wrote.
 

@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Mapping
 
-from input_pipeline.datasets.builder import manifest_path, twins_path, unlisted_path
-from input_pipeline.manifest import check_shares
+from input_pipeline.manifest import check_shares, manifest_path, twins_path, unlisted_path
 from input_pipeline.prepared import Prepared
 from input_pipeline.sampling import split_names
 

@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 
 from input_pipeline import manifest as manifests
 from input_pipeline import sampling, storage
-from input_pipeline.datasets.builder import manifest_path, twins_path, unlisted_path
 from input_pipeline.errors import DataError, shortened_reason
+from input_pipeline.manifest import manifest_path, twins_path, unlisted_path
 from input_pipeline.records import Records
 
 

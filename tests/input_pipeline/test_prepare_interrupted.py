@@ -12,7 +12,7 @@ import tqdm
 from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 
 from input_pipeline import DataError, audio, shards
-from input_pipeline.datasets import builder
+from input_pipeline.datasets import conversion
 from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.shards import Recipe
 from tests.input_pipeline.conftest import assert_same_copy, one_line, prepare_folder, run
@@ -61,7 +61,7 @@ def test_killed_while_preparing(animals, tmp_path, moment, left_to_do, small_sha
 def test_a_damaged_finished_shard_is_redone(animals, tmp_path, small_shards, monkeypatch, damage):
     whole = prepare_folder(animals, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(AudioBuilder, "_gather", lambda *arguments: os.strerror(errno.EIO) / 1)
+        patch.setattr(conversion, "_gather", lambda *arguments: os.strerror(errno.EIO) / 1)
         with pytest.raises(TypeError):
             prepare_folder(animals, tmp_path / "prepared")
     (staging,) = (tmp_path / "prepared" / "folder").glob("*/unfinished.3.0.0")
@@ -94,9 +94,9 @@ def test_two_machines_may_write_the_same_shard(tmp_path):
 def test_the_progress_bar_starts_at_the_finished_clips(animals, tmp_path, small_shards, monkeypatch):
     bars = []
     made = lambda **options: bars.append(tqdm.tqdm(**options)) or bars[-1]  # noqa: E731
-    monkeypatch.setattr(builder, "tqdm", made)
+    monkeypatch.setattr(conversion, "tqdm", made)
     with monkeypatch.context() as patch:
-        patch.setattr(AudioBuilder, "_gather", lambda *arguments: os.strerror(errno.EIO) / 1)
+        patch.setattr(conversion, "_gather", lambda *arguments: os.strerror(errno.EIO) / 1)
         with pytest.raises(TypeError):
             prepare_folder(animals, tmp_path / "prepared", progress=True)
     (staging,) = (tmp_path / "prepared" / "folder").glob("*/unfinished.3.0.0")
