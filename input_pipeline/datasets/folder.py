@@ -1,36 +1,23 @@
 """Any folder of sound files, with a folder for each class or a csv table."""
 
 import functools
-import posixpath
 import re
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
-from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, NamedTuple
+from pathlib import PurePosixPath
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from input_pipeline.audio import UNREADABLE, how_to_convert
+from input_pipeline.audio import UNREADABLE
 from input_pipeline.clip import Clip
 from input_pipeline.datasets import stray
 from input_pipeline.datasets.builder import AudioBuilder
+from input_pipeline.datasets.folder_entries import Entry, Given, from_folders, from_table, needed_columns
 from input_pipeline.datasets.folds import dealt, stratified
-from input_pipeline.datasets.roles import role
 from input_pipeline.errors import DataError
-from input_pipeline.source import check_classes, composed, is_audio, read_table, soundless
-
-_LABEL_COLUMNS = ("label", "labels", "category")
-_SPLIT_COLUMNS = ("split", "fold")
-
-
-class _Entry(NamedTuple):
-    """One file, by its path in the folder, with its labels, split ('' if none is given) and problem."""
-
-    file: str
-    labels: tuple[str, ...]
-    split: str
-    problem: str = ""
+from input_pipeline.source import check_classes, is_audio
 
 
 class Folder(AudioBuilder):
@@ -87,15 +74,15 @@ class Folder(AudioBuilder):
     @property
     def dealt(self) -> bool:
         """Whether neither a table nor the folders name splits."""
-        return not any(entry.split for entry in self._given[0])
+        return not any(entry.split for entry in self._given.entries)
 
     @property
     def splits_from(self) -> str:
         """The source of the splits: the column of the table, the folders, or the option `folds`."""
-        return super().splits_from if self.dealt else self._given[1]
+        return super().splits_from if self.dealt else self._given.splits_from
 
     @functools.cached_property
-    def _entries(self) -> list[_Entry]:
+    def _entries(self) -> list[Entry]:
         """Every clip, with its final split."""
         entries, splits_from = self._given
         if self.dealt:
@@ -108,7 +95,7 @@ class Folder(AudioBuilder):
         return entries
 
     @functools.cached_property
-    def _given(self) -> tuple[list[_Entry], str]:
+    def _given(self) -> Given:
         """The clips with the splits that are given, and what gives them."""
         table = self._table
         if table is None and self._columns:
@@ -117,7 +104,11 @@ class Folder(AudioBuilder):
                 f"config.dataset.{key}={column!r}: {self.source.folder} has no csv table: put it "
                 "there, or leave this option out"
             )
-        return self._from_folders() if table is None else self._from_table(table)
+        if table is None:
+            return from_folders(self.source.folder, self._clips)
+        return from_table(
+            self.source, table, self.builder_config.options, may_be_classes=self._may_be_classes
+        )
 
     @functools.cached_property
     def _table(self) -> str | None:
@@ -125,14 +116,15 @@ class Folder(AudioBuilder):
 
         Tables that do not list clips, see `stray.others`, are reported.
         """
-        named, files = self.builder_config.options["csv"], self.source.files
+        options, files = self.builder_config.options, self.source.files
+        named, needed = options["csv"], needed_columns(options)
         if named:
             if named not in files:
                 raise DataError(f"config.dataset.csv={named!r}: no such file in {self.source.folder}")
             return named
         tables = [file for file in files if "/" not in file and file.lower().endswith(".csv")]
         others = stray.others(
-            self.source.folder, tables, self._needed, self._clips, may_be_none=self._may_be_classes
+            self.source.folder, tables, needed, self._clips, may_be_none=self._may_be_classes
         )
         found = [table for table in tables if table not in others]
         if len(found) > 1:
@@ -141,21 +133,13 @@ class Folder(AudioBuilder):
                 f"{', '.join(found)}: name one with config.dataset.csv, or csv= beside data="
             )
         if others:
-            needed = " and ".join(some[0] for some in self._needed)
+            columns = " and ".join(some[0] for some in needed)
             print(
-                f"note: config.data_dir: not read, for lack of the columns {needed}: {', '.join(others)} in "
+                f"note: config.data_dir: not read, for lack of the columns {columns}: {', '.join(others)} in "
                 f"{self.source.folder}",
                 file=sys.stderr,
             )
         return found[0] if found else None
-
-    @property
-    def _needed(self) -> Sequence[Sequence[str]]:
-        """The columns that a table of clips has: one of each."""
-        options = self.builder_config.options
-        label, split = options["label_column"], options["split_column"]
-        needed = [[options["filename_column"]], [label] if label else _LABEL_COLUMNS]
-        return [*needed, [split]] if split else needed
 
     @property
     def _columns(self) -> Mapping[str, str]:
@@ -177,30 +161,6 @@ class Folder(AudioBuilder):
             and len({top for top, *_ in parts}) > 1
         )
 
-    def _from_folders(self) -> tuple[list[_Entry], str]:
-        files = [PurePosixPath(file) for file in self._clips]
-        splits_from = f"the folders in {self.source.folder}"
-        for file in files:
-            if len(file.parts) < 2:
-                raise DataError(
-                    f"config.data_dir: {file} in {self.source.folder} is in no class "
-                    "folder: move it into one, or add a csv with the columns filename and label"
-                )
-        splits = self._split_folders(files)
-        if empty := soundless(self.source.folder, self._clips, depth=2 if splits else 1):
-            print(
-                f"note: config.data_dir: no sound in {', '.join(map(repr, empty))} of "
-                f"{self.source.folder}: not classes",
-                file=sys.stderr,
-            )
-        if splits:
-            entries = [
-                _Entry(str(f), (composed(f.parts[1]),), _split_name(f.parts[0]), _problem(f)) for f in files
-            ]
-        else:
-            entries = [_Entry(str(f), (composed(f.parts[0]),), "", _problem(f)) for f in files]
-        return entries, splits_from
-
     @functools.cached_property
     def _clips(self) -> list[str]:
         """The files that are clips."""
@@ -217,112 +177,8 @@ class Folder(AudioBuilder):
         """The sound files without their suffixes."""
         return {PurePosixPath(file).with_suffix("") for file in self.source.sounds}
 
-    def _split_folders(self, files: Sequence[PurePosixPath]) -> bool:
-        """Return whether the top folders are splits with class folders in them; otherwise they are classes.
 
-        A folder with the name of a split that holds sound and no folders may be a class: 'train' is one of
-        ESC-50's.
-
-        Raises:
-          DataError: the folders fit neither layout.
-        """
-        named = {file.parts[0] for file in files if role(file.parts[0])}
-        if not any(file.parts[0] in named and len(file.parts) > 2 for file in files) and len(named) < 2:
-            return False
-        strays = (file for file in files if file.parts[0] not in named or len(file.parts) < 3)
-        if (first := next(strays, None)) is not None:
-            raise DataError(
-                f"config.data_dir: {self.source.folder} has {', '.join(sorted(named))}, which name "
-                f"splits, but {first} is in no class folder of a split: move or remove it; or, if those "
-                "are classes, add a csv with the columns filename and label"
-            )
-        return True
-
-    def _from_table(self, name: str) -> tuple[list[_Entry], str]:
-        path, options = self.source.folder / name, self.builder_config.options
-        filename_column = options["filename_column"]
-        named = [options[key] for key in ("label_column", "split_column") if options[key]]
-        hint = ": name its columns with config.dataset, or filename_column= and the like beside data="
-        if self._may_be_classes:
-            hint += "; or move it away, if the folders are the classes"
-        rows = read_table(path, (filename_column, *named), stray.DELIMITERS, hint)
-        label_column = options["label_column"] or _first(_LABEL_COLUMNS, rows[0])
-        if not label_column:
-            raise DataError(
-                f"{path} has none of the columns {', '.join(_LABEL_COLUMNS)}: "
-                "name its label column with config.dataset.label_column, or label_column= beside data="
-            )
-        split_column = options["split_column"] or _first(_SPLIT_COLUMNS, rows[0])
-        entries = [
-            _Entry(
-                row[filename_column] if row[filename_column].strip() else f"line {number}",
-                _labels(row[label_column]),
-                _split_name(row[split_column]) if split_column else "",
-                "" if row[filename_column].strip() else "no file name",
-            )
-            for number, row in enumerate(rows, 2)
-        ]
-        located = [self._located(entry) for entry in entries]
-        _check_repeated(located, path)
-        return located, f"column {split_column!r} of {path}"
-
-    def _located(self, entry: _Entry) -> _Entry:
-        """Return the entry with its file's path in the folder, or with its problem."""
-        if entry.problem:
-            return entry
-        names = [posixpath.normpath(name) for name in (entry.file, entry.file.replace("\\", "/"))]
-        places = [place for name in names for place in (name, f"audio/{name}")]  # Windows writes backslashes
-        forms = [*places, *map(composed, places)]
-        file = next((self._named[form] for form in forms if form in self._named), "")
-        if not file:
-            return entry._replace(problem=f"no sound file {entry.file}")
-        problem = _problem(PurePosixPath(file))
-        return entry._replace(file=file, problem=problem if entry.labels else "no label")
-
-    @functools.cached_property
-    def _named(self) -> Mapping[str, str]:
-        """The files by their paths as they are on the disk and as `composed` writes them."""
-        files = self.source.files
-        return {composed(file): file for file in files} | {file: file for file in files}
-
-
-def _check_repeated(entries: Sequence[_Entry], table: Path) -> None:
-    """Raise DataError if a file has other labels in another row, which would be lost."""
-    labels_of: defaultdict[str, dict[frozenset[str], None]] = defaultdict(dict)
-    for entry in entries:
-        labels_of[entry.file].setdefault(frozenset(entry.labels))
-    if differing := [file for file, found in labels_of.items() if len(found) > 1]:
-        joined = ";".join(sorted(frozenset().union(*labels_of[differing[0]])))
-        more = f" (as {len(differing)} files do)" if len(differing) > 1 else ""
-        raise DataError(
-            f"{table}: {differing[0]} has several rows with different labels{more}: give each file one row "
-            f"and join its labels with ;, as in {joined!r}"
-        )
-
-
-def _problem(file: PurePosixPath) -> str:
-    return how_to_convert(file.name) if file.suffix.lower() in UNREADABLE else ""
-
-
-def _first(columns: Sequence[str], row: Mapping[str, str]) -> str:
-    return next((column for column in columns if column in row), "")
-
-
-def _labels(value: str) -> tuple[str, ...]:
-    # Labels are not split at commas: AudioSet has 'Male speech, man speaking'.
-    labels = (label.strip() for label in composed(value).split(";"))
-    return tuple(dict.fromkeys(label for label in labels if label))
-
-
-def _split_name(value: str) -> str:
-    """Return known names in lower case, so that Test and test are one split; a number names a fold."""
-    value = composed(value.strip())
-    if role(value):
-        return value.lower()
-    return f"fold{value}" if value.isdecimal() else value
-
-
-def _deal_out(entries: list[_Entry], folds: int) -> list[_Entry]:
+def _deal_out(entries: list[Entry], folds: int) -> list[Entry]:
     named = [(entry.file, entry.labels) for entry in entries]
     if any(len(labels) > 1 for _, labels in named):
         usable = [(entry.file, () if entry.problem else entry.labels) for entry in entries]
