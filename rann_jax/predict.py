@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from input_pipeline import audio
 from rann_jax.command_line.parser import Parser
-from rann_jax.command_line.program import guarded, unwinding_on_sigterm
+from rann_jax.command_line.program import guarded
+from rann_jax.command_line.signals import unwinding_on_sigterm
 from rann_jax.devices import compilation_cache
 from rann_jax.errors import ConfigError
 from rann_jax.tagging.events import Choice

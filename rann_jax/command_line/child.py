@@ -3,9 +3,9 @@
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
+from rann_jax.command_line.signals import handling
 from rann_jax.training.preemption import EXIT_CODE
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -31,7 +31,7 @@ def run(command: Sequence[str]) -> int:
         for child in children:
             child.send_signal(signal.SIGKILL if impatient else signal.SIGTERM)
 
-    with _hearing(pass_on):
+    with handling(*STOPPING, by=pass_on):
         # A terminal's Ctrl-C goes to both processes: the child blocks it, so that it can save before it ends.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
@@ -42,15 +42,3 @@ def run(command: Sequence[str]) -> int:
             pass_on(signal.SIGTERM, None)
         code = children[0].wait()
     return EXIT_CODE if told and code <= 0 else code
-
-
-@contextmanager
-def _hearing(handler: Callable[..., None]) -> Iterator[None]:
-    """Handle the STOPPING signals in this context, except those ignored, as in a shell's background jobs."""
-    heard = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, handler) for number in heard}
-    try:
-        yield
-    finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)

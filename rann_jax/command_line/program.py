@@ -4,11 +4,8 @@ import importlib
 import io
 import os
 import re
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import jax
 
@@ -16,8 +13,6 @@ from input_pipeline.errors import DataError
 from rann_jax.distributed import COME, LATE
 from rann_jax.errors import ConfigError
 from rann_jax.training.preemption import INTERRUPTED
-
-TERMINATED = 128 + signal.SIGTERM  # what shells report for a command that SIGTERM ended
 
 MENDABLE: tuple[type[Exception], ...] = (ConfigError, DataError, OSError)
 
@@ -60,29 +55,6 @@ def guarded(work: Callable[[], int], also: tuple[type[Exception], ...] = ()) -> 
     except MENDABLE + also as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
-
-
-@contextmanager
-def unwinding_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block by SystemExit, as Ctrl-C ends it, so that unfinished outputs are removed.
-
-    A second SIGTERM ends the program at once. Where SIGTERM is ignored, it stays ignored.
-    """
-    before = signal.getsignal(signal.SIGTERM)
-    # No other thread may set handlers.
-    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
-        yield
-        return
-
-    def end(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise SystemExit(TERMINATED)
-
-    signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def drop_stdout() -> None:
