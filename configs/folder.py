@@ -33,10 +33,16 @@ def get_config(arg: str | None = None) -> ConfigDict:
     test on; the last by default), valid (a split held out of training, as in valid=fold4; see `hold_out`);
     options of `own_sounds`.
     """
-    own = {"num_classes": 10, "feature": "log_mel", "t_c": 4.0, "width": 1, "fold": LAST, "valid": ""}
+    own = {"num_classes": 0, "feature": "log_mel", "t_c": 4.0, "width": 1, "fold": LAST, "valid": ""}
     preset = parse_arg(arg, {"size": SIZES}, data="", size="full", **own, **Folder.OPTIONS)
     config = base()
-    config.num_classes = preset["num_classes"]
+    if preset["num_classes"]:
+        if preset["data"]:
+            raise ValueError(
+                f"preset num_classes={preset['num_classes']}: the folder sets the number of classes: leave "
+                "this preset out"
+            )
+        config.num_classes = preset["num_classes"]
     own_sounds(config, preset["data"], preset, fold=preset["fold"], valid=preset["valid"])
     config.t_c = preset["t_c"]
     config.feature.name = preset["feature"]

@@ -192,5 +192,13 @@ def test_table_columns_and_folds_are_presets(tmp_path):
         get_config(f"{given},folds=1")
 
 
+def test_the_folder_sets_the_number_of_classes(tmp_path):
+    folder = two_classes(tmp_path / "sounds")
+    assert get_config(f"data={folder}").num_classes == 2
+    assert get_config("num_classes=7").num_classes == 7
+    with pytest.raises(ValueError, match=r"preset num_classes=7: the folder sets .*: leave this preset out"):
+        get_config(f"data={folder},num_classes=7")
+
+
 def prepare_options(config):
     return {key: value for key, value in data_options(config).items() if key in Folder.OPTIONS}
