@@ -15,24 +15,24 @@ for these arguments. The following are not supported:
 Every feature can be jitted, vmapped and differentiated, even at digital silence.
 """
 
-from rann_jax.features.chroma import chroma_cens, chroma_cqt, chroma_stft
+from rann_jax.features.cens import chroma_cens
+from rann_jax.features.chroma import chroma_cqt, chroma_stft
 from rann_jax.features.cqt import cqt, vqt
+from rann_jax.features.cyclic_tempogram import cyclic_tempogram
+from rann_jax.features.decibels import amplitude_to_db, power_to_db
 from rann_jax.features.front_end import FRONT_ENDS, front_end
 from rann_jax.features.front_ends.base import FrontEnd, ImageFrontEnd
 from rann_jax.features.front_ends.waveform import WaveformFrontEnd
 from rann_jax.features.gammatone import gammatonegram, gfcc
+from rann_jax.features.istft import istft
 from rann_jax.features.mel import melspectrogram
 from rann_jax.features.mfcc import delta, mfcc
+from rann_jax.features.onset import onset_strength
 from rann_jax.features.pcen import pcen
 from rann_jax.features.resample import resample
 from rann_jax.features.scalogram import scalogram
-from rann_jax.features.stft import amplitude_to_db, istft, power_to_db, stft
-from rann_jax.features.tempogram import (
-    cyclic_tempogram,
-    fourier_tempogram,
-    onset_strength,
-    tempogram,
-)
+from rann_jax.features.stft import stft
+from rann_jax.features.tempogram import fourier_tempogram, tempogram
 from rann_jax.features.wavelet import cwt, dwt, wavedec
 
 __all__ = [

@@ -14,8 +14,8 @@ import scipy.fft
 from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
+from rann_jax.features.decibels import power_to_db
 from rann_jax.features.mel import MEL_DEFAULTS, Mel, check_mel, check_mel_norm
-from rann_jax.features.stft import power_to_db
 from rann_jax.options import did_you_mean
 
 

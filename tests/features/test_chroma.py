@@ -6,7 +6,7 @@ import librosa
 import numpy as np
 import pytest
 
-from rann_jax.features import chroma_cens, chroma_cqt, chroma_stft
+from rann_jax.features import chroma_cqt, chroma_stft
 
 # librosa warns when a decimated signal is shorter than its filters.
 pytestmark = pytest.mark.filterwarnings("ignore:n_fft=:UserWarning")
@@ -14,7 +14,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:n_fft=:UserWarning")
 REFERENCES = {
     chroma_stft: librosa.feature.chroma_stft,
     chroma_cqt: librosa.feature.chroma_cqt,
-    chroma_cens: librosa.feature.chroma_cens,
 }
 
 # Few octaves, so that one-second clips are long enough and tests stay fast.
@@ -28,22 +27,7 @@ CASES = [
     (chroma_cqt, {}),
     (chroma_cqt, {"norm": None, "threshold": 0.05, "window": (0.5, 1.0, 0.5), **FEW}),
     (chroma_cqt, {"norm": 2, "n_chroma": 24, "bins_per_octave": None, "tuning": -0.1, **FEW}),
-    (chroma_cens, {**FEW}),
-    (chroma_cens, {"norm": None, "win_len_smooth": None, **FEW}),
-    (chroma_cens, {"win_len_smooth": 4, "smoothing_window": "boxcar", **FEW}),
-    (chroma_cens, {"win_len_smooth": 4, "smoothing_window": np.array([1.0, 2, 5, 7, 2, 1]), **FEW}),
 ]
-
-
-@pytest.fixture(scope="module")
-def dithered(clip):
-    """A function that returns a clip without digital silence, where `norm` would amplify rounding noise."""
-
-    def make(rate: int, seconds: float = 1.0) -> np.ndarray:
-        y = clip(rate, seconds)
-        return y + np.random.default_rng(0).uniform(-1e-2, 1e-2, len(y)).astype(np.float32)
-
-    return make
 
 
 @pytest.mark.fast
@@ -94,7 +78,6 @@ def test_silence_is_zero_and_its_gradient_finite(feature, norm):
     [
         (chroma_stft, {"tuning": None}, "tuning=None.*librosa.estimate_tuning"),
         (chroma_cqt, {"tuning": None}, "tuning=None"),
-        (chroma_cens, {"tuning": None}, "tuning=None"),
         (chroma_stft, {"norm": -1}, "norm"),
         (chroma_stft, {"n_chroma": 0}, "n_chroma"),
         (chroma_stft, {"sr": 0}, "sr must be a positive sample rate in Hz, got 0"),
@@ -107,7 +90,6 @@ def test_silence_is_zero_and_its_gradient_finite(feature, norm):
         (chroma_cqt, {"bins_per_octave": 30}, "bins_per_octave=30 must be a multiple"),
         (chroma_cqt, {"n_octaves": 10}, "above Nyquist"),
         (chroma_cqt, {"hop_length": 100}, "hop_length=100"),
-        (chroma_cens, {"win_len_smooth": 0}, "win_len_smooth"),
     ],
 )
 def test_impossible_arguments_are_refused(feature, change, named):

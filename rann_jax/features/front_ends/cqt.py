@@ -10,9 +10,9 @@ import jax
 from rann_jax.features import signal
 from rann_jax.features.band import C1, upper_edge
 from rann_jax.features.cqt import cqt
+from rann_jax.features.decibels import amplitude_to_db
 from rann_jax.features.front_ends.base import ImageFrontEnd
 from rann_jax.features.resample import GREATEST_FACTOR, resample
-from rann_jax.features.stft import amplitude_to_db
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

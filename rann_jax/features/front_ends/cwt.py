@@ -6,9 +6,9 @@ from typing import ClassVar
 import jax
 
 from rann_jax.features.band import FMIN, upper_edge
+from rann_jax.features.decibels import power_to_db
 from rann_jax.features.front_ends.base import ImageFrontEnd
 from rann_jax.features.scalogram import scalogram
-from rann_jax.features.stft import power_to_db
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

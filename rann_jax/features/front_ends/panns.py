@@ -7,10 +7,10 @@ import jax
 import numpy as np
 
 from rann_jax.features.band import FMIN, upper_edge
+from rann_jax.features.decibels import power_to_db
 from rann_jax.features.front_ends.base import FrontEnd, ImageFrontEnd
 from rann_jax.features.front_ends.waveform import AndWaveform
 from rann_jax.features.mel import mel_filter_bank, melspectrogram
-from rann_jax.features.stft import power_to_db
 
 WINDOW_SECONDS = 1024 / 32000
 

@@ -13,12 +13,12 @@ import jax
 
 from rann_jax.features import signal
 from rann_jax.features.band import FMIN, upper_edge
+from rann_jax.features.decibels import power_to_db
 from rann_jax.features.front_ends.base import FrontEnd, ImageFrontEnd
 from rann_jax.features.front_ends.waveform import AndWaveform
 from rann_jax.features.gammatone import gfcc
 from rann_jax.features.mel import melspectrogram
 from rann_jax.features.mfcc import mfcc
-from rann_jax.features.stft import power_to_db
 
 # The paper's window, 1380 samples at 44.1 kHz, as a duration.
 WINDOW_SECONDS = 1380 / 44100
