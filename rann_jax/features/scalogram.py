@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,57 +64,81 @@ def frequencies(n_bins: int, fmin: float, fmax: float) -> np.ndarray:
     return np.geomspace(fmin, fmax, n_bins)
 
 
-@functools.partial(jax.jit, static_argnames=("sr", "hop_length", "n_bins", "fmin", "fmax", "wavelet"))
-def _scalogram(y: jax.Array, **arguments: Any) -> jax.Array:
-    return clipwise(functools.partial(_wavelet_power, **arguments), y, at_once=CLIPS_AT_ONCE)
+class Wavelets(NamedTuple):
+    """The wavelets of a scalogram: checked settings, hashable as one static argument of `jax.jit`.
+
+    Attributes:
+      sr: sample rate in Hz.
+      hop_length: samples per frame.
+      n_bins: number of scales.
+      fmin: lowest centre frequency in Hz.
+      fmax: highest centre frequency in Hz.
+      wavelet: 'cmorB-C', see `scalogram`.
+    """
+
+    sr: float
+    hop_length: int
+    n_bins: int
+    fmin: float
+    fmax: float
+    wavelet: str
+
+    @property
+    def scales(self) -> np.ndarray:
+        """The scales in samples, `(n_bins,)` float64, from the lowest frequency to the highest."""
+        _, center = morlet_parameters(self.wavelet)
+        return center * self.sr / frequencies(self.n_bins, self.fmin, self.fmax)
+
+    def power(self, y: jax.Array) -> jax.Array:
+        """Return the mean power over each hop, `(..., n_bins, T)`, of `(..., N)`."""
+        bandwidth, center = morlet_parameters(self.wavelet)
+        scales, hop_length = self.scales, self.hop_length
+        reach = math.ceil(2 * scales[0] * math.sqrt(-math.log(CUT) * bandwidth))
+        before = hop_length // 2
+        needed = before + y.shape[-1] + reach
+        frames = scipy.fft.next_fast_len(-(-needed // hop_length))
+        length = frames * hop_length
+        widths = [(0, 0)] * (y.ndim - 1) + [(before, length - before - y.shape[-1])]
+        spectrum = jnp.fft.rfft(jnp.pad(y, widths))
+
+        # Samples per frame: the power of two that is enough for the band of the scale.
+        first = np.floor((center - _half_band(bandwidth)) / scales * length).astype(int)
+        band = 2 * _half_band(bandwidth) / scales * length
+        samples = 2 ** np.ceil(np.log2(np.maximum((band + 2) / frames, FEWEST_SAMPLES))).astype(int)
+        widest = int(np.max(first + samples * frames))
+        missing = max(0, widest - spectrum.shape[-1])
+        spectrum = jnp.pad(spectrum, [(0, 0)] * (y.ndim - 1) + [(0, missing)])
+
+        def power(rate: int) -> jax.Array:
+            rows = np.flatnonzero(samples == rate)
+            size = int(rate) * frames
+            bins = first[rows][:, None] + np.arange(size)
+            # sqrt(s) times the conjugate spectrum of the wavelet, scaled as in pywt.cwt.
+            offset = (scales[rows][:, None] / length).astype(np.float32) * bins.astype(np.float32)
+            gain = jnp.exp(np.float32(-(math.pi**2) * bandwidth) * (offset - np.float32(center)) ** 2)
+            gain = gain * np.sqrt(scales[rows][:, None]).astype(np.float32) * np.float32(size / length)
+
+            def one_scale(start: jax.Array) -> jax.Array:
+                return jax.lax.dynamic_slice_in_dim(spectrum, start, size, axis=-1)
+
+            part = jax.vmap(one_scale, out_axes=-2)(jnp.asarray(first[rows], jnp.int32))
+            # A linear phase that moves each sample from the start of its part of the frame to the middle.
+            turn = 2 * math.pi * (hop_length / int(rate) - 1) / 2 / length
+            phase = np.float32(turn) * jnp.arange(size, dtype=jnp.float32)[None]
+            gain = jax.lax.complex(gain * jnp.cos(phase), gain * jnp.sin(phase))
+            gain = gain.reshape((1,) * (y.ndim - 1) + gain.shape)
+            coefficients = jnp.fft.ifft(part * gain)
+            squares = squared(coefficients)
+            return jnp.mean(squares.reshape(*squares.shape[:-1], frames, int(rate)), axis=-1)
+
+        # Frequencies and rates both rise with the row, so the groups are in order.
+        image = jnp.concatenate([power(rate) for rate in np.unique(samples)], axis=-2)
+        return image[..., : 1 + y.shape[-1] // hop_length]
 
 
-def _wavelet_power(
-    y: jax.Array, *, sr: float, hop_length: int, n_bins: int, fmin: float, fmax: float, wavelet: str
-) -> jax.Array:
-    bandwidth, center = morlet_parameters(wavelet)
-    scales = center * sr / frequencies(n_bins, fmin, fmax)
-    reach = math.ceil(2 * scales[0] * math.sqrt(-math.log(CUT) * bandwidth))
-    before = hop_length // 2
-    needed = before + y.shape[-1] + reach
-    frames = scipy.fft.next_fast_len(-(-needed // hop_length))
-    length = frames * hop_length
-    widths = [(0, 0)] * (y.ndim - 1) + [(before, length - before - y.shape[-1])]
-    spectrum = jnp.fft.rfft(jnp.pad(y, widths))
-
-    # Samples per frame: the power of two that is enough for the band of the scale.
-    first = np.floor((center - _half_band(bandwidth)) / scales * length).astype(int)
-    band = 2 * _half_band(bandwidth) / scales * length
-    samples = 2 ** np.ceil(np.log2(np.maximum((band + 2) / frames, FEWEST_SAMPLES))).astype(int)
-    widest = int(np.max(first + samples * frames))
-    missing = max(0, widest - spectrum.shape[-1])
-    spectrum = jnp.pad(spectrum, [(0, 0)] * (y.ndim - 1) + [(0, missing)])
-
-    def power(rate: int) -> jax.Array:
-        rows = np.flatnonzero(samples == rate)
-        size = int(rate) * frames
-        bins = first[rows][:, None] + np.arange(size)
-        # sqrt(s) times the conjugate spectrum of the wavelet, scaled as in pywt.cwt.
-        offset = (scales[rows][:, None] / length).astype(np.float32) * bins.astype(np.float32)
-        gain = jnp.exp(np.float32(-(math.pi**2) * bandwidth) * (offset - np.float32(center)) ** 2)
-        gain = gain * np.sqrt(scales[rows][:, None]).astype(np.float32) * np.float32(size / length)
-
-        def one_scale(start: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_slice_in_dim(spectrum, start, size, axis=-1)
-
-        part = jax.vmap(one_scale, out_axes=-2)(jnp.asarray(first[rows], jnp.int32))
-        # A linear phase that moves each sample from the start of its part of the frame to the middle.
-        turn = 2 * math.pi * (hop_length / int(rate) - 1) / 2 / length
-        phase = np.float32(turn) * jnp.arange(size, dtype=jnp.float32)[None]
-        gain = jax.lax.complex(gain * jnp.cos(phase), gain * jnp.sin(phase))
-        gain = gain.reshape((1,) * (y.ndim - 1) + gain.shape)
-        coefficients = jnp.fft.ifft(part * gain)
-        squares = squared(coefficients)
-        return jnp.mean(squares.reshape(*squares.shape[:-1], frames, int(rate)), axis=-1)
-
-    # Frequencies and rates both rise with the row, so the groups are in order.
-    image = jnp.concatenate([power(rate) for rate in np.unique(samples)], axis=-2)
-    return image[..., : 1 + y.shape[-1] // hop_length]
+@functools.partial(jax.jit, static_argnames="wavelets")
+def _scalogram(y: jax.Array, wavelets: Wavelets) -> jax.Array:
+    return clipwise(wavelets.power, y, at_once=CLIPS_AT_ONCE)
 
 
 def scalogram(
@@ -164,12 +188,4 @@ def scalogram(
         raise ValueError(f"fmin={fmin:g} Hz must be positive, because frequencies are spaced in equal ratios")
     morlet_parameters(wavelet)
     y = signal.as_waveform(y)
-    return _scalogram(
-        y,
-        sr=sr,
-        hop_length=int(hop_length),
-        n_bins=int(n_bins),
-        fmin=fmin,
-        fmax=fmax,
-        wavelet=wavelet,
-    )
+    return _scalogram(y, Wavelets(sr, int(hop_length), int(n_bins), fmin, fmax, wavelet))
