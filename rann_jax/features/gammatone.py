@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,74 +59,105 @@ def gammatone_filter_bank(sr: float, n_fft: int, n_filters: int, fmin: float, fm
     return (response / response.max(axis=1, keepdims=True)).astype(np.float32)
 
 
-GAMMATONE = (
-    "sr",
-    "n_filters",
-    "n_fft",
-    "hop_length",
-    "win_length",
-    "fmin",
-    "fmax",
-    "pre_emphasis",
-    "center",
-)
+class Gammatone(NamedTuple):
+    """Settings of a gammatone spectrogram: checked, hashable as one static argument of `jax.jit`.
+
+    Attributes:
+      sr: sample rate in Hz.
+      n_filters: number of filters.
+      n_fft: FFT length in samples.
+      hop_length: samples between frames.
+      win_length: length of the window and of a frame in samples.
+      fmin: centre of the lowest filter in Hz.
+      fmax: upper edge in Hz.
+      pre_emphasis: coefficient of the pre-emphasis; 0 for none.
+      center: whether frame t is centred at sample `t * hop_length`.
+    """
+
+    sr: float
+    n_filters: int
+    n_fft: int
+    hop_length: int
+    win_length: int
+    fmin: float
+    fmax: float
+    pre_emphasis: float
+    center: bool
+
+    @property
+    def bank(self) -> np.ndarray:
+        """The filters, `(n_filters, 1 + n_fft // 2)` float32."""
+        return gammatone_filter_bank(self.sr, self.n_fft, self.n_filters, self.fmin, self.fmax)
+
+    @property
+    def window(self) -> np.ndarray:
+        """The window, `(win_length,)` float64.
+
+        spafe's frames are as long as the window, a symmetric Hamming window. Its power spectrum has a factor
+        1 / n_fft, which is put into the window here.
+        """
+        return np.hamming(self.win_length) / np.sqrt(self.n_fft)
+
+    def power(self, y: jax.Array) -> jax.Array:
+        """Return the power of the filters, `(..., n_filters, T)`, of `(..., N)`."""
+        if self.pre_emphasis:
+            before = jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(1, 0)])[..., :-1]
+            y = y - jnp.float32(self.pre_emphasis) * before
+        y = centered(y, self.win_length, self.center, "constant")
+        return filtered(y, self.window, self.n_fft, self.hop_length, self.bank)
 
 
-def _band_power(
-    y: jax.Array,
-    *,
-    sr: float,
-    n_filters: int,
-    n_fft: int,
-    hop_length: int,
-    win_length: int,
-    fmin: float,
-    fmax: float,
-    pre_emphasis: float,
-    center: bool,
-) -> jax.Array:
-    if pre_emphasis:
-        before = jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(1, 0)])[..., :-1]
-        y = y - jnp.float32(pre_emphasis) * before
-    # spafe's frames are as long as the window, a symmetric Hamming window. Its power spectrum has a factor
-    # 1 / n_fft, which is put into the window here.
-    window = np.hamming(win_length) / np.sqrt(n_fft)
-    bank = gammatone_filter_bank(sr, n_fft, n_filters, fmin, fmax)
-    return filtered(centered(y, win_length, center, "constant"), window, n_fft, hop_length, bank)
+@functools.partial(jax.jit, static_argnames="gammatone")
+def _gammatonegram(y: jax.Array, gammatone: Gammatone) -> jax.Array:
+    return batchwise(gammatone.power, y)
 
 
-@functools.partial(jax.jit, static_argnames=GAMMATONE)
-def _gammatonegram(y: jax.Array, **arguments: Any) -> jax.Array:
-    return batchwise(functools.partial(_band_power, **arguments), y)
-
-
-@functools.partial(jax.jit, static_argnames=("n_gfcc", *GAMMATONE))
-def _gfcc(y: jax.Array, n_gfcc: int, **arguments: Any) -> jax.Array:
-    power = _gammatonegram(y, **arguments)
+@functools.partial(jax.jit, static_argnames=("gammatone", "n_gfcc"))
+def _gfcc(y: jax.Array, gammatone: Gammatone, n_gfcc: int) -> jax.Array:
+    power = _gammatonegram(y, gammatone)
     silent = power <= 0
     loudness = jnp.where(silent, 0, jnp.cbrt(jnp.where(silent, jnp.float32(1), power)))
     return dct_rows(loudness, n_gfcc)
 
 
-def _check(y: Any, **arguments: Any) -> tuple[jax.Array, dict[str, Any]]:
-    signal.check_positive(n_filters=arguments["n_filters"])
-    n_fft, hop_length, win_length = resolve_lengths(
-        arguments["n_fft"], arguments["hop_length"], arguments["win_length"]
-    )
-    fmin, fmax, sr = signal.check_band(arguments["fmin"], arguments["fmax"], arguments["sr"])
-    pre_emphasis = signal.number("pre_emphasis", arguments["pre_emphasis"])
-    if not math.isfinite(pre_emphasis):
-        raise ValueError(f"pre_emphasis={pre_emphasis} must be finite; 0 turns it off")
+def check_gammatone(
+    y: Any,
+    *,
+    sr: float,
+    n_filters: int,
+    n_fft: int,
+    hop_length: int,
+    win_length: int | None,
+    fmin: float,
+    fmax: float | None,
+    pre_emphasis: float,
+    center: bool,
+) -> tuple[jax.Array, Gammatone]:
+    """Check a waveform and the arguments of `gammatonegram`; return it as float32 and a `Gammatone`."""
+    signal.check_positive(n_filters=n_filters)
+    n_fft, hop_length, win_length = resolve_lengths(n_fft, hop_length, win_length)
+    fmin, fmax, sr = signal.check_band(fmin, fmax, sr)
+    emphasis = signal.number("pre_emphasis", pre_emphasis)
+    if not math.isfinite(emphasis):
+        raise ValueError(f"pre_emphasis={emphasis} must be finite; 0 turns it off")
     y = signal.as_waveform(y)
-    if not arguments["center"] and y.shape[-1] < win_length:
+    if not center and y.shape[-1] < win_length:
         raise ValueError(
             f"y has {y.shape[-1]} samples, fewer than win_length={win_length}:"
             " use center=True, a shorter window or a longer clip"
         )
     signal.warn_if_swapped(y, n_fft)
-    lengths = {"n_fft": n_fft, "hop_length": hop_length, "win_length": win_length}
-    numbers = {"sr": sr, "fmin": fmin, "fmax": fmax, "pre_emphasis": pre_emphasis}
-    return y, {**arguments, **lengths, **numbers, "center": signal.flag("center", arguments["center"])}
+    return y, Gammatone(
+        sr=sr,
+        n_filters=int(n_filters),
+        n_fft=n_fft,
+        hop_length=hop_length,
+        win_length=win_length,
+        fmin=fmin,
+        fmax=fmax,
+        pre_emphasis=emphasis,
+        center=signal.flag("center", center),
+    )
 
 
 def gammatonegram(
@@ -167,7 +198,7 @@ def gammatonegram(
     >>> gammatonegram(np.ones((2, 8000), np.float32), sr=16000, n_filters=64).shape
     (2, 64, 16)
     """
-    y, arguments = _check(
+    y, gammatone = check_gammatone(
         y,
         sr=sr,
         n_filters=n_filters,
@@ -179,7 +210,7 @@ def gammatonegram(
         pre_emphasis=pre_emphasis,
         center=center,
     )
-    return _gammatonegram(y, **arguments)
+    return _gammatonegram(y, gammatone)
 
 
 def gfcc(
@@ -228,7 +259,7 @@ def gfcc(
             f"n_gfcc={n_gfcc} coefficients need at least as many filters, but n_filters={n_filters}:"
             " use fewer coefficients or more filters"
         )
-    y, arguments = _check(
+    y, gammatone = check_gammatone(
         y,
         sr=sr,
         n_filters=n_filters,
@@ -240,4 +271,4 @@ def gfcc(
         pre_emphasis=pre_emphasis,
         center=center,
     )
-    return _gfcc(y, n_gfcc=int(n_gfcc), **arguments)
+    return _gfcc(y, gammatone, int(n_gfcc))
