@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import math
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +13,38 @@ from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import clipwise
-from rann_jax.features.tempogram import checked_envelope, envelope_bins
+from rann_jax.features.stft import Framing, transformed
+from rann_jax.features.tempogram import check_windows, checked_envelope
+
+
+class TempoClasses(NamedTuple):
+    """The classes of tempi that count as one: checked, hashable as one static argument of `jax.jit`.
+
+    Attributes:
+      frame_rate: frames of the envelope per second.
+      tempo_ref: lowest tempo in BPM.
+      octave_bin: classes per octave.
+      octave_num: number of octaves that are averaged.
+    """
+
+    frame_rate: float
+    tempo_ref: float
+    octave_bin: int
+    octave_num: int
+
+    def filters(self, win_length: int) -> np.ndarray:
+        """Return `tempo_filter_bank` for the spectra of windows of `win_length` frames."""
+        return tempo_filter_bank(self, win_length)
 
 
 @functools.lru_cache(maxsize=32)
-def _cyclic_bank(
-    frame_rate: float, win_length: int, tempo_ref: float, octave_bin: int, octave_num: int
-) -> np.ndarray:
-    """Return `(octave_bin, 1 + win_length // 2)`, which interpolates to log tempo and averages octaves."""
+def tempo_filter_bank(classes: TempoClasses, win_length: int) -> np.ndarray:
+    """Return `(octave_bin, 1 + win_length // 2)`, which interpolates to log tempo and averages octaves.
+
+    Raises:
+      ValueError: tempi beyond what the frame rate and the window can show.
+    """
+    frame_rate, tempo_ref, octave_bin, octave_num = classes
     tempi = 60 * frame_rate * np.arange(1 + win_length // 2) / win_length
     wanted = tempo_ref * 2.0 ** (np.arange(octave_bin * octave_num) / octave_bin)
     if wanted[-1] > tempi[-1]:
@@ -35,17 +58,12 @@ def _cyclic_bank(
     return bank.reshape(octave_num, octave_bin, len(tempi)).mean(axis=0).astype(np.float32)
 
 
-CYCLIC_BANK = tuple(inspect.signature(_cyclic_bank).parameters)
-
-
-@functools.partial(jax.jit, static_argnames=(*CYCLIC_BANK, "center", "window"))
-def _cyclic_tempogram(
-    envelope: jax.Array, *, win_length: int, center: bool, window: Any, **arguments: Any
-) -> jax.Array:
-    bank = jnp.asarray(_cyclic_bank(win_length=win_length, **arguments))
+@functools.partial(jax.jit, static_argnames=("windows", "classes"))
+def _cyclic_tempogram(envelope: jax.Array, windows: Framing, classes: TempoClasses) -> jax.Array:
+    bank = jnp.asarray(classes.filters(windows.win_length))
 
     def folded(envelopes: jax.Array) -> jax.Array:
-        bins = envelope_bins(envelopes, n_fft=win_length, center=center, window=window)
+        bins = transformed(envelopes, windows)
         return jnp.matmul(bank, jnp.abs(bins), precision=jax.lax.Precision.HIGHEST)
 
     return clipwise(folded, envelope)
@@ -101,14 +119,7 @@ def cyclic_tempogram(
     sr, tempo_ref = signal.check_rate(sr), signal.number("tempo_ref", tempo_ref)
     if not 0 < tempo_ref < math.inf:
         raise ValueError(f"tempo_ref must be positive and finite, in BPM, got {tempo_ref!r}")
-    bank = {
-        "frame_rate": sr / hop_length,
-        "win_length": int(win_length),
-        "tempo_ref": tempo_ref,
-        "octave_bin": int(octave_bin),
-        "octave_num": int(octave_num),
-    }
+    classes = TempoClasses(sr / hop_length, tempo_ref, int(octave_bin), int(octave_num))
     envelope = checked_envelope(y, sr, onset_envelope, hop_length, win_length, center)
-    _cyclic_bank(**bank)
-    window = signal.hashable_window(window, int(win_length))
-    return _cyclic_tempogram(envelope, center=signal.flag("center", center), window=window, **bank)
+    classes.filters(int(win_length))  # raises ValueError here if the tempi cannot be shown
+    return _cyclic_tempogram(envelope, check_windows(win_length, window, center), classes)

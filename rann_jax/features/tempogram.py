@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,28 +43,47 @@ def checked_envelope(
     return envelope
 
 
-@functools.partial(jax.jit, static_argnames=("win_length", "center", "window", "norm"))
-def _tempogram(envelope: jax.Array, **arguments: Any) -> jax.Array:
-    return clipwise(functools.partial(_autocorrelation, **arguments), envelope)
+class Autocorrelation(NamedTuple):
+    """Settings of a tempogram: checked, hashable as one static argument of `jax.jit`.
+
+    Attributes:
+      win_length: frames in a window, and number of lags.
+      window: made by `signal.hashable_window`.
+      center: whether windows are centred on their frame.
+      norm: norm of each column, see `normalize`.
+    """
+
+    win_length: int
+    window: object
+    center: bool
+    norm: float | None
+
+    @property
+    def samples(self) -> np.ndarray:
+        """The window, `(win_length,)` float32."""
+        return signal.window_samples(self.window, self.win_length, self.win_length).astype(np.float32)
+
+    def of_windows(self, envelope: jax.Array) -> jax.Array:
+        """Return the autocorrelation of each window, `(..., win_length, T)`, of an envelope."""
+        win_length = self.win_length
+        n_frames = envelope.shape[-1] if self.center else envelope.shape[-1] - win_length + 1
+        if self.center:
+            ramp = np.arange(win_length // 2, dtype=np.float32) / max(1, win_length // 2)
+            ramp = ramp.reshape((1,) * (envelope.ndim - 1) + ramp.shape)
+            rising, falling = envelope[..., :1] * ramp, envelope[..., -1:] * ramp[..., ::-1]
+            envelope = jnp.concatenate([rising, envelope, falling], axis=-1)
+        frames = signal.frame(envelope, win_length, 1)[..., :n_frames, :]
+        frames = frames * self.samples.reshape((1,) * (frames.ndim - 1) + (win_length,))
+        # Twice the length, so that the correlation is not circular.
+        n_fft = scipy.fft.next_fast_len(2 * win_length - 1, real=True)
+        spectra = jnp.fft.rfft(frames, n=n_fft)
+        lags = jnp.fft.irfft(squared(spectra).astype(jnp.complex64), n=n_fft)[..., :win_length]
+        return jnp.swapaxes(normalize(lags, self.norm, axis=-1), -1, -2)
 
 
-def _autocorrelation(
-    envelope: jax.Array, *, win_length: int, center: bool, window: Any, norm: float | None
-) -> jax.Array:
-    n_frames = envelope.shape[-1] if center else envelope.shape[-1] - win_length + 1
-    if center:
-        ramp = np.arange(win_length // 2, dtype=np.float32) / max(1, win_length // 2)
-        ramp = ramp.reshape((1,) * (envelope.ndim - 1) + ramp.shape)
-        rising, falling = envelope[..., :1] * ramp, envelope[..., -1:] * ramp[..., ::-1]
-        envelope = jnp.concatenate([rising, envelope, falling], axis=-1)
-    samples = signal.window_samples(window, win_length, win_length).astype(np.float32)
-    frames = signal.frame(envelope, win_length, 1)[..., :n_frames, :]
-    frames = frames * samples.reshape((1,) * (frames.ndim - 1) + samples.shape)
-    # Twice the length, so that the correlation is not circular.
-    n_fft = scipy.fft.next_fast_len(2 * win_length - 1, real=True)
-    spectra = jnp.fft.rfft(frames, n=n_fft)
-    lags = jnp.fft.irfft(squared(spectra).astype(jnp.complex64), n=n_fft)[..., :win_length]
-    return jnp.swapaxes(normalize(lags, norm, axis=-1), -1, -2)
+@functools.partial(jax.jit, static_argnames="autocorrelation")
+def _tempogram(envelope: jax.Array, autocorrelation: Autocorrelation) -> jax.Array:
+    return clipwise(autocorrelation.of_windows, envelope)
 
 
 def tempogram(
@@ -105,20 +124,20 @@ def tempogram(
     """
     norm = check_norm(norm)
     envelope = checked_envelope(y, sr, onset_envelope, hop_length, win_length, center)
-    window = signal.hashable_window(window, int(win_length))
-    return _tempogram(
-        envelope, win_length=int(win_length), center=signal.flag("center", center), window=window, norm=norm
-    )
+    hashable = signal.hashable_window(window, int(win_length))
+    autocorrelation = Autocorrelation(int(win_length), hashable, signal.flag("center", center), norm)
+    return _tempogram(envelope, autocorrelation)
 
 
-def envelope_bins(envelope: jax.Array, *, n_fft: int, center: bool, window: Any) -> jax.Array:
-    """Return the transform of envelopes, which may be shorter than the window."""
-    return transformed(envelope, Framing(n_fft, 1, n_fft, window, center, "constant"))
+def check_windows(win_length: int, window: signal.WindowSpec, center: bool) -> Framing:
+    """Check how an envelope is cut into windows, one around every frame, and return that as a `Framing`."""
+    hashable = signal.hashable_window(window, int(win_length))
+    return Framing(int(win_length), 1, int(win_length), hashable, signal.flag("center", center), "constant")
 
 
-@functools.partial(jax.jit, static_argnames=("n_fft", "center", "window"))
-def _fourier_tempogram(envelope: jax.Array, **arguments: Any) -> jax.Array:
-    return clipwise(functools.partial(envelope_bins, **arguments), envelope)
+@functools.partial(jax.jit, static_argnames="windows")
+def _fourier_tempogram(envelope: jax.Array, windows: Framing) -> jax.Array:
+    return clipwise(lambda envelopes: transformed(envelopes, windows), envelope)
 
 
 def fourier_tempogram(
@@ -155,7 +174,4 @@ def fourier_tempogram(
     (33, 201)
     """
     envelope = checked_envelope(y, sr, onset_envelope, hop_length, win_length, center)
-    window = signal.hashable_window(window, int(win_length))
-    return _fourier_tempogram(
-        envelope, n_fft=int(win_length), center=signal.flag("center", center), window=window
-    )
+    return _fourier_tempogram(envelope, check_windows(win_length, window, center))
