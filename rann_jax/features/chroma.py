@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,25 +18,47 @@ from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import batchwise, clipwise
-from rann_jax.features.cqt import TRANSFORM, check_transform, transform
+from rann_jax.features.cqt import Transform, check_transform
 from rann_jax.features.cqt_plan import check_tuning
 from rann_jax.features.filter_bank import filtered
 from rann_jax.features.normalize import check_norm, normalize
 from rann_jax.features.stft import Framing, check_framing
 
 
+class PitchClasses(NamedTuple):
+    """The filters of `chroma_stft`: checked settings, hashable as one static argument of `jax.jit`.
+
+    Attributes:
+      sr: sample rate in Hz.
+      tuning: deviation from A440, in chroma bins.
+      n_chroma: bins per octave.
+      ctroct: centre of the weighting over octaves, in octaves above A0, 27.5 Hz.
+      octwidth: width of that weighting in octaves; None for no weighting.
+      base_c: whether bin 0 is C; otherwise A.
+    """
+
+    sr: float
+    tuning: float
+    n_chroma: int
+    ctroct: float
+    octwidth: float | None
+    base_c: bool
+
+    def filters(self, n_fft: int) -> np.ndarray:
+        """Return librosa's filters, `(n_chroma, 1 + n_fft // 2)` float32."""
+        return chroma_filter_bank(self, n_fft)
+
+
 @functools.lru_cache(maxsize=32)
-def _chroma_bank(sr: float, n_fft: int, **arguments: Any) -> np.ndarray:
-    return librosa.filters.chroma(sr=sr, n_fft=n_fft, **arguments)
+def chroma_filter_bank(classes: PitchClasses, n_fft: int) -> np.ndarray:
+    """Return `PitchClasses.filters`, made once."""
+    return librosa.filters.chroma(n_fft=n_fft, **classes._asdict())
 
 
-CHROMA_BANK = ("sr", "tuning", "n_chroma", "ctroct", "octwidth", "base_c")
-
-
-@functools.partial(jax.jit, static_argnames=("framing", "norm", *CHROMA_BANK))
-def _chroma_stft(y: jax.Array, framing: Framing, norm: float | None, **arguments: Any) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("framing", "classes", "norm"))
+def _chroma_stft(y: jax.Array, framing: Framing, classes: PitchClasses, norm: float | None) -> jax.Array:
     n_fft, hop_length = framing.n_fft, framing.hop_length
-    bank = _chroma_bank(n_fft=n_fft, **arguments)
+    bank = classes.filters(n_fft)
 
     def chromagram(clips: jax.Array) -> jax.Array:
         power = filtered(framing.padded(clips), framing.samples, n_fft, hop_length, bank)
@@ -102,49 +124,60 @@ def chroma_stft(
     y, framing = check_framing(y, n_fft, hop_length, win_length, window, center, pad_mode)
     if framing.n_fft == 1:
         raise ValueError("n_fft=1 has no bin above 0 Hz, so it shows no chroma: use n_fft=2 or more")
-    return _chroma_stft(
-        y,
-        framing,
-        norm,
-        sr=sr,
-        tuning=tuning,
-        n_chroma=int(n_chroma),
-        ctroct=ctroct,
-        octwidth=width,
-        base_c=signal.flag("base_c", base_c),
-    )
+    classes = PitchClasses(sr, tuning, int(n_chroma), ctroct, width, signal.flag("base_c", base_c))
+    return _chroma_stft(y, framing, classes, norm)
+
+
+class Folding(NamedTuple):
+    """How a transform becomes a chromagram: checked settings, hashable as one static argument of `jax.jit`.
+
+    Attributes:
+      transform: the transform whose octaves are summed.
+      n_chroma: bins per octave of the chromagram.
+      fmin: lowest frequency in Hz without the tuning; None for C1.
+      weights: spread each bin of the transform over its neighbours; None for none.
+      threshold: values below it become zero; None for no threshold.
+      norm: norm of each column, see `normalize`.
+    """
+
+    transform: Transform
+    n_chroma: int
+    fmin: float | None
+    weights: tuple[float, ...] | None
+    threshold: float | None
+    norm: float | None
+
+    @property
+    def bank(self) -> np.ndarray:
+        """The matrix that sums octaves, `(n_chroma, n_bins)` float32."""
+        design = self.transform.design
+        return folding_bank(design.n_bins, design.bins_per_octave, self.n_chroma, self.fmin, self.weights)
 
 
 @functools.lru_cache(maxsize=32)
-def _merging_bank(
-    n_bins: int, bins_per_octave: int, n_chroma: int, fmin: float | None, window: Any
+def folding_bank(
+    n_bins: int, bins_per_octave: int, n_chroma: int, fmin: float | None, weights: tuple[float, ...] | None
 ) -> np.ndarray:
+    """Return `Folding.bank`, made once."""
     return librosa.filters.cq_to_chroma(
         n_bins,
         bins_per_octave=bins_per_octave,
         n_chroma=n_chroma,
         fmin=fmin,
-        window=None if window is None else np.asarray(window),
+        window=None if weights is None else np.asarray(weights),
     ).astype(np.float32)
 
 
-@functools.partial(jax.jit, static_argnames=("threshold", "chroma_norm", "merging", *TRANSFORM))
-def _chroma_cqt(
-    y: jax.Array,
-    *,
-    threshold: float | None,
-    chroma_norm: float | None,
-    merging: tuple,
-    **arguments: Any,
-) -> jax.Array:
-    bank = jnp.asarray(_merging_bank(*merging))
+@functools.partial(jax.jit, static_argnames="folding")
+def _chroma_cqt(y: jax.Array, folding: Folding) -> jax.Array:
+    bank = jnp.asarray(folding.bank)
 
     def chromagram(clips: jax.Array) -> jax.Array:
-        loudness = jnp.abs(transform(clips, **arguments))
+        loudness = jnp.abs(folding.transform.bins(clips))
         chroma = jnp.matmul(bank, loudness, precision=jax.lax.Precision.HIGHEST)
-        if threshold is not None:
-            chroma = jnp.where(chroma < threshold, jnp.float32(0), chroma)
-        return normalize(chroma, chroma_norm, axis=-2)
+        if folding.threshold is not None:
+            chroma = jnp.where(chroma < folding.threshold, jnp.float32(0), chroma)
+        return normalize(chroma, folding.norm, axis=-2)
 
     return clipwise(chromagram, y)
 
@@ -207,7 +240,7 @@ def chroma_cqt(
     weights = None if window is None else _spreading(window)
     if bins_per_octave % n_chroma:
         raise ValueError(f"bins_per_octave={bins_per_octave} must be a multiple of n_chroma={n_chroma}")
-    y, transform_arguments = check_transform(
+    y, transform = check_transform(
         y,
         sr=sr,
         hop_length=hop_length,
@@ -216,10 +249,4 @@ def chroma_cqt(
         bins_per_octave=bins_per_octave,
         tuning=tuning,
     )
-    return _chroma_cqt(
-        y,
-        threshold=threshold,
-        chroma_norm=norm,
-        merging=(n_octaves * bins_per_octave, bins_per_octave, n_chroma, fmin, weights),
-        **transform_arguments,
-    )
+    return _chroma_cqt(y, Folding(transform, int(n_chroma), fmin, weights, threshold, norm))

@@ -9,10 +9,9 @@ Everything that depends on the arguments alone, chiefly the filters, is made onc
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +21,11 @@ from numpy.typing import ArrayLike
 from rann_jax.features import signal
 from rann_jax.features.band import C1
 from rann_jax.features.clipwise import clipwise
-from rann_jax.features.cqt_plan import Octave, check_length, check_tuning, make_plan
+from rann_jax.features.cqt_plan import Design, Octave, check_length, check_tuning, make_plan
 from rann_jax.features.normalize import check_norm
 from rann_jax.features.resample import HALF_WIDTH, soxr_resample
 
 INTERVALS = ("equal", "pythagorean", "ji3", "ji5", "ji7")
-
-TRANSFORM = (*inspect.signature(make_plan).parameters, "pad_mode", "res_type")
 
 
 def _responses(y: jax.Array, octave: Octave, n_frames: int, pad_mode: str) -> jax.Array:
@@ -41,31 +38,41 @@ def _responses(y: jax.Array, octave: Octave, n_frames: int, pad_mode: str) -> ja
     return jax.lax.complex(parts[..., : two_bins // 2, :], parts[..., two_bins // 2 :, :])
 
 
-def transform(y: jax.Array, *, pad_mode: str, res_type: str, **arguments: Any) -> jax.Array:
-    """Transform `(..., N)` with the arguments that `check_transform` returns."""
-    plan = make_plan(**arguments)
-    if plan.early_factor > 1:
-        n = -(-y.shape[-1] // plan.early_factor)
-        y = soxr_resample(y, 1, plan.early_factor, res_type)
-        # libsoxr rounds the number of samples; the transform rounds it up.
-        y = jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(0, n - y.shape[-1])])
-    signals = []
-    for octave in plan.octaves:
-        if octave.decimate:
-            y = soxr_resample(y, 1, 2, res_type)
-        signals.append(y)
-    n_frames = min(
-        1 + y.shape[-1] // octave.hop_length for y, octave in zip(signals, plan.octaves, strict=True)
-    )
-    stack = [
-        _responses(y, octave, n_frames, pad_mode) for y, octave in zip(signals, plan.octaves, strict=True)
-    ]
-    return jnp.concatenate(stack[::-1], axis=-2)
+class Transform(NamedTuple):
+    """Settings of a transform: checked, hashable as one static argument of `jax.jit`.
+
+    Attributes:
+      design: what its filters are made from.
+      pad_mode: how the ends are extended.
+      res_type: resampler used for decimation.
+    """
+
+    design: Design
+    pad_mode: str
+    res_type: str
+
+    def bins(self, y: jax.Array) -> jax.Array:
+        """Return the complex transform, `(..., n_bins, T)`, of `(..., N)`."""
+        plan = make_plan(self.design)
+        if plan.early_factor > 1:
+            n = -(-y.shape[-1] // plan.early_factor)
+            y = soxr_resample(y, 1, plan.early_factor, self.res_type)
+            # libsoxr rounds the number of samples; the transform rounds it up.
+            y = jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(0, n - y.shape[-1])])
+        signals = []
+        for octave in plan.octaves:
+            if octave.decimate:
+                y = soxr_resample(y, 1, 2, self.res_type)
+            signals.append(y)
+        octaves = list(zip(signals, plan.octaves, strict=True))
+        n_frames = min(1 + y.shape[-1] // octave.hop_length for y, octave in octaves)
+        stack = [_responses(y, octave, n_frames, self.pad_mode) for y, octave in octaves]
+        return jnp.concatenate(stack[::-1], axis=-2)
 
 
-@functools.partial(jax.jit, static_argnames=TRANSFORM)
-def _vqt(y: jax.Array, **arguments: Any) -> jax.Array:
-    return clipwise(functools.partial(transform, **arguments), y)
+@functools.partial(jax.jit, static_argnames="transform")
+def _vqt(y: jax.Array, transform: Transform) -> jax.Array:
+    return clipwise(transform.bins, y)
 
 
 def _checked_intervals(intervals: str | Sequence[float]) -> str | tuple[float, ...]:
@@ -84,8 +91,8 @@ def _checked_intervals(intervals: str | Sequence[float]) -> str | tuple[float, .
 
 def _check_filters(
     gamma: float | None, norm: float | None, sparsity: float, window: signal.WindowSpec
-) -> dict[str, Any]:
-    """Return filter settings, hashable; ValueError for those that librosa would not accept."""
+) -> tuple[float | None, float | None, float, Any]:
+    """Return the filters' settings, hashable; ValueError for those that librosa would not accept."""
     norm, sparsity = check_norm(norm), signal.number("sparsity", sparsity)
     gamma = None if gamma is None else signal.number("gamma", gamma)
     if not (gamma is None or 0 <= gamma < math.inf):
@@ -102,7 +109,7 @@ def _check_filters(
     signal.check_window(hashable)
     if not callable(hashable):
         signal.symmetric_window(hashable, 8)  # raises ValueError here if there is no such window
-    return {"gamma": gamma, "norm": norm, "sparsity": sparsity, "window": hashable}
+    return gamma, norm, sparsity, hashable
 
 
 def check_transform(
@@ -123,8 +130,8 @@ def check_transform(
     scale: bool = True,
     pad_mode: str = "constant",
     res_type: str = "soxr_hq",
-) -> tuple[jax.Array, dict[str, Any]]:
-    """Check a waveform and the arguments of `vqt`; return the waveform and the arguments of `transform`."""
+) -> tuple[jax.Array, Transform]:
+    """Check a waveform and the arguments of `vqt`; return the waveform as float32 and a `Transform`."""
     deviation = check_tuning(tuning)
     y = signal.as_waveform(y)
     intervals = _checked_intervals(intervals)
@@ -132,27 +139,29 @@ def check_transform(
         bins_per_octave = len(intervals)
     signal.check_positive(hop_length=hop_length, n_bins=n_bins, bins_per_octave=bins_per_octave)
     signal.check_choice("pad_mode", pad_mode, signal.PAD_MODES)
-    filters = _check_filters(gamma, norm, sparsity, window)
+    gamma, norm, sparsity, hashable = _check_filters(gamma, norm, sparsity, window)
     signal.check_choice("res_type", res_type, HALF_WIDTH)
     lowest, sr = C1 if fmin is None else signal.number("fmin", fmin), signal.number("sr", sr)
     filter_scale = signal.number("filter_scale", filter_scale)
     for name, value in (("sr", sr), ("fmin", lowest), ("filter_scale", filter_scale)):
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive and finite, got {value!r}")
-    arguments = {
-        **filters,
-        "sr": sr,
-        "hop_length": int(hop_length),
-        "fmin": lowest * 2.0 ** (deviation / bins_per_octave),
-        "n_bins": int(n_bins),
-        "intervals": intervals,
-        "bins_per_octave": int(bins_per_octave),
-        "filter_scale": filter_scale,
-        "scale": signal.flag("scale", scale),
-    }
-    plan = make_plan(**arguments)
-    check_length(y.shape[-1], plan, pad_mode)
-    return y, {**arguments, "pad_mode": pad_mode, "res_type": res_type}
+    design = Design(
+        sr=sr,
+        hop_length=int(hop_length),
+        fmin=lowest * 2.0 ** (deviation / bins_per_octave),
+        n_bins=int(n_bins),
+        intervals=intervals,
+        gamma=gamma,
+        bins_per_octave=int(bins_per_octave),
+        filter_scale=filter_scale,
+        norm=norm,
+        sparsity=sparsity,
+        window=hashable,
+        scale=signal.flag("scale", scale),
+    )
+    check_length(y.shape[-1], make_plan(design), pad_mode)
+    return y, Transform(design, pad_mode, res_type)
 
 
 def vqt(
@@ -208,7 +217,7 @@ def vqt(
     >>> vqt(jnp.ones((2, 22050)), n_bins=24).shape
     (2, 24, 44)
     """
-    y, arguments = check_transform(
+    y, transform = check_transform(
         y,
         sr=sr,
         hop_length=hop_length,
@@ -226,7 +235,7 @@ def vqt(
         pad_mode=pad_mode,
         res_type=res_type,
     )
-    return _vqt(y, **arguments)
+    return _vqt(y, transform)
 
 
 def cqt(

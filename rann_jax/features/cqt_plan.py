@@ -44,6 +44,58 @@ class Plan(NamedTuple):
     octaves: tuple[Octave, ...]  # from the highest to the lowest
 
 
+class Design(NamedTuple):
+    """What the filters of a transform are made from: checked settings, hashable as one key of a cache.
+
+    Attributes:
+      sr: sample rate in Hz.
+      hop_length: samples between frames.
+      fmin: lowest centre frequency in Hz, with the deviation of the tuning.
+      n_bins: number of bins.
+      intervals: name of the intervals, or the ratios of one octave, in [1, 2).
+      gamma: bandwidth added to each filter in Hz; None for the ear's bandwidth.
+      bins_per_octave: bins per octave.
+      filter_scale: factor by which the filters are lengthened.
+      norm: norm of the filters.
+      sparsity: fraction of each filter's spectrum that is dropped.
+      window: hashable, as scipy.signal.get_window takes it, or a function of the length.
+      scale: whether to divide by the square root of the filters' lengths.
+    """
+
+    sr: float
+    hop_length: int
+    fmin: float
+    n_bins: int
+    intervals: str | tuple[float, ...]
+    gamma: float | None
+    bins_per_octave: int
+    filter_scale: float
+    norm: float | None
+    sparsity: float
+    window: Any
+    scale: bool
+
+    @property
+    def freqs(self) -> np.ndarray:
+        """The centre frequencies in Hz, `(n_bins,)` float64, rising."""
+        return librosa.interval_frequencies(
+            self.n_bins,
+            fmin=self.fmin,
+            intervals=self.intervals,
+            bins_per_octave=self.bins_per_octave,
+            sort=True,
+        )
+
+    def shape(self, alpha: np.ndarray) -> dict[str, Any]:
+        """Return what librosa shapes filters by, given the relative bandwidth `alpha` of each."""
+        return {
+            "alpha": alpha,
+            "window": self.window,
+            "filter_scale": self.filter_scale,
+            "gamma": self.gamma,
+        }
+
+
 def relative_bandwidth(freqs: np.ndarray, bins_per_octave: int) -> np.ndarray:
     """Return each filter's bandwidth divided by its centre frequency, from the spacing of its neighbours."""
     spacing = np.gradient(np.log2(freqs)) if len(freqs) > 1 else np.array([1 / bins_per_octave])
@@ -51,25 +103,19 @@ def relative_bandwidth(freqs: np.ndarray, bins_per_octave: int) -> np.ndarray:
     return (ratio - 1) / (ratio + 1)
 
 
-def _kernel(
-    freqs: np.ndarray,
-    sr: float,
-    norm: float | None,
-    sparsity: float,
-    **shape: Any,
-) -> np.ndarray:
-    """Return the filters as `(bins, n_fft)` complex: response = kernel @ frame.
+def _kernel(design: Design, freqs: np.ndarray, sr: float, alpha: np.ndarray) -> np.ndarray:
+    """Return the filters at `freqs` Hz as `(bins, n_fft)` complex: response = kernel @ frame.
 
     librosa filters in the frequency domain and drops the weakest bins of each spectrum, up to the fraction
     `sparsity` of its sum. Here the same spectrum is transformed back to the time domain, where one real
     matrix product replaces the FFT of every frame.
     """
-    basis, lengths = librosa.filters.wavelet(freqs=freqs, sr=sr, norm=norm, **shape)
+    basis, lengths = librosa.filters.wavelet(freqs=freqs, sr=sr, norm=design.norm, **design.shape(alpha))
     n_fft = basis.shape[1]
     # complex64 as in librosa: which of the weak bins are dropped depends on the rounding.
     basis *= (lengths[:, np.newaxis] / n_fft).astype(np.float32)
     spectra = scipy.fft.fft(basis, axis=1)[:, : n_fft // 2 + 1]
-    spectra = librosa.util.sparsify_rows(spectra, quantile=sparsity, dtype=np.complex64)
+    spectra = librosa.util.sparsify_rows(spectra, quantile=design.sparsity, dtype=np.complex64)
     return np.fft.fft(spectra.toarray().astype(np.complex128), n=n_fft, axis=1)
 
 
@@ -101,30 +147,15 @@ def _octaves(freqs: np.ndarray, sr: float, bins_per_octave: int) -> list[tuple[s
 
 
 @functools.lru_cache(maxsize=32)
-def make_plan(
-    sr: float,
-    hop_length: int,
-    fmin: float,
-    n_bins: int,
-    intervals: str | tuple[float, ...],
-    gamma: float | None,
-    bins_per_octave: int,
-    filter_scale: float,
-    norm: float | None,
-    sparsity: float,
-    window: Any,
-    scale: bool,
-) -> Plan:
-    """Return the plan of `vqt` with these arguments, or raise ValueError if they do not allow one."""
-    freqs = librosa.interval_frequencies(
-        n_bins, fmin=fmin, intervals=intervals, bins_per_octave=bins_per_octave, sort=True
-    )
+def make_plan(design: Design) -> Plan:
+    """Return the plan of a transform, or raise ValueError if its settings do not allow one."""
+    sr, hop_length, freqs = design.sr, design.hop_length, design.freqs
+    n_bins, bins_per_octave = design.n_bins, design.bins_per_octave
     alpha = relative_bandwidth(freqs, bins_per_octave)
-    shape = {"window": window, "filter_scale": filter_scale, "gamma": gamma}
-    lengths, cutoff = librosa.filters.wavelet_lengths(freqs=freqs, sr=sr, alpha=alpha, **shape)
+    lengths, cutoff = librosa.filters.wavelet_lengths(freqs=freqs, sr=sr, **design.shape(alpha))
     if cutoff > sr / 2:
         raise ValueError(
-            f"n_bins={n_bins} from fmin={fmin:g} Hz reach {cutoff:g} Hz, above Nyquist,"
+            f"n_bins={n_bins} from fmin={design.fmin:g} Hz reach {cutoff:g} Hz, above Nyquist,"
             f" {sr / 2:g} Hz at sr={sr:g}: use fewer bins or a lower fmin"
         )
     early = early_decimation(sr, cutoff, hop_length, math.ceil(n_bins / bins_per_octave))
@@ -133,14 +164,14 @@ def make_plan(
     _check_hop(hop_length, halvings, n_bins)
     lengths = lengths / early
     # librosa's early decimation multiplies by sqrt(early) to keep the energy, and with scale=False once more.
-    gain = math.sqrt(early) * (1.0 if scale else math.sqrt(early))
+    gain = math.sqrt(early) * (1.0 if design.scale else math.sqrt(early))
     octaves, halved = [], 0
     for bins, decimate in spans:
         halved += decimate
-        kernel = _kernel(freqs[bins], sr / early / 2**halved, norm, sparsity, alpha=alpha[bins], **shape)
+        kernel = _kernel(design, freqs[bins], sr / early / 2**halved, alpha[bins])
         # A factor sqrt(2) per halving for the energy lost, and another for the shortened filters.
         kernel = kernel * gain * 2.0**halved
-        if scale:
+        if design.scale:
             kernel = kernel / np.sqrt(lengths[bins, np.newaxis])
         kernel = np.concatenate([kernel.real, kernel.imag]).astype(np.float32)
         octaves.append(Octave(decimate, hop_length // early >> halved, kernel))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rann_jax.features import band, cqt, vqt
+from rann_jax.features.cqt import _vqt
 
 # librosa warns when a decimated signal is shorter than its filters.
 pytestmark = pytest.mark.filterwarnings("ignore:n_fft=:UserWarning")
@@ -100,6 +101,18 @@ def test_jit_vmap_and_gradients(hostile):
     assert np.all(np.asarray(slope(jnp.zeros_like(y))) == 0)
     # The energy is quadratic, so its derivative along y is twice the energy.
     np.testing.assert_allclose(jnp.vdot(slope(y), y), 2 * energy(y), rtol=1e-4)
+
+
+@pytest.mark.fast
+def test_equal_numbers_share_one_compilation():
+    y = np.ones(1000, np.float32)
+    expected = cqt(y, n_bins=12, fmin=500.0, hop_length=256, bins_per_octave=12)
+    made = _vqt._cache_size()
+    again = cqt(
+        y, n_bins=np.int64(12), fmin=np.float32(500), hop_length=np.int32(256), bins_per_octave=np.int64(12)
+    )
+    np.testing.assert_array_equal(again, expected)
+    assert _vqt._cache_size() == made
 
 
 @pytest.mark.fast
