@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,18 +18,33 @@ from rann_jax.features.normalize import check_norm, normalize
 QUANTIZATION_STEPS = (0.4, 0.2, 0.1, 0.05)
 
 
-@functools.partial(jax.jit, static_argnames=("norm", "win_len_smooth", "smoothing_window"))
-def _energy_statistics(
-    chroma: jax.Array, *, norm: float | None, win_len_smooth: int | None, smoothing_window: Any
-) -> jax.Array:
+class Smoothing(NamedTuple):
+    """The window that smooths CENS over time: checked, hashable as one static argument of `jax.jit`.
+
+    Attributes:
+      win_length: frames of the window, two more than are asked for: most windows are zero at their ends.
+      window: made by `signal.hashable_window`.
+    """
+
+    win_length: int
+    window: object
+
+    @property
+    def weights(self) -> np.ndarray:
+        """The weights of the frames, `(win_length,)` float64, which add up to 1, last frame first."""
+        samples = signal.symmetric_window(self.window, self.win_length)
+        return samples[::-1] / np.sum(samples)
+
+
+@functools.partial(jax.jit, static_argnames=("smoothing", "norm"))
+def _energy_statistics(chroma: jax.Array, smoothing: Smoothing | None, norm: float | None) -> jax.Array:
     """Quantise and smooth a chromagram `(..., n_chroma, T)` that is not yet normalised."""
     chroma = normalize(chroma, 1, axis=-2)
     steps = jnp.stack([chroma > step for step in QUANTIZATION_STEPS])
     smooth = jnp.mean(steps.astype(jnp.float32), axis=0)
-    if win_len_smooth:
-        n = win_len_smooth + 2
-        samples = signal.symmetric_window(smoothing_window, n)
-        weights = jnp.asarray(samples[::-1] / np.sum(samples), jnp.float32)
+    if smoothing is not None:
+        n = smoothing.win_length
+        weights = jnp.asarray(smoothing.weights, jnp.float32)
         widths = [(0, 0)] * (chroma.ndim - 1) + [((n - 1) // 2, n // 2)]
         frames = signal.frame(jnp.pad(smooth, widths), n, 1)
         smooth = jnp.matmul(frames, weights, precision=jax.lax.Precision.HIGHEST)
@@ -80,12 +95,13 @@ def chroma_cens(
     (2, 12, 44)
     """
     norm = check_norm(norm)
-    weights = None
+    smoothing = None
     if win_len_smooth is not None:
         signal.check_positive(win_len_smooth=win_len_smooth)
+        win_length = int(win_len_smooth) + 2
         try:
-            weights = signal.hashable_window(smoothing_window, win_len_smooth + 2)
-            signal.symmetric_window(weights, win_len_smooth + 2)
+            smoothing = Smoothing(win_length, signal.hashable_window(smoothing_window, win_length))
+            _ = smoothing.weights  # raises ValueError here if the window is wrong
         except ValueError as error:
             raise ValueError(f"smoothing_window: {error}") from error
     chroma = chroma_cqt(
@@ -100,9 +116,4 @@ def chroma_cens(
         window=window,
         bins_per_octave=bins_per_octave,
     )
-    return _energy_statistics(
-        chroma,
-        norm=norm,
-        win_len_smooth=win_len_smooth,
-        smoothing_window=weights,
-    )
+    return _energy_statistics(chroma, smoothing, norm)
