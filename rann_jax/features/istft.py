@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import clipwise
-from rann_jax.features.stft import resolve_lengths
+from rann_jax.features.stft import resolve_lengths, stft  # noqa: F401 - stft for the example below
 
 
 @functools.lru_cache(maxsize=64)

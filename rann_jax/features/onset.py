@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np  # noqa: F401 - for the example in the docstring
 from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
