@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
 from rann_jax.features.clipwise import clipwise
-from rann_jax.features.stft import resolve_lengths, stft  # noqa: F401 - stft for the example below
+from rann_jax.features.stft import resolve_lengths
 
 
 @functools.lru_cache(maxsize=64)
@@ -83,6 +83,7 @@ def istft(
     Raises:
       ValueError: a matrix that is not complex or has no frames, or whose bins do not fit `n_fft`.
 
+    >>> from rann_jax.features import stft
     >>> y = np.sin(np.arange(3000, dtype=np.float32) / 9)
     >>> y_again = istft(stft(y, n_fft=256), n_fft=256, length=3000)
     >>> bool(np.max(np.abs(y - y_again)) < 1e-5)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np  # noqa: F401 - for the example in the docstring
 from numpy.typing import ArrayLike
 
 from rann_jax.features import signal
@@ -80,6 +79,7 @@ def onset_strength(
     Raises:
       ValueError: as `melspectrogram`; `lag` or `max_size` that is not a positive integer.
 
+    >>> import numpy as np
     >>> y = np.zeros(22050, np.float32)
     >>> y[10000:] = np.sin(np.arange(12050) / 2)  # between the frames 19 and 20
     >>> np.argmax(onset_strength(y)).item()
