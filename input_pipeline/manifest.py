@@ -72,6 +72,11 @@ def manifest_path(folder: Path, split: str) -> Path:
     return folder / f"{split}.manifest.jsonl"
 
 
+def rejected_path(folder: Path, split: str) -> Path:
+    """Return the path, beside a copy, of the list of a split of which too much was rejected."""
+    return folder / f"{split}.rejected.jsonl"
+
+
 def unlisted_path(folder: Path) -> Path:
     """Return the path, in a prepared copy, of the list of source sounds that are in none of its splits."""
     return folder / "unlisted.jsonl"

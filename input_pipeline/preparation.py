@@ -6,7 +6,6 @@ from typing import Any
 
 from input_pipeline import audio, notes
 from input_pipeline.copies import named_copy, open_copy, record
-from input_pipeline.errors import DataError
 from input_pipeline.generate import find_or_generate
 from input_pipeline.plan import data_set, plan, prepared_root
 from input_pipeline.prepared import Prepared
@@ -100,7 +99,7 @@ def find_prepared(
         folders.insert(0, named)
     for folder in folders:
         # A copy made with other options may have other splits; damaged copies are skipped.
-        with contextlib.suppress(DataError, OSError, ValueError, TypeError, KeyError):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             prepared = Prepared.open(name, folder, sample_rate)
             same_rate = folder != named or record(folder)["sample_rate"] == sample_rate
             if same_rate and prepared.fingerprint(split) == fingerprint:

@@ -112,7 +112,7 @@ def _parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return 0, or 2 if the user can fix the error."""
     options, overrides = _parser().parse_known_args(arguments)
-    command = environment.command_line("rann_jax.convert", sys.argv[1:] if arguments is None else arguments)
+    command = environment.command_text("rann_jax.convert", sys.argv[1:] if arguments is None else arguments)
     return guarded(lambda: run(options, overrides, command))
 
 

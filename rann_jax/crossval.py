@@ -39,13 +39,13 @@ from rann_jax.command_line.parser import Parser
 from rann_jax.command_line.program import guarded
 from rann_jax.errors import ConfigError
 from rann_jax.evaluate import check_best_metric, check_splits
+from rann_jax.exit_codes import EXIT_CODE, INTERRUPTED
 from rann_jax.experiment import build
 from rann_jax.report import crossval_tables
 from rann_jax.saved import environment, predictions
 from rann_jax.saved.cells import SPLIT, Cell, finished, grid, parse_folds
 from rann_jax.saved.predictions import Predictions
 from rann_jax.saved.workdir import check_folder, check_trainable
-from rann_jax.training.preemption import EXIT_CODE, INTERRUPTED
 
 
 def run(options: argparse.Namespace, overrides: Sequence[str], command: str) -> int:
@@ -189,7 +189,7 @@ def _parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return 0, 2 for what the user can fix, 75 or 130 if stopped, or a run's exit code."""
     options, overrides = _parser().parse_known_args(arguments)
-    command = environment.command_line("rann_jax.crossval", sys.argv[1:] if arguments is None else arguments)
+    command = environment.command_text("rann_jax.crossval", sys.argv[1:] if arguments is None else arguments)
     return guarded(lambda: _resumable(options, overrides, command))
 
 

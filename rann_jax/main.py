@@ -50,13 +50,14 @@ from rann_jax.command_line.program import guarded, one_line
 from rann_jax.devices import compilation_cache
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.evaluate import check_best_metric, check_splits, check_task, evaluate_checkpoint, readable
+from rann_jax.exit_codes import EXIT_CODE, INTERRUPTED
 from rann_jax.experiment import Experiment, build, check_labels, data_options
 from rann_jax.saved import environment, lock
 from rann_jax.saved import workdir as workdirs
 from rann_jax.train import train
 from rann_jax.training import pretrained
 from rann_jax.training.compiled import training_mesh
-from rann_jax.training.preemption import EXIT_CODE, INTERRUPTED, PreemptedError, exiting
+from rann_jax.training.preemption import PreemptedError, exiting
 from rann_jax.training.trace import NO_STEPS, parse_steps
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -231,7 +232,7 @@ def _work(workdir: Path, profile: range) -> int:
                     mode=_MODE.value,
                     checkpoint=_CHECKPOINT.value,
                     quiet=_QUIET.value,
-                    command=environment.command_line("rann_jax.main", sys.argv[1:]),
+                    command=environment.command_text("rann_jax.main", sys.argv[1:]),
                     profile=profile,
                 )
     except DivergedError as error:

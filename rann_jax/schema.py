@@ -126,6 +126,9 @@ SECTIONS = (
     "dataset", "prepare", "splits", "loader", "sharding", "feature", "augment", "model", "optimizer", "eval",
 )  # fmt: skip
 CLOSED = ("prepare", "loader", "sharding", "eval")  # the sections that have no keys but those above
+# Sections that need not list options left at their defaults. A flag may set any option in them: the code that
+# takes the section refuses unknown options and lists the known ones. `model` lists all of its options.
+OPEN = ("augment", "dataset", "feature", "optimizer", "splits")
 
 # The values of absent keys that match what earlier versions did. Any other absent key differs from a present
 # one, even if that is empty, zero or false.

@@ -21,8 +21,9 @@ import pytest
 from rann_jax import distributed
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.command_line.config_file import load_config_file
+from rann_jax.exit_codes import EXIT_CODE
 from rann_jax.experiment import build
-from rann_jax.training.preemption import EXIT_CODE, HEARD
+from rann_jax.training.preemption import HEARD
 from rann_jax.writers import read_metrics
 from tests.conftest import REPOSITORY
 from tests.running import free_port

@@ -16,6 +16,7 @@ from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from input_pipeline import audio, sampling, shards, storage
 from input_pipeline.clip import Clip
+from input_pipeline.datasets.conversion import convert
 from input_pipeline.datasets.source_files import SourceFiles
 from input_pipeline.errors import DataError
 
@@ -179,8 +180,6 @@ class AudioBuilder(FileReaderBuilder):
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         """Convert the clips into the folder that TFDS renames at the end."""
-        from input_pipeline.datasets.conversion import convert  # which builds on this module
-
         convert(self, download_config)
 
 

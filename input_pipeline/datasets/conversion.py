@@ -10,19 +10,23 @@ after it was killed. Shards in source order keep manifest and records in the sam
 anyway.
 """
 
+from __future__ import annotations
+
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import split_builder, writer
 from tqdm import tqdm
 
 from input_pipeline import engines, manifest, shards
-from input_pipeline.datasets.builder import AudioBuilder
 from input_pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    from input_pipeline.datasets.builder import AudioBuilder
 
 
 def convert(builder: AudioBuilder, download_config: Any) -> None:
@@ -162,7 +166,7 @@ def _check_shares(
 ) -> None:
     """Check the shares of rejected clips, which are listed in files that are kept if they are too large."""
     folder = Path(builder.data_dir).parent  # outlives the unfinished folder
-    listed = {split: folder / f"{split}.rejected.jsonl" for split in parts}
+    listed = {split: manifest.rejected_path(folder, split) for split in parts}
     for split, (rejected, _) in parts.items():
         manifest.Manifest(rejected=tuple(rejected)).write(listed[split])
     manifest.check_shares(parts, listed, builder.builder_config.max_failed_share)

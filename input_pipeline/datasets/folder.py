@@ -14,7 +14,7 @@ from input_pipeline.audio import UNREADABLE
 from input_pipeline.clip import Clip
 from input_pipeline.datasets import stray
 from input_pipeline.datasets.builder import AudioBuilder
-from input_pipeline.datasets.folder_entries import Entry, Given, from_folders, from_table, needed_columns
+from input_pipeline.datasets.folder_entries import Entry, Listed, from_folders, from_table, needed_columns
 from input_pipeline.datasets.folds import dealt, stratified
 from input_pipeline.errors import DataError
 from input_pipeline.source import check_classes, is_audio
@@ -95,7 +95,7 @@ class Folder(AudioBuilder):
         return entries
 
     @functools.cached_property
-    def _given(self) -> Given:
+    def _given(self) -> Listed:
         """The clips with the splits that are given, and what gives them."""
         table = self._table
         if table is None and self._columns:

@@ -27,14 +27,14 @@ class Entry(NamedTuple):
     problem: str = ""
 
 
-class Given(NamedTuple):
+class Listed(NamedTuple):
     """Entries, and what gives their splits, for messages."""
 
     entries: list[Entry]
     splits_from: str
 
 
-def from_folders(folder: Path, clips: Sequence[str]) -> Given:
+def from_folders(folder: Path, clips: Sequence[str]) -> Listed:
     """Return the entries of clips in class folders, or in class folders of split folders.
 
     Sub-folders without sound are reported.
@@ -61,7 +61,7 @@ def from_folders(folder: Path, clips: Sequence[str]) -> Given:
         ]
     else:
         entries = [Entry(str(f), (composed(f.parts[0]),), "", _problem(f)) for f in files]
-    return Given(entries, f"the folders in {folder}")
+    return Listed(entries, f"the folders in {folder}")
 
 
 def _are_splits(folder: Path, files: Sequence[PurePosixPath]) -> bool:
@@ -93,7 +93,7 @@ def needed_columns(options: Mapping[str, Any]) -> Sequence[Sequence[str]]:
     return [*needed, [split]] if split else needed
 
 
-def from_table(source: SourceFiles, name: str, options: Mapping[str, Any], *, may_be_classes: bool) -> Given:
+def from_table(source: SourceFiles, name: str, options: Mapping[str, Any], *, may_be_classes: bool) -> Listed:
     """Return the entries of a table's rows; those whose file is missing have this as their problem.
 
     Args:
@@ -131,7 +131,7 @@ def from_table(source: SourceFiles, name: str, options: Mapping[str, Any], *, ma
     known = {composed(file): file for file in source.files} | {file: file for file in source.files}
     located = [_located(entry, known) for entry in entries]
     _check_repeated(located, path)
-    return Given(located, f"column {split_column!r} of {path}")
+    return Listed(located, f"column {split_column!r} of {path}")
 
 
 def _located(entry: Entry, known: Mapping[str, str]) -> Entry:

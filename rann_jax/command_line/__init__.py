@@ -1,1 +1,1 @@
-"""What the programs share: their parser, config files, and errors told in one line."""
+"""What the programs share: parser, config files, signals, child processes, and errors told in one line."""

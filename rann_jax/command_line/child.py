@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from rann_jax.command_line.signals import handling
-from rann_jax.training.preemption import EXIT_CODE
+from rann_jax.exit_codes import EXIT_CODE
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 

@@ -12,11 +12,10 @@ from ml_collections import ConfigDict, config_flags
 
 from rann_jax.errors import ConfigError
 from rann_jax.options import did_you_mean
-from rann_jax.schema import check_known
+from rann_jax.schema import OPEN, check_known
 
-# Sections that need not list options left at their defaults. A flag may set any option in them: the code that
-# takes the section refuses unknown options and lists the known ones.
-OPEN = ("augment", "dataset", "feature", "optimizer", "splits")
+# How a traceback begins the message of an error that a config file may raise: its class says nothing.
+_RAISED = r"^(ValueError|rann_jax\.errors\.ConfigError|input_pipeline\.errors\.DataError): "
 
 
 def define_config(
@@ -119,7 +118,7 @@ def explaining(argv: Sequence[str]) -> Iterator[None]:
         raise ConfigError(_part_of_a_value(argv, error) or str(error)) from error
     except (flags.Error, ValueError, OSError) as error:
         # The error of a failing config file holds its whole traceback; the last line says why.
-        told = str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
+        told = re.sub(_RAISED, "", str(error).strip().splitlines()[-1].strip())
         if re.search("Failed loading config file|earlier failure to load", str(error)):
             told = told.rpartition("earlier failure to load: ")[2].removesuffix(".")
             told = f"--config: {told}: paths start at the current folder; configs/ is in the checkout"

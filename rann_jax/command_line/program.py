@@ -12,7 +12,7 @@ import jax
 from input_pipeline.errors import DataError
 from rann_jax.distributed import COME, LATE
 from rann_jax.errors import ConfigError
-from rann_jax.training.preemption import INTERRUPTED
+from rann_jax.exit_codes import INTERRUPTED
 
 MENDABLE: tuple[type[Exception], ...] = (ConfigError, DataError, OSError)
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-TERMINATED = 128 + signal.SIGTERM  # what shells report for a command that SIGTERM ended
+from rann_jax.exit_codes import TERMINATED
 
 
 @contextmanager

@@ -224,7 +224,7 @@ NETWORKS: dict[str, type[PANN]] = {
 
 
 # What they were published with: 10 s at 32 kHz.
-FRONT_ENDS: dict[str, FrontEnd] = {
+PUBLISHED_WITH: dict[str, FrontEnd] = {
     "cnn14": PannsLogMel(),
     "resnet38": PannsLogMel(),
     "wavegram_logmel_cnn14": PannsLogMelWavegram(),

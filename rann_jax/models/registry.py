@@ -27,8 +27,8 @@ class Family:
       name_of: (network, clip length in seconds) -> its name, None for networks of other families; needed only
         if names have parameters.
       form: what the names look like, if they have parameters.
-      front_end: the front end that the network was published with, for its complexity; None if its name
-        prescribes the length of a clip, and it takes images of any number of bins and frames.
+      front_end: the front end that the network was published with; None if it was with none in particular.
+        Its complexity is that for this input, or else for a log-mel of the length in its name.
     """
 
     build: Callable[..., Network]
@@ -43,8 +43,8 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "rann-": Family(rann.from_name, rann.HEAD, rann.crop_seconds, rann.to_name, rann.FORM),
     **{
-        name: Family(panns.from_name, panns.HEAD, front_end=front_end)
-        for name, front_end in panns.FRONT_ENDS.items()
+        name: Family(panns.from_name, panns.HEAD, front_end=panns.PUBLISHED_WITH[name])
+        for name in panns.NETWORKS
     },
 }
 
@@ -130,7 +130,7 @@ def crop_seconds(name: str) -> float | None:
 
 
 def published_front_end(name: str) -> FrontEnd | None:
-    """Return the front end that a network was published with; None for a network of any image.
+    """Return the front end that a network was published with; or None.
 
     Raises:
       ValueError: no such network.

@@ -19,7 +19,7 @@ from rann_jax import significance
 from rann_jax.command_line.parser import Parser
 from rann_jax.command_line.program import guarded
 from rann_jax.report import collect, page
-from rann_jax.saved.environment import command_line
+from rann_jax.saved.environment import command_text
 from rann_jax.saved.workdir import check_folder, replace_atomically
 
 
@@ -65,7 +65,7 @@ def _parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return 0, or 2 after an error that the user can fix."""
     options = _parser().parse_args(arguments)
-    command = command_line("rann_jax.report", sys.argv[1:] if arguments is None else arguments)
+    command = command_text("rann_jax.report", sys.argv[1:] if arguments is None else arguments)
     return guarded(lambda: run(options, command))
 
 

@@ -9,7 +9,6 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from input_pipeline.audio import from_int16
-from input_pipeline.errors import DataError
 from input_pipeline.preparation import find_prepared
 from input_pipeline.prepared import Prepared
 from rann_jax import significance
@@ -106,7 +105,7 @@ def _copy(run: Run, split: str) -> Prepared | None:
             prepared_dir=str(config.prepared_dir),
             data_dir=str(config.data_dir),
         )
-    except (DataError, AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None  # a config that names no data: nothing to draw
 
 

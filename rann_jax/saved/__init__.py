@@ -1,1 +1,1 @@
-"""What a run saves in its workdir, except checkpoints, which are in rann_jax/checkpoint.py."""
+"""What is in the workdir of a run but its checkpoints (rann_jax/checkpoint.py), and trained models of it."""

@@ -58,7 +58,9 @@ def parse_folds(text: str) -> list[int]:
         ]
     except ValueError as error:
         raise ConfigError(f"--folds {text}: write the folds as in 1-5 or 1,3") from error
-    if sum(max(0, last - first + 1) for first, last in ends) > MAX_FOLDS:  # before building a list of them
+    if any(last < first for first, last in ends):
+        raise ConfigError(f"--folds {text}: write a range from its lower to its higher end")
+    if sum(last - first + 1 for first, last in ends) > MAX_FOLDS:  # before building a list of them
         raise ConfigError(f"--folds {text}: name at most {MAX_FOLDS} folds")
     folds = [fold for first, last in ends for fold in range(first, last + 1)]
     if not folds or len(set(folds)) < len(folds):

@@ -19,10 +19,10 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "libr
 MAX_BYTES = 1 << 20
 
 
-def command_line(module: str, arguments: Sequence[str]) -> str:
+def command_text(module: str, arguments: Sequence[str]) -> str:
     """Return what to type for the same launch.
 
-    >>> command_line("rann_jax.main", ["--workdir", "my run"])
+    >>> command_text("rann_jax.main", ["--workdir", "my run"])
     "python -m rann_jax.main --workdir 'my run'"
     """
     return shlex.join(["python", "-m", module, *arguments])

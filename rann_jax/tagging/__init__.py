@@ -1,1 +1,1 @@
-"""Tagging of sound of any length: windows of it, class probabilities over time, events, and their output."""
+"""Tagging of sound of any length: its windows, their probabilities over time, events, ensembles, outputs."""

@@ -1,4 +1,4 @@
-"""Outputs for tagged files: table, JSON, CSV, Audacity labels, Raven selections.
+"""Formats of the tags of a file: table, JSON, CSV, Audacity labels, Raven selections.
 
 Outputs over time are written while the file is read. Each is a context manager that yields a function to call
 with the next part of the timeline. If the file turns out to be damaged, nothing of it is left.

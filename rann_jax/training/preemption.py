@@ -21,10 +21,7 @@ import jax
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
-# EX_TEMPFAIL of sysexits.h, "try again": launchers restart the command on this code.
-EXIT_CODE = 75
-# What shells report for a command that Ctrl-C ended.
-INTERRUPTED = 130
+from rann_jax.exit_codes import EXIT_CODE
 
 HEARD = b"\nstopping as soon as possible; press Ctrl-C again to interrupt at once\n"
 STOPPED = b"\nstopped; nothing is lost: run the same command again to go on\n"

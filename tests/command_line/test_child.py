@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rann_jax.command_line import child
-from rann_jax.training.preemption import EXIT_CODE
+from rann_jax.exit_codes import EXIT_CODE
 
 pytestmark = pytest.mark.fast
 

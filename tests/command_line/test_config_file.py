@@ -100,3 +100,15 @@ def test_unknown_keys_and_wrong_values_are_one_line(flag, says):
     with pytest.raises(ConfigError, match=says) as told:
         build(load_config_file(TINY, [f"--config.{flag}"]))
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "error", ["ValueError", "rann_jax.errors.ConfigError", "input_pipeline.errors.DataError"]
+)
+def test_an_error_that_a_config_file_raises_is_told_without_its_class(tmp_path, error):
+    module = error.rpartition(".")[0] or "builtins"
+    (tmp_path / "own.py").write_text(
+        f'import {module}\ndef get_config(arg=None):\n    raise {error}("a.csv: no such column")\n'
+    )
+    with pytest.raises(ConfigError, match=r"^a\.csv: no such column$"):
+        load_config_file(str(tmp_path / "own.py"))

@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from rann_jax.command_line.signals import TERMINATED, handling, unwinding_on_sigterm
+from rann_jax.command_line.signals import handling, unwinding_on_sigterm
+from rann_jax.exit_codes import TERMINATED
 
 pytestmark = pytest.mark.fast
 

@@ -323,7 +323,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_with_the_option(tmp_path,
 
 @pytest.mark.fast
 def test_a_launch_is_recorded(tmp_path):
-    environment.save(tmp_path, environment.command_line("rann_jax.main", ["--workdir", "a b"]))
+    environment.save(tmp_path, environment.command_text("rann_jax.main", ["--workdir", "a b"]))
     loaded = environment.load(tmp_path)
     assert loaded["command"] == "python -m rann_jax.main --workdir 'a b'"
     assert loaded["numpy"] == np.__version__

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rann_jax.training.preemption import EXIT_CODE, STOPPED
+from rann_jax.exit_codes import EXIT_CODE
+from rann_jax.training.preemption import STOPPED
 from tests.conftest import REPOSITORY, launched
 from tests.running import TINY, free_port
 

@@ -8,7 +8,8 @@ import jax
 import pytest
 from jax.experimental import multihost_utils
 
-from rann_jax.training.preemption import EXIT_CODE, Preemption, exiting
+from rann_jax.exit_codes import EXIT_CODE
+from rann_jax.training.preemption import Preemption, exiting
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.fast

@@ -1,1 +1,1 @@
-"""The front ends: each is a dataclass on one of the base classes in `base` and `waveform`."""
+"""The front ends, one file for each kind; all are dataclasses on the base class in `base`."""
