@@ -50,9 +50,9 @@ def mixup(key: jax.Array, x: ArrayLike, labels: ArrayLike, *, alpha: float) -> t
     # Beta(1, 1) is uniform. JAX draws other Beta variables by rejection, in loops whose length depends on the
     # draws: a GPU makes its host wait for each, and several devices have to agree on their ends.
     if alpha == 1:
-        ratio = jax.random.uniform(key, (len(x),))
+        ratio = jax.random.uniform(key, (len(x),), jnp.float32)
     else:
-        ratio = jax.random.beta(key, alpha, alpha, (len(x),))
+        ratio = jax.random.beta(key, alpha, alpha, (len(x),), jnp.float32)
 
     def mix(values: jax.Array) -> jax.Array:
         r = ratio.reshape(-1, *(1,) * (values.ndim - 1)).astype(values.dtype)

@@ -41,7 +41,7 @@ def crop(key: jax.Array, audio: ArrayLike, *, samples: int) -> jax.Array:
 
 def _starts(key: jax.Array, audio: jax.Array, samples: int) -> jax.Array:
     latest = jnp.maximum(sound_length(audio) - samples, 0)
-    return jax.random.randint(key, (len(audio),), 0, latest + 1)
+    return jax.random.randint(key, (len(audio),), 0, latest + 1, jnp.int32)
 
 
 def roll(key: jax.Array, audio: ArrayLike, *, share: float) -> jax.Array:

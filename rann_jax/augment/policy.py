@@ -72,7 +72,7 @@ class Scheduled:
         one_by_one = getattr(self.augmentation, "one_by_one", False)
         if self.probability == 1 and self.stops_at is None and not one_by_one:
             return self.augmentation(key, x, labels)
-        drawn = jax.random.bernoulli(draw_key, self.probability, (len(x),))
+        drawn = jax.random.bernoulli(draw_key, jnp.float32(self.probability), (len(x),))
         if self.stops_at is not None:
             drawn = drawn & (jnp.asarray(step) < self.stops_at)
         if one_by_one:

@@ -67,9 +67,9 @@ def spec_augment(
 def _stripes(key: jax.Array, batch: int, size: int, stripes: int, width: int) -> jax.Array:
     """Return which of `size` positions are hidden, bool (batch, size)."""
     width_key, start_key = jax.random.split(key)
-    widths = jax.random.randint(width_key, (batch, stripes, 1), 0, width + 1)
-    starts = jax.random.randint(start_key, (batch, stripes, 1), 0, size - widths + 1)
-    position = jnp.arange(size)[None, None]
+    widths = jax.random.randint(width_key, (batch, stripes, 1), 0, width + 1, jnp.int32)
+    starts = jax.random.randint(start_key, (batch, stripes, 1), 0, size - widths + 1, jnp.int32)
+    position = jnp.arange(size, dtype=jnp.int32)[None, None]
     return jnp.any((position >= starts) & (position < starts + widths), axis=1)
 
 

@@ -55,10 +55,11 @@ class BatchNorm(nn.Module):
             raise ValueError(f"the slope of an activation must be from 0 to 1, not {self.slope}")
         axis, dtype = self.axis % x.ndim, jnp.dtype(self.dtype or x.dtype)
         shape = (x.shape[axis] // self.columns,)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
-        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
+        # The type is given because in programs that enable float64 the default is that.
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         if not train:
             factor = scale * lax.rsqrt(running_var.value + EPSILON)
             y = affine(x, factor, bias - factor * running_mean.value, axis)

@@ -66,3 +66,32 @@ def test_widths_of_stripes_in_time_and_frequency():
     stripe = {"time_stripes": 1, "time_width": 8, "frequency_stripes": 1, "frequency_width": 8}
     changed = np.asarray(jax.jit(partial(augment.spec_augment, **stripe))(KEY, images) != images)
     assert correlation(changed.all(axis=1).sum(axis=1), changed.all(axis=2).sum(axis=1)) < 0.2
+
+
+WAVES = np.random.default_rng(3).uniform(-1, 1, (5, 64)).astype(np.float32)
+IMAGES = np.random.default_rng(4).uniform(-1, 1, (5, 16, 16)).astype(np.float32)
+CLASSES = np.eye(5, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    "augmented",
+    [
+        lambda: augment.mixup(KEY, WAVES, CLASSES, alpha=1.0),
+        lambda: augment.mixup(KEY, WAVES, CLASSES, alpha=0.4),
+        lambda: augment.crop(KEY, WAVES, samples=8),
+        lambda: augment.roll(KEY, WAVES, share=0.5),
+        lambda: augment.gain(KEY, WAVES, low_db=-6.0, high_db=6.0),
+        lambda: augment.spec_augment(
+            KEY, IMAGES, time_stripes=2, time_width=4, frequency_stripes=2, frequency_width=4
+        ),
+        lambda: augment.policy({"gain": {"probability": 0.5}}, sample_rate=2000).on_audio(
+            KEY, WAVES, CLASSES
+        ),
+    ],
+    ids=["mixup", "mixup of a Beta", "crop", "roll", "gain", "spec_augment", "policy"],
+)
+def test_a_program_with_float64_draws_the_same(augmented):
+    """By default JAX draws in the widest type that is enabled, and so other numbers."""
+    expected = augmented()
+    with jax.enable_x64(True):
+        jax.tree.map(np.testing.assert_array_equal, augmented(), expected)

@@ -1,5 +1,7 @@
 """A network that is neither a RANN nor one of PANNs' is trained like them; what it lacks is said plainly."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +56,20 @@ def test_the_last_layers_multiply_in_full_precision(name, options):
         len(products) == 2 * 3 - 1
     )  # two layers, each forward and back to both factors; the logits are not needed
     assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("rann-0.5x4-1", {"blocks_per_stage": 1}), ("cnn14", {"width": 32})]
+)
+def test_parameters_and_statistics_are_float32_in_a_program_with_float64(name, options):
+    network = models.create(name, num_classes=3, **options)
+    image = np.zeros((2, 64, 64), np.float32)
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    with jax.enable_x64(True):
+        variables = jax.eval_shape(network.init, keys, image)
+        step = partial(network.apply, train=True, mutable=["batch_stats"], rngs=keys)
+        logits, moved = jax.eval_shape(step, variables, image)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves((variables, logits, moved))} == {"float32"}
 
 
 @pytest.mark.parametrize("name", ["vgg", "cnn14-8", "two"])

@@ -51,7 +51,8 @@ class Convolution(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map (B, H, W, C) to (B, H', W', channels); both packed as `columns` says."""
         shape = (*self.size, x.shape[-1] // self.columns[0], self.channels)
-        kernel, x = self.param("kernel", self.kernel_init, shape), x.astype(self.dtype)
+        # In programs that enable float64, it would be the default type.
+        kernel, x = self.param("kernel", self.kernel_init, shape, jnp.float32), x.astype(self.dtype)
         if self.columns != (1, 1):
             return packed.convolution(x, kernel, self.strides, self.padding, self.columns)
         form = convolved if x.shape[1] * x.shape[2] >= LARGE else plain
