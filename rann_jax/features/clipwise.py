@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
 def devicewise(function: Callable[..., Any], *arrays: jax.Array) -> Any:
@@ -21,15 +21,21 @@ def devicewise(function: Callable[..., Any], *arrays: jax.Array) -> Any:
 
     Args:
       function: maps arrays `(B, ...)` to arrays `(B, ...)`, each example independently, for any B.
-      *arrays: `(B, ...)`, sharded evenly over all devices of their mesh, as batches are. If they are on
-        no mesh, or cannot be sharded evenly, the function is simply called.
+      *arrays: `(B, ...)`, sharded evenly over all devices of their mesh, as batches are; of a mesh with
+        explicit axes, as the first array is. If they are on no mesh, or cannot be sharded evenly, the
+        function is simply called.
     """
     meshes = [jax.typeof(array).sharding.mesh for array in arrays]
     mesh = next((mesh for mesh in meshes if not mesh.empty), meshes[0])  # keys may be on no mesh
     automatic = all(kind is AxisType.Auto for kind in mesh.axis_types)
-    if mesh.empty or not automatic or arrays[0].shape[0] % mesh.size:
+    if not mesh.empty and all(kind is AxisType.Explicit for kind in mesh.axis_types):
+        # Split as the first array is, since shard_map does not move arrays of such a mesh.
+        split = PartitionSpec(jax.typeof(arrays[0]).sharding.spec[0])
+        arrays = tuple(jax.reshard(array, NamedSharding(mesh, split)) for array in arrays)
+    elif mesh.empty or not automatic or arrays[0].shape[0] % mesh.size:
         return function(*arrays)
-    split = PartitionSpec(mesh.axis_names)
+    else:
+        split = PartitionSpec(mesh.axis_names)
     # check_vma=False: otherwise inner loops would have to declare which variables differ between devices.
     return jax.shard_map(function, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)(*arrays)
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from rann_jax import distributed, features
 from rann_jax.devices.collectives import traffic
@@ -113,3 +114,29 @@ def test_devicewise_inside_shard_map_does_not_split_again():
     spec = jax.sharding.PartitionSpec(mesh.axis_names)
     own = jax.shard_map(lambda y: devicewise(halves, y), mesh=mesh, in_specs=spec, out_specs=spec)
     np.testing.assert_array_equal(jax.jit(own)(y), np.ones((8, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("melspectrogram", {"sr": 8000, "n_fft": 64, "n_mels": 8}),
+        ("resample", {"orig_sr": 8000, "target_sr": 6000, "res_type": "polyphase"}),
+    ],
+)
+@pytest.mark.parametrize("axis", [0, 1, None])
+def test_features_of_a_batch_on_a_mesh_with_explicit_axes(name, arguments, axis):
+    """Such are the axes of jax.make_mesh by default."""
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    y = np.random.default_rng(2).standard_normal((4, 200)).astype(np.float32)
+    split = PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, "data")
+    placed = jax.device_put(y, NamedSharding(mesh, split))
+
+    def feature(y):
+        return getattr(features, name)(y, **arguments)
+
+    out = feature(placed)
+    np.testing.assert_allclose(out, feature(y), rtol=1e-5, atol=1e-5)
+    assert out.sharding.spec[0] == ("data" if axis == 0 else None)
+    gradient = jax.jit(jax.grad(lambda y: jnp.sum(feature(y))))
+    with jax.set_mesh(mesh):
+        np.testing.assert_allclose(gradient(placed), gradient(y), rtol=1e-3, atol=1e-3)
