@@ -50,6 +50,8 @@ def checked(values: Masses, *, sums_to_one: bool = True, model: str = "") -> jax
 
 def _floating(values: jax.Array | np.ndarray) -> jax.Array:
     """Return the values in float64 if that is enabled and given, else in float32."""
+    if isinstance(values, np.ndarray):
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)  # JAX takes no other byte order
     array = jnp.asarray(values)
     return array.astype(jnp.float64 if array.dtype == jnp.float64 else jnp.float32)
 

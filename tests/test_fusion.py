@@ -420,3 +420,10 @@ def test_probabilities_of_zero_in_jit_stay_finite():
 def test_malformed_fits_are_refused(probs, targets, task, says):
     with pytest.raises(ValueError, match=says):
         fusion.fit_weights(probs, targets, task=task)
+
+
+@pytest.mark.parametrize("rule", fusion.RULES)
+def test_numbers_in_the_byte_order_of_another_machine(rule):
+    masses = np.array([[0.75, 0.25], [0.5, 0.5]], np.float32)
+    swapped = masses.astype(masses.dtype.newbyteorder())
+    np.testing.assert_array_equal(fusion.fuse(rule, swapped), fusion.fuse(rule, masses))

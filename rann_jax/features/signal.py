@@ -31,8 +31,11 @@ FRAMES_PER_CHUNK = 64
 
 
 def as_array(values: ArrayLike) -> jax.Array | np.ndarray:
-    """Return arrays of JAX and NumPy unchanged; lists, torch's tensors and others as NumPy's."""
-    return values if isinstance(values, jax.Array | np.ndarray) else np.asarray(values)
+    """Return arrays of JAX unchanged; others, such as lists and torch's, as NumPy's in JAX's byte order."""
+    if isinstance(values, jax.Array):
+        return values
+    known = values if isinstance(values, np.ndarray) else np.asarray(values)
+    return known if known.dtype.isnative else known.astype(known.dtype.newbyteorder("="))
 
 
 def as_waveform(y: ArrayLike, name: str = "y") -> jax.Array:

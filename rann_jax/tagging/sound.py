@@ -62,7 +62,7 @@ def checked_block(block: np.ndarray) -> np.ndarray:
     block = _samples(block)
     if block.ndim != 1:
         raise _not_mono(block)
-    if block.dtype == np.int16:
+    if np.issubdtype(block.dtype, np.int16):  # in any byte order
         return from_int16(block)
     if not np.issubdtype(block.dtype, np.floating):
         raise ValueError(

@@ -76,3 +76,11 @@ def test_one_number_holds_for_all_waveforms(change, name):
     np.testing.assert_array_equal(change(audio, 1.25), change(audio, jnp.full(2, 1.25)))
     with pytest.raises(ValueError, match=rf"{name} must be a number or \(B,\), 2 numbers here"):
         change(audio, np.ones(3, np.float32))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", ["gain", "white_noise", "roll", "crop", "between_class"])
+def test_numbers_in_the_byte_order_of_another_machine(name):
+    audio = np.random.default_rng(0).uniform(-1, 1, (2, 400)).astype(np.float32)
+    swapped = audio.astype(audio.dtype.newbyteorder())
+    np.testing.assert_array_equal(ON_AUDIO[name](swapped), ON_AUDIO[name](audio))

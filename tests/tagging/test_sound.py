@@ -32,6 +32,16 @@ def test_blocks_of_int16_are_the_same_sound(rate):
         np.testing.assert_array_equal(streamed.probabilities[:3, 0], [1, 1, 29999 / 32768])
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
+def test_samples_in_the_byte_order_of_another_machine(dtype):
+    """As np.frombuffer gives those of AIFF and SPHERE files."""
+    wave = (0.5 * np.arange(20) if dtype != np.int16 else 1000 * np.arange(20)).astype(dtype) / dtype(20)
+    wave = wave.astype(dtype)
+    swapped = wave.astype(wave.dtype.newbyteorder())
+    heard, expected = (Peak().timeline(given, 16000).probabilities for given in (swapped, wave))
+    np.testing.assert_array_equal(heard, expected)
+
+
 @pytest.mark.parametrize(
     ("block", "says"),
     [
