@@ -20,7 +20,7 @@ from rann_jax.features.front_ends.base import FrontEnd
 from rann_jax.saved.trained import Trained, load_trained, save_trained
 from rann_jax.steps import make_embed_step, make_eval_step
 from rann_jax.tagging.from_parts import put_together
-from rann_jax.tagging.listener import Listener, check_batch_size
+from rann_jax.tagging.listener import NO_MESH, Listener, check_batch_size
 from rann_jax.tagging.sound import check_finite, checked
 from rann_jax.tagging.timeline import WindowProbabilities
 from rann_jax.tagging.windows import batched
@@ -158,7 +158,8 @@ class Tagger(Listener):
     def embedding_size(self) -> int:
         """The size D of an embedding, found without computing one."""
         window = jax.ShapeDtypeStruct((1, self.crop_samples), jnp.float32)
-        return jax.eval_shape(self._embeddings, self.variables, window).shape[-1]
+        with jax.set_mesh(NO_MESH):
+            return jax.eval_shape(self._embeddings, self.variables, window).shape[-1]
 
 
 def _rebuilt(

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from input_pipeline import audio
 from rann_jax.devices.dispatch import one_behind
@@ -25,6 +26,9 @@ from rann_jax.tagging.windows import batched, resampled, sliding
 
 # (ours) Batches of windows that `probabilities` holds at a time: many, so that few of them are small.
 BATCHES = 16
+
+# The variables are on one device, which a program that has set a mesh of several would refuse.
+NO_MESH = Mesh(np.empty((), object), ())
 
 
 class Listener(abc.ABC):
@@ -231,7 +235,10 @@ class Listener(abc.ABC):
                 f"windows must be (W, {self.crop_samples}), {self.window_seconds:g} s at {self.sample_rate} "
                 f"Hz, not {windows.shape}: tag, timeline, probabilities and embed take sounds of any length"
             )
-        return in_batches(step, variables, windows, self.batch_size)
+        # A compiled program would read numbers of another byte order as if they were of its own.
+        windows = windows.astype(windows.dtype.newbyteorder("="), copy=False)
+        with jax.set_mesh(NO_MESH):
+            return in_batches(step, variables, windows, self.batch_size)
 
     def _windows(
         self, blocks: Iterable[np.ndarray], sample_rate: int, hop_seconds: float | None

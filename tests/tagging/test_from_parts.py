@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 from flax.core import freeze
+from jax.sharding import AxisType
 
 from input_pipeline.errors import DataError
-from rann_jax import Tagger, models, predict
+from rann_jax import Tagger, TaggerEnsemble, models, predict
 from rann_jax.errors import ConfigError
 from rann_jax.experiment import build
 from rann_jax.export import description, safetensors
@@ -194,3 +195,28 @@ def test_a_package_that_hides_the_configs_is_told(made, monkeypatch):
     monkeypatch.setitem(sys.modules, "configs.base", None)
     with pytest.raises(ConfigError, match="configs: another package of this name hides rann_jax's"):
         Tagger.of(*made, LABELS, task="tagging")
+
+
+@pytest.mark.parametrize("method", ["predict", "embed_windows"])
+def test_windows_in_the_byte_order_of_another_machine(saved, method):
+    """A program of JAX that is compiled already would read their bytes as they are."""
+    compute = getattr(saved[0], method)
+    expected = compute(WINDOWS)
+    np.testing.assert_array_equal(compute(WINDOWS.astype(WINDOWS.dtype.newbyteorder())), expected)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_it_tags_in_a_program_with_a_mesh(made, saved, kind):
+    """As of a training loop on several devices; the tagger is on one."""
+    tagger, _ = saved
+    model, variables, features = made
+    ensemble = TaggerEnsemble([tagger, tagger], batch_size=2)
+    used = (tagger.predict, tagger.embed_windows, ensemble.predict)
+    expected = [use(WINDOWS) for use in used]
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
+    with jax.set_mesh(mesh):
+        for use, result in zip(used, expected, strict=True):
+            np.testing.assert_array_equal(use(WINDOWS), result)
+        assert tagger.embedding_size == expected[1].shape[1]
+        again = Tagger.of(model, variables, features, LABELS, task="tagging", batch_size=2)
+        np.testing.assert_array_equal(again.predict(WINDOWS), expected[0])
