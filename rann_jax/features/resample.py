@@ -256,7 +256,7 @@ def resample(
     >>> resample(np.ones((2, 4410), np.float32), orig_sr=44100, target_sr=16000).shape
     (2, 1600)
     """
-    y = signal.as_waveform(y)
+    given, y = y, signal.as_waveform(y)
     orig_sr, target_sr = _whole("orig_sr", orig_sr), _whole("target_sr", target_sr)
     signal.check_choice("res_type", res_type, (*HALF_WIDTH, "polyphase"))
     low, high = sorted((orig_sr, target_sr))
@@ -266,7 +266,7 @@ def resample(
             f" resample in steps, first to {low * round(math.sqrt(high / low))} Hz"
         )
     if orig_sr == target_sr:
-        return y
+        return y if y is given else jnp.array(y)  # which else could share the memory of a NumPy array
     common = math.gcd(orig_sr, target_sr)
     up, down = target_sr // common, orig_sr // common
     n = y.shape[-1]

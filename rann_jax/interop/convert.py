@@ -72,14 +72,15 @@ def from_state_dict(
 def to_state_dict(variables: Mapping[str, Any], network: str) -> dict[str, np.ndarray]:
     """Return the arrays of linen variables (params, batch_stats or both) with PyTorch's names and layouts.
 
-    PANNs' frozen front end and BatchNorm's counters are missing: use `load_state_dict(..., strict=False)`.
+    They are copies, so a PyTorch network may take over their memory and train. PANNs' frozen front end and
+    BatchNorm's counters are missing: use `load_state_dict(..., strict=False)`.
 
     >>> dense = {"params": {"fc1": {"kernel": np.zeros((8, 4)), "bias": np.zeros(4)}}}
     >>> {name: array.shape for name, array in to_state_dict(dense, "cnn14").items()}
     {'fc1.weight': (4, 8), 'fc1.bias': (4,)}
     """
     return {
-        entry_name(network, path[1:]): to_torch_layout(np.asarray(leaf))
+        entry_name(network, path[1:]): np.array(to_torch_layout(np.asarray(leaf)), order="C")
         for path, leaf in flatten_dict(dict(variables)).items()
     }
 

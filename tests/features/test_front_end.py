@@ -275,3 +275,8 @@ def test_type_checkers_are_told_what_each_front_end_returns():
     assert waveforms == set(typing.get_args(WaveformName))
     assert images | waveforms == FRONT_ENDS.keys()
     assert not images & waveforms
+
+
+def test_filters_that_are_given_out_can_be_changed():
+    front_end("panns_log_mel").mel_filters()[:] = 0
+    assert front_end("panns_log_mel").mel_filters().any()

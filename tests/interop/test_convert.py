@@ -112,6 +112,16 @@ def test_weights_are_copied(cnn14, monkeypatch):
     assert busy
 
 
+@pytest.mark.fast
+def test_written_weights_are_copies(cnn14):
+    """Else a network of PyTorch that trains on them, by torch.from_numpy, would change those of JAX."""
+    variables = jax.tree.map(np.array, cnn14[0])
+    entries = interop.to_state_dict(variables, "cnn14")
+    for entry in entries.values():
+        entry += 1
+    assert_equal(variables, cnn14[0])
+
+
 def test_tensors_that_are_not_plain_arrays_are_one_line():
     torch = pytest.importorskip("torch", reason="the PyTorch oracles are the extra `parity`")
     endless = torch.zeros(1).expand(10**14)

@@ -60,9 +60,10 @@ class PannsBands(FrontEnd):
 
     def mel_filters(self) -> np.ndarray:
         """Return the mel filters, `(n_bins, 1 + n_fft / 2)`, which published weights also contain."""
-        return mel_filter_bank(
+        bank = mel_filter_bank(
             self.sample_rate, self.n_fft, self.n_bins, self.fmin, self.highest, htk=False, norm="slaney"
         )
+        return bank.copy()  # the bank itself is kept for all that ask for the same
 
     def features(self, y: jax.Array) -> jax.Array:
         """Return dB `(..., n_bins, T)`, at least -100."""
