@@ -32,8 +32,10 @@ def guarded(work: Callable[[], int], also: tuple[type[Exception], ...] = ()) -> 
     >>> guarded(lambda: 0)
     0
     """
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        # On terminals with a small character set, show other characters as ?.
+    if sys.stdout is None:  # it is closed
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
+        # On terminals with a small character set, and in the C locale, show other characters as ?.
         sys.stdout.reconfigure(errors="replace")
     try:
         return work()

@@ -87,3 +87,19 @@ def test_unprintable_characters_are_replaced(monkeypatch):
     monkeypatch.setattr(sys, "stdout", terminal)
     assert guarded(lambda: print("hör \u2588 caf\udce9.wav", flush=True) or 0) == 0
     assert terminal.buffer.getvalue().decode("latin-1") == "hör ? caf?.wav\n"
+
+
+def test_in_the_c_locale_other_characters_are_shown_as_question_marks(monkeypatch):
+    """There Python's stdout takes ASCII, and escaped bytes of file names."""
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="surrogateescape")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert guarded(lambda: print("dog █") or 0) == 0
+    terminal.flush()
+    assert terminal.buffer.getvalue().strip() == b"dog ?"
+
+
+def test_a_program_without_a_stdout_works(monkeypatch):
+    """As when it is started with `>&-`, or by pythonw."""
+    monkeypatch.setattr(sys, "stdout", None)
+    assert guarded(lambda: sys.stdout.write("dog") - 3) == 0
+    sys.stdout.close()
