@@ -48,7 +48,8 @@ def _istft(
         y = jnp.fft.irfft(jnp.swapaxes(matrices, -1, -2), n=n_fft) * samples[None, None, :]
         # Overlap-add is the transpose of framing.
         framing = functools.partial(signal.frame, frame_length=n_fft, hop_length=hop_length)
-        padded = jax.ShapeDtypeStruct((matrices.shape[0], covered), jnp.float32)
+        # Of the frames' own type: within shard_map, it says over which axes of the mesh they vary.
+        padded = jax.typeof(y).update(shape=(matrices.shape[0], covered))
         (y,) = jax.linear_transpose(framing, padded)(y)
         y = (y * gain[None, :])[:, start : start + length]
         return jnp.pad(y, [(0, 0), (0, length - y.shape[-1])])

@@ -1,5 +1,7 @@
 """The inverse STFT against librosa, on hostile signals and real clips."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import librosa
@@ -48,3 +50,14 @@ def test_istft_refuses_invalid_input():
         features.istft(np.ones((129, 5), np.float32))
     with pytest.raises(ValueError, match="bins"):
         features.istft(np.ones((129, 5), np.complex64), n_fft=300)
+
+
+@pytest.mark.fast
+def test_inside_shard_map():
+    """Which checks, by default, over which axes of the mesh values vary."""
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+    split = jax.sharding.PartitionSpec("data")
+    spectra = features.stft(np.random.default_rng(0).standard_normal((2, 400)).astype(np.float32), n_fft=64)
+    inverse = functools.partial(features.istft, n_fft=64)
+    own = jax.shard_map(inverse, mesh=mesh, in_specs=split, out_specs=split)
+    np.testing.assert_allclose(jax.jit(own)(spectra), inverse(spectra), atol=1e-6)
