@@ -8,10 +8,11 @@ Everything that depends on the arguments alone, chiefly the filters, is made onc
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,8 @@ def _responses(y: jax.Array, octave: Octave, n_frames: int, pad_mode: str) -> ja
     return jax.lax.complex(parts[..., : two_bins // 2, :], parts[..., two_bins // 2 :, :])
 
 
-class Transform(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Transform:
     """Settings of a transform: checked, hashable as one static argument of `jax.jit`.
 
     Attributes:
