@@ -113,6 +113,18 @@ def test_every_trained_cell_is_in_the_table_of_cells(kept):
     assert quoted(crossval_tables.cell_rows([cell for cell in work if cell in done], done))
 
 
+def test_cells_of_unfinished_folds_are_mentioned(kept):
+    """The command of the tables leaves these folds out."""
+    work, _, _ = kept
+    folder = work[0].workdir.parents[1]
+    others = {path.parent for path in folder.glob("*/fold*/config.json")} - {cell.workdir for cell in work}
+    said = " ".join(RESULTS_PAGE.read_text().split())
+    for workdir in others:
+        run = predictions.load(workdir, "test")
+        accuracy = metrics.accuracy(run.targets, run.probabilities)
+        assert f"{workdir.parent.name} {accuracy:.3f}" in said
+
+
 def test_features_and_their_intervals(kept):
     work, done, groups = kept
     runs = crossval_tables.by_feature(work, done)
