@@ -1,6 +1,7 @@
 """Mixup: every example is mixed with another of its batch, and their labels likewise."""
 
 import dataclasses
+import functools
 import math
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from rann_jax.augment.batch import class_labels, floating
+from rann_jax.features.clipwise import has_explicit_axes
 
 
 def partners(values: jax.Array) -> jax.Array:
@@ -24,7 +26,10 @@ def partners(values: jax.Array) -> jax.Array:
     Returns:
       The partners, with the shape of `values`.
     """
-    return jnp.roll(values, -1, axis=0)
+    rolled = functools.partial(jnp.roll, shift=-1, axis=0)
+    if has_explicit_axes(values):
+        rolled = jax.sharding.auto_axes(rolled, out_sharding=jax.typeof(values).sharding)
+    return rolled(values)
 
 
 def mixup(key: jax.Array, x: ArrayLike, labels: ArrayLike, *, alpha: float) -> tuple[jax.Array, jax.Array]:

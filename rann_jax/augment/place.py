@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from rann_jax.augment.batch import waveforms
 from rann_jax.augment.padding import before, sound_length
+from rann_jax.features.clipwise import split_like
 
 
 def crop(key: jax.Array, audio: ArrayLike, *, samples: int) -> jax.Array:
@@ -31,7 +32,7 @@ def crop(key: jax.Array, audio: ArrayLike, *, samples: int) -> jax.Array:
     audio = waveforms(audio)
     if not 0 < samples <= audio.shape[-1]:
         raise ValueError(f"crop: {samples} samples cannot be cut out of {audio.shape[-1]}")
-    start = _starts(key, audio, samples)
+    start = split_like(audio, _starts(key, audio, samples))
 
     def cut(waveform: jax.Array, start: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(waveform, start, samples)

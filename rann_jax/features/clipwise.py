@@ -22,15 +22,16 @@ def devicewise(function: Callable[..., Any], *arrays: jax.Array) -> Any:
     Args:
       function: maps arrays `(B, ...)` to arrays `(B, ...)`, each example independently, for any B.
       *arrays: `(B, ...)`, sharded evenly over all devices of their mesh, as batches are; of a mesh with
-        explicit axes, as the first array is. If they are on no mesh, or cannot be sharded evenly, the
+        explicit axes, as the first array on it is. If they are on no mesh, or cannot be sharded evenly, the
         function is simply called.
     """
-    meshes = [jax.typeof(array).sharding.mesh for array in arrays]
-    mesh = next((mesh for mesh in meshes if not mesh.empty), meshes[0])  # keys may be on no mesh
+    # Keys may be on no mesh.
+    array = next((array for array in arrays if not jax.typeof(array).sharding.mesh.empty), arrays[0])
+    mesh = jax.typeof(array).sharding.mesh
     automatic = all(kind is AxisType.Auto for kind in mesh.axis_types)
-    if not mesh.empty and all(kind is AxisType.Explicit for kind in mesh.axis_types):
-        # Split as the first array is, since shard_map does not move arrays of such a mesh.
-        split = PartitionSpec(jax.typeof(arrays[0]).sharding.spec[0])
+    if has_explicit_axes(array):
+        # Split as the array is, since shard_map does not move arrays of such a mesh.
+        split = PartitionSpec(jax.typeof(array).sharding.spec[0])
         arrays = tuple(jax.reshard(array, NamedSharding(mesh, split)) for array in arrays)
     elif mesh.empty or not automatic or arrays[0].shape[0] % mesh.size:
         return function(*arrays)
@@ -38,6 +39,20 @@ def devicewise(function: Callable[..., Any], *arrays: jax.Array) -> Any:
         split = PartitionSpec(mesh.axis_names)
     # check_vma=False: otherwise inner loops would have to declare which variables differ between devices.
     return jax.shard_map(function, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)(*arrays)
+
+
+def has_explicit_axes(array: jax.Array) -> bool:
+    """Return whether an array is on a mesh all of whose axes are explicit, as `jax.make_mesh` makes them."""
+    mesh = jax.typeof(array).sharding.mesh
+    return not mesh.empty and all(kind is AxisType.Explicit for kind in mesh.axis_types)
+
+
+def split_like(batch: jax.Array, values: jax.Array) -> jax.Array:
+    """Return values `(B, ...)` split over the devices as `batch` is, if it is on a mesh of explicit axes."""
+    if not has_explicit_axes(batch):
+        return values
+    sharding = jax.typeof(batch).sharding
+    return jax.reshard(values, NamedSharding(sharding.mesh, PartitionSpec(sharding.spec[0])))
 
 
 def batchwise(feature: Callable[[jax.Array], Any], y: jax.Array, axes: int = 1) -> Any:
