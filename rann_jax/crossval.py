@@ -39,7 +39,7 @@ from rann_jax.command_line.parser import Parser
 from rann_jax.command_line.program import guarded
 from rann_jax.errors import ConfigError
 from rann_jax.evaluate import check_best_metric, check_splits
-from rann_jax.exit_codes import EXIT_CODE, INTERRUPTED
+from rann_jax.exit_codes import INTERRUPTED, RESUMABLE
 from rann_jax.experiment import build
 from rann_jax.report import crossval_tables
 from rann_jax.saved import environment, predictions
@@ -150,7 +150,7 @@ def _train_all(
         code = train_cell(cell, overrides, quiet)
         if code:
             # After any other exit code it would fail again.
-            stopped = code < 0 or code in (EXIT_CODE, INTERRUPTED)
+            stopped = code < 0 or code in (RESUMABLE, INTERRUPTED)
             goes_on = "; run the same command again to resume" * stopped
             print(f"{label}: stopped with exit code {code}{goes_on}", flush=True)
             return code if code > 0 else 1

@@ -2,8 +2,8 @@
 
 import signal
 
-# EX_TEMPFAIL of sysexits.h, "try again": launchers restart the command on this code.
-EXIT_CODE = 75
+# Stopped, to be resumed by the same command: EX_TEMPFAIL of sysexits.h, on which launchers restart it.
+RESUMABLE = 75
 # What shells report for commands that Ctrl-C or SIGTERM ended.
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM

@@ -50,7 +50,7 @@ from rann_jax.command_line.program import guarded, one_line
 from rann_jax.devices import compilation_cache
 from rann_jax.errors import ConfigError, DivergedError
 from rann_jax.evaluate import check_best_metric, check_splits, check_task, evaluate_checkpoint, readable
-from rann_jax.exit_codes import EXIT_CODE, INTERRUPTED
+from rann_jax.exit_codes import INTERRUPTED, RESUMABLE
 from rann_jax.experiment import Experiment, build, check_labels, data_options
 from rann_jax.saved import environment, lock
 from rann_jax.saved import workdir as workdirs
@@ -170,10 +170,10 @@ def main() -> None:
     try:
         code = guarded(lambda: app.run(_program, flags_parser=_parse_flags))
     except SystemExit as end:
-        if end.code in (0, None):  # all processes exit with the same code, as they do with EXIT_CODE
+        if end.code in (0, None):  # all processes exit with the same code, as they do with RESUMABLE
             raise
-        if end.code == EXIT_CODE:
-            distributed.leave_together(EXIT_CODE)
+        if end.code == RESUMABLE:
+            distributed.leave_together(RESUMABLE)
         code = end.code if isinstance(end.code, int) else 1
     except Exception:
         traceback.print_exc()
@@ -240,7 +240,7 @@ def _work(workdir: Path, profile: range) -> int:
         return 1
     except PreemptedError as error:
         print(error, file=sys.stderr)
-        return EXIT_CODE
+        return RESUMABLE
     except KeyboardInterrupt:
         print("interrupted: run the same command again to resume from the last checkpoint", file=sys.stderr)
         return INTERRUPTED

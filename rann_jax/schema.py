@@ -64,9 +64,9 @@ class Key(NamedTuple):
     absent: Any = REQUIRED
 
 
-def optional(allowed: Range = ANY, *, none: bool = False) -> Key:
+def optional(allowed: Range = ANY) -> Key:
     """Return a key that may be absent."""
-    return Key(allowed, none, OPTIONAL)
+    return Key(allowed, absent=OPTIONAL)
 
 
 SCHEMA = {

@@ -21,7 +21,7 @@ import pytest
 from rann_jax import distributed
 from rann_jax.checkpoint import Checkpoints
 from rann_jax.command_line.config_file import load_config_file
-from rann_jax.exit_codes import EXIT_CODE
+from rann_jax.exit_codes import RESUMABLE
 from rann_jax.experiment import build
 from rann_jax.training.preemption import HEARD
 from rann_jax.writers import read_metrics
@@ -146,7 +146,7 @@ def told(launch, alone) -> Iterator[tuple[Path, list[int], str]]:
 
 def test_sigterm_to_one_process_makes_all_save_the_same_step(told):
     workdir, codes, said = told
-    assert codes == [EXIT_CODE, EXIT_CODE], said
+    assert codes == [RESUMABLE, RESUMABLE], said
     step = saved_steps(workdir)[-1]
     assert 4 <= step < TOTAL
     assert said.count(f"stopped at step {step}: run the same command again to resume") == 2
@@ -190,7 +190,7 @@ def test_a_single_process_is_stopped_twice_and_resumes(launch, alone):
         wait(run, lambda begun=begun: steps_written(workdir) > begun)
         run[0].send_signal(number)
         said, codes = ends(run)
-        assert codes == [EXIT_CODE], said
+        assert codes == [RESUMABLE], said
         step = saved_steps(workdir)[-1]
         assert begun < step < TOTAL
         *notice, last = said.splitlines()

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from rann_jax.command_line.signals import handling
-from rann_jax.exit_codes import EXIT_CODE
+from rann_jax.exit_codes import RESUMABLE
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -41,4 +41,4 @@ def run(command: Sequence[str]) -> int:
         if told:  # while the child was started
             pass_on(signal.SIGTERM, None)
         code = children[0].wait()
-    return EXIT_CODE if told and code <= 0 else code
+    return RESUMABLE if told and code <= 0 else code

@@ -36,6 +36,36 @@ def _detrend(envelope: jax.Array) -> jax.Array:
     return jax.lax.associative_scan(after, (decay, steps), axis=-1)[1]
 
 
+@dataclasses.dataclass(frozen=True)
+class Rise:
+    """Settings of an onset envelope: checked, hashable as one static argument of `jax.jit`.
+
+    `delay` is the number of zeros that the envelope begins with; the others are as in `onset_strength`.
+    """
+
+    lag: int
+    max_size: int
+    delay: int
+    detrend: bool
+    aggregate: Callable
+
+    def envelope(self, power: jax.Array) -> jax.Array:
+        """Return the envelope `(..., T)` of mel power `(..., F, T)`."""
+        level = power_to_db(power)
+        before = level if self.max_size == 1 else _local_maximum(level, self.max_size)
+        rise = jnp.maximum(level[..., self.lag :] - before[..., : -self.lag], jnp.float32(0))
+        envelope = self.aggregate(rise, axis=-2)
+        envelope = jnp.pad(envelope, [(0, 0)] * (envelope.ndim - 1) + [(self.delay, 0)])
+        if self.detrend:
+            envelope = _detrend(envelope)
+        return envelope[..., : level.shape[-1]]
+
+
+@functools.partial(jax.jit, static_argnames=("mel", "rise"))
+def _onset_strength(y: jax.Array, mel: Mel, rise: Rise) -> jax.Array:
+    return clipwise(lambda clips: rise.envelope(mel.spectrogram(clips)), y)
+
+
 def onset_strength(
     y: ArrayLike,
     *,
@@ -98,33 +128,3 @@ def onset_strength(
     bands = {"sr": sr, "n_fft": n_fft, "hop_length": hop_length, "n_mels": n_mels, "fmin": fmin, "fmax": fmax}
     y, mel = check_mel(y, **{**MEL_DEFAULTS, **bands})
     return _onset_strength(y, mel, rise)
-
-
-@dataclasses.dataclass(frozen=True)
-class Rise:
-    """Settings of an onset envelope: checked, hashable as one static argument of `jax.jit`.
-
-    `delay` is the number of zeros that the envelope begins with; the others are as in `onset_strength`.
-    """
-
-    lag: int
-    max_size: int
-    delay: int
-    detrend: bool
-    aggregate: Callable
-
-    def envelope(self, power: jax.Array) -> jax.Array:
-        """Return the envelope `(..., T)` of mel power `(..., F, T)`."""
-        level = power_to_db(power)
-        before = level if self.max_size == 1 else _local_maximum(level, self.max_size)
-        rise = jnp.maximum(level[..., self.lag :] - before[..., : -self.lag], jnp.float32(0))
-        envelope = self.aggregate(rise, axis=-2)
-        envelope = jnp.pad(envelope, [(0, 0)] * (envelope.ndim - 1) + [(self.delay, 0)])
-        if self.detrend:
-            envelope = _detrend(envelope)
-        return envelope[..., : level.shape[-1]]
-
-
-@functools.partial(jax.jit, static_argnames=("mel", "rise"))
-def _onset_strength(y: jax.Array, mel: Mel, rise: Rise) -> jax.Array:
-    return clipwise(lambda clips: rise.envelope(mel.spectrogram(clips)), y)

@@ -30,8 +30,7 @@ class Outputs:
       choice: which classes are events.
       table: the CSV table of all files, or None.
       folders: the output folder of each wanted kind: "audacity", "raven", "picture".
-      places: where the outputs for each file go below these folders, as from
-        `sources.find_files`.
+      places: where the outputs for each file go below these folders, as from `sources.find_files`.
     """
 
     choice: Choice

@@ -21,7 +21,7 @@ import jax
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
-from rann_jax.exit_codes import EXIT_CODE
+from rann_jax.exit_codes import RESUMABLE
 
 HEARD = b"\nstopping as soon as possible; press Ctrl-C again to interrupt at once\n"
 STOPPED = b"\nstopped; nothing is lost: run the same command again to go on\n"
@@ -137,7 +137,7 @@ _in_charge: list[Preemption | _Exiting] = []
 
 @contextmanager
 def exiting() -> Iterator[None]:
-    """End the process with EXIT_CODE as soon as SIGTERM tells it to stop, for work that a new start repeats.
+    """End the process with RESUMABLE as soon as SIGTERM tells it to stop, for work that a new start repeats.
 
     It ends as if killed, without waiting for a compilation, in which Python handles no signals. If several
     processes have joined before, SIGTERM to one of them ends all; then this context acts only until another
@@ -211,4 +211,4 @@ def _await_notice(context: _Exiting, ended: threading.Event) -> None:
 
 def _exit() -> None:
     os.write(2, STOPPED)
-    os._exit(EXIT_CODE)
+    os._exit(RESUMABLE)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rann_jax.command_line import child
-from rann_jax.exit_codes import EXIT_CODE
+from rann_jax.exit_codes import RESUMABLE
 
 pytestmark = pytest.mark.fast
 
@@ -30,7 +30,7 @@ time.sleep(600)
 """
 
 
-def told(folder: Path, *numbers: int, code: object = EXIT_CODE) -> int:
+def told(folder: Path, *numbers: int, code: object = RESUMABLE) -> int:
     """Return the exit code of a run whose parent gets the signals while the run trains."""
 
     def tell():
@@ -61,22 +61,22 @@ def unheard(*_):
     "numbers", [[signal.SIGTERM], [signal.SIGINT], [signal.SIGTERM] * 2], ids=["TERM", "INT", "twice"]
 )
 def test_the_child_gets_the_signal_and_is_waited_for(tmp_path, numbers):
-    assert told(tmp_path, *numbers) == EXIT_CODE
+    assert told(tmp_path, *numbers) == RESUMABLE
     assert (tmp_path / "saved").exists()
 
 
 def test_a_child_that_does_not_train_yet_ends_at_once(tmp_path):
-    assert told(tmp_path, signal.SIGTERM, code="unready") == EXIT_CODE
+    assert told(tmp_path, signal.SIGTERM, code="unready") == RESUMABLE
     assert not (tmp_path / "saved").exists()
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
 def test_ctrl_c_ends_a_child_that_takes_long_to_save(tmp_path, first):
-    assert told(tmp_path, first, signal.SIGINT, code="slow") == EXIT_CODE
+    assert told(tmp_path, first, signal.SIGINT, code="slow") == RESUMABLE
     assert not (tmp_path / "saved").exists()
 
 
-@pytest.mark.parametrize(("code", "expected"), [(0, EXIT_CODE), (2, 2)])
+@pytest.mark.parametrize(("code", "expected"), [(0, RESUMABLE), (2, 2)])
 def test_an_error_while_it_stops_is_not_hidden(tmp_path, code, expected):
     """If the child ends with 0 anyway, the parent still reports being stopped: it has more work to do."""
     assert told(tmp_path, signal.SIGTERM, code=code) == expected

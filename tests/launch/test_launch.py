@@ -20,7 +20,7 @@ import jsonschema
 import pytest
 import yaml
 
-from rann_jax.training.preemption import EXIT_CODE
+from rann_jax.training.preemption import RESUMABLE
 from tests.conftest import REPOSITORY
 
 LAUNCH = REPOSITORY / "launch"
@@ -101,9 +101,9 @@ time.sleep(600)
 @pytest.mark.parametrize(
     ("numbers", "seconds", "code"),
     [
-        ([signal.SIGTERM], 0.1, EXIT_CODE),
-        ([signal.SIGINT], 0.1, EXIT_CODE),
-        ([signal.SIGTERM, signal.SIGINT], 1, EXIT_CODE),
+        ([signal.SIGTERM], 0.1, RESUMABLE),
+        ([signal.SIGINT], 0.1, RESUMABLE),
+        ([signal.SIGTERM, signal.SIGINT], 1, RESUMABLE),
         ([signal.SIGINT, signal.SIGINT], 600, 130),
     ],
     ids=lambda value: "+".join(number.name for number in value) if isinstance(value, list) else "",
@@ -111,7 +111,7 @@ time.sleep(600)
 def test_local_processes_are_told_to_stop_and_killed_by_a_second_ctrl_c(tmp_path, numbers, seconds, code):
     program = tmp_path / "python"
     program.write_text(
-        STOPPING.format(python=sys.executable, folder=str(tmp_path), seconds=seconds, code=EXIT_CODE)
+        STOPPING.format(python=sys.executable, folder=str(tmp_path), seconds=seconds, code=RESUMABLE)
     )
     program.chmod(0o755)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # programs inherit an ignored SIGINT
@@ -370,7 +370,7 @@ def test_skypilot_task():
 
 @pytest.mark.fast
 def test_python_and_shell_agree_on_the_preempted_exit_code():
-    assert f"\nPREEMPTED={EXIT_CODE}\n" in (LAUNCH / "contract.sh").read_text()
+    assert f"\nPREEMPTED={RESUMABLE}\n" in (LAUNCH / "contract.sh").read_text()
 
 
 @pytest.mark.fast

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rann_jax.exit_codes import EXIT_CODE
+from rann_jax.exit_codes import RESUMABLE
 from rann_jax.training.preemption import STOPPED
 from tests.conftest import REPOSITORY, launched
 from tests.running import TINY, free_port
@@ -68,11 +68,11 @@ def wait_until_held(run: list[subprocess.Popen]) -> None:
 
 
 def assert_stopped(run: list[subprocess.Popen], told: subprocess.Popen) -> None:
-    """Check that SIGTERM to one process ends all of a run with EXIT_CODE and one message each."""
+    """Check that SIGTERM to one process ends all of a run with RESUMABLE and one message each."""
     begin = time.monotonic()
     told.send_signal(signal.SIGTERM)
     ends = [process.communicate(timeout=100) for process in run]
-    assert [process.returncode for process in run] == [EXIT_CODE] * len(run), ends
+    assert [process.returncode for process in run] == [RESUMABLE] * len(run), ends
     assert time.monotonic() - begin < 30
     assert all(error.count(STOPPED.decode()) == 1 for _, error in ends), ends
     assert all("Traceback" not in error for _, error in ends), ends
@@ -102,7 +102,7 @@ def test_two_processes_in_a_compilation(tmp_path):
     assert_stopped(run, run[1])
 
 
-# The program's way out with EXIT_CODE. The last object of a Python process sends it SIGTERM.
+# The program's way out with RESUMABLE. The last object of a Python process sends it SIGTERM.
 LATE = """
 import os, signal, sys
 import jax
@@ -117,7 +117,7 @@ def program(_):
     with preemption.exiting():
         if address:
             jax.distributed.initialize(address, 1, 0)
-    return preemption.EXIT_CODE
+    return preemption.RESUMABLE
 
 last, address = Last(), sys.argv.pop()
 main._program = program
@@ -132,4 +132,4 @@ def test_sigterm_does_not_change_the_code_of_a_stopped_run(joined):
     ended = subprocess.run(
         [sys.executable, "-c", LATE, address], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
-    assert ended.returncode == EXIT_CODE, ended.stderr
+    assert ended.returncode == RESUMABLE, ended.stderr

@@ -8,7 +8,7 @@ import jax
 import pytest
 from jax.experimental import multihost_utils
 
-from rann_jax.exit_codes import EXIT_CODE
+from rann_jax.exit_codes import RESUMABLE
 from rann_jax.training.preemption import Preemption, exiting
 from tests.conftest import REPOSITORY
 
@@ -117,7 +117,7 @@ def test_sigterm_ends_work_that_a_new_start_repeats_at_once(before):
         assert process.stdout.readline() == "busy\n"
         process.send_signal(signal.SIGTERM)
         said, error = process.communicate(timeout=10)
-    assert process.returncode == EXIT_CODE
+    assert process.returncode == RESUMABLE
     assert (said, error) == ("", "\nstopped; nothing is lost: run the same command again to go on\n")
 
 
@@ -193,7 +193,7 @@ def test_sigterm_is_never_lost_while_contexts_hand_over():
     assert result.returncode == 0, result.stderr
     outcomes = [line.split() for line in result.stdout.splitlines()]
     assert len(outcomes) > 4 * 15
-    assert [each for each in outcomes[:-4] if each[2] not in ("2", str(EXIT_CODE), "-15")] == []
+    assert [each for each in outcomes[:-4] if each[2] not in ("2", str(RESUMABLE), "-15")] == []
 
 
 def test_handlers_are_as_before_afterwards():
